@@ -1,0 +1,179 @@
+//! The seam to the outside world: time, tasks, threads, randomness and sockets.
+//!
+//! Everything above the pure crates reaches the world through one [`Runtime`] value that is handed down from `main`.
+//! Nobody else calls the standard library's or tokio's clocks, spawns a task, draws a random number or opens a
+//! socket: clippy refuses it. A simulation builds a `Runtime` from adapters of its own ([`Adapters`]) and
+//! so decides when time passes, which random numbers are drawn, and what the network delivers.
+//!
+//! What always holds:
+//! - [`Runtime::now`] never goes back. [`Runtime::wall_ms`] may jump either way; nothing that must be safe depends on it.
+//! - Timers follow the same clock as `now`, so a simulated clock moves both.
+//! - A task that panics is reported by its [`Task`] as [`TaskFailed`], never swallowed.
+//!
+//! On failure: only sockets and thread creation can fail, and they return the operating system's error.
+
+mod clock;
+mod network;
+mod random;
+mod task;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use clock::{Clock, Elapsed, Instant, Sleep, TokioClock};
+pub use network::{Connection, Io, Listener, Network, TcpNetwork};
+pub use random::{OsRandom, Random, SeededRandom};
+pub use task::{Task, TaskFailed};
+pub use tokio_util::sync::CancellationToken;
+
+/// The adapters a [`Runtime`] is made of.
+#[derive(Debug, Clone)]
+pub struct Adapters {
+    /// Monotonic and wall time, and timers.
+    pub clock: Arc<dyn Clock>,
+    /// Random bytes.
+    pub random: Arc<dyn Random>,
+    /// Listening and connecting.
+    pub network: Arc<dyn Network>,
+}
+
+/// A handle to the outside world; cheap to clone, the same world for every clone.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    adapters: Adapters,
+}
+
+impl Runtime {
+    /// The real world: tokio's clock, the operating system's randomness, TCP.
+    #[must_use]
+    pub fn real() -> Self {
+        Self::with(Adapters {
+            clock: Arc::new(TokioClock::new()),
+            random: Arc::new(OsRandom),
+            network: Arc::new(TcpNetwork),
+        })
+    }
+
+    /// A world made of the given adapters.
+    #[must_use]
+    pub fn with(adapters: Adapters) -> Self {
+        Self { adapters }
+    }
+
+    /// Monotonic time since this runtime's origin.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.adapters.clock.now()
+    }
+
+    /// Milliseconds since the Unix epoch, as the machine's wall clock has it. May jump.
+    #[must_use]
+    pub fn wall_ms(&self) -> i64 {
+        self.adapters.clock.wall_ms()
+    }
+
+    /// Waits for a duration.
+    pub async fn sleep(&self, duration: Duration) {
+        self.adapters.clock.sleep(duration).await;
+    }
+
+    /// Waits until a moment; returns at once when it has passed.
+    pub async fn sleep_until(&self, deadline: Instant) {
+        self.sleep(deadline.saturating_since(self.now())).await;
+    }
+
+    /// Runs a future for at most a duration.
+    ///
+    /// # Errors
+    /// [`Elapsed`] when the time was up first; the future is dropped then.
+    pub async fn timeout<F: Future>(
+        &self,
+        limit: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        let mut future = std::pin::pin!(future);
+        let mut timer = self.adapters.clock.sleep(limit);
+        tokio::select! {
+            biased;
+            output = &mut future => Ok(output),
+            () = &mut timer => Err(Elapsed { limit }),
+        }
+    }
+
+    /// Runs a future as a task of its own. Dropping the [`Task`] does not stop it.
+    pub fn spawn<F>(&self, name: &'static str, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        Task::spawn(name, future)
+    }
+
+    /// Runs a closure that may block (files, compression) away from the async workers.
+    pub fn spawn_blocking<F, T>(&self, name: &'static str, work: F) -> Task<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        Task::spawn_blocking(name, work)
+    }
+
+    /// Starts an operating system thread for a loop that blocks for ever, such as the log's writer.
+    ///
+    /// # Errors
+    /// The operating system's error when it refuses another thread.
+    pub fn spawn_thread<F>(&self, name: &str, work: F) -> io::Result<()>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        task::spawn_thread(name, work)
+    }
+
+    /// Fills a buffer with random bytes.
+    pub fn fill_random(&self, buffer: &mut [u8]) {
+        self.adapters.random.fill(buffer);
+    }
+
+    /// A random 64-bit number.
+    #[must_use]
+    pub fn random_u64(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.fill_random(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Sixteen random bytes: client ids, instance ids, cluster ids.
+    #[must_use]
+    pub fn random_id(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        self.fill_random(&mut bytes);
+        bytes
+    }
+
+    /// A random duration from zero up to and including `max` ("full jitter").
+    #[must_use]
+    pub fn jitter(&self, max: Duration) -> Duration {
+        let micros = u64::try_from(max.as_micros()).unwrap_or(u64::MAX - 1);
+        Duration::from_micros(self.random_u64() % (micros + 1))
+    }
+
+    /// Listens on an address; port 0 takes a free one, see [`Listener::local_addr`].
+    ///
+    /// # Errors
+    /// The operating system's error, such as an address in use.
+    pub async fn bind(&self, address: SocketAddr) -> io::Result<Listener> {
+        self.adapters.network.bind(address).await
+    }
+
+    /// A channel that connects when it is first used, and again when the connection is lost.
+    #[must_use]
+    pub fn channel(&self, endpoint: tonic::transport::Endpoint) -> tonic::transport::Channel {
+        network::channel(&self.adapters.network, &endpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests;

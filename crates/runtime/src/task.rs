@@ -1,0 +1,98 @@
+//! Tasks and threads.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::task::JoinHandle;
+
+/// A task panicked, or the runtime ended before it did.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("task {name} failed: {reason}")]
+pub struct TaskFailed {
+    /// The name given at the start.
+    pub name: &'static str,
+    /// What is known of the panic, or that the task was cancelled.
+    pub reason: String,
+}
+
+/// A running task; await it for its result. Dropping it leaves the task running.
+#[derive(Debug)]
+pub struct Task<T> {
+    name: &'static str,
+    handle: JoinHandle<T>,
+}
+
+impl<T: Send + 'static> Task<T> {
+    #[expect(clippy::disallowed_methods, reason = "this is the adapter")]
+    pub(crate) fn spawn<F>(name: &'static str, future: F) -> Self
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        Self {
+            name,
+            handle: tokio::spawn(future),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the adapter")]
+    pub(crate) fn spawn_blocking<F>(name: &'static str, work: F) -> Self
+    where
+        F: FnOnce() -> T + Send + 'static,
+    {
+        Self {
+            name,
+            handle: tokio::task::spawn_blocking(work),
+        }
+    }
+}
+
+impl<T> Task<T> {
+    /// Stops the task at its next await. A closure that blocks is not stopped once it runs.
+    pub fn abort(&self) {
+        self.handle.abort();
+    }
+
+    /// Whether the task has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, TaskFailed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let name = self.name;
+        Pin::new(&mut self.handle).poll(context).map_err(|error| {
+            let reason = if error.is_panic() {
+                panic_text(error.into_panic().as_ref())
+            } else {
+                "cancelled".to_owned()
+            };
+            TaskFailed { name, reason }
+        })
+    }
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        format!("panicked: {text}")
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        format!("panicked: {text}")
+    } else {
+        "panicked".to_owned()
+    }
+}
+
+pub(crate) fn spawn_thread<F>(name: &str, work: F) -> io::Result<()>
+where
+    F: FnOnce() + Send + 'static,
+{
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
+}

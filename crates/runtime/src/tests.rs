@@ -1,0 +1,69 @@
+use super::*;
+
+#[test]
+fn the_same_seed_draws_the_same_numbers() {
+    let world = |seed| {
+        Runtime::with(Adapters {
+            clock: Arc::new(TokioClock::new()),
+            random: Arc::new(SeededRandom::new(seed)),
+            network: Arc::new(TcpNetwork),
+        })
+    };
+    let (one, same, other) = (world(1), world(1), world(2));
+    let first: Vec<u64> = (0..8).map(|_| one.random_u64()).collect();
+    let again: Vec<u64> = (0..8).map(|_| same.random_u64()).collect();
+    assert_eq!(first, again);
+    assert_ne!(first[0], other.random_u64());
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_time_moves_the_clock_and_the_timers_together() {
+    let runtime = Runtime::real();
+    let start = runtime.now();
+    runtime.sleep(Duration::from_secs(3600)).await;
+    assert_eq!(
+        runtime.now().saturating_since(start),
+        Duration::from_secs(3600)
+    );
+    let elapsed = runtime
+        .timeout(Duration::from_secs(5), std::future::pending::<()>())
+        .await;
+    assert_eq!(
+        elapsed,
+        Err(Elapsed {
+            limit: Duration::from_secs(5)
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_panicking_task_is_reported_with_its_text() {
+    let runtime = Runtime::real();
+    let failed = runtime
+        .spawn("doomed", async { panic!("the reason") })
+        .await
+        .map(|(): ()| ());
+    assert_eq!(
+        failed,
+        Err(TaskFailed {
+            name: "doomed",
+            reason: "panicked: the reason".to_owned()
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_listener_on_port_zero_accepts_what_connects() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let network = TcpNetwork;
+    let mut listener = network.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr();
+    assert_ne!(address.port(), 0);
+    let (client, server) = tokio::join!(network.connect(address.to_string()), listener.accept());
+    let (mut client, mut server) = (client.unwrap(), server.unwrap());
+    client.write_all(b"hello").await.unwrap();
+    let mut buffer = [0; 5];
+    server.read_exact(&mut buffer).await.unwrap();
+    assert_eq!(&buffer, b"hello");
+    assert_eq!(client.peer(), Some(address));
+}

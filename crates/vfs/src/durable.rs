@@ -1,0 +1,119 @@
+//! Changes of names and of small files that survive a crash, each as a whole or not at all.
+//!
+//! After an error the old state is still there, or the new one; what is durable is unknown. A failed
+//! sync must not be retried on the same file: [`replace`] may be called again, for it begins with a
+//! new temporary file.
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Op, Result, Vfs, VfsFile};
+
+/// The suffix of temporary files; [`remove_temporaries`] clears what a crash left.
+pub const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// The directory of a path, "." where it has none.
+#[must_use]
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// The temporary name next to `path` that [`replace`] writes first.
+#[must_use]
+pub fn temporary(path: &Path) -> PathBuf {
+    let mut name = path
+        .file_name()
+        .map_or_else(OsString::new, std::ffi::OsStr::to_owned);
+    name.push(TEMPORARY_SUFFIX);
+    path.with_file_name(name)
+}
+
+/// Replaces or creates a file: temporary file, sync, rename, sync of the directory. Returns when the
+/// new content is durable; a crash before leaves the old content or the new, never a mixture.
+pub fn replace(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = create_temporary(vfs, path)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()?;
+    publish(vfs, file.path(), path)
+}
+
+/// An empty file under the temporary name next to `path`, to be written, synced and given to
+/// [`publish`]. What was there before is removed.
+pub fn create_temporary(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn VfsFile>> {
+    let temp = temporary(path);
+    match vfs.remove_file(&temp) {
+        Ok(()) => {}
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    vfs.create_new(&temp)
+}
+
+/// Gives a file that is written and synced its final name, durably. Both names are in one directory.
+pub fn publish(vfs: &dyn Vfs, temp: &Path, path: &Path) -> Result<()> {
+    vfs.rename(temp, path)?;
+    vfs.sync_dir(parent(path))
+}
+
+/// Removes a file durably. No error if it does not exist.
+pub fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    match vfs.remove_file(path) {
+        Ok(()) => vfs.sync_dir(parent(path)),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates a directory and its missing parents, durably.
+pub fn create_dir(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    let mut missing = Vec::new();
+    let mut at = path;
+    while !vfs.exists(at)? {
+        missing.push(at);
+        at = parent(at);
+    }
+    vfs.create_dir_all(path)?;
+    for dir in missing.iter().rev() {
+        vfs.sync_dir(parent(dir))?;
+    }
+    Ok(())
+}
+
+/// Removes temporary files that a crash left in a directory, and says how many there were.
+pub fn remove_temporaries(vfs: &dyn Vfs, dir: &Path) -> Result<usize> {
+    let mut removed = 0;
+    for entry in vfs.list_dir(dir)? {
+        let temporary = entry.name.to_string_lossy().ends_with(TEMPORARY_SUFFIX);
+        if temporary && !entry.is_dir {
+            vfs.remove_file(&dir.join(&entry.name))?;
+            removed += 1;
+        }
+    }
+    if removed > 0 {
+        vfs.sync_dir(dir)?;
+    }
+    Ok(removed)
+}
+
+/// Reads a whole file of at most `bytes_max` bytes; a larger one is an error, before anything is
+/// allocated for it.
+pub fn read(vfs: &dyn Vfs, path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    let file = vfs.open_read(path)?;
+    let len = file.len()?;
+    if len > bytes_max {
+        let source = io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{len} bytes, at most {bytes_max} expected"),
+        );
+        return Err(Error::new(Op::Read, path, source));
+    }
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}

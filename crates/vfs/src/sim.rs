@@ -1,0 +1,195 @@
+//! A disk in memory that keeps only what a real one promises.
+//!
+//! It holds two views: what a running process sees, and what is durable. A write is pending in blocks
+//! of [`BLOCK_BYTES`] until the file is synced; a length likewise; a new, renamed or removed name until
+//! its directory is synced. [`SimDisk::pending`] lists all that is undecided, and
+//! [`SimDisk::crash_with`] builds the disk that a machine would find after a power loss, each item
+//! lost, kept, kept in an earlier version, or turned into garbage.
+//!
+//! Faults are scripted by [`SimDisk::inject`]: the n-th operation of a kind fails, writes short, or
+//! halts the disk. A failed sync marks its blocks clean without making them durable, as Linux does:
+//! later syncs succeed, readers see the new bytes, a crash shows the old.
+//!
+//! Deterministic: no clock, no randomness but the seeds given. A clone is another handle to the same
+//! disk. The namespace is flat in memory; paths are taken as given and must not contain `..`.
+
+mod crash;
+mod disk;
+mod door;
+mod fault;
+mod inode;
+mod names;
+#[cfg(test)]
+mod tests;
+
+use std::{io, path::Path, sync::Arc};
+
+use parking_lot::Mutex;
+
+pub use crash::{Fate, Pending, PendingKind};
+pub use fault::{Effect, Fault, TraceEntry};
+
+use crate::{Error, Op, Result};
+use disk::Disk;
+
+/// The unit in which unsynced content survives or is lost, in bytes: one disk sector.
+pub const BLOCK_BYTES: u64 = 512;
+
+/// A handle to a simulated disk.
+#[derive(Clone)]
+pub struct SimDisk {
+    disk: Arc<Mutex<Disk>>,
+}
+
+impl std::fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimDisk").finish_non_exhaustive()
+    }
+}
+
+impl Default for SimDisk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimDisk {
+    /// An empty disk without limit, with a root directory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::from_disk(Disk::new())
+    }
+
+    fn from_disk(disk: Disk) -> Self {
+        Self {
+            disk: Arc::new(Mutex::new(disk)),
+        }
+    }
+
+    /// Limits the bytes of all files together; `None` lifts the limit. Files that are already larger stay.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.disk.lock().capacity = bytes;
+    }
+
+    /// Bytes of all files that have a name.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.disk.lock().used()
+    }
+
+    /// Scripts a fault. Several may wait at a time; each fires once.
+    pub fn inject(&self, fault: Fault) {
+        self.disk.lock().faults.push(fault);
+    }
+
+    /// Faults that have not fired yet.
+    #[must_use]
+    pub fn faults_waiting(&self) -> usize {
+        self.disk.lock().faults.len()
+    }
+
+    /// Lets this many further mutating operations ([`Op::is_mutation`]) pass, then fails every operation,
+    /// as if the machine had stopped there. `None` lifts it.
+    pub fn halt_after(&self, mutations: Option<u64>) {
+        let mut disk = self.disk.lock();
+        disk.halt_at = mutations.map(|more| disk.mutations + more);
+    }
+
+    /// Whether the disk has halted.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.disk.lock().halted
+    }
+
+    /// Mutating operations so far, those that failed included.
+    #[must_use]
+    pub fn mutations(&self) -> u64 {
+        self.disk.lock().mutations
+    }
+
+    /// How often an operation was called.
+    #[must_use]
+    pub fn count(&self, op: Op) -> u64 {
+        self.disk.lock().counts.get(&op).copied().unwrap_or(0)
+    }
+
+    /// The last operations, at most 65,536, oldest first.
+    #[must_use]
+    pub fn trace(&self) -> Vec<TraceEntry> {
+        self.disk.lock().trace.iter().cloned().collect()
+    }
+
+    /// What a process sees in a file now. For tests' oracles.
+    pub fn contents(&self, path: &Path) -> Result<Vec<u8>> {
+        let disk = self.disk.lock();
+        let inode = disk.file(Op::Read, path)?;
+        Ok(inode.data.clone())
+    }
+
+    /// Changes a file at rest: rot, misdirected writes, the hand of an operator. Both views change, at once and
+    /// durably.
+    pub fn edit(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        let mut disk = self.disk.lock();
+        let inode = disk.file_mut(Op::Write, path)?;
+        change(&mut inode.data);
+        inode.settle();
+        Ok(())
+    }
+
+    /// Flips one bit of a file at rest, `bit` counting from the lowest bit of its first byte.
+    pub fn flip_bit(&self, path: &Path, bit: u64) -> Result<()> {
+        let mut inside = false;
+        self.edit(path, |bytes| {
+            let index = usize::try_from(bit / 8).unwrap_or(usize::MAX);
+            if let Some(byte) = bytes.get_mut(index) {
+                *byte ^= 1 << (bit % 8);
+                inside = true;
+            }
+        })?;
+        if inside {
+            return Ok(());
+        }
+        let source = io::Error::from(io::ErrorKind::UnexpectedEof);
+        Err(Error::new(Op::Write, path, source))
+    }
+
+    /// All that is not durable, in an order that depends on nothing but the operations so far.
+    #[must_use]
+    pub fn pending(&self) -> Vec<Pending> {
+        crash::pending(&self.disk.lock())
+    }
+
+    /// The disk after a power loss now: `fate` is asked for each item of [`SimDisk::pending`], in that
+    /// order. The new disk has no faults, no limit, no locks; this one is unchanged.
+    #[must_use]
+    pub fn crash_with(&self, fate: impl FnMut(&Pending) -> Fate) -> Self {
+        Self::from_disk(crash::image(&self.disk.lock(), fate))
+    }
+
+    /// The disk after a power loss that keeps nothing but what is durable.
+    #[must_use]
+    pub fn crash_losing_all(&self) -> Self {
+        self.crash_with(|_| Fate::Lost)
+    }
+
+    /// The disk after a power loss that happens to keep everything. Also what a new process finds after
+    /// the old one was killed, but for pages that a failed sync marked clean: see [`SimDisk::restart`].
+    #[must_use]
+    pub fn crash_keeping_all(&self) -> Self {
+        self.crash_with(|_| Fate::Kept)
+    }
+
+    /// The disk after a power loss that decides each item by a pseudo-random generator.
+    #[must_use]
+    pub fn crash_seeded(&self, seed: u64) -> Self {
+        let mut dice = crash::Dice::new(seed);
+        self.crash_with(|item| dice.fate(item))
+    }
+
+    /// The machine stays up and the process is gone: a copy with the same views, pending items
+    /// and page cache, without faults, halt or locks.
+    #[must_use]
+    pub fn restart(&self) -> Self {
+        Self::from_disk(self.disk.lock().restarted())
+    }
+}

@@ -1,0 +1,84 @@
+//! Faults as a test writes them down, and the trace by which it sees what was asked.
+//!
+//! A fault fires once, at the first operation that fits after those it lets pass.
+
+use std::path::PathBuf;
+
+use crate::Op;
+
+/// A scripted fault: fires once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The operation that fails; `None` for any mutating one.
+    pub op: Option<Op>,
+    /// Only for paths whose text contains this.
+    pub path_contains: Option<String>,
+    /// How many matching operations pass before.
+    pub skip: u64,
+    /// What happens then.
+    pub effect: Effect,
+}
+
+impl Fault {
+    /// The next operation of this kind has this effect.
+    #[must_use]
+    pub const fn next(op: Op, effect: Effect) -> Self {
+        Self::after(op, 0, effect)
+    }
+
+    /// After `skip` operations of this kind, the following one has this effect.
+    #[must_use]
+    pub const fn after(op: Op, skip: u64, effect: Effect) -> Self {
+        Self {
+            op: Some(op),
+            path_contains: None,
+            skip,
+            effect,
+        }
+    }
+
+    /// Only for paths whose text contains `part`.
+    #[must_use]
+    pub fn on_path(mut self, part: &str) -> Self {
+        self.path_contains = Some(part.to_owned());
+        self
+    }
+}
+
+/// What a fault does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Fails with an input/output error. A sync that fails marks its blocks clean and loses them.
+    Io,
+    /// Fails for want of space, without effect.
+    NoSpace,
+    /// Fails because a quota is reached, without effect.
+    Quota,
+    /// Fails because the file would be too large, without effect.
+    FileTooLarge,
+    /// Is interrupted, without effect.
+    Interrupted,
+    /// A write or read takes only this many bytes, and succeeds.
+    Short(usize),
+    /// A write takes this many bytes and then the disk fails with an input/output error.
+    TornIo(usize),
+    /// The caller panics, as it would over a bug. Nothing is done.
+    Panic,
+    /// The disk halts before the operation: it and all later ones fail.
+    Halt,
+}
+
+/// One operation that was asked of the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceEntry {
+    /// The operation.
+    pub op: Op,
+    /// Of which file or directory.
+    pub path: PathBuf,
+    /// For reads, writes, allocations: where. For a truncation: the length.
+    pub offset: u64,
+    /// For reads, writes, allocations: how many bytes were asked for.
+    pub len: u64,
+    /// The fault that hit it.
+    pub fault: Option<Effect>,
+}

@@ -1,0 +1,125 @@
+//! Files as streams, for encoders and decoders that know only [`Read`] and [`Write`].
+//!
+//! The position is the stream's, not the file's. An error leaves the file as far as it was written; who writes to
+//! a temporary name and publishes it last loses nothing.
+
+use std::io::{self, Read, Write};
+
+use crate::{Result, VfsFile};
+
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// Writes a file from its start to its end through a buffer, for encoders that want [`Write`].
+///
+/// `flush` hands the buffer to the file but does not make it durable: [`FileWriter::finish`] does.
+/// Dropped without `finish`, what is in the buffer is lost, which is right for a file that has not
+/// been published.
+#[derive(Debug)]
+pub struct FileWriter {
+    file: Box<dyn VfsFile>,
+    buffer: Vec<u8>,
+    written: u64,
+}
+
+impl FileWriter {
+    /// Writes from the start of `file`.
+    #[must_use]
+    pub fn new(file: Box<dyn VfsFile>) -> Self {
+        Self {
+            file,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            written: 0,
+        }
+    }
+
+    /// Bytes taken so far, the buffer included.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    /// Writes what is in the buffer, makes all durable, and gives the file back.
+    pub fn finish(mut self) -> Result<Box<dyn VfsFile>> {
+        self.write_buffer()?;
+        self.file.sync_all()?;
+        Ok(self.file)
+    }
+
+    fn write_buffer(&mut self) -> Result<()> {
+        self.file.write_all_at(&self.buffer, self.written)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl Write for FileWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + bytes.len() > BUFFER_BYTES {
+            self.write_buffer()?;
+        }
+        if bytes.len() >= BUFFER_BYTES {
+            self.file.write_all_at(bytes, self.written)?;
+            self.written += bytes.len() as u64;
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(self.write_buffer()?)
+    }
+}
+
+/// Reads a file from its start through a buffer, for decoders that want [`Read`].
+#[derive(Debug)]
+pub struct FileReader {
+    file: Box<dyn VfsFile>,
+    buffer: Vec<u8>,
+    taken: usize,
+    offset: u64,
+}
+
+impl FileReader {
+    /// Reads from the start of `file`.
+    #[must_use]
+    pub fn new(file: Box<dyn VfsFile>) -> Self {
+        Self {
+            file,
+            buffer: Vec::new(),
+            taken: 0,
+            offset: 0,
+        }
+    }
+
+    /// Bytes given out so far.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.offset - (self.buffer.len() - self.taken) as u64
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        self.buffer.resize(BUFFER_BYTES, 0);
+        let read = self.file.read_full_at(&mut self.buffer, self.offset)?;
+        self.buffer.truncate(read);
+        self.taken = 0;
+        self.offset += read as u64;
+        Ok(())
+    }
+}
+
+impl Read for FileReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.buffer.len() {
+            self.fill()?;
+        }
+        let ready = self.buffer.get(self.taken..).unwrap_or_default();
+        let count = ready.len().min(out.len());
+        if let (Some(to), Some(from)) = (out.get_mut(..count), ready.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.taken += count;
+        Ok(count)
+    }
+}

@@ -1,0 +1,161 @@
+//! Making a damaged log usable again, at an operator's word.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use vfs::{Vfs, durable};
+
+use crate::{
+    error::OpenError,
+    format::HEADER_BYTES,
+    options::WalOptions,
+    recover::{self, Failure, Mode, Recovered},
+    reserve::Reserve,
+    segment,
+    types::{GroupId, GroupState, Identity, Place},
+    wal::LOCK_FILE,
+    writer,
+};
+
+/// The suffix of copies of what a repair gave up.
+const LOST_SUFFIX: &str = ".lost";
+
+/// What [`repair`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RepairReport {
+    /// Whether anything was changed.
+    pub changed: bool,
+    /// Where the log was cut; all behind it is gone from the log.
+    pub cut: Option<Place>,
+    /// Bytes behind the cut.
+    pub dropped_bytes: u64,
+    /// Groups for which votes had to be restored from the mark file, or entries given up because what covered them is gone.
+    pub groups_forgiven: Vec<GroupId>,
+    /// Copies of the files that were cut or taken out, for an expert.
+    pub kept: Vec<PathBuf>,
+    /// The groups afterwards.
+    pub groups: Vec<(GroupId, GroupState)>,
+}
+
+/// Repairs a log. A torn tail is dropped, which a start would do as well. Where acknowledged data is damaged nothing
+/// is changed unless `accept_loss`: then the log is cut before the first damage, and everything behind it is
+/// lost to this replica, acknowledged or not; the files are kept as copies.
+///
+/// A log that is clean, or rotten while loss is not accepted, is not changed; the latter is an error.
+pub fn repair(
+    vfs: &Arc<dyn Vfs>,
+    dir: &Path,
+    identity: Option<Identity>,
+    options: WalOptions,
+    accept_loss: bool,
+) -> Result<RepairReport, OpenError> {
+    let lock = vfs.lock_file(&dir.join(LOCK_FILE)).map_err(|error| {
+        if error.is_locked() {
+            let dir = dir.to_owned();
+            return OpenError::Locked { dir };
+        }
+        error.into()
+    })?;
+    let mut report = RepairReport::default();
+    let ambiguous = if accept_loss {
+        crate::Ambiguous::Drop
+    } else {
+        crate::Ambiguous::Refuse
+    };
+    let log = match recover::read(vfs.as_ref(), dir, identity, Mode::Strict(ambiguous)) {
+        Ok(log) => {
+            report.cut = log.report.ambiguous.or(log.report.torn_at);
+            report.dropped_bytes = log.report.torn_bytes + log.report.ambiguous_bytes;
+            log
+        }
+        Err(failure @ Failure::Open(_)) => return Err(failure.into()),
+        Err(Failure::Rot { place, reason, .. }) if !accept_loss => {
+            return Err(OpenError::Rotten { place, reason });
+        }
+        Err(Failure::Rot { .. }) => cut(vfs.as_ref(), dir, identity, &mut report)?,
+    };
+    report.groups_forgiven = log.forgiven.iter().copied().collect();
+    report.changed = report.cut.is_some() || !report.groups_forgiven.is_empty();
+    let groups = log.groups.iter();
+    report.groups = groups.map(|(group, log)| (*group, log.state())).collect();
+    if let (true, Some(identity)) = (report.changed, log.identity) {
+        let reserve = Reserve::new(dir, options.reserve_bytes);
+        writer::start(Arc::clone(vfs), dir, identity, options, &reserve, log)?;
+    }
+    drop(lock);
+    Ok(report)
+}
+
+/// Finds the longest undamaged beginning and puts copies of the rest aside.
+fn cut(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    identity: Option<Identity>,
+    report: &mut RepairReport,
+) -> Result<Recovered, OpenError> {
+    let mut place = Place {
+        segment: u64::MAX,
+        offset: u64::MAX,
+    };
+    let mut log = loop {
+        match recover::read(vfs, dir, identity, Mode::Cut(place)) {
+            Ok(log) => break log,
+            Err(failure @ Failure::Open(_)) => return Err(failure.into()),
+            Err(Failure::Rot {
+                place: at,
+                cut,
+                reason,
+            }) => {
+                let next = before(cut);
+                if next >= place {
+                    return Err(OpenError::Rotten { place: at, reason });
+                }
+                place = next;
+            }
+        }
+    };
+    let none = Place {
+        segment: 0,
+        offset: 0,
+    };
+    let end = log.durable.map_or(none, |(end, _)| end);
+    report.cut = Some(end);
+    for number in segment::list(vfs, dir)? {
+        let path = segment::path(dir, number);
+        let len = vfs.open_read(&path)?.len()?;
+        if number < end.segment || (number == end.segment && len <= end.offset) {
+            continue;
+        }
+        let kept = path.with_extension(format!("wal{LOST_SUFFIX}"));
+        if number == end.segment {
+            report.dropped_bytes += len - end.offset;
+            copy(vfs, &path, &kept)?;
+        } else {
+            report.dropped_bytes += len;
+            vfs.rename(&path, &kept)?;
+        }
+        report.kept.push(kept);
+    }
+    vfs.sync_dir(dir)?;
+    log.leftovers.clear();
+    Ok(log)
+}
+
+/// A cut within a header means the end of the segment before.
+const fn before(cut: Place) -> Place {
+    if cut.offset >= HEADER_BYTES as u64 {
+        return cut;
+    }
+    Place {
+        segment: cut.segment.saturating_sub(1),
+        offset: u64::MAX,
+    }
+}
+
+fn copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> vfs::Result<()> {
+    let len = vfs.open_read(from)?.len()?;
+    let bytes = durable::read(vfs, from, len)?;
+    durable::replace(vfs, to, &bytes)
+}

@@ -1,0 +1,387 @@
+//! The handle to an open log, which is all that most users see.
+//!
+//! Appends change the state in memory under one short lock and queue; the writer does the rest. Nothing here waits
+//! for the disk while that lock is held. After a failure every call that would write says so, and reads go on.
+
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use parking_lot::{Condvar, Mutex};
+use vfs::{Vfs, durable};
+
+use crate::{
+    admit::Admission,
+    error::{AppendError, DiskFull, OpenError, ReadError},
+    options::WalOptions,
+    read,
+    recover::{self, Mode},
+    reserve::Reserve,
+    shared::Shared,
+    state::Job,
+    types::{Entry, EntryMeta, GroupId, GroupState, Identity, Record, RecoveryReport, WalStats},
+    waiter::Waiter,
+    writer,
+};
+
+/// The file whose lock keeps others out of a log's directory.
+pub(crate) const LOCK_FILE: &str = "LOCK";
+
+/// Told when a batch is durable, or why it is not. Called once, on the writer's thread (in
+/// [`Writer::Inline`] on the caller's), with no lock held. Must not block.
+pub type Done = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
+
+/// Starts a named thread. The `runtime` crate has such a function.
+pub type Spawner = Box<dyn FnOnce(&str, Box<dyn FnOnce() + Send>) -> std::io::Result<()> + Send>;
+
+/// Where batches are written and synced.
+pub enum Writer {
+    /// On a thread of its own: appends that wait share one sync.
+    Thread(Spawner),
+    /// In [`Wal::append`], before it returns: deterministic, for tests and simulations.
+    Inline,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Thread(_) => "Thread",
+            Self::Inline => "Inline",
+        })
+    }
+}
+
+/// A handle to an open log. Clones share it; when the last one goes without [`Wal::shutdown`], the writer's
+/// thread writes what waits and ends on its own.
+#[derive(Clone)]
+pub struct Wal {
+    handle: Arc<Handle>,
+}
+
+impl std::fmt::Debug for Wal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dir = &self.shared().dir;
+        f.debug_struct("Wal")
+            .field("dir", dir)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.state.lock().stopped = true;
+        self.shared.work.notify_all();
+    }
+}
+
+impl Wal {
+    /// Opens or creates the log in `dir`, which is created if missing. Reads the whole log, verifies every byte of it, and
+    /// begins a fresh segment.
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        identity: Identity,
+        options: WalOptions,
+        writer: Writer,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
+        options.validate()?;
+        durable::create_dir(vfs.as_ref(), dir)?;
+        let lock = vfs.lock_file(&dir.join(LOCK_FILE)).map_err(|error| {
+            if error.is_locked() {
+                let dir = dir.to_owned();
+                OpenError::Locked { dir }
+            } else {
+                error.into()
+            }
+        })?;
+        let mode = Mode::Strict(options.ambiguous);
+        let log = recover::read(vfs.as_ref(), dir, Some(identity), mode)?;
+        let report = log.report.clone();
+        report_loudly(&report);
+        let dictionaries = Arc::clone(&log.dictionaries);
+        let reserve = Reserve::new(dir, options.reserve_bytes);
+        let disk = Arc::clone(&vfs);
+        let (own, state) = writer::start(disk, dir, identity, options.clone(), &reserve, log)?;
+        let admission = Admission::default();
+        if reserve.fill(vfs.as_ref())? > 0 {
+            admission.note_full();
+        }
+        let shared = Arc::new(Shared {
+            writer: Mutex::new(own),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            poisoned: AtomicBool::new(false),
+            admission,
+            reserve,
+            vfs,
+            dir: dir.to_owned(),
+            options,
+            dictionaries,
+            report: report.clone(),
+            inline: matches!(writer, Writer::Inline),
+            lock: Mutex::new(Some(lock)),
+        });
+        if let Writer::Thread(spawn) = writer {
+            let thread = Arc::clone(&shared);
+            spawn("wal-writer", Box::new(move || thread.run())).map_err(OpenError::Spawn)?;
+        }
+        let handle = Arc::new(Handle { shared });
+        let wal = Self { handle };
+        wal.note_idle();
+        Ok((wal, report))
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// Queues a batch of one group. When this returns the batch is readable; when `done` is called with `Ok`
+    /// it is durable. Batches are written in the order of the calls. On an error nothing of the batch is readable,
+    /// unless the log is poisoned. Blocks only while more than `queue_bytes_max` waits.
+    pub fn append(&self, group: GroupId, batch: Vec<Record>, done: Done) {
+        let shared = self.shared();
+        let hint = match batch.as_slice() {
+            [Record::Committed(id)] => Some(*id),
+            _ => None,
+        };
+        let mut state = shared.state.lock();
+        while !shared.inline
+            && state.queued_bytes > shared.options.queue_bytes_max
+            && !state.stopped
+            && !shared.is_poisoned()
+        {
+            shared.room.wait(&mut state);
+        }
+        if let Some(refusal) = shared.refusal(&state) {
+            drop(state);
+            return done(Err(refusal));
+        }
+        if hint.is_some_and(|id| state.hint(group, id)) {
+            drop(state);
+            return done(Ok(()));
+        }
+        let payload: usize = batch.iter().map(Record::payload_bytes).sum();
+        match state.apply(group, batch, Waiter::new(done)) {
+            Ok(pending) => state.queue.push_back(Job::Append(Box::new(pending))),
+            Err((waiter, error)) => {
+                drop(state);
+                return waiter.tell(Err(error));
+            }
+        }
+        drop(state);
+        shared.admission.note_appended(payload as u64);
+        self.wake();
+    }
+
+    /// Lets the writer work: the thread, or in place.
+    fn wake(&self) {
+        let shared = self.shared();
+        if shared.inline {
+            while shared.drain() {}
+        } else {
+            shared.work.notify_one();
+        }
+    }
+
+    /// Appends and waits until it is durable.
+    pub fn append_sync(&self, group: GroupId, batch: Vec<Record>) -> Result<(), AppendError> {
+        let (done, answer) = answer();
+        self.append(group, batch, done);
+        answer.wait()
+    }
+
+    /// Whether there is room for about `bytes` more of client payload. Ask before proposing to Raft: what was admitted
+    /// can be written later even if the disk fills up meanwhile. Cheap: the disk is asked now and then.
+    pub fn admit(&self, bytes: u64) -> Result<(), DiskFull> {
+        let shared = self.shared();
+        shared.admission.admit(bytes, shared)
+    }
+
+    /// Looks at the disk: closes admission below the low-water mark; fills the reserve and opens admission again where
+    /// there is room, without a client's write. For a maintenance loop, every few seconds: what was admitted
+    /// and never appended is forgotten at the second refresh after it. Takes a few system calls, so not for an
+    /// async thread. Does nothing when the log is shut down or has failed.
+    pub fn refresh(&self) -> Result<(), DiskFull> {
+        let shared = self.shared();
+        if shared.refusal(&shared.state.lock()).is_some() {
+            return Ok(());
+        }
+        shared.admission.refresh(shared)
+    }
+
+    /// The state of a group; the default state if the log does not know it.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> GroupState {
+        let state = self.shared().state.lock();
+        let log = state.groups.get(&group);
+        log.map_or_else(
+            || crate::group::GroupLog::default().state(),
+            |log| log.state(),
+        )
+    }
+
+    /// Groups that the log knows, in order.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.shared().state.lock().groups.keys().copied().collect()
+    }
+
+    /// Entries of an index range, as far as they exist, in order, without holes. Stops before `bytes_max` payload bytes
+    /// are exceeded, but gives at least one entry where one exists.
+    pub fn read(
+        &self,
+        group: GroupId,
+        range: Range<u64>,
+        bytes_max: u64,
+    ) -> Result<Vec<Entry>, ReadError> {
+        read::read(self.shared(), group, range, bytes_max)
+    }
+
+    /// What is known of an entry without reading it.
+    #[must_use]
+    pub fn entry_meta(&self, group: GroupId, index: u64) -> Option<EntryMeta> {
+        let state = self.shared().state.lock();
+        state.groups.get(&group)?.entry_meta(index)
+    }
+
+    /// Waits until all that was appended so far, commit hints included, is durable.
+    pub fn flush(&self) -> Result<(), AppendError> {
+        let (done, answer) = answer();
+        {
+            let mut state = self.shared().state.lock();
+            if let Some(refusal) = self.shared().refusal(&state) {
+                return Err(refusal);
+            }
+            state.queue.push_back(Job::Flush(Waiter::new(done)));
+        }
+        self.wake();
+        answer.wait()
+    }
+
+    /// Says that no append is expected soon: writes waiting hints and moves the durable mark to the end of the log, so that
+    /// any damage found later is known to be rot. One sync of a small file, or nothing if nothing changed.
+    pub fn note_idle(&self) {
+        {
+            let mut state = self.shared().state.lock();
+            let queued = matches!(state.queue.back(), Some(Job::Idle));
+            if queued || self.shared().refusal(&state).is_some() {
+                return;
+            }
+            state.queue.push_back(Job::Idle);
+        }
+        self.wake();
+    }
+
+    /// The number of the oldest segment.
+    #[must_use]
+    pub fn oldest_segment(&self) -> u64 {
+        let state = self.shared().state.lock();
+        state.segments.keys().next().copied().unwrap_or(0)
+    }
+
+    /// Groups that keep a segment from being deleted, with the number of their entries in it. Snapshot and
+    /// purge these to let retention go on.
+    #[must_use]
+    pub fn groups_holding(&self, segment: u64) -> Vec<(GroupId, u64)> {
+        let state = self.shared().state.lock();
+        let segment = state.segments.get(&segment);
+        segment.map_or(Vec::new(), |segment| {
+            let live = segment.live.iter();
+            live.map(|(group, count)| (*group, *count)).collect()
+        })
+    }
+
+    /// Counters and sizes.
+    #[must_use]
+    pub fn stats(&self) -> WalStats {
+        let shared = self.shared();
+        let state = shared.state.lock();
+        let queued = state.queue.iter();
+        WalStats {
+            segments: state.segments.len() as u64,
+            log_bytes: state
+                .segments
+                .values()
+                .map(|segment| segment.open.end)
+                .sum(),
+            torn_bytes: shared.report.torn_bytes,
+            cached_bytes: state.cache.bytes() as u64,
+            queued_appends: queued.filter(|job| matches!(job, Job::Append(_))).count() as u64,
+            queued_bytes: state.queued_bytes as u64,
+            disk_full: shared.admission.is_full(),
+            ..state.stats
+        }
+    }
+
+    /// Whether a write or sync has failed. Then nothing can be appended any more and the process must exit.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.shared().is_poisoned()
+    }
+
+    /// Writes what waits, moves the durable mark, stops the writer and releases the directory. Later appends fail; reads
+    /// go on working.
+    pub fn shutdown(&self) -> Result<(), AppendError> {
+        let shared = self.shared();
+        self.note_idle();
+        let result = self.flush();
+        let mut state = shared.state.lock();
+        state.stopped = true;
+        shared.work.notify_all();
+        while !shared.inline && !state.writer_gone {
+            shared.room.wait(&mut state);
+        }
+        drop(state);
+        shared.lock.lock().take();
+        match result {
+            Err(AppendError::Shutdown) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+fn report_loudly(report: &RecoveryReport) {
+    if let Some(place) = report.ambiguous {
+        tracing::error!(%place, bytes = report.ambiguous_bytes, "dropped a damaged last batch that may have been acknowledged");
+    }
+    if let Some(place) = report.torn_at {
+        tracing::warn!(%place, bytes = report.torn_bytes, "dropped a torn tail that was never acknowledged");
+    }
+}
+
+/// A result that is waited for.
+#[derive(Debug, Default)]
+struct Answer {
+    result: Mutex<Option<Result<(), AppendError>>>,
+    given: Condvar,
+}
+
+impl Answer {
+    fn wait(&self) -> Result<(), AppendError> {
+        let mut result = self.result.lock();
+        loop {
+            if let Some(result) = result.take() {
+                return result;
+            }
+            self.given.wait(&mut result);
+        }
+    }
+}
+
+fn answer() -> (Done, Arc<Answer>) {
+    let answer = Arc::new(Answer::default());
+    let given = Arc::clone(&answer);
+    let done = Box::new(move |result| {
+        *given.result.lock() = Some(result);
+        given.given.notify_all();
+    });
+    (done, answer)
+}

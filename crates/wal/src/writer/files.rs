@@ -1,0 +1,254 @@
+//! Batches and segments as bytes in files.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use vfs::VfsFile;
+
+use super::{Active, Fault, Writer};
+use crate::{
+    format::{Frame, HEADER_BYTES, MarkVote, Op, SegmentHeader},
+    reserve,
+    segment::{self, marker},
+    state::Written,
+    types::{GroupId, Place, WalStats},
+};
+
+/// A record ready to be written: all but what depends on its place.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    frame: Frame,
+    stored: Bytes,
+    /// For entries: who asks where it went.
+    entry: Option<(GroupId, u64, u64)>,
+}
+
+impl Prepared {
+    /// Adds the record to the counters.
+    pub(super) fn count(&self, stats: &mut WalStats) {
+        stats.bytes_written += self.frame.total_bytes();
+        if self.entry.is_some() {
+            stats.payload_bytes += u64::from(self.frame.raw_len);
+            stats.stored_bytes += u64::from(self.frame.stored_len);
+        }
+    }
+}
+
+impl Writer {
+    /// Compresses a record's payload and makes its header.
+    pub(super) fn prepare(&mut self, group: GroupId, op: &Op) -> Prepared {
+        let payload = op.payload();
+        let raw_len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let (stored, flags) = self.encoder.encode(payload);
+        let entry = match op {
+            Op::Entry { id, ticket, .. } => Some((group, id.index, *ticket)),
+            Op::Vote { .. }
+            | Op::Committed(_)
+            | Op::Truncate { .. }
+            | Op::Purge { .. }
+            | Op::Remove
+            | Op::State(_) => None,
+        };
+        Prepared {
+            frame: op.frame(group, raw_len, &stored, flags),
+            stored,
+            entry,
+        }
+    }
+
+    /// Writes a batch at the end of the active segment, beginning another one where it is due, and syncs it.
+    pub(super) fn write(&mut self, records: &[Prepared]) -> Result<Vec<Written>, Fault> {
+        let bytes: u64 = records
+            .iter()
+            .map(|record| record.frame.total_bytes())
+            .sum();
+        let full = self.active.end + bytes > self.options.segment_bytes;
+        if full && self.active.batches > 1 {
+            match self.rotate() {
+                // Without room for another segment this one grows on.
+                Ok(()) | Err(Fault::Full) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        let (batch, written, next) = encode(
+            &self.active,
+            records,
+            self.active.place(),
+            self.options.align_bytes,
+        );
+        self.put(&batch)?;
+        self.active = next;
+        Ok(written)
+    }
+
+    fn put(&mut self, batch: &[u8]) -> Result<(), Fault> {
+        let active = &mut self.active;
+        let placed = reserve_ahead(active, batch.len() as u64, self.options.preallocate_bytes)
+            .and_then(|()| active.file.write_all_at(batch, active.end));
+        match placed {
+            Ok(()) => Ok(active.file.sync_data()?),
+            Err(error) if error.is_disk_full() => {
+                active.file.truncate(active.end)?;
+                active.file.sync_data()?;
+                active.allocated = active.end;
+                Err(Fault::Full)
+            }
+            Err(error) => Err(Fault::Fatal(error)),
+        }
+    }
+
+    /// Seals the active segment, all of which is durable, and begins the next.
+    fn rotate(&mut self) -> Result<(), Fault> {
+        let previous = self.active.clone();
+        let (active, _) = self.create_segment(previous.place(), previous.chain, &[])?;
+        let durable = active.place();
+        self.write_mark(self.mark.oldest, durable)?;
+        self.active = active;
+        if previous.allocated > previous.end {
+            // Only gives space back; what counts ends where the new segment's header says.
+            if let Err(error) = previous.file.truncate(previous.end) {
+                tracing::warn!(%error, "cannot give back space reserved for a sealed segment");
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates a segment whose first batch is the state of every group, then `tail`. Durable when it returns.
+    pub(super) fn create_segment(
+        &mut self,
+        previous: Place,
+        previous_chain: u32,
+        tail: &[Prepared],
+    ) -> Result<(Active, Vec<Written>), Fault> {
+        let number = previous.segment + 1;
+        let header = SegmentHeader {
+            identity: self.identity,
+            number,
+            previous_end: previous.offset,
+            previous_chain,
+            dictionary: self.dictionary,
+        };
+        let states: Vec<(GroupId, Op)> = self
+            .metas
+            .iter()
+            .map(|(group, meta)| (*group, Op::State(*meta)))
+            .collect();
+        let states: Vec<Prepared> = states
+            .iter()
+            .map(|(group, op)| self.prepare(*group, op))
+            .collect();
+        let path = segment::path(&self.dir, number);
+        if self.vfs.exists(&path)? {
+            vfs::durable::remove(self.vfs.as_ref(), &path)?;
+        }
+        let file = match self.vfs.create_new(&path) {
+            Ok(file) => Arc::<dyn VfsFile>::from(file),
+            Err(error) if error.is_disk_full() => return Err(Fault::Full),
+            Err(error) => return Err(Fault::Fatal(error)),
+        };
+        let (mut bytes, seed) = header.encode();
+        let blank = Active {
+            number,
+            file,
+            seed,
+            end: HEADER_BYTES as u64,
+            chain: seed,
+            batches: 0,
+            allocated: 0,
+            no_allocate: self.active.no_allocate,
+        };
+        let records: Vec<&Prepared> = states.iter().chain(tail).collect();
+        let (batch, written, mut next) =
+            encode(&blank, records, previous, self.options.align_bytes);
+        bytes.extend_from_slice(&batch);
+        let preallocate = self.options.preallocate_bytes;
+        let mut ahead = Active { end: 0, ..blank };
+        let placed = reserve_ahead(&mut ahead, bytes.len() as u64, preallocate)
+            .and_then(|()| next.file.write_all_at(&bytes, 0));
+        match placed {
+            Ok(()) => {}
+            Err(error) if error.is_disk_full() => {
+                vfs::durable::remove(self.vfs.as_ref(), &path)?;
+                return Err(Fault::Full);
+            }
+            Err(error) => return Err(Fault::Fatal(error)),
+        }
+        next.file.sync_all()?;
+        self.vfs.sync_dir(&self.dir)?;
+        (next.allocated, next.no_allocate) = (ahead.allocated, ahead.no_allocate);
+        Ok((next, written))
+    }
+
+    /// Writes the mark file: oldest segment, durable place, votes.
+    pub(super) fn write_mark(&mut self, oldest: u64, durable: Place) -> vfs::Result<()> {
+        let votes = self.metas.iter().filter_map(|(group, meta)| {
+            let (group, number) = (*group, meta.votes);
+            meta.vote.map(|vote| MarkVote {
+                group,
+                number,
+                vote,
+            })
+        });
+        self.mark.votes = votes.collect();
+        self.mark.oldest = oldest;
+        self.mark.durable = durable;
+        self.slots.write(&self.mark.encode())
+    }
+}
+
+/// Reserves space so that `bytes` more fit, in steps, where the file system can.
+fn reserve_ahead(active: &mut Active, bytes: u64, step: u64) -> vfs::Result<()> {
+    let end = active.end + bytes;
+    if step == 0 || active.no_allocate || end <= active.allocated {
+        return Ok(());
+    }
+    let from = active.allocated.max(active.end);
+    match active.file.allocate(from, (end - from).max(step)) {
+        Ok(()) => {
+            active.allocated = from + (end - from).max(step);
+            Ok(())
+        }
+        Err(error) if reserve::is_unsupported(&error) => {
+            active.no_allocate = true;
+            Ok(())
+        }
+        // A step may be too much where the batch itself still fits.
+        Err(error) if error.is_disk_full() => active.file.allocate(from, end - from).map(|()| {
+            active.allocated = end;
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// A batch as bytes for the end of a segment, where its entries will be, and the segment after it.
+fn encode<'a>(
+    active: &Active,
+    records: impl IntoIterator<Item = &'a Prepared>,
+    watermark: Place,
+    align: u64,
+) -> (Vec<u8>, Vec<Written>, Active) {
+    let mut next = active.clone();
+    let (mut bytes, mut written) = (Vec::new(), Vec::new());
+    let mut add = |next: &mut Active, frame: &Frame, stored: &[u8]| {
+        next.chain = frame.encode(next.seed, next.end, next.chain, &mut bytes);
+        bytes.extend_from_slice(stored);
+        next.end += frame.total_bytes();
+    };
+    for record in records {
+        let place = next.place();
+        add(&mut next, &record.frame, &record.stored);
+        if let Some((group, index, ticket)) = record.entry {
+            written.push(Written {
+                group,
+                index,
+                ticket,
+                place,
+                stored_len: record.frame.stored_len,
+            });
+        }
+    }
+    next.batches += 1;
+    let (marker, payload) = marker(active.end, next.end, next.batches, watermark, align);
+    add(&mut next, &marker, &payload);
+    (bytes, written, next)
+}

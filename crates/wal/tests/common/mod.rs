@@ -1,0 +1,118 @@
+//! What the tests share: short ways to make records, and a model of what a log promises.
+#![expect(clippy::expect_used, reason = "a test helper may panic")]
+#![expect(dead_code, reason = "each test binary uses its part")]
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use vfs::{SimDisk, Vfs};
+use wal::{
+    AppendError, Entry, GroupId, Identity, LogId, OpenError, Record, RecoveryReport, Vote, Wal,
+    WalOptions, Writer,
+};
+
+pub(crate) fn dir() -> &'static Path {
+    Path::new("/log")
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity {
+        cluster_id: *b"a test's cluster",
+        node_id: 7,
+    }
+}
+
+pub(crate) fn open_with(
+    disk: &SimDisk,
+    options: WalOptions,
+) -> Result<(Wal, RecoveryReport), OpenError> {
+    let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+    Wal::open(vfs, dir(), identity(), options, Writer::Inline)
+}
+
+pub(crate) fn open(disk: &SimDisk) -> (Wal, RecoveryReport) {
+    open_with(disk, WalOptions::small()).expect("log opens")
+}
+
+pub(crate) fn id(term: u64, index: u64) -> LogId {
+    LogId {
+        term,
+        node: 1,
+        index,
+    }
+}
+
+pub(crate) fn entry(term: u64, index: u64, payload: &[u8]) -> Record {
+    Record::Entry(Entry {
+        id: id(term, index),
+        kind: 3,
+        payload: Bytes::copy_from_slice(payload),
+    })
+}
+
+pub(crate) fn vote(term: u64) -> Record {
+    Record::Vote(Vote {
+        term,
+        node: 2,
+        committed: false,
+    })
+}
+
+/// A payload that differs for each place.
+pub(crate) fn payload(group: u64, index: u64, len: usize) -> Vec<u8> {
+    let mut state = group.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index;
+    (0..len)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as u8
+        })
+        .collect()
+}
+
+pub(crate) type Outcome = Arc<Mutex<Option<Result<(), AppendError>>>>;
+
+/// A thread's work that has not begun.
+pub(crate) type Work = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// Appends and gives the place where the outcome will be.
+pub(crate) fn append(wal: &Wal, group: u64, batch: Vec<Record>) -> Outcome {
+    let outcome = Outcome::default();
+    let told = Arc::clone(&outcome);
+    let done = Box::new(move |result| {
+        let before = told.lock().replace(result);
+        assert!(before.is_none(), "told twice");
+    });
+    wal.append(GroupId(group), batch, done);
+    outcome
+}
+
+/// All entries of all groups.
+pub(crate) fn contents(wal: &Wal) -> BTreeMap<u64, Vec<Entry>> {
+    let groups = wal.groups().into_iter();
+    groups
+        .map(|group| {
+            let entries = wal.read(group, 0..u64::MAX, u64::MAX).expect("readable");
+            (group.0, entries)
+        })
+        .collect()
+}
+
+/// Small pseudo-random numbers (splitmix64, by Sebastiano Vigna).
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}

@@ -1,0 +1,358 @@
+//! Bits flip, files vanish: what was acknowledged is never lost or changed without a word.
+#![expect(clippy::unwrap_used, reason = "a test helper may panic")]
+
+mod common;
+
+use common::{append, contents, dir, entry, id, identity, open, open_with, payload, vote};
+use vfs::{SimDisk, Vfs};
+use wal::{
+    GroupId, OpenError, ReadError, Record, RotReason, WalOptions,
+    inspect::{self, Verdict},
+};
+
+const G: GroupId = GroupId(1);
+
+fn segment(number: u64) -> std::path::PathBuf {
+    dir().join(format!("{number:020}.wal"))
+}
+
+/// A small log with every kind of record, over two segments.
+fn build(disk: &SimDisk) -> wal::Wal {
+    let options = WalOptions {
+        segment_bytes: 4 << 10,
+        ..WalOptions::small()
+    };
+    let (wal, _) = open_with(disk, options).unwrap();
+    let batch = vec![vote(1), entry(1, 0, b""), entry(1, 1, &[b'a'; 2000])];
+    wal.append_sync(G, batch).unwrap();
+    wal.append_sync(GroupId(2), vec![entry(1, 0, &payload(2, 0, 1200))])
+        .unwrap();
+    wal.append_sync(G, vec![Record::Truncate { from_index: 1 }])
+        .unwrap();
+    wal.append_sync(G, vec![entry(2, 1, &payload(1, 1, 900))])
+        .unwrap();
+    wal.append_sync(G, vec![entry(2, 2, &payload(1, 2, 900)), vote(2)])
+        .unwrap();
+    let purge = Record::Purge {
+        upto: id(1, 0),
+        chain: None,
+    };
+    wal.append_sync(G, vec![purge]).unwrap();
+    wal.append_sync(G, vec![Record::Committed(id(2, 1)), entry(2, 3, b"end")])
+        .unwrap();
+    assert!(wal.stats().segments >= 2);
+    wal
+}
+
+#[test]
+fn every_bit_of_a_marked_log_is_watched() {
+    let disk = SimDisk::new();
+    build(&disk).shutdown().unwrap();
+    let healthy = inspect::verify(&disk, dir(), None).unwrap();
+    assert_eq!(healthy.verdict, Verdict::Clean);
+    let mut flipped = 0;
+    for number in 1..=healthy.segments {
+        let path = segment(number);
+        for bit in 0..disk.contents(&path).unwrap().len() as u64 * 8 {
+            disk.flip_bit(&path, bit).unwrap();
+            let judged = inspect::verify(&disk, dir(), Some(identity())).unwrap();
+            let Verdict::Rotten { place, .. } = judged.verdict else {
+                panic!("bit {bit} of segment {number}: {:?}", judged.verdict);
+            };
+            assert_eq!(place.segment, number, "bit {bit}");
+            assert!(place.offset <= bit / 8, "bit {bit}: {place}");
+            if bit % 64 == 5 {
+                let copy = disk.restart();
+                let error = open_with(&copy, WalOptions::small()).unwrap_err();
+                assert!(matches!(error, OpenError::Rotten { .. }), "{error}");
+                let after = copy.contents(&path).unwrap();
+                assert_eq!(after, disk.contents(&path).unwrap(), "nothing is cut");
+            }
+            disk.flip_bit(&path, bit).unwrap();
+            flipped += 1;
+        }
+    }
+    assert!(flipped > 40_000, "{flipped} bits");
+    assert_eq!(inspect::verify(&disk, dir(), None).unwrap(), healthy);
+}
+
+#[test]
+fn every_bit_of_an_unmarked_last_batch_is_watched() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk);
+    wal.append_sync(G, vec![entry(1, 0, b"marked"), vote(1)])
+        .unwrap();
+    wal.note_idle();
+    let marked = disk.contents(&segment(1)).unwrap().len() as u64;
+    let before = contents(&wal);
+    let outcome = append(&wal, 1, vec![entry(2, 1, &payload(1, 4, 1500))]);
+    outcome.lock().take().unwrap().unwrap();
+    let len = disk.contents(&segment(1)).unwrap().len() as u64;
+    drop(wal);
+    let (mut torn, mut ambiguous) = (0, 0);
+    for bit in marked * 8..len * 8 {
+        let image = disk.crash_losing_all();
+        image.flip_bit(&segment(1), bit).unwrap();
+        let (wal, report) = open(&image);
+        torn += u64::from(report.torn_bytes > 0);
+        ambiguous += u64::from(report.ambiguous_bytes > 0 && report.ambiguous.is_some());
+        assert_eq!(contents(&wal), before, "bit {bit}");
+    }
+    assert!(torn > 0 && ambiguous > 0);
+    assert_eq!(torn + ambiguous, (len - marked) * 8);
+}
+
+#[test]
+fn every_bit_of_the_mark_is_watched() {
+    let disk = SimDisk::new();
+    let wal = build(&disk);
+    let before = contents(&wal);
+    wal.shutdown().unwrap();
+    let mark = dir().join("mark");
+    let bytes = disk.contents(&mark).unwrap();
+    for slot in [0, 64 << 10] {
+        let len = u32::from_le_bytes(bytes[slot + 12..slot + 16].try_into().unwrap());
+        let slot = slot as u64;
+        for bit in slot * 8..(slot + 24 + u64::from(len)) * 8 {
+            let image = disk.crash_losing_all();
+            image.flip_bit(&mark, bit).unwrap();
+            match open_with(&image, WalOptions::small()) {
+                Err(OpenError::Rotten { .. }) => {}
+                Err(error) => panic!("bit {bit}: {error}"),
+                Ok((wal, report)) => {
+                    assert_eq!(report.mark_slots_damaged, 1, "bit {bit}");
+                    assert_eq!(contents(&wal), before, "bit {bit}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bit_that_flips_under_a_running_log_is_noticed_by_the_reader() {
+    let disk = SimDisk::new();
+    let options = WalOptions {
+        cache_bytes: 0,
+        ..WalOptions::small()
+    };
+    let (wal, _) = open_with(&disk, options).unwrap();
+    wal.append_sync(G, vec![entry(1, 0, &payload(1, 0, 100))])
+        .unwrap();
+    let path = segment(1);
+    let bytes = disk.contents(&path).unwrap();
+    let stored = payload(1, 0, 100);
+    let at = bytes
+        .windows(100)
+        .position(|window| window == stored)
+        .unwrap() as u64;
+    for bit in (at - 64) * 8..(at + 100) * 8 {
+        disk.flip_bit(&path, bit).unwrap();
+        let error = wal.read(G, 0..1, 1).unwrap_err();
+        assert!(
+            matches!(error, ReadError::Rotten { .. }),
+            "bit {bit}: {error}"
+        );
+        disk.flip_bit(&path, bit).unwrap();
+    }
+    assert_eq!(wal.read(G, 0..1, 1).unwrap()[0].payload, stored);
+}
+
+fn rotten(disk: &SimDisk) -> (u64, RotReason) {
+    match open_with(disk, WalOptions::small()) {
+        Err(OpenError::Rotten { place, reason }) => (place.segment, reason),
+        Err(error) => panic!("{error}"),
+        Ok((_, report)) => panic!("opened: {report:?}"),
+    }
+}
+
+#[test]
+fn missing_swapped_and_recycled_files_are_noticed() {
+    let disk = SimDisk::new();
+    build(&disk).shutdown().unwrap();
+    let last = inspect::verify(&disk, dir(), None).unwrap().segments;
+    assert!(last >= 2);
+    for number in 1..=last {
+        let image = disk.crash_losing_all();
+        image.remove_file(&segment(number)).unwrap();
+        assert_eq!(rotten(&image), (number, RotReason::SegmentMissing));
+    }
+    let image = disk.crash_losing_all();
+    image.remove_file(&dir().join("mark")).unwrap();
+    assert_eq!(rotten(&image).1, RotReason::Mark);
+
+    let image = disk.crash_losing_all();
+    image.rename(&segment(1), &dir().join("x")).unwrap();
+    image.rename(&segment(2), &segment(1)).unwrap();
+    image.rename(&dir().join("x"), &segment(2)).unwrap();
+    assert_eq!(rotten(&image), (1, RotReason::SegmentHeader));
+
+    // Another log's segment of the same number.
+    let other = SimDisk::new();
+    build(&other).shutdown().unwrap();
+    let (wal, _) = open(&other);
+    wal.append_sync(G, vec![entry(3, 4, b"another life")])
+        .unwrap();
+    wal.shutdown().unwrap();
+    let foreign = other.contents(&segment(1)).unwrap();
+    let image = disk.crash_losing_all();
+    image
+        .edit(&segment(last), |bytes| {
+            let len = bytes.len();
+            bytes.clone_from(&foreign);
+            bytes.resize(len, 0);
+        })
+        .unwrap();
+    assert_eq!(rotten(&image), (last, RotReason::SegmentHeader));
+
+    // A record that moved within its segment.
+    let image = disk.crash_losing_all();
+    image
+        .edit(&segment(1), |bytes| bytes.copy_within(512..1024, 1024))
+        .unwrap();
+    assert_eq!(rotten(&image).0, 1);
+
+    // A file cut short, or zeroed, below what was durable.
+    for change in [512_usize, 1024] {
+        let image = disk.crash_losing_all();
+        image
+            .edit(&segment(last), |bytes| bytes.truncate(change))
+            .unwrap();
+        assert_eq!(rotten(&image).0, last);
+        let image = disk.crash_losing_all();
+        image
+            .edit(&segment(last), |bytes| bytes[change..].fill(0))
+            .unwrap();
+        assert_eq!(rotten(&image).0, last);
+    }
+}
+
+#[test]
+fn a_lost_vote_is_noticed() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk);
+    wal.append_sync(G, vec![vote(1)]).unwrap();
+    let old = disk.crash_losing_all();
+    wal.append_sync(G, vec![vote(2)]).unwrap();
+    // The segment goes back in time, the mark does not.
+    let image = disk.crash_losing_all();
+    let bytes = old.contents(&segment(1)).unwrap();
+    image
+        .edit(&segment(1), |now| now.clone_from(&bytes))
+        .unwrap();
+    assert_eq!(rotten(&image).0, 1);
+}
+
+#[test]
+fn a_newer_format_is_refused_and_not_called_damage() {
+    let disk = SimDisk::new();
+    build(&disk).shutdown().unwrap();
+    disk.edit(&segment(1), |bytes| {
+        bytes[8] = 2;
+        let mut crc = crc32fast::Hasher::new_with_initial(0x5761_6c48);
+        crc.update(&bytes[..92]);
+        bytes[92..96].copy_from_slice(&crc.finalize().to_le_bytes());
+    })
+    .unwrap();
+    let error = open_with(&disk, WalOptions::small()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpenError::NewerFormat {
+                segment: 1,
+                version: 2,
+                known: 1
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn repair_drops_a_torn_tail_and_asks_before_anything_else() {
+    let disk = SimDisk::new();
+    let wal = build(&disk);
+    let before = contents(&wal);
+    wal.shutdown().unwrap();
+    let last = inspect::verify(&disk, dir(), None).unwrap().segments;
+    let repair = |disk: &SimDisk, accept| {
+        let vfs: std::sync::Arc<dyn Vfs> = std::sync::Arc::new(disk.clone());
+        inspect::repair(&vfs, dir(), None, WalOptions::small(), accept)
+    };
+    let report = repair(&disk, true).unwrap();
+    assert!(!report.changed && report.cut.is_none());
+
+    let torn = disk.crash_losing_all();
+    torn.edit(&segment(last), |bytes| bytes.extend_from_slice(b"garbage"))
+        .unwrap();
+    let report = repair(&torn, false).unwrap();
+    assert!(report.changed);
+    assert_eq!(report.dropped_bytes, 7);
+    assert_eq!(
+        inspect::verify(&torn, dir(), None).unwrap().verdict,
+        Verdict::Clean
+    );
+    assert_eq!(contents(&open(&torn).0), before);
+
+    for (number, byte) in [(1, 700), (1, 10), (last, 100), (last, 600)] {
+        let rotten = disk.crash_losing_all();
+        rotten.flip_bit(&segment(number), byte * 8).unwrap();
+        let error = repair(&rotten, false).unwrap_err();
+        assert!(matches!(error, OpenError::Rotten { .. }), "{error}");
+        let report = repair(&rotten, true).unwrap();
+        assert!(report.changed && !report.kept.is_empty());
+        assert_eq!(
+            inspect::verify(&rotten, dir(), None).unwrap().verdict,
+            Verdict::Clean
+        );
+        let (wal, _) = open(&rotten);
+        assert_eq!(
+            wal.group(G).vote.map(|vote| vote.term),
+            Some(2),
+            "no promise is forgotten"
+        );
+        for (group, entries) in contents(&wal) {
+            for entry in entries {
+                let old = before.get(&group).unwrap();
+                let known = old.contains(&entry)
+                    || entry.payload == [b'a'; 2000][..]
+                    || entry.payload.is_empty();
+                assert!(known, "{entry:?} was never issued");
+            }
+        }
+        wal.append_sync(GroupId(5), vec![entry(1, 0, b"on")])
+            .unwrap();
+    }
+    let rotten = disk.crash_losing_all();
+    rotten.remove_file(&dir().join("mark")).unwrap();
+    repair(&rotten, false).unwrap_err();
+    repair(&rotten, true).unwrap();
+    assert_eq!(contents(&open(&rotten).0), before);
+}
+
+#[test]
+fn one_rotten_slot_of_the_mark_loses_nothing_after_a_restart() {
+    for restarts in 1..4 {
+        let disk = SimDisk::new();
+        let (wal, _) = open(&disk);
+        for index in 0..5 {
+            wal.append_sync(G, vec![entry(1, index, &payload(1, index, 50))])
+                .unwrap();
+        }
+        let before = contents(&wal);
+        let mut disk = disk.crash_losing_all();
+        for _ in 0..restarts {
+            // Dropped, not shut down: the mark is as the start left it.
+            drop(open(&disk));
+            disk = disk.crash_losing_all();
+        }
+        for slot in [0, 64 << 10] {
+            let image = disk.restart();
+            image
+                .flip_bit(&dir().join("mark"), (slot + 30) * 8)
+                .unwrap();
+            let (wal, report) = open(&image);
+            assert_eq!(report.mark_slots_damaged, 1);
+            assert_eq!(contents(&wal), before, "slot at {slot}, {restarts} starts");
+        }
+    }
+}
