@@ -1,0 +1,35 @@
+//! Ranges of terms.
+
+use cluster::KeyRange;
+
+use crate::v1::TermRange;
+use crate::{ApiError, Reason};
+
+impl From<&KeyRange> for TermRange {
+    fn from(range: &KeyRange) -> Self {
+        Self {
+            start: range.start().to_owned(),
+            // No range ends before the empty term, so "" is free to mean "to the last term".
+            end: range.end().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+impl From<KeyRange> for TermRange {
+    fn from(range: KeyRange) -> Self {
+        Self::from(&range)
+    }
+}
+
+impl TryFrom<TermRange> for KeyRange {
+    type Error = ApiError;
+
+    /// # Errors
+    /// `BAD_ARGUMENT` for a range that holds no term.
+    fn try_from(range: TermRange) -> Result<Self, ApiError> {
+        let TermRange { start, end } = range;
+        let problem = format!("{start:?} does not lie before {end:?}");
+        Self::new(start, Some(end).filter(|end| !end.is_empty()))
+            .ok_or_else(|| ApiError::field(Reason::BadArgument, "range", problem))
+    }
+}

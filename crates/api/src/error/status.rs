@@ -1,0 +1,134 @@
+//! `ApiError` as a gRPC status, and back.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+
+use cluster::{Epoch, NodeId};
+use prost::Message as _;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::{ATTACHED_MAP_BYTES_MAX, ApiError, DOMAIN, Outcome, Reason};
+use crate::admin::v1::ShardMap;
+
+/// Keys of our own in the metadata of `ErrorInfo`.
+const OUTCOME_KEY: &str = "outcome";
+const LEADER_KEY: &str = "leader_node_id";
+const EPOCH_KEY: &str = "epoch";
+
+const MAP_TYPE: &str = "type.googleapis.com/autocomplete.admin.v1.ShardMap";
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let mut metadata: HashMap<String, String> =
+            error.extra.metadata.clone().into_iter().collect();
+        if let Some(outcome) = error.outcome {
+            metadata.insert(OUTCOME_KEY.into(), outcome.as_str().into());
+        }
+        if let Some(leader) = error.extra.leader {
+            metadata.insert(LEADER_KEY.into(), leader.to_string());
+        }
+        if let Some(epoch) = error.extra.epoch {
+            metadata.insert(EPOCH_KEY.into(), epoch.to_string());
+        }
+        let mut details = ErrorDetails::with_error_info(error.reason.as_str(), DOMAIN, metadata);
+        if error.retry_after.is_some() {
+            details.set_retry_info(error.retry_after);
+        }
+        if let Some(field) = &error.field {
+            details.add_bad_request_violation(field.as_ref(), error.message.as_str());
+        }
+        let status = Self::with_error_details(error.code(), error.message.as_str(), details);
+        match error.extra.map {
+            Some(map) if map.encoded_len() <= ATTACHED_MAP_BYTES_MAX => attach(status, &map),
+            Some(_) | None => status,
+        }
+    }
+}
+
+/// Adds the map to the details of a status. Left out when the details are not ours to read.
+fn attach(status: Status, map: &ShardMap) -> Status {
+    let Ok(mut rich) = tonic_types::pb::Status::decode(status.details()) else {
+        return status;
+    };
+    rich.details.push(prost_types::Any {
+        type_url: MAP_TYPE.into(),
+        value: map.encode_to_vec(),
+    });
+    Status::with_details(status.code(), status.message(), rich.encode_to_vec().into())
+}
+
+fn attached(status: &Status) -> Option<ShardMap> {
+    let rich = tonic_types::pb::Status::decode(status.details()).ok()?;
+    let any = rich
+        .details
+        .into_iter()
+        .find(|any| any.type_url == MAP_TYPE)?;
+    ShardMap::decode(any.value.as_slice()).ok()
+}
+
+/// What the gRPC library says of its own accord under a code that means something else here.
+///
+/// Its refusals have no other mark than their text; the tests of the `rpc` crate provoke each of them for real. A
+/// connection that breaks shows under several codes, but always with the error of the transport as its source, which
+/// no status from the wire has.
+fn of_transport(status: &Status) -> Option<Reason> {
+    let text = status.message();
+    let too_large = "Error, decoded message length too large";
+    if status.code() == Code::OutOfRange && text.starts_with(too_large) {
+        return Some(Reason::MessageTooLarge);
+    }
+    if status.code() == Code::Cancelled && text == "Timeout expired" {
+        return Some(Reason::Deadline);
+    }
+    let broken = matches!(
+        status.code(),
+        Code::Cancelled | Code::Unknown | Code::Internal | Code::Unavailable
+    );
+    (broken && status.source().is_some()).then_some(Reason::Disconnected)
+}
+
+impl ApiError {
+    /// Understands any status: ours with everything it carries; a foreign one by its code alone. A broken or foreign
+    /// detail is ignored, never an error of its own.
+    #[must_use]
+    pub fn from_status(status: &Status) -> Self {
+        let by_code = of_transport(status)
+            .or(Reason::of_code(status.code()))
+            .unwrap_or(Reason::Internal);
+        let details = status.get_error_details();
+        let mut error = Self::new(by_code, status.message());
+        error.retry_after = details.retry_info().and_then(|info| info.retry_delay);
+        error.field = details
+            .bad_request()
+            .and_then(|bad| bad.field_violations.first())
+            .map(|violation| violation.field.clone().into_boxed_str());
+        let Some(info) = details.error_info().filter(|info| info.domain == DOMAIN) else {
+            return error;
+        };
+        // A reason that this version does not know, or that contradicts its code, falls back to the code.
+        if let Some(reason) =
+            Reason::parse(&info.reason).filter(|known| known.code() == status.code())
+        {
+            error.reason = reason;
+        }
+        for (key, value) in &info.metadata {
+            match key.as_str() {
+                OUTCOME_KEY => error.outcome = Outcome::parse(value),
+                LEADER_KEY => error.extra.leader = value.parse().ok().map(NodeId),
+                EPOCH_KEY => error.extra.epoch = value.parse().ok().map(Epoch),
+                _ => {
+                    error.extra.metadata.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        error.extra.map = attached(status);
+        error
+    }
+}
+
+impl From<Status> for ApiError {
+    fn from(status: Status) -> Self {
+        Self::from_status(&status)
+    }
+}

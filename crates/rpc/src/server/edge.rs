@@ -1,0 +1,213 @@
+//! What stands between the connection and the handlers: the deadline, load shedding, panics, and the words of the
+//! contract for whatever the library says.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use api::{ApiError, Reason};
+use futures::FutureExt as _;
+use http::{HeaderMap, Request, Response};
+use runtime::{CancellationToken, Instant, Runtime};
+use tokio::sync::Semaphore;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower::Service;
+
+use super::body::StreamBody;
+use super::config::ServerConfig;
+use super::lifecycle::Busy;
+use super::verdict;
+use crate::deadline::{Deadline, TIMEOUT_HEADER, parse_timeout};
+use crate::methods::{Method, Methods};
+use crate::observer::{Call, RpcObserver};
+
+type Answer = Response<Body>;
+
+/// What all calls of a server share.
+pub(super) struct Shared {
+    pub(super) runtime: Runtime,
+    pub(super) config: ServerConfig,
+    pub(super) methods: Methods,
+    pub(super) calls: Semaphore,
+    pub(super) observer: Option<Arc<dyn RpcObserver>>,
+    /// Cancelled when streams have had their time to end.
+    pub(super) end_streams: CancellationToken,
+}
+
+/// Reports a call when it is dropped. A call that nobody gave a code was left by its caller.
+pub(super) struct Report {
+    shared: Arc<Shared>,
+    method: Method,
+    started: Instant,
+    pub(super) code: Code,
+}
+
+impl Report {
+    fn new(shared: &Arc<Shared>, method: &Method) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            method: method.clone(),
+            started: shared.runtime.now(),
+            code: Code::Cancelled,
+        }
+    }
+
+    pub(super) fn method(&self) -> &str {
+        &self.method.name
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(observer) = &self.shared.observer {
+            observer.call_ended(Call {
+                method: &self.method.name,
+                code: self.code,
+                took: self.shared.runtime.now().saturating_since(self.started),
+                streaming: self.method.streaming,
+            });
+        }
+    }
+}
+
+/// The service that every connection talks to.
+#[derive(Clone)]
+pub(super) struct Edge {
+    pub(super) shared: Arc<Shared>,
+    pub(super) routes: Routes,
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Edge").finish_non_exhaustive()
+    }
+}
+
+impl Service<Request<Body>> for Edge {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The routes are always ready; what limits calls is the semaphore.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        let routes = self.routes.clone();
+        Box::pin(async move { Ok(answer(shared, routes, request).await) })
+    }
+}
+
+async fn answer(shared: Arc<Shared>, routes: Routes, mut request: Request<Body>) -> Answer {
+    let method = shared.methods.of(request.uri().path()).clone();
+    let mut report = Report::new(&shared, &method);
+    let busy = request.extensions_mut().remove::<Busy>();
+    let result = if method.streaming {
+        handled(routes, request, &method).await
+    } else {
+        unary(&shared, routes, request, &method).await
+    };
+    let mut answer = result.unwrap_or_else(|error| Status::from(error).into_http());
+    let code = verdict::rewrite(answer.headers_mut());
+    if let Some(code) = code {
+        // An answer of headers alone: the call is over.
+        report.code = code;
+        return answer;
+    }
+    if method.streaming {
+        let end = shared.end_streams.clone().cancelled_owned();
+        return answer.map(|body| Body::new(StreamBody::new(body, end, report, busy)));
+    }
+    report.code = Code::Ok;
+    answer
+}
+
+/// A call with one answer: not more at a time than the limit, and not longer than its deadline.
+async fn unary(
+    shared: &Shared,
+    routes: Routes,
+    mut request: Request<Body>,
+    method: &Method,
+) -> Result<Answer, ApiError> {
+    let patience = patience(&shared.config, request.headers())?;
+    if patience.is_zero() {
+        return Err(ApiError::deadline("the deadline had passed on arrival")
+            .with_outcome(api::Outcome::NotApplied));
+    }
+    let permit = if method.shed {
+        Some(shared.calls.try_acquire().map_err(|_| overloaded(shared))?)
+    } else {
+        None
+    };
+    let deadline = Deadline::after(&shared.runtime, patience);
+    request.extensions_mut().insert(deadline);
+    let answer = shared
+        .runtime
+        .timeout(patience, handled(routes, request, method))
+        .await
+        .map_err(|_| {
+            ApiError::deadline(format!(
+                "no answer within the deadline of {} ms",
+                patience.as_millis()
+            ))
+            .for_write()
+        })?;
+    drop(permit);
+    answer
+}
+
+/// Calls the handler; a panic costs this call and nothing else.
+async fn handled(
+    mut routes: Routes,
+    request: Request<Body>,
+    method: &Method,
+) -> Result<Answer, ApiError> {
+    let call = async move { routes.call(request).await };
+    match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(never)) => match never {},
+        Err(_) => {
+            tracing::error!(method = &*method.name, "a handler panicked");
+            Err(ApiError::internal("the handler panicked").for_write())
+        }
+    }
+}
+
+fn overloaded(shared: &Shared) -> ApiError {
+    let delay = shared.config.overload_delay;
+    ApiError::overloaded(
+        format!(
+            "the server has {} calls in work, which is its limit",
+            shared.config.calls_max
+        ),
+        delay + shared.runtime.jitter(delay),
+    )
+    .for_write()
+}
+
+/// How long the caller waits: what it says up to the limit, or the default.
+fn patience(config: &ServerConfig, headers: &HeaderMap) -> Result<Duration, ApiError> {
+    let Some(value) = headers.get(TIMEOUT_HEADER) else {
+        return Ok(config.deadline_default);
+    };
+    value
+        .to_str()
+        .ok()
+        .and_then(parse_timeout)
+        .map(|asked| asked.min(config.deadline_max))
+        .ok_or_else(|| {
+            ApiError::field(
+                Reason::Malformed,
+                TIMEOUT_HEADER,
+                "must be 1 to 8 digits and one of the units H, M, S, m, u, n",
+            )
+        })
+}

@@ -1,0 +1,46 @@
+//! The services of `api`, each with the message limits that the contract gives its interface.
+//!
+//! A message above its limit is refused by the length that stands in front of it, before it is read.
+
+use api::admin::v1::cluster_admin_service_server::{
+    ClusterAdminService, ClusterAdminServiceServer,
+};
+use api::raft::v1::raft_service_server::{RaftService, RaftServiceServer};
+use api::registry::v1::registry_service_server::{RegistryService, RegistryServiceServer};
+use api::shard::v1::node_service_server::{NodeService, NodeServiceServer};
+use api::shard::v1::shard_service_server::{ShardService, ShardServiceServer};
+use api::v1::autocomplete_service_server::{AutocompleteService, AutocompleteServiceServer};
+use cluster::limits::{MESSAGE_BYTES_MAX, RAFT_MESSAGE_BYTES_MAX};
+use tonic::codec::CompressionEncoding;
+
+/// The public interface. Requests may be compressed with gzip; what they inflate to is bounded by the same limit.
+pub fn autocomplete<T: AutocompleteService>(service: T) -> AutocompleteServiceServer<T> {
+    AutocompleteServiceServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+}
+
+/// Coordinator to shard. A public message can grow on its way here, because display forms and numbers are added.
+pub fn shard<T: ShardService>(service: T) -> ShardServiceServer<T> {
+    ShardServiceServer::new(service).max_decoding_message_size(RAFT_MESSAGE_BYTES_MAX)
+}
+
+/// A node as a whole.
+pub fn node<T: NodeService>(service: T) -> NodeServiceServer<T> {
+    NodeServiceServer::new(service).max_decoding_message_size(RAFT_MESSAGE_BYTES_MAX)
+}
+
+/// Replica to replica.
+pub fn raft<T: RaftService>(service: T) -> RaftServiceServer<T> {
+    RaftServiceServer::new(service).max_decoding_message_size(RAFT_MESSAGE_BYTES_MAX)
+}
+
+/// Shard server to coordinator.
+pub fn registry<T: RegistryService>(service: T) -> RegistryServiceServer<T> {
+    RegistryServiceServer::new(service).max_decoding_message_size(RAFT_MESSAGE_BYTES_MAX)
+}
+
+/// Operators and the watchdog to the coordinator.
+pub fn admin<T: ClusterAdminService>(service: T) -> ClusterAdminServiceServer<T> {
+    ClusterAdminServiceServer::new(service).max_decoding_message_size(RAFT_MESSAGE_BYTES_MAX)
+}

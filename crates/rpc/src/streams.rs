@@ -1,0 +1,175 @@
+//! Streams of requests that are answered in their order, with a bounded number of them in work.
+//!
+//! What always holds: a request is begun only when the one before it has begun, nothing is begun behind a request that
+//! could not be, and the first error is the last answer. What was begun before is settled and answered first.
+
+use api::ApiError;
+use futures::future::{Either, ready};
+use futures::stream::{Stream, StreamExt as _};
+use runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+/// Begins requests one after another and settles up to `window` of them side by side; answers in their order.
+///
+/// What must happen in the order of the requests belongs into `begin`: it ends for one request before it is called for
+/// the next. `settle` is first polled in the order of the requests too. The first error of either ends the stream.
+pub fn in_order<Q, B, A, Begin, Settle>(
+    requests: impl Stream<Item = Result<Q, Status>> + Send + 'static,
+    window: usize,
+    begin: impl Fn(Q) -> Begin + Send + 'static,
+    settle: impl Fn(B) -> Settle + Send + 'static,
+) -> impl Stream<Item = Result<A, Status>> + Send + 'static
+where
+    Q: Send + 'static,
+    B: Send + 'static,
+    A: Send + 'static,
+    Begin: Future<Output = Result<B, Status>> + Send + 'static,
+    Settle: Future<Output = Result<A, Status>> + Send + 'static,
+{
+    let begun = requests.then(move |request| match request {
+        Ok(request) => Either::Left(begin(request)),
+        Err(status) => Either::Right(ready(Err(status))),
+    });
+    let settled = until_first_error(begun)
+        .map(move |begun| match begun {
+            Ok(begun) => Either::Left(settle(begun)),
+            Err(status) => Either::Right(ready(Err(status))),
+        })
+        .buffered(window);
+    until_first_error(settled)
+}
+
+/// Drives a stream of answers in a task of its own, so that what was begun is finished when the caller goes away. At
+/// most `window` answers wait for the caller. Work that panics ends the stream with INTERNAL.
+pub fn detached<A: Send + 'static>(
+    runtime: &Runtime,
+    name: &'static str,
+    window: usize,
+    answers: impl Stream<Item = Result<A, Status>> + Send + 'static,
+) -> impl Stream<Item = Result<A, Status>> + Send + 'static {
+    let (sender, receiver) = mpsc::channel(window.max(1));
+    let driver = runtime.spawn(name, async move {
+        let mut answers = std::pin::pin!(answers);
+        while let Some(answer) = answers.next().await {
+            // Nobody may want it any more; the requests end soon then.
+            let _ = sender.send(answer).await;
+        }
+    });
+    let end = futures::stream::once(driver).filter_map(|ended| {
+        ready(ended.err().map(|error| {
+            let message = format!("the work on the stream ended early: {error}");
+            Err(ApiError::internal(message).into())
+        }))
+    });
+    ReceiverStream::new(receiver).chain(end)
+}
+
+/// The stream up to and with its first error. What is behind the error is not asked for.
+fn until_first_error<T: Send + 'static>(
+    stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+    futures::stream::unfold(Some(Box::pin(stream)), |stream| async move {
+        let mut stream = stream?;
+        let item = stream.next().await?;
+        let rest = item.is_ok().then_some(stream);
+        Some((item, rest))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use futures::stream::iter;
+    use parking_lot::Mutex;
+    use tokio::sync::oneshot;
+    use tonic::Code;
+
+    use super::*;
+
+    type Log = Arc<Mutex<Vec<u32>>>;
+
+    fn refused() -> Status {
+        Status::invalid_argument("refused")
+    }
+
+    async fn codes(answers: impl Stream<Item = Result<u32, Status>>) -> Vec<Result<u32, Code>> {
+        let codes = answers.map(|answer| answer.map_err(|status| status.code()));
+        codes.collect().await
+    }
+
+    fn answers_of(
+        requests: Vec<Result<u32, Status>>,
+        log: &Log,
+    ) -> impl Stream<Item = Result<u32, Status>> + Send + 'static {
+        let log = Arc::clone(log);
+        let begin = move |request: u32| {
+            let log = Arc::clone(&log);
+            async move {
+                // Later requests would begin earlier if they did not wait for those before them.
+                tokio::time::sleep(Duration::from_millis(10 - u64::from(request % 10))).await;
+                log.lock().push(request);
+                if request == 7 { Err(refused()) } else { Ok(request) }
+            }
+        };
+        let settle = |request: u32| async move {
+            tokio::time::sleep(Duration::from_millis(100 - u64::from(request))).await;
+            Ok(request)
+        };
+        in_order(iter(requests), 4, begin, settle)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_begin_and_are_answered_in_their_order() {
+        let log = Log::default();
+        let answers = codes(answers_of((20..40).map(Ok).collect(), &log)).await;
+        assert_eq!(answers, (20..40).map(Ok).collect::<Vec<_>>());
+        assert_eq!(*log.lock(), (20..40).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_begins_behind_a_request_that_could_not() {
+        let log = Log::default();
+        let answers = codes(answers_of((5..20).map(Ok).collect(), &log)).await;
+        assert_eq!(answers, [Ok(5), Ok(6), Err(Code::InvalidArgument)]);
+        assert_eq!(*log.lock(), [5, 6, 7]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_stream_of_requests_is_the_last_answer() {
+        let log = Log::default();
+        let requests = vec![Ok(1), Err(Status::data_loss("cut")), Ok(2)];
+        let answers = codes(answers_of(requests, &log)).await;
+        assert_eq!(answers, [Ok(1), Err(Code::DataLoss)]);
+        assert_eq!(*log.lock(), [1]);
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_is_finished_when_the_caller_has_gone() {
+        let (release, released) = oneshot::channel::<()>();
+        let (finished, has_finished) = oneshot::channel();
+        let work = async move {
+            let _ = released.await;
+            let _ = finished.send(());
+            Ok::<_, Status>(1)
+        };
+        let answers = futures::stream::once(work);
+        drop(detached(&Runtime::real(), "test", 1, answers));
+        release.send(()).expect("the work waits for it");
+        has_finished.await.expect("the work goes on");
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_ends_the_stream_with_an_error() {
+        let answers = iter(0..2).map(|number| {
+            assert!(number < 1, "on purpose");
+            Ok(number)
+        });
+        let answers = detached(&Runtime::real(), "test", 4, answers);
+        let answers: Vec<_> = answers.map(|at| at.map_err(|at| at.code())).collect().await;
+        assert_eq!(answers, [Ok(0), Err(Code::Internal)]);
+    }
+}
