@@ -1,0 +1,219 @@
+//! How a node and its groups are set up.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{ClusterId, NodeId};
+use runtime::Runtime;
+use vfs::Vfs;
+use wal::{GroupId, WalOptions};
+
+use crate::{Member, SnapshotFile, StartError};
+
+/// Who this node is. Both are fixed when the data directory is first used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node, issued by the cluster's metadata and never used again.
+    pub node: NodeId,
+}
+
+/// What a [`crate::Host`] is made of.
+#[derive(Debug, Clone)]
+pub struct HostDeps {
+    /// The outside world.
+    pub runtime: Runtime,
+    /// The disk.
+    pub vfs: Arc<dyn Vfs>,
+    /// The data directory: the log is in `wal` below it, the snapshots in `snapshots`.
+    pub dir: PathBuf,
+    /// Who this node is.
+    pub identity: Identity,
+    /// Settings.
+    pub options: HostOptions,
+}
+
+/// Settings of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostOptions {
+    /// How the log is kept.
+    pub wal: WalOptions,
+    /// The log is written by a thread of its own; without it, by whoever appends, which is deterministic.
+    pub writer_thread: bool,
+    /// When the log grows beyond this, groups that hold back its oldest segment are made to take a snapshot, in
+    /// bytes. Default 1 GiB.
+    pub log_bytes_max: u64,
+    /// The largest snapshot that is taken in from a peer, in bytes. Default 64 GiB.
+    pub snapshot_bytes_max: u64,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        Self {
+            wal: WalOptions::default(),
+            writer_thread: true,
+            log_bytes_max: 1 << 30,
+            snapshot_bytes_max: 64 << 30,
+        }
+    }
+}
+
+/// How a replica begins.
+#[derive(Debug, Clone)]
+pub enum Start {
+    /// From what is on disk.
+    Resume,
+    /// As the founder of a new group; this node must be one of its voters. Only one of the members founds.
+    Bootstrap {
+        /// The first members, all of them voters.
+        members: Vec<Member>,
+    },
+    /// Empty, waiting for a leader to add it with [`crate::Group::add_learner`].
+    Join,
+    /// A new group with the state of a snapshot of another: what is left when a group is given up. The present node must be its only voter;
+    /// others are added later.
+    Seed {
+        /// The state.
+        snapshot: SnapshotFile,
+        /// This node and its address.
+        member: Member,
+    },
+}
+
+/// Times of elections. `heartbeat * 2 <= election_min < election_max` must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// A leader lets itself be heard this often. Default 100 ms.
+    pub heartbeat: Duration,
+    /// The shortest silence after which a follower asks for votes. Default 300 ms.
+    pub election_min: Duration,
+    /// The longest; also how long followers grant a leader their loyalty. Default 600 ms.
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(600),
+        }
+    }
+}
+
+impl Timing {
+    /// How long after a majority's last acknowledgement a leader still answers reads. Followers grant `election_max`; a
+    /// quarter is left for clocks that run at different speeds and for the look-up itself.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.election_max * 3 / 4
+    }
+}
+
+/// When a replica takes a snapshot: as soon as one of the limits is reached. Each replica takes its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    /// Entries applied since the last. Default 50,000.
+    pub entries: u64,
+    /// Bytes of commands applied since the last: what a restart has to replay. Default 32 MiB.
+    pub bytes: u64,
+    /// Time since the last, if anything was applied. Default 10 minutes.
+    pub interval: Duration,
+}
+
+impl Default for SnapshotPolicy {
+    fn default() -> Self {
+        Self {
+            entries: 50_000,
+            bytes: 32 << 20,
+            interval: Duration::from_secs(600),
+        }
+    }
+}
+
+/// A group to be started.
+#[derive(Debug, Clone)]
+pub struct GroupConfig {
+    /// Its name.
+    pub group: GroupId,
+    /// How it begins.
+    pub start: Start,
+    /// Times of elections.
+    pub timing: Timing,
+    /// When to take snapshots.
+    pub snapshots: SnapshotPolicy,
+    /// The largest command, in bytes. Default 2 MiB, at most 3 MiB, so that a message of one entry stays below the limit of
+    /// messages between replicas.
+    pub command_bytes_max: usize,
+    /// A follower that is behind by more entries than this is sent a snapshot instead. Default 1,000,000.
+    pub lag_entries_max: u64,
+}
+
+/// The most that [`GroupConfig::command_bytes_max`] may be.
+const COMMAND_BYTES_LIMIT: usize = 3 << 20;
+
+impl GroupConfig {
+    /// A group with default settings.
+    #[must_use]
+    pub fn new(group: GroupId, start: Start) -> Self {
+        Self {
+            group,
+            start,
+            timing: Timing::default(),
+            snapshots: SnapshotPolicy::default(),
+            command_bytes_max: 2 << 20,
+            lag_entries_max: 1_000_000,
+        }
+    }
+
+    /// Checks the settings and translates them.
+    pub(crate) fn to_raft(&self) -> Result<openraft::Config, StartError> {
+        let refuse = |option, problem: &str| {
+            Err(StartError::Options {
+                option,
+                problem: problem.to_owned(),
+            })
+        };
+        if self.timing.heartbeat.is_zero() {
+            return refuse("heartbeat", "must be above zero");
+        }
+        if self.timing.heartbeat * 2 > self.timing.election_min {
+            return refuse("heartbeat", "at most half of election_min");
+        }
+        if self.timing.election_min >= self.timing.election_max {
+            return refuse("election_max", "must be above election_min");
+        }
+        if !(1..=COMMAND_BYTES_LIMIT).contains(&self.command_bytes_max) {
+            return refuse("command_bytes_max", "1 byte to 3 MiB");
+        }
+        let config = openraft::Config {
+            cluster_name: format!("group-{}", self.group),
+            heartbeat_interval: millis(self.timing.heartbeat),
+            election_timeout_min: millis(self.timing.election_min),
+            election_timeout_max: millis(self.timing.election_max),
+            // Snapshots and purges are decided in `group::policy`, by bytes and time too.
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            replication_lag_threshold: self.lag_entries_max,
+            install_snapshot_timeout: millis(Duration::from_secs(3600)),
+            max_payload_entries: 1024,
+            broadcast_submitted_on_append: Some(true),
+            enable_pre_vote: Some(true),
+            // The commit hint may be older than what was answered, so a leader must be elected anew after a restart.
+            enable_leader_restore: Some(false),
+            backoff: "20ms 50ms 100ms 200ms ...1s".to_owned(),
+            api_channel_size: Some(4096),
+            ..openraft::Config::default()
+        };
+        config.validate().map_err(|error| StartError::Options {
+            option: "timing",
+            problem: error.to_string(),
+        })
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

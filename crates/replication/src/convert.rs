@@ -1,0 +1,367 @@
+//! Between openraft's types and those of the wire and the disk, both of which are ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::raft::v1 as wire;
+use bytes::Bytes;
+use cluster::NodeId;
+use openraft::EntryPayload;
+use openraft::raft::StreamAppendError;
+use prost::Message as _;
+
+use crate::raft::{
+    AppendRequest, AppendResult, Command, Entry, LogId, Membership, Vote, log_id, term_of, vote,
+};
+use crate::{Member, Peer};
+
+/// Nodes of a group, learners included. More would be a mistake.
+pub(crate) const NODES_MAX: usize = 64;
+/// Bytes of a node's address.
+const ADDRESS_BYTES_MAX: usize = 512;
+
+/// A message or a stored entry that means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConvertError {
+    #[error("{field} is missing")]
+    Missing { field: &'static str },
+    #[error("membership: {problem}")]
+    Membership { problem: String },
+    #[error("entry of unknown kind {kind}")]
+    Kind { kind: u8 },
+}
+
+pub(crate) fn log_id_to_wire(id: &LogId) -> wire::LogId {
+    wire::LogId {
+        term: term_of(id),
+        node_id: 0,
+        index: id.index(),
+    }
+}
+
+pub(crate) fn log_id_from_wire(id: &wire::LogId) -> LogId {
+    log_id(id.term, id.index)
+}
+
+pub(crate) fn vote_to_wire(from: &Vote) -> wire::Vote {
+    wire::Vote {
+        term: from.leader_id.term,
+        node_id: from.leader_id.voted_for,
+        committed: from.committed,
+    }
+}
+
+pub(crate) fn vote_from_wire(from: Option<wire::Vote>) -> Result<Vote, ConvertError> {
+    let found = from.ok_or(ConvertError::Missing { field: "vote" })?;
+    Ok(vote(found.term, found.node_id, found.committed))
+}
+
+pub(crate) fn membership_to_wire(from: &Membership) -> wire::Membership {
+    wire::Membership {
+        configs: from
+            .get_joint_config()
+            .iter()
+            .map(|voters| wire::VoterSet {
+                node_ids: voters.iter().copied().collect(),
+            })
+            .collect(),
+        nodes: from
+            .nodes()
+            .map(|(id, node)| wire::Member {
+                node_id: *id,
+                address: node.addr.clone(),
+            })
+            .collect(),
+    }
+}
+
+pub(crate) fn membership_from_wire(from: wire::Membership) -> Result<Membership, ConvertError> {
+    let refuse = |problem: &str| ConvertError::Membership {
+        problem: problem.to_owned(),
+    };
+    if from.configs.len() > 2 || from.nodes.len() > NODES_MAX {
+        return Err(refuse("it has too many sets or nodes"));
+    }
+    let mut nodes = BTreeMap::new();
+    for member in from.nodes {
+        if member.address.len() > ADDRESS_BYTES_MAX {
+            return Err(refuse("an address is too long"));
+        }
+        nodes.insert(member.node_id, openraft::BasicNode::new(member.address));
+    }
+    let configs: Vec<BTreeSet<u64>> = from
+        .configs
+        .into_iter()
+        .map(|set| set.node_ids.into_iter().collect())
+        .collect();
+    if configs.is_empty() && nodes.is_empty() {
+        return Ok(Membership::default());
+    }
+    Membership::new(configs, nodes).map_err(|error| refuse(&error.to_string()))
+}
+
+/// The members of a group, voters of either set of a joint configuration included.
+pub(crate) fn members(from: &Membership) -> Vec<Member> {
+    let voters: BTreeSet<u64> = from.voter_ids().collect();
+    from.nodes()
+        .map(|(id, node)| Member {
+            node: NodeId(*id),
+            address: node.addr.clone(),
+            voter: voters.contains(id),
+        })
+        .collect()
+}
+
+pub(crate) fn peer(node: Option<u64>, address: Option<&openraft::BasicNode>) -> Option<Peer> {
+    Some(Peer {
+        node: NodeId(node?),
+        address: address.map(|node| node.addr.clone()).unwrap_or_default(),
+    })
+}
+
+// --- entries on disk ------------------------------------------------------------------------------------------------
+
+const KIND_BLANK: u8 = 0;
+const KIND_COMMAND: u8 = 1;
+const KIND_MEMBERSHIP: u8 = 2;
+
+pub(crate) fn log_id_to_wal(id: &LogId) -> wal::LogId {
+    wal::LogId {
+        term: term_of(id),
+        node: 0,
+        index: id.index(),
+    }
+}
+
+pub(crate) fn log_id_from_wal(id: &wal::LogId) -> LogId {
+    log_id(id.term, id.index)
+}
+
+pub(crate) fn entry_to_wal(entry: Entry) -> wal::Entry {
+    let (kind, payload) = match entry.payload {
+        EntryPayload::Blank => (KIND_BLANK, Bytes::new()),
+        EntryPayload::Normal(Command(bytes)) => (KIND_COMMAND, bytes),
+        EntryPayload::Membership(members) => (
+            KIND_MEMBERSHIP,
+            membership_to_wire(&members).encode_to_vec().into(),
+        ),
+    };
+    wal::Entry {
+        id: log_id_to_wal(&entry.log_id),
+        kind,
+        payload,
+    }
+}
+
+pub(crate) fn entry_from_wal(entry: wal::Entry) -> Result<Entry, ConvertError> {
+    let payload = match entry.kind {
+        KIND_BLANK => EntryPayload::Blank,
+        KIND_COMMAND => EntryPayload::Normal(Command(entry.payload)),
+        KIND_MEMBERSHIP => {
+            let found = wire::Membership::decode(entry.payload).map_err(|error| {
+                ConvertError::Membership {
+                    problem: error.to_string(),
+                }
+            })?;
+            EntryPayload::Membership(membership_from_wire(found)?)
+        }
+        kind => return Err(ConvertError::Kind { kind }),
+    };
+    Ok(Entry {
+        log_id: log_id_from_wal(&entry.id),
+        payload,
+    })
+}
+
+// --- messages -------------------------------------------------------------------------------------------------------
+
+pub(crate) fn entry_to_wire(entry: Entry) -> wire::Entry {
+    let payload = match entry.payload {
+        EntryPayload::Blank => wire::entry::Payload::Blank(true),
+        EntryPayload::Normal(Command(bytes)) => wire::entry::Payload::Command(bytes),
+        EntryPayload::Membership(members) => {
+            wire::entry::Payload::Membership(membership_to_wire(&members))
+        }
+    };
+    wire::Entry {
+        log_id: Some(log_id_to_wire(&entry.log_id)),
+        payload: Some(payload),
+    }
+}
+
+fn entry_from_wire(entry: wire::Entry) -> Result<Entry, ConvertError> {
+    let id = entry
+        .log_id
+        .ok_or(ConvertError::Missing { field: "log_id" })?;
+    let payload = match entry
+        .payload
+        .ok_or(ConvertError::Missing { field: "payload" })?
+    {
+        wire::entry::Payload::Blank(_) => EntryPayload::Blank,
+        wire::entry::Payload::Command(bytes) => EntryPayload::Normal(Command(bytes)),
+        wire::entry::Payload::Membership(found) => {
+            EntryPayload::Membership(membership_from_wire(found)?)
+        }
+    };
+    Ok(Entry {
+        log_id: log_id_from_wire(&id),
+        payload,
+    })
+}
+
+pub(crate) fn append_to_wire(
+    request: AppendRequest,
+    envelope: wire::Envelope,
+) -> wire::AppendRequest {
+    wire::AppendRequest {
+        envelope: Some(envelope),
+        vote: Some(vote_to_wire(&request.vote)),
+        prev_log_id: request.prev_log_id.as_ref().map(log_id_to_wire),
+        entries: request.entries.into_iter().map(entry_to_wire).collect(),
+        leader_commit: request.leader_commit.as_ref().map(log_id_to_wire),
+    }
+}
+
+pub(crate) fn append_from_wire(
+    request: wire::AppendRequest,
+) -> Result<AppendRequest, ConvertError> {
+    let entries: Vec<Entry> = request
+        .entries
+        .into_iter()
+        .map(entry_from_wire)
+        .collect::<Result<_, _>>()?;
+    let first = request.prev_log_id.as_ref().map_or(0, |id| id.index + 1);
+    // A hole would be taken for a log without one.
+    if entries
+        .iter()
+        .zip(first..)
+        .any(|(entry, due)| entry.log_id.index() != due)
+    {
+        return Err(ConvertError::Missing {
+            field: "an entry between others",
+        });
+    }
+    Ok(AppendRequest {
+        vote: vote_from_wire(request.vote)?,
+        prev_log_id: request.prev_log_id.as_ref().map(log_id_from_wire),
+        entries,
+        leader_commit: request.leader_commit.as_ref().map(log_id_from_wire),
+    })
+}
+
+pub(crate) fn append_result_to_wire(result: &AppendResult) -> wire::AppendResponse {
+    use wire::append_response::Result as Answer;
+    let answer = match result {
+        Ok(None) => Answer::Success(true),
+        Ok(Some(id)) => Answer::PartialSuccess(log_id_to_wire(id)),
+        Err(StreamAppendError::Conflict(_)) => Answer::Conflict(true),
+        Err(StreamAppendError::HigherVote(vote)) => Answer::HigherVote(vote_to_wire(vote)),
+    };
+    wire::AppendResponse {
+        result: Some(answer),
+    }
+}
+
+/// `prev` and `last` are those of the request that is answered.
+pub(crate) fn append_result_from_wire(
+    response: wire::AppendResponse,
+    prev: Option<LogId>,
+    last: Option<LogId>,
+) -> Result<AppendResult, ConvertError> {
+    use wire::append_response::Result as Answer;
+    let answer = response
+        .result
+        .ok_or(ConvertError::Missing { field: "result" })?;
+    Ok(match answer {
+        Answer::Success(_) => Ok(last),
+        Answer::PartialSuccess(id) => Ok(Some(log_id_from_wire(&id))),
+        Answer::Conflict(_) => Err(StreamAppendError::Conflict(prev.ok_or(
+            ConvertError::Missing {
+                field: "the entry that conflicts",
+            },
+        )?)),
+        Answer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote_from_wire(Some(vote))?)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn membership() -> Membership {
+        let nodes = [1, 2, 3].map(|id| (id, openraft::BasicNode::new(format!("host-{id}:1"))));
+        let configs = vec![BTreeSet::from([1, 2]), BTreeSet::from([2])];
+        Membership::new(configs, BTreeMap::from(nodes)).unwrap()
+    }
+
+    fn entries() -> Vec<Entry> {
+        let payloads = [
+            EntryPayload::Blank,
+            EntryPayload::Normal(Command(Bytes::from_static(b"a command"))),
+            EntryPayload::Membership(membership()),
+        ];
+        payloads
+            .into_iter()
+            .zip(7..)
+            .map(|(payload, index)| Entry {
+                log_id: log_id(3, index),
+                payload,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn entries_survive_the_disk_and_the_wire() {
+        for entry in entries() {
+            let back = entry_from_wal(entry_to_wal(entry.clone())).unwrap();
+            assert_eq!(format!("{back:?}"), format!("{entry:?}"));
+            let back = entry_from_wire(entry_to_wire(entry.clone())).unwrap();
+            assert_eq!(format!("{back:?}"), format!("{entry:?}"));
+        }
+    }
+
+    #[test]
+    fn requests_with_holes_are_refused() {
+        let request = |prev| AppendRequest {
+            vote: vote(3, 1, true),
+            prev_log_id: prev,
+            entries: entries(),
+            leader_commit: Some(log_id(3, 8)),
+        };
+        let envelope = wire::Envelope::default();
+        let right = append_to_wire(request(Some(log_id(3, 6))), envelope.clone());
+        let back = append_from_wire(right).unwrap();
+        assert_eq!(back.entries.len(), 3);
+        assert_eq!(back.leader_commit, Some(log_id(3, 8)));
+        for prev in [None, Some(log_id(3, 5)), Some(log_id(3, 7))] {
+            let wrong = append_to_wire(request(prev), envelope.clone());
+            assert!(append_from_wire(wrong).is_err(), "{prev:?}");
+        }
+    }
+
+    #[test]
+    fn answers_survive_the_wire() {
+        let (prev, last) = (Some(log_id(2, 5)), Some(log_id(3, 9)));
+        let results: [AppendResult; 4] = [
+            Ok(None),
+            Ok(Some(log_id(3, 7))),
+            Err(StreamAppendError::Conflict(log_id(2, 5))),
+            Err(StreamAppendError::HigherVote(vote(9, 2, false))),
+        ];
+        for result in results {
+            let back = append_result_from_wire(append_result_to_wire(&result), prev, last);
+            let expected = match result {
+                Ok(None) => Ok(last),
+                other => other,
+            };
+            assert_eq!(back.unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn members_that_contradict_themselves_are_refused() {
+        let mut found = membership_to_wire(&membership());
+        assert_eq!(membership_from_wire(found.clone()).unwrap(), membership());
+        found.nodes.remove(0);
+        assert!(membership_from_wire(found).is_err());
+    }
+}

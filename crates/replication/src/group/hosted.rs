@@ -1,0 +1,94 @@
+//! The side of a group that its peers see.
+
+use std::sync::Arc;
+
+use api::{ApiError, Reason};
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
+use runtime::Instant;
+use tonic::Status;
+
+use super::Inner;
+use crate::StateMachine;
+use crate::network::service::Hosted;
+use crate::raft::{AppendRequest, AppendResult, Snapshot, TypeConfig, Vote};
+use crate::snapshot::{SnapshotFile, SnapshotStore};
+
+/// Lets the replica stand for election once its silence is over.
+pub(super) async fn be_silent<S: StateMachine>(inner: Arc<Inner<S>>, until: Instant) {
+    tokio::select! {
+        () = inner.ended.cancelled() => {}
+        () = inner.runtime().sleep_until(until) => inner.raft.runtime_config().elect(true),
+    }
+}
+
+impl<S: StateMachine> Inner<S> {
+    fn unavailable(&self) -> Status {
+        ApiError::new(Reason::Stopped, self.stop_reason()).into()
+    }
+}
+
+#[async_trait]
+impl<S: StateMachine> Hosted for Inner<S> {
+    async fn vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        pre_vote: bool,
+    ) -> Result<VoteResponse<TypeConfig>, Status> {
+        // Before the restart this replica may have granted a leader its loyalty, and does not remember it.
+        let silent = self
+            .silent_until
+            .is_some_and(|until| self.runtime().now() < until);
+        if silent {
+            let message = "this replica has just started and does not vote yet";
+            return Err(ApiError::new(Reason::Starting, message).into());
+        }
+        let answer = if pre_vote {
+            self.raft.pre_vote(request).await
+        } else {
+            self.raft.vote(request).await
+        };
+        answer.map_err(|_| self.unavailable())
+    }
+
+    fn append(
+        &self,
+        requests: BoxStream<'static, AppendRequest>,
+    ) -> BoxStream<'static, Result<AppendResult, Status>> {
+        self.raft
+            .stream_append(requests)
+            .map(|answer| {
+                answer.map_err(|fatal| ApiError::new(Reason::Stopped, fatal.to_string()).into())
+            })
+            .boxed()
+    }
+
+    fn snapshots(&self) -> Arc<SnapshotStore> {
+        Arc::clone(&self.shared.snapshots)
+    }
+
+    async fn install(&self, vote: Vote, file: SnapshotFile) -> Result<Vote, Status> {
+        if file.info().group != self.shared.group {
+            return Err(ApiError::malformed("a snapshot of another group").into());
+        }
+        let snapshot = Snapshot {
+            meta: file.header().meta(),
+            snapshot: file,
+        };
+        self.raft
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map(|answer| answer.vote)
+            .map_err(|_| self.unavailable())
+    }
+
+    async fn take_lead(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<(), Status> {
+        self.raft
+            .handle_transfer_leader(request)
+            .await
+            .map_err(|_| self.unavailable())?
+            .map_err(|refused| ApiError::new(Reason::NotNeeded, refused.to_string()).into())
+    }
+}

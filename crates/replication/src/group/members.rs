@@ -1,0 +1,171 @@
+//! Who takes part in a group: learners in, voters up and out, and leadership handed over.
+//!
+//! One change at a time; a change that fails half way leaves a membership that the next call completes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cluster::NodeId;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{BasicNode, ChangeMembers, ServerState};
+
+use super::{Group, Inner};
+use crate::raft::TypeConfig;
+use crate::{ChangeError, Peer, StateMachine, convert};
+
+type Change = ChangeMembers<u64, BasicNode>;
+
+impl<S: StateMachine> Group<S> {
+    /// Adds a member that follows without a vote, and waits until it has caught up with what was committed at the call.
+    /// The node must have started the group with [`crate::Start::Join`]. Adding one that is there already changes nothing.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]. After [`ChangeError::Timeout`] it is a member and goes on catching up.
+    pub async fn add_learner(&self, peer: Peer, limit: Duration) -> Result<(), ChangeError> {
+        let inner = &self.inner;
+        let node = peer.node.0;
+        let nodes = BTreeMap::from([(node, BasicNode::new(peer.address))]);
+        let known = inner
+            .metrics
+            .borrow_watched()
+            .membership_config
+            .get_node(&node)
+            .is_some();
+        if !known {
+            inner.change(ChangeMembers::AddNodes(nodes)).await?;
+        }
+        let target = inner.metrics.borrow_watched().last_log_index;
+        inner
+            .until(limit, |metrics| {
+                let matched = metrics.replication.as_ref().and_then(|all| all.get(&node));
+                matched.and_then(|id| id.map(|id| id.index())) >= target
+            })
+            .await
+    }
+
+    /// Gives a learner a vote. It should have caught up, else a majority may have to wait for it.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn promote(&self, node: NodeId) -> Result<(), ChangeError> {
+        let ids = BTreeSet::from([node.0]);
+        self.inner.change(ChangeMembers::AddVoterIds(ids)).await
+    }
+
+    /// Removes a member, voter or learner. A node that has lost its disk is removed so and comes back under a new identity.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]. The last voter cannot be removed.
+    pub async fn remove(&self, node: NodeId) -> Result<(), ChangeError> {
+        let ids = BTreeSet::from([node.0]);
+        let votes = {
+            let metrics = self.inner.metrics.borrow_watched();
+            metrics.membership_config.voter_ids().any(|id| id == node.0)
+        };
+        if votes {
+            let change = ChangeMembers::RemoveVoters(ids.clone());
+            self.inner.change(change).await?;
+        }
+        let gone = {
+            let metrics = self.inner.metrics.borrow_watched();
+            metrics.membership_config.get_node(&node.0).is_none()
+        };
+        if gone {
+            return Ok(());
+        }
+        self.inner.change(ChangeMembers::RemoveNodes(ids)).await
+    }
+
+    /// Hands the lead to another voter and waits until this replica no longer leads. From the call on it takes no
+    /// proposals and holds no lease.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]. After [`ChangeError::Timeout`] an election decides.
+    pub async fn transfer_leader(&self, to: NodeId, limit: Duration) -> Result<(), ChangeError> {
+        let inner = &self.inner;
+        let term = {
+            let metrics = inner.metrics.borrow_watched();
+            if metrics.state != ServerState::Leader {
+                let leader = inner.leader_in(&metrics);
+                return Err(ChangeError::NotLeader { leader });
+            }
+            if to.0 == inner.node {
+                return Ok(());
+            }
+            if !metrics.membership_config.voter_ids().any(|id| id == to.0) {
+                let problem = format!("node {to} has no vote");
+                return Err(ChangeError::Refused { problem });
+            }
+            metrics.current_term
+        };
+        // The lease ends before the other can be elected: votes for it disregard what followers granted to us.
+        inner.handing_over.store(term, Ordering::Release);
+        let sent = inner.raft.trigger().transfer_leader(to.0).await;
+        sent.map_err(|_| inner.change_stopped())?;
+        let node = inner.node;
+        inner
+            .until(limit, |metrics| {
+                metrics.state != ServerState::Leader
+                    && metrics.current_leader.is_some_and(|leader| leader != node)
+            })
+            .await
+    }
+}
+
+impl<S: StateMachine> Inner<S> {
+    async fn change(&self, change: Change) -> Result<(), ChangeError> {
+        // Voters that lose their vote do not stay on as learners: they are to be gone.
+        match self.raft.change_membership(change, false).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::Fatal(_)) => Err(self.change_stopped()),
+            Err(RaftError::APIError(error)) => Err(refused(error)),
+        }
+    }
+
+    async fn until(
+        &self,
+        limit: Duration,
+        reached: impl Fn(&crate::raft::Metrics) -> bool,
+    ) -> Result<(), ChangeError> {
+        let mut metrics = self.raft.metrics();
+        let wait = async {
+            while !reached(&metrics.borrow_watched()) {
+                tokio::select! {
+                    () = self.ended.cancelled() => return Err(self.change_stopped()),
+                    changed = metrics.changed() => {
+                        changed.map_err(|_| self.change_stopped())?;
+                    }
+                }
+            }
+            Ok(())
+        };
+        self.runtime()
+            .timeout(limit, wait)
+            .await
+            .map_err(|_| ChangeError::Timeout)?
+    }
+
+    fn change_stopped(&self) -> ChangeError {
+        ChangeError::Stopped {
+            reason: self.stop_reason(),
+        }
+    }
+}
+
+fn refused(error: ClientWriteError<TypeConfig>) -> ChangeError {
+    match error {
+        ClientWriteError::ForwardToLeader(to) => ChangeError::NotLeader {
+            leader: convert::peer(to.leader_id, to.leader_node.as_ref()),
+        },
+        ClientWriteError::LogEntryDiscarded(_) => ChangeError::LeadLost,
+        ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)) => {
+            ChangeError::InProgress
+        }
+        error @ (ClientWriteError::ChangeMembershipError(_)
+        | ClientWriteError::PreconditionFailed(_)) => ChangeError::Refused {
+            problem: error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,184 @@
+//! Reading at the level that was promised: by the lease, by a majority, or once an index is applied.
+//!
+//! A read is never let through on doubt: without a lease, a majority or the index it fails.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::{Instant as _, ReadPolicy, ServerState};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Group, Inner};
+use crate::raft::TypeConfig;
+use crate::{Applied, ReadError, StateMachine, convert};
+
+/// Reads that wait for one confirmation of the leader. More wait to be let in.
+const READS_WAITING_MAX: usize = 4096;
+
+/// The state may be read: it holds at least what this says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadPoint {
+    /// The last entry that was applied when this was given.
+    pub applied: Applied,
+}
+
+type Confirmed = oneshot::Sender<Result<u64, ReadError>>;
+
+/// Reads that wait for the leader to be confirmed.
+#[derive(Debug)]
+pub(super) struct Queue(mpsc::Sender<Confirmed>);
+
+impl Queue {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Confirmed>) {
+        let (sender, receiver) = mpsc::channel(READS_WAITING_MAX);
+        (Self(sender), receiver)
+    }
+}
+
+impl<S: StateMachine> Group<S> {
+    /// Whether this replica leads and holds its lease, so that a look-up made now sees every write that was acknowledged.
+    /// Takes about a microsecond. Ask again after the look-up: only then is it known to have been made in time.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn lease_check(&self) -> Result<ReadPoint, ReadError> {
+        self.inner.lease_check()
+    }
+
+    /// Confirms with a majority that this replica leads, and waits until everything that was committed before the
+    /// call is applied. Calls that arrive together share one confirmation.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; `limit` bounds the whole wait.
+    pub async fn read_index(&self, limit: Duration) -> Result<ReadPoint, ReadError> {
+        let inner = &self.inner;
+        let confirm = async {
+            let (confirmed, receiver) = oneshot::channel();
+            let gone = || inner.read_stopped();
+            inner.reads.0.send(confirmed).await.map_err(|_| gone())?;
+            let index = receiver.await.map_err(|_| gone())??;
+            inner.applied_at_least(index).await
+        };
+        inner
+            .runtime()
+            .timeout(limit, confirm)
+            .await
+            .map_err(|_| ReadError::NoQuorum)?
+    }
+
+    /// Waits until an index is applied here, on any replica.
+    ///
+    /// # Errors
+    /// [`ReadError::Timeout`] after `limit`, [`ReadError::Stopped`] when the replica stops.
+    pub async fn wait_applied(&self, index: u64, limit: Duration) -> Result<ReadPoint, ReadError> {
+        let inner = &self.inner;
+        inner
+            .runtime()
+            .timeout(limit, inner.applied_at_least(index))
+            .await
+            .map_err(|_| ReadError::Timeout { index })?
+    }
+
+    /// The last entry that was applied here; no promise about others'.
+    #[must_use]
+    pub fn applied(&self) -> Option<Applied> {
+        self.inner.shared.progress.applied()
+    }
+}
+
+impl<S: StateMachine> Inner<S> {
+    fn read_stopped(&self) -> ReadError {
+        ReadError::Stopped {
+            reason: self.stop_reason(),
+        }
+    }
+
+    fn lease_check(&self) -> Result<ReadPoint, ReadError> {
+        if self.shared.halt.is_set() {
+            return Err(self.read_stopped());
+        }
+        // Read before the lease is judged: what is applied by then is covered by it.
+        let applied = self.shared.progress.applied();
+        let metrics = self.metrics.borrow_watched();
+        if metrics.state != ServerState::Leader {
+            let leader = self.leader_in(&metrics);
+            return Err(ReadError::NotLeader { leader });
+        }
+        // Until it has applied an entry of its own term, a leader does not know what its predecessors acknowledged.
+        let applied = applied
+            .filter(|at| at.term == metrics.current_term)
+            .ok_or(ReadError::NotReady)?;
+        if self.handing_over.load(Ordering::Acquire) == metrics.current_term {
+            return Err(ReadError::LeaseExpired);
+        }
+        let mut voters = metrics.membership_config.voter_ids();
+        let alone = voters.next() == Some(self.node) && voters.next().is_none();
+        let fresh = metrics
+            .last_quorum_acked
+            .is_some_and(|at| at.elapsed() < self.timing.lease());
+        if alone || fresh {
+            Ok(ReadPoint { applied })
+        } else {
+            Err(ReadError::LeaseExpired)
+        }
+    }
+
+    async fn applied_at_least(&self, index: u64) -> Result<ReadPoint, ReadError> {
+        tokio::select! {
+            biased;
+            () = self.shared.progress.wait_for(index) => {}
+            () = self.ended.cancelled() => return Err(self.read_stopped()),
+        }
+        let applied = self.shared.progress.applied();
+        applied
+            .map(|applied| ReadPoint { applied })
+            .ok_or(ReadError::Timeout { index })
+    }
+
+    async fn confirm(&self) -> Result<u64, ReadError> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(confirmed) => Ok(confirmed.read_log_id().index()),
+            Err(error) => Err(self.unconfirmed(error)),
+        }
+    }
+
+    fn unconfirmed(
+        &self,
+        error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>,
+    ) -> ReadError {
+        match error {
+            RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => {
+                ReadError::NotLeader {
+                    leader: convert::peer(to.leader_id, to.leader_node.as_ref()),
+                }
+            }
+            RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => ReadError::NoQuorum,
+            RaftError::Fatal(_) => self.read_stopped(),
+        }
+    }
+}
+
+/// Answers waiting reads, all that arrived by the time a round begins with one confirmation.
+pub(super) async fn run<S: StateMachine>(
+    inner: Arc<Inner<S>>,
+    mut waiting: mpsc::Receiver<Confirmed>,
+) {
+    let mut round = Vec::new();
+    loop {
+        tokio::select! {
+            () = inner.ended.cancelled() => return,
+            count = waiting.recv_many(&mut round, READS_WAITING_MAX) => if count == 0 { return },
+        }
+        let confirmed = tokio::select! {
+            () = inner.ended.cancelled() => return,
+            confirmed = inner.confirm() => confirmed,
+        };
+        for read in round.drain(..) {
+            // Whoever has gone away needs no answer.
+            drop(read.send(confirmed.clone()));
+        }
+    }
+}

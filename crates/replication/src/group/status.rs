@@ -1,0 +1,116 @@
+//! What a group says of itself, kept up to date from what openraft reports.
+
+use std::sync::Arc;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::Fatal;
+use openraft::{Instant as _, ServerState};
+
+use super::Inner;
+use crate::machine::Shared;
+use crate::raft::Metrics;
+use crate::status::{GroupStatus, Replay, Role, StopCause};
+use crate::{NodeId, StateMachine, convert};
+
+/// The status of a replica by what openraft last reported.
+pub(super) fn build<S: StateMachine>(
+    shared: &Shared<S>,
+    node: u64,
+    metrics: &Metrics,
+) -> GroupStatus {
+    let stopped = shared.halt.get();
+    let role = match metrics.state {
+        _ if stopped.is_some() => Role::Stopped,
+        ServerState::Leader => Role::Leader,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Learner => Role::Learner,
+        ServerState::Shutdown => Role::Stopped,
+    };
+    let leader = metrics
+        .current_leader
+        .filter(|leader| *leader != node || role == Role::Leader);
+    let address = leader.and_then(|leader| metrics.membership_config.get_node(&leader));
+    let (done, target) = shared.progress.replay();
+    let applied = shared.progress.applied();
+    let committed = metrics.local_committed.map(|id| id.index());
+    GroupStatus {
+        group: shared.group,
+        node: NodeId(node),
+        role,
+        term: metrics.current_term,
+        leader: convert::peer(leader, address),
+        members: convert::members(metrics.membership_config.membership()),
+        last_log: metrics.last_log_index,
+        committed: committed.max(applied.map(|at| at.index)),
+        applied,
+        snapshot: shared
+            .snapshots
+            .newest()
+            .map(|file| file.info().applied.index),
+        purged: metrics.purged.map(|id| id.index()),
+        replay: Replay { done, target },
+        quorum_ack_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
+        matched: metrics
+            .replication
+            .iter()
+            .flatten()
+            .map(|(node, matched)| (NodeId(*node), matched.as_ref().map(|id| id.index())))
+            .collect(),
+        stopped,
+    }
+}
+
+/// Publishes a status whenever something changes that is not just a number.
+pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
+    let mut metrics = inner.raft.metrics();
+    loop {
+        let changed = tokio::select! {
+            () = inner.ended.cancelled() => return,
+            changed = metrics.changed() => changed,
+        };
+        let fatal = metrics.borrow_watched().running_state.clone().err();
+        if let Some(fatal) = fatal {
+            inner.stopped_by(&fatal);
+        } else if changed.is_err() {
+            inner.stopped_by(&Fatal::Stopped);
+        }
+        let now = inner.status_now();
+        inner.status.send_if_modified(|before| {
+            let differs = before.role != now.role
+                || before.term != now.term
+                || before.leader != now.leader
+                || before.members != now.members
+                || before.stopped != now.stopped;
+            if differs {
+                *before = now;
+            }
+            differs
+        });
+        if inner.shared.halt.is_set() {
+            inner.ended.cancel();
+            return;
+        }
+    }
+}
+
+impl<S: StateMachine> Inner<S> {
+    /// Openraft has stopped; whoever knew the reason better has said so before.
+    fn stopped_by(&self, fatal: &Fatal<crate::raft::TypeConfig>) {
+        let cause = if self.wal.is_poisoned() {
+            StopCause::Disk
+        } else {
+            StopCause::Internal
+        };
+        self.shared.halt.set(cause, &fatal.to_string());
+        let stopped = self.shared.halt.get();
+        if let Some(stopped) = stopped.filter(|stopped| stopped.cause != StopCause::Shutdown) {
+            tracing::error!(
+                group = %self.shared.group,
+                cause = ?stopped.cause,
+                reason = %stopped.reason,
+                "a replica has stopped"
+            );
+        }
+    }
+}

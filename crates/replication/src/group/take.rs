@@ -1,0 +1,111 @@
+//! Taking snapshots of a group, and what repeated failures mean: a disk that fails again and again stops the replica.
+
+use std::sync::Arc;
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+
+use super::{Group, Inner};
+use crate::machine::Capture;
+use crate::status::StopCause;
+use crate::{SnapshotError, SnapshotFile, StateMachine};
+
+/// Attempts in a row that may fail for the disk's sake before the replica stops.
+const FAILURES_MAX: u32 = 3;
+
+/// Failed attempts in a row.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    failed: u32,
+}
+
+impl<S: StateMachine> Group<S> {
+    /// Takes a snapshot of what is applied now, unless the newest one holds it already. Proposals and reads go on.
+    /// Snapshots are taken one at a time; a second caller waits.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`]. The file is discarded, older ones and the log are kept, and another call begins anew;
+    /// but a disk that fails three times in a row stops the replica. A full disk does not count.
+    pub async fn take_snapshot(&self) -> Result<SnapshotFile, SnapshotError> {
+        self.inner.take_snapshot().await
+    }
+
+    /// The newest complete snapshot. Its file stays as long as it is held.
+    #[must_use]
+    pub fn latest_snapshot(&self) -> Option<SnapshotFile> {
+        self.inner.shared.snapshots.newest()
+    }
+}
+
+impl<S: StateMachine> Inner<S> {
+    pub(super) async fn take_snapshot(&self) -> Result<SnapshotFile, SnapshotError> {
+        let mut attempts = self.taking.lock().await;
+        let applied = self.shared.applied().ok_or(SnapshotError::Empty)?;
+        let newest = self.shared.snapshots.newest();
+        if let Some(newest) = newest.filter(|newest| newest.header().last == applied) {
+            return Ok(newest);
+        }
+        let taken = self.write_snapshot().await;
+        match &taken {
+            Ok(_) => attempts.failed = 0,
+            Err(SnapshotError::Disk(error)) if error.is_disk_full() => {}
+            Err(SnapshotError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull => {}
+            Err(SnapshotError::Stopped { .. } | SnapshotError::Empty) => {}
+            Err(error) => {
+                attempts.failed += 1;
+                if attempts.failed >= FAILURES_MAX {
+                    let reason = format!("no snapshot can be written: {error}");
+                    self.shared.halt.set(StopCause::Disk, &reason);
+                    self.ended.cancel();
+                    drop(self.raft.shutdown().await);
+                }
+            }
+        }
+        let file = taken?;
+        self.announce().await?;
+        Ok(file)
+    }
+
+    async fn write_snapshot(&self) -> Result<SnapshotFile, SnapshotError> {
+        // The view is captured by the task that applies, hence between two entries.
+        let capture: Option<Capture<S::View>> = self
+            .raft
+            .with_state_machine(|machine| {
+                let capture = machine.0.capture();
+                Box::pin(async move { capture })
+            })
+            .await
+            .map_err(|_| self.snapshot_stopped())?;
+        let capture = capture.ok_or(SnapshotError::Empty)?;
+        let store = Arc::clone(&self.shared.snapshots);
+        self.runtime()
+            .spawn_blocking("snapshot-write", move || capture.write(&store))
+            .await
+            .map_err(|error| SnapshotError::Io(std::io::Error::other(error)))?
+    }
+
+    /// Makes a new snapshot known to openraft, then lets go of the log that two generations cover.
+    async fn announce(&self) -> Result<(), SnapshotError> {
+        let gone = |_| self.snapshot_stopped();
+        let newest = self.shared.snapshots.newest();
+        let index = newest.map(|file| file.info().applied.index);
+        self.shared.adopt_newest();
+        self.raft.trigger().snapshot().await.map_err(gone)?;
+        let mut metrics = self.raft.metrics();
+        while metrics.borrow_watched().snapshot.map(|id| id.index()) < index {
+            tokio::select! {
+                () = self.ended.cancelled() => return Err(self.snapshot_stopped()),
+                changed = metrics.changed() => changed.map_err(|_| self.snapshot_stopped())?,
+            }
+        }
+        if let Some(index) = self.shared.snapshots.purgeable() {
+            self.raft.trigger().purge_log(index).await.map_err(gone)?;
+        }
+        Ok(())
+    }
+
+    fn snapshot_stopped(&self) -> SnapshotError {
+        SnapshotError::Stopped {
+            reason: self.stop_reason(),
+        }
+    }
+}

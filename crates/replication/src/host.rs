@@ -1,0 +1,255 @@
+//! One node: its log, its snapshots, its groups, and the service that its peers call.
+
+mod maintain;
+mod recover;
+mod registry;
+mod start;
+
+use std::sync::Arc;
+
+use api::raft::v1::raft_service_server::RaftServiceServer;
+use cluster::NodeId;
+use parking_lot::Mutex;
+use runtime::{CancellationToken, Runtime};
+use tokio::sync::watch;
+use vfs::{Vfs, durable};
+use wal::{GroupId, Record, Wal, WalStats, Writer};
+
+pub(crate) use registry::Registry;
+pub use start::ReplayWatch;
+
+use crate::config::{HostDeps, HostOptions, Identity};
+use crate::log::NodeFault;
+use crate::network::{Channels, Context, SharedContext};
+use crate::snapshot::SnapshotStore;
+use crate::stamp::StampClock;
+use crate::{OpenError, RaftServer, StartError};
+
+/// What opening a data directory found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// What opening the log found.
+    pub wal: wal::RecoveryReport,
+    /// The groups that can be resumed.
+    pub groups: Vec<GroupId>,
+}
+
+/// A node's replicas, and what they share. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    runtime: Runtime,
+    vfs: Arc<dyn Vfs>,
+    snapshot_root: std::path::PathBuf,
+    identity: Identity,
+    options: HostOptions,
+    wal: Wal,
+    clock: Arc<StampClock>,
+    context: SharedContext,
+    registry: Arc<Registry>,
+    fault: NodeFault,
+    ended: CancellationToken,
+    /// Groups that are being started or removed.
+    busy: Mutex<Vec<GroupId>>,
+}
+
+impl Host {
+    /// Opens a data directory and verifies the log in it. Groups are started one by one with
+    /// [`Host::start_group`].
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed on the disk where the log is damaged.
+    pub async fn open(deps: HostDeps) -> Result<(Self, RecoveryReport), OpenError> {
+        let runtime = deps.runtime.clone();
+        let opened = runtime
+            .spawn_blocking("log-open", move || Inner::open(deps))
+            .await
+            .map_err(|error| OpenError::Options {
+                option: "runtime",
+                problem: error.to_string(),
+            })?;
+        let (inner, report) = opened?;
+        let inner = Arc::new(inner);
+        let task = maintain::run(Arc::downgrade(&inner), inner.ended.clone());
+        drop(inner.runtime.spawn("host-maintain", task));
+        Ok((Self { inner }, report))
+    }
+
+    /// The service that peers call, for all groups of this node.
+    #[must_use]
+    pub fn raft_service(&self) -> RaftServiceServer<RaftServer> {
+        rpc::services::raft(RaftServer::new(Arc::clone(&self.inner.registry)))
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.inner.identity
+    }
+
+    /// The groups that are running.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.inner.registry.groups()
+    }
+
+    /// Whether a group has anything on this node's disk.
+    ///
+    /// # Errors
+    /// When the directory of snapshots cannot be read.
+    pub fn exists(&self, group: GroupId) -> Result<bool, vfs::Error> {
+        self.inner.exists(group)
+    }
+
+    /// Follows the health of the node's disk: `Some` with a reason once a write or sync has failed. The process must then
+    /// end: what is on the disk is unknown, and only a start from the disk finds out.
+    #[must_use]
+    pub fn poisoned(&self) -> watch::Receiver<Option<String>> {
+        self.inner.fault.subscribe()
+    }
+
+    /// Counters and sizes of the log.
+    #[must_use]
+    pub fn wal_stats(&self) -> WalStats {
+        self.inner.wal.stats()
+    }
+
+    /// The log itself, for inspection.
+    #[must_use]
+    pub fn wal(&self) -> &Wal {
+        &self.inner.wal
+    }
+
+    /// Removes a group that is not running, its log and its snapshots, for good.
+    ///
+    /// # Errors
+    /// [`StartError::Running`] where it must be shut down first, and those of the disk.
+    pub async fn remove_group(&self, group: GroupId) -> Result<(), StartError> {
+        let _busy = self.inner.claim(group)?;
+        let inner = Arc::clone(&self.inner);
+        let remove = move || -> Result<(), StartError> {
+            // The snapshots first: without them but with its vote a group is refused, never taken for new.
+            SnapshotStore::remove(inner.vfs.as_ref(), &inner.snapshot_root, group)?;
+            if inner.wal.groups().contains(&group) {
+                inner.wal.append_sync(group, vec![Record::Remove])?;
+            }
+            Ok(())
+        };
+        self.inner
+            .runtime
+            .spawn_blocking("group-remove", remove)
+            .await
+            .map_err(|error| StartError::Stopped {
+                group,
+                reason: error.to_string(),
+            })?
+    }
+
+    /// Stops all groups, writes what waits and closes the log.
+    ///
+    /// # Errors
+    /// When the log could not be written to its end; what was acknowledged is safe all the same.
+    pub async fn shutdown(&self) -> Result<(), wal::AppendError> {
+        self.inner.ended.cancel();
+        for running in self.inner.registry.take_all() {
+            running.stop().await;
+        }
+        let wal = self.inner.wal.clone();
+        self.inner
+            .runtime
+            .spawn_blocking("log-close", move || wal.shutdown())
+            .await
+            .unwrap_or(Err(wal::AppendError::Shutdown))
+    }
+}
+
+impl Inner {
+    fn open(deps: HostDeps) -> Result<(Self, RecoveryReport), OpenError> {
+        let HostDeps {
+            runtime,
+            vfs,
+            dir,
+            identity,
+            options,
+        } = deps;
+        let snapshot_root = dir.join("snapshots");
+        durable::create_dir(vfs.as_ref(), &snapshot_root)?;
+        let writer = if options.writer_thread {
+            let runtime = runtime.clone();
+            Writer::Thread(Box::new(move |name, work| runtime.spawn_thread(name, work)))
+        } else {
+            Writer::Inline
+        };
+        let owner = wal::Identity {
+            cluster_id: identity.cluster.0,
+            node_id: identity.node.0,
+        };
+        let (wal, found) = Wal::open(
+            Arc::clone(&vfs),
+            &dir.join("wal"),
+            owner,
+            options.wal.clone(),
+            writer,
+        )?;
+        let context = Arc::new(Context {
+            runtime: runtime.clone(),
+            cluster: identity.cluster,
+            node: identity.node,
+            channels: Channels::new(&runtime),
+        });
+        let report = RecoveryReport {
+            wal: found,
+            groups: wal.groups(),
+        };
+        let inner = Self {
+            clock: Arc::new(StampClock::new(runtime.clone())),
+            registry: Arc::new(Registry::new(identity, &options, runtime.clone())),
+            fault: NodeFault::new(),
+            ended: CancellationToken::new(),
+            busy: Mutex::default(),
+            runtime,
+            vfs,
+            snapshot_root,
+            identity,
+            options,
+            wal,
+            context,
+        };
+        Ok((inner, report))
+    }
+
+    fn node(&self) -> NodeId {
+        self.identity.node
+    }
+
+    fn exists(&self, group: GroupId) -> Result<bool, vfs::Error> {
+        let known = self.wal.groups().contains(&group);
+        Ok(known || SnapshotStore::any(self.vfs.as_ref(), &self.snapshot_root, group)?)
+    }
+
+    /// Keeps others from starting or removing a group until the claim is dropped.
+    fn claim(&self, group: GroupId) -> Result<Claim<'_>, StartError> {
+        let mut busy = self.busy.lock();
+        if busy.contains(&group) || self.registry.hosted(group).is_some() {
+            return Err(StartError::Running { group });
+        }
+        busy.push(group);
+        Ok(Claim { inner: self, group })
+    }
+}
+
+struct Claim<'a> {
+    inner: &'a Inner,
+    group: GroupId,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let group = self.group;
+        self.inner.busy.lock().retain(|busy| *busy != group);
+    }
+}

@@ -1,0 +1,64 @@
+//! What a node does for its log besides writing it.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use runtime::CancellationToken;
+
+use super::Inner;
+
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Looks between two looks at the disk's free space.
+const LOOKS_A_REFRESH: u32 = 8;
+
+/// Moves the durable mark when the log is idle, opens the log again when a full disk has room, and makes groups that hold back old segments take a snapshot.
+pub(super) async fn run(host: Weak<Inner>, ended: CancellationToken) {
+    let mut written = 0;
+    let mut looks: u32 = 0;
+    loop {
+        let Some(runtime) = host.upgrade().map(|host| host.runtime.clone()) else {
+            return;
+        };
+        tokio::select! {
+            () = ended.cancelled() => return,
+            () = runtime.sleep(LOOK_EVERY) => {}
+        }
+        let Some(host) = host.upgrade() else {
+            return;
+        };
+        let stats = host.wal.stats();
+        let idle = stats.bytes_written == written && stats.queued_appends == 0;
+        written = stats.bytes_written;
+        if host.wal.is_poisoned() {
+            host.fault.report("the log has failed");
+            return;
+        }
+        looks = looks.wrapping_add(1);
+        let refresh = looks.is_multiple_of(LOOKS_A_REFRESH);
+        let wal = host.wal.clone();
+        let kept = runtime.spawn_blocking("log-upkeep", move || {
+            if idle {
+                wal.note_idle();
+            }
+            // A refusal shows in the log's statistics; the next look may find room.
+            refresh && wal.refresh().is_err()
+        });
+        match kept.await {
+            Ok(full) => tracing::trace!(full, "looked after the log"),
+            Err(error) => tracing::error!(%error, "the log's upkeep failed"),
+        }
+        if stats.log_bytes > host.options.log_bytes_max {
+            host.release_oldest();
+        }
+    }
+}
+
+impl Inner {
+    fn release_oldest(&self) {
+        for (group, _) in self.wal.groups_holding(self.wal.oldest_segment()) {
+            if let Some(running) = self.registry.running(group) {
+                running.want_snapshot();
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The groups that run on a node, whatever their state machines, by their ids.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cluster::{ClusterId, NodeId};
+use parking_lot::RwLock;
+use runtime::Runtime;
+use wal::GroupId;
+
+use crate::StateMachine;
+use crate::config::{HostOptions, Identity};
+use crate::group;
+use crate::network::service::Hosted;
+
+/// A running group, whatever its state machine.
+#[async_trait]
+pub(crate) trait Running: Hosted {
+    /// Stops it.
+    async fn stop(&self);
+    /// Asks it to take a snapshot that lets go of the oldest log.
+    fn want_snapshot(&self);
+    /// Whether it has stopped.
+    fn has_ended(&self) -> bool;
+}
+
+#[async_trait]
+impl<S: StateMachine> Running for group::Inner<S> {
+    async fn stop(&self) {
+        self.shutdown().await;
+    }
+
+    fn want_snapshot(&self) {
+        self.request_snapshot();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.is_ended()
+    }
+}
+
+/// The running groups of a node.
+pub(crate) struct Registry {
+    identity: Identity,
+    snapshot_bytes_max: u64,
+    runtime: Runtime,
+    running: RwLock<BTreeMap<GroupId, Arc<dyn Running>>>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Registry")
+            .field("identity", &self.identity)
+            .field("groups", &self.groups())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    pub(super) fn new(identity: Identity, options: &HostOptions, runtime: Runtime) -> Self {
+        Self {
+            identity,
+            snapshot_bytes_max: options.snapshot_bytes_max,
+            runtime,
+            running: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterId {
+        self.identity.cluster
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.identity.node
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    pub(crate) fn snapshot_bytes_max(&self) -> u64 {
+        self.snapshot_bytes_max
+    }
+
+    /// A group that is running and has not stopped.
+    pub(crate) fn hosted(&self, group: GroupId) -> Option<Arc<dyn Hosted>> {
+        let running = self.running.read();
+        let found = running.get(&group).filter(|found| !found.has_ended())?;
+        Some(Arc::clone(found) as Arc<dyn Hosted>)
+    }
+
+    pub(super) fn running(&self, group: GroupId) -> Option<Arc<dyn Running>> {
+        self.running.read().get(&group).cloned()
+    }
+
+    pub(super) fn groups(&self) -> Vec<GroupId> {
+        let running = self.running.read();
+        running
+            .iter()
+            .filter(|(_, found)| !found.has_ended())
+            .map(|(group, _)| *group)
+            .collect()
+    }
+
+    pub(super) fn insert(&self, group: GroupId, running: Arc<dyn Running>) {
+        self.running.write().insert(group, running);
+    }
+
+    pub(super) fn take_all(&self) -> Vec<Arc<dyn Running>> {
+        std::mem::take(&mut *self.running.write())
+            .into_values()
+            .collect()
+    }
+}

@@ -1,0 +1,242 @@
+//! Starting a group: found, resume, join or seed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use openraft::BasicNode;
+use wal::GroupId;
+
+use super::{Host, Inner, recover};
+use crate::config::{GroupConfig, Start};
+use crate::group::{Group, Parts};
+use crate::log::{LogStore, vote_record};
+use crate::machine::{Machine, Shared};
+use crate::network::{Factory, Limits};
+use crate::raft::{Membership, StoredMembership};
+use crate::snapshot::{self, Header, SnapshotStore};
+use crate::{Member, SnapshotFile, StartError, StateMachine};
+
+impl Host {
+    /// Starts a replica of a group. When this returns, the state is back as far as it was known to be committed, and Raft
+    /// runs; a group of one has a leader a few milliseconds later. Bringing the state back may take long: see
+    /// [`Host::start_group_watched`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_group<S: StateMachine>(
+        &self,
+        config: GroupConfig,
+        machine: Arc<S>,
+    ) -> Result<Group<S>, StartError> {
+        self.start_group_watched(config, machine, |_| {}).await
+    }
+
+    /// As [`Host::start_group`], and hands out a handle to the replay's progress before it begins.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_group_watched<S: StateMachine>(
+        &self,
+        config: GroupConfig,
+        machine: Arc<S>,
+        begun: impl FnOnce(ReplayWatch) + Send,
+    ) -> Result<Group<S>, StartError> {
+        let raft_config = config.to_raft()?;
+        let group = config.group;
+        let _claim = self.inner.claim(group)?;
+        let inner = Arc::clone(&self.inner);
+        let start = config.start.clone();
+        let stored = self
+            .blocking(group, move || inner.prepare(group, &start))
+            .await?;
+        let runtime = self.inner.runtime.clone();
+        let snapshots = Arc::clone(&stored.snapshots);
+        let shared = Arc::new(Shared::new(group, machine, snapshots, runtime));
+        begun(ReplayWatch(Arc::clone(&shared.progress)));
+        let voters = {
+            let (shared, wal) = (Arc::clone(&shared), self.inner.wal.clone());
+            self.blocking(group, move || {
+                recover::load(&shared, &wal, &stored.state)?;
+                recover::voters(&shared, &wal, &stored.state)
+            })
+            .await?
+        };
+        self.run(&config, raft_config, shared, &voters).await
+    }
+
+    async fn run<S: StateMachine>(
+        &self,
+        config: &GroupConfig,
+        raft_config: openraft::Config,
+        shared: Arc<Shared<S>>,
+        voters: &[u64],
+    ) -> Result<Group<S>, StartError> {
+        let inner = &self.inner;
+        let group = config.group;
+        let node = inner.node().0;
+        let resumed = matches!(config.start, Start::Resume);
+        let silent = resumed && voters.iter().any(|voter| *voter != node);
+        let raft_config = openraft::Config {
+            enable_elect: !silent,
+            ..raft_config
+        };
+        let log = LogStore::new(
+            inner.wal.clone(),
+            group,
+            inner.fault.clone(),
+            Arc::clone(&shared.halt),
+            inner.runtime.clone(),
+        );
+        let network = Factory {
+            context: Arc::clone(&inner.context),
+            group,
+            limits: Limits {
+                answer: config.timing.election_max * 2,
+            },
+        };
+        let stopped = |reason: String| StartError::Stopped { group, reason };
+        let machine = Machine(Arc::clone(&shared));
+        let raft = openraft::Raft::new(node, Arc::new(raft_config), network, log, machine)
+            .await
+            .map_err(|fatal| stopped(fatal.to_string()))?;
+        if let Start::Bootstrap { members } = &config.start {
+            if let Err(error) = raft.initialize(nodes(members)).await {
+                drop(raft.shutdown().await);
+                return Err(stopped(error.to_string()));
+            }
+        } else if voters == [node] {
+            // Nobody else can lead, so there is nothing to wait for.
+            let asked = raft.trigger().elect(false).await;
+            asked.map_err(|fatal| stopped(fatal.to_string()))?;
+        }
+        let started = Group::new(Parts {
+            raft,
+            shared,
+            wal: inner.wal.clone(),
+            clock: Arc::clone(&inner.clock),
+            node,
+            timing: config.timing,
+            policy: config.snapshots,
+            command_bytes_max: config.command_bytes_max,
+            silent_until: silent.then(|| inner.runtime.now() + config.timing.election_max),
+        });
+        inner.registry.insert(
+            group,
+            Arc::clone(started.inner()) as Arc<dyn super::registry::Running>,
+        );
+        Ok(started)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        group: GroupId,
+        work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+    ) -> Result<T, StartError> {
+        self.inner
+            .runtime
+            .spawn_blocking("group-start", work)
+            .await
+            .map_err(|error| StartError::Stopped {
+                group,
+                reason: error.to_string(),
+            })?
+    }
+}
+
+/// How far a group that is being started has come.
+#[derive(Debug, Clone)]
+pub struct ReplayWatch(Arc<crate::machine::Progress>);
+
+impl ReplayWatch {
+    /// The entries that are part of the state, and those that have to be.
+    #[must_use]
+    pub fn get(&self) -> crate::Replay {
+        let (done, target) = self.0.replay();
+        crate::Replay { done, target }
+    }
+}
+
+impl Inner {
+    /// Checks that the start suits what is on disk, and writes what a seeded group begins with. May block.
+    fn prepare(&self, group: GroupId, start: &Start) -> Result<recover::Stored, StartError> {
+        let exists = self.exists(group)?;
+        let stored = self.stored(group)?;
+        match start {
+            Start::Resume if !exists => Err(StartError::NotFound { group }),
+            Start::Resume => Ok(stored),
+            Start::Bootstrap { .. } | Start::Join | Start::Seed { .. } if !stored.is_empty() => {
+                Err(StartError::Exists { group })
+            }
+            Start::Join => Ok(stored),
+            Start::Bootstrap { members } => {
+                self.check_member(group, members)?;
+                Ok(stored)
+            }
+            Start::Seed { snapshot, member } => {
+                self.check_member(group, std::slice::from_ref(member))?;
+                self.seed(group, &stored.snapshots, snapshot, member)?;
+                self.stored(group)
+            }
+        }
+    }
+
+    fn stored(&self, group: GroupId) -> Result<recover::Stored, StartError> {
+        let opened = SnapshotStore::open(Arc::clone(&self.vfs), &self.snapshot_root, group)?;
+        recover::Stored::open(&self.wal, opened, group)
+    }
+
+    fn check_member(&self, group: GroupId, members: &[Member]) -> Result<(), StartError> {
+        let node = self.node();
+        if let Some(learner) = members.iter().find(|member| !member.voter) {
+            return Err(StartError::Options {
+                option: "members",
+                problem: format!("node {} of a new group has no vote", learner.node),
+            });
+        }
+        if members.iter().any(|member| member.node == node) {
+            Ok(())
+        } else {
+            Err(StartError::NotAMember { group, node })
+        }
+    }
+
+    /// Writes a snapshot of another group as the beginning of this one. The vote goes first: a snapshot without one
+    /// would be taken for a lost log.
+    fn seed(
+        &self,
+        group: GroupId,
+        store: &SnapshotStore,
+        snapshot: &SnapshotFile,
+        member: &Member,
+    ) -> Result<(), StartError> {
+        let found = snapshot::verify(snapshot.vfs().as_ref(), snapshot.path())?;
+        let mut body = found.body(snapshot.vfs().as_ref(), snapshot.path())?;
+        let last = found.header.last;
+        let voter = std::collections::BTreeSet::from([member.node.0]);
+        let membership = Membership::new(vec![voter], nodes(std::slice::from_ref(member)))
+            .map_err(|error| StartError::Options {
+                option: "member",
+                problem: error.to_string(),
+            })?;
+        let header = Header {
+            group,
+            membership: StoredMembership::new(Some(last), membership),
+            ..found.header
+        };
+        let vote = recover::vote_for(&last, self.node().0);
+        self.wal.append_sync(group, vec![vote_record(&vote)])?;
+        let temporary = store.temporary();
+        let written = snapshot::copy(self.vfs.as_ref(), &temporary, &header, &mut body);
+        written
+            .and_then(|info| store.publish(&temporary, header, info))
+            .inspect_err(|_| store.discard(&temporary))?;
+        Ok(())
+    }
+}
+
+fn nodes(members: &[Member]) -> BTreeMap<u64, BasicNode> {
+    members
+        .iter()
+        .map(|member| (member.node.0, BasicNode::new(&member.address)))
+        .collect()
+}

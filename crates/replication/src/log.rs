@@ -1,0 +1,220 @@
+//! A group's part of the node's log, as openraft wants to see it.
+//!
+//! Entries, votes, truncations, purges and commit hints of all groups go through the one ordered stream of the [`wal`]
+//! crate, so that a vote never overtakes an entry. What always holds:
+//!
+//! - [`LogStore::append`] returns when the entries are readable; openraft hears of them as flushed after the sync.
+//! - A vote, a truncation and a purge return when they are durable. A commit hint does not wait.
+//! - A failed sync is final: openraft is told, the group stops, and the node is reported as poisoned
+//!   ([`NodeFault`]), so that the process ends.
+
+mod reader;
+
+use std::io;
+use std::sync::Arc;
+
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+use wal::{AppendError, GroupId, Record, Wal};
+
+use crate::convert;
+use crate::raft::{Entry, LogId, TypeConfig, Vote};
+use crate::status::{Halt, StopCause};
+
+pub(crate) use reader::LogReader;
+
+/// Says that the node's disk has failed and the process must end.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeFault(Arc<watch::Sender<Option<String>>>);
+
+impl NodeFault {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(watch::channel(None).0))
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<String>> {
+        self.0.subscribe()
+    }
+
+    pub(crate) fn report(&self, reason: &str) {
+        self.0.send_if_modified(|present| {
+            let first = present.is_none();
+            if first {
+                *present = Some(reason.to_owned());
+            }
+            first
+        });
+    }
+}
+
+/// Judges the outcome of every append of a group.
+#[derive(Debug, Clone)]
+struct Judge {
+    fault: NodeFault,
+    halt: Arc<Halt>,
+}
+
+impl Judge {
+    /// A failed append is the end of the replica, and a failed sync that of the node.
+    fn judge(&self, result: Result<(), AppendError>) -> io::Result<()> {
+        result.map_err(|error| {
+            let cause = match &error {
+                AppendError::OutcomeUnknown(_) | AppendError::Poisoned => {
+                    self.fault.report(&error.to_string());
+                    StopCause::Disk
+                }
+                AppendError::DiskFull => StopCause::DiskFull,
+                AppendError::Shutdown => StopCause::Shutdown,
+                AppendError::Invalid { .. } => StopCause::Internal,
+            };
+            self.halt.set(cause, &error.to_string());
+            io::Error::other(error)
+        })
+    }
+}
+
+/// The log of one group.
+#[derive(Debug, Clone)]
+pub(crate) struct LogStore {
+    wal: Wal,
+    group: GroupId,
+    judge: Judge,
+    runtime: Runtime,
+}
+
+impl LogStore {
+    pub(crate) fn new(
+        wal: Wal,
+        group: GroupId,
+        fault: NodeFault,
+        halt: Arc<Halt>,
+        runtime: Runtime,
+    ) -> Self {
+        Self {
+            wal,
+            group,
+            judge: Judge { fault, halt },
+            runtime,
+        }
+    }
+
+    pub(crate) fn reader(&self) -> LogReader {
+        LogReader::new(
+            self.wal.clone(),
+            self.group,
+            Arc::clone(&self.judge.halt),
+            self.runtime.clone(),
+        )
+    }
+
+    /// Entries are synced when this returns.
+    async fn append_durably(&self, record: Record) -> io::Result<()> {
+        let (done, durable) = oneshot::channel();
+        let judge = self.judge.clone();
+        let done = move |result| drop(done.send(judge.judge(result)));
+        self.wal.append(self.group, vec![record], Box::new(done));
+        durable
+            .await
+            .unwrap_or_else(|_| Err(io::Error::other("the log went away")))
+    }
+}
+
+/// The vote that a group has cast.
+pub(crate) fn vote_of(state: &wal::GroupState) -> Option<Vote> {
+    let vote = state.vote?;
+    Some(crate::raft::vote(vote.term, vote.node, vote.committed))
+}
+
+/// How far a group is known to be committed, beyond what its snapshot covers. A hint may lie beyond a log whose damaged
+/// end was given up.
+pub(crate) fn committed_of(state: &wal::GroupState) -> Option<LogId> {
+    let purged = state.purged.map_or(0, |id| id.index + 1);
+    let committed = state.committed.filter(|id| id.index >= purged)?;
+    let last = state.last?;
+    let sooner = if last.index < committed.index {
+        last
+    } else {
+        committed
+    };
+    Some(convert::log_id_from_wal(&sooner))
+}
+
+pub(crate) fn vote_record(vote: &Vote) -> Record {
+    Record::Vote(wal::Vote {
+        term: vote.leader_id.term,
+        node: vote.leader_id.voted_for,
+        committed: vote.committed,
+    })
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogReader;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.wal.group(self.group);
+        Ok(LogState {
+            last_purged_log_id: state.purged.as_ref().map(convert::log_id_from_wal),
+            last_log_id: state.last.as_ref().map(convert::log_id_from_wal),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> LogReader {
+        self.reader()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.append_durably(vote_record(vote)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        if let Some(committed) = committed {
+            let record = Record::Committed(convert::log_id_to_wal(&committed));
+            let judge = self.judge.clone();
+            let done = move |result| drop(judge.judge(result));
+            self.wal.append(self.group, vec![record], Box::new(done));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(committed_of(&self.wal.group(self.group)))
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + openraft::OptionalSend,
+        I::IntoIter: openraft::OptionalSend,
+    {
+        let batch = entries
+            .into_iter()
+            .map(|entry| Record::Entry(convert::entry_to_wal(entry)))
+            .collect();
+        let judge = self.judge.clone();
+        let done = move |result| callback.io_completed(judge.judge(result));
+        self.wal.append(self.group, batch, Box::new(done));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let purged = self.wal.group(self.group).purged;
+        let floor = purged.map_or(0, |id| id.index + 1);
+        let from_index = last_log_id.map_or(0, |id| id.index() + 1).max(floor);
+        self.append_durably(Record::Truncate { from_index }).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.append_durably(Record::Purge {
+            upto: convert::log_id_to_wal(&upto),
+            chain: None,
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests;

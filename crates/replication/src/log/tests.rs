@@ -1,0 +1,158 @@
+//! openraft's own suite, on the store that servers run.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use futures::Stream;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{OptionalSend, StorageError};
+use runtime::Runtime;
+use tempfile::TempDir;
+use vfs::{RealDisk, Vfs};
+use wal::{GroupId, Identity, Wal, WalOptions, Writer};
+
+use super::{LogStore, NodeFault};
+use crate::machine::{Builder, Machine, Shared};
+use crate::raft::{CommittedLeader, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::snapshot::{SnapshotFile, SnapshotStore};
+use crate::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
+
+/// The suite's entries carry no commands.
+#[derive(Debug)]
+struct Nothing;
+
+impl StateMachine for Nothing {
+    type Response = ();
+    type View = Nothing;
+
+    fn apply(&self, _: Applied, _: i64, kind: u16, _: &[u8]) -> Result<(), ApplyError> {
+        Err(ApplyError::UnknownKind { kind })
+    }
+
+    fn view(&self) -> Nothing {
+        Nothing
+    }
+
+    fn restore(&self, input: &mut dyn Read) -> Result<(), RestoreError> {
+        let mut bytes = Vec::new();
+        input.read_to_end(&mut bytes)?;
+        if bytes == b"nothing" {
+            Ok(())
+        } else {
+            let problem = "something".to_owned();
+            Err(RestoreError::Malformed { problem })
+        }
+    }
+}
+
+impl SnapshotView for Nothing {
+    fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(b"nothing")
+    }
+}
+
+/// The machine that servers run, but for one thing: the suite purges logs under a machine that has applied nothing, and
+/// then wants a snapshot of it. A server never gets there, for such a replica is refused before Raft is created.
+struct Patient(Machine<Nothing>);
+
+enum PatientBuilder {
+    Real(Builder<Nothing>),
+    Empty,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for PatientBuilder {
+    type SnapshotData = Option<SnapshotFile>;
+
+    async fn build_snapshot(&mut self) -> io::Result<PatientSnapshot> {
+        match self {
+            Self::Real(builder) => builder.build_snapshot().await.map(patient),
+            Self::Empty => Ok(openraft::Snapshot {
+                meta: SnapshotMeta::default(),
+                snapshot: None,
+            }),
+        }
+    }
+}
+
+type PatientSnapshot =
+    openraft::Snapshot<CommittedLeader, u64, openraft::BasicNode, Option<SnapshotFile>>;
+
+fn patient(snapshot: Snapshot) -> PatientSnapshot {
+    openraft::Snapshot {
+        meta: snapshot.meta,
+        snapshot: Some(snapshot.snapshot),
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Patient {
+    type SnapshotData = Option<SnapshotFile>;
+    type SnapshotBuilder = PatientBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        self.0.applied_state().await
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        self.0.apply(entries).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> PatientBuilder {
+        if self.0.0.applied().is_none() {
+            return PatientBuilder::Empty;
+        }
+        PatientBuilder::Real(self.0.get_snapshot_builder().await)
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Option<SnapshotFile>,
+    ) -> io::Result<()> {
+        self.0.install_snapshot(meta, snapshot.unwrap()).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<PatientSnapshot>> {
+        Ok(self.0.get_current_snapshot().await?.map(patient))
+    }
+}
+
+struct OnDisk;
+
+impl StoreBuilder<TypeConfig, LogStore, Patient, TempDir> for OnDisk {
+    async fn build(&self) -> Result<(TempDir, LogStore, Patient), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::real();
+        let vfs: Arc<dyn Vfs> = Arc::new(RealDisk::new());
+        let identity = Identity {
+            cluster_id: [1; 16],
+            node_id: 1,
+        };
+        let threads = runtime.clone();
+        let writer = Writer::Thread(Box::new(move |name, work| threads.spawn_thread(name, work)));
+        let (wal, _) = Wal::open(
+            Arc::clone(&vfs),
+            &dir.path().join("wal"),
+            identity,
+            WalOptions::small(),
+            writer,
+        )
+        .unwrap();
+        let group = GroupId(5);
+        let root = dir.path().join("snapshots");
+        let (snapshots, _) = SnapshotStore::open(vfs, &root, group).unwrap();
+        let machine = Arc::new(Nothing);
+        let shared = Shared::new(group, machine, Arc::new(snapshots), runtime.clone());
+        let halt = Arc::clone(&shared.halt);
+        let log = LogStore::new(wal, group, NodeFault::new(), halt, runtime);
+        Ok((dir, log, Patient(Machine(Arc::new(shared)))))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_of_openraft_passes() {
+    Suite::test_all(OnDisk).await.unwrap();
+}

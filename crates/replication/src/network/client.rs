@@ -1,0 +1,249 @@
+//! The sending side of Raft: one client for each group and member. Every call has a deadline.
+
+use std::future::Future;
+use std::time::Duration;
+
+use api::raft::v1 as wire;
+use api::raft::v1::raft_service_client::RaftServiceClient;
+use cluster::limits::RAFT_MESSAGE_BYTES_MAX;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use openraft::errors::{ReplicationClosed, StreamingError};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{BasicNode, OptionalSend, RPCTypes};
+use tonic::transport::Channel;
+use wal::GroupId;
+
+use super::channels::Lane;
+use super::message::{failed, late, malformed, unreachable};
+use super::{Limits, SharedContext, snapshot, stream};
+use crate::convert;
+use crate::raft::{AppendRequest, AppendResult, RpcError, Snapshot, TypeConfig, Vote};
+use crate::snapshot::SnapshotFile;
+
+/// Makes the clients of one group.
+#[derive(Debug, Clone)]
+pub(crate) struct Factory {
+    pub(crate) context: SharedContext,
+    pub(crate) group: GroupId,
+    pub(crate) limits: Limits,
+}
+
+impl Factory {
+    fn client(&self, target: u64, node: &BasicNode, lane: Lane) -> Client {
+        Client {
+            context: self.context.clone(),
+            group: self.group,
+            limits: self.limits,
+            target,
+            address: node.addr.clone(),
+            lane,
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Factory {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Client {
+        self.client(target, node, Lane::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &BasicNode) -> Client {
+        self.client(target, node, Lane::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &BasicNode) -> Client {
+        self.client(target, node, Lane::Snapshot)
+    }
+}
+
+/// Talks to one member of one group.
+#[derive(Debug)]
+pub(crate) struct Client {
+    context: SharedContext,
+    group: GroupId,
+    limits: Limits,
+    target: u64,
+    address: String,
+    lane: Lane,
+}
+
+impl Client {
+    fn service(&self, lane: Lane) -> Result<RaftServiceClient<Channel>, RpcError> {
+        let channel = self
+            .context
+            .channels
+            .get(&self.address, lane)
+            .ok_or_else(|| unreachable(&format!("{:?} is no address", self.address)))?;
+        Ok(RaftServiceClient::new(channel)
+            .max_decoding_message_size(RAFT_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(RAFT_MESSAGE_BYTES_MAX))
+    }
+
+    fn envelope(&self) -> wire::Envelope {
+        self.context.envelope(self.group, self.target)
+    }
+
+    async fn within<T>(
+        &self,
+        action: RPCTypes,
+        limit: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, RpcError> {
+        match self.context.runtime.timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(failed(&status)),
+            Err(_) => Err(late(action, self.context.node.0, self.target, limit)),
+        }
+    }
+
+    async fn ask_for_vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        pre_vote: bool,
+        limit: Duration,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let message = wire::VoteRequest {
+            envelope: Some(self.envelope()),
+            vote: Some(convert::vote_to_wire(&request.vote)),
+            last_log_id: request.last_log_id.as_ref().map(convert::log_id_to_wire),
+            pre_vote,
+            leadership_transfer: request.leadership_transfer,
+        };
+        let mut service = self.service(Lane::Control)?;
+        let mut call = tonic::Request::new(message);
+        call.set_timeout(limit);
+        let answer = self
+            .within(RPCTypes::Vote, limit, service.vote(call))
+            .await?;
+        Ok(VoteResponse {
+            vote: convert::vote_from_wire(answer.vote).map_err(|error| malformed(&error))?,
+            vote_granted: answer.granted,
+            last_log_id: answer.last_log_id.as_ref().map(convert::log_id_from_wire),
+        })
+    }
+
+    async fn open_append<S>(
+        &mut self,
+        input: S,
+    ) -> Result<BoxStream<'static, Result<AppendResult, RpcError>>, RpcError>
+    where
+        S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
+    {
+        let mut service = self.service(self.lane)?;
+        let (requests, sent) = stream::requests(input, self.envelope());
+        let inbound = self
+            .within(
+                RPCTypes::AppendEntries,
+                self.limits.answer,
+                service.append(requests),
+            )
+            .await?;
+        Ok(stream::answers(stream::Answers {
+            inbound,
+            sent,
+            runtime: self.context.runtime.clone(),
+            limit: self.limits.answer,
+            node: self.context.node.0,
+            target: self.target,
+        }))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendRequest,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let one = futures::stream::iter([request]);
+        let mut answers = self.open_append(one).await?;
+        let answer = answers
+            .next()
+            .await
+            .ok_or_else(|| malformed(&"no answer to an append"))?;
+        Ok(AppendEntriesResponse::from(answer?))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<AppendResult, RpcError>>, RpcError>>
+    where
+        S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move { Ok(self.open_append(input).await?.boxed()) })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_for_vote(request, false, option.soft_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_for_vote(request, true, option.soft_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut service = self.service(Lane::Snapshot)?;
+        let file = snapshot.snapshot;
+        let limit = snapshot::time_limit(file.info().bytes);
+        let requests = snapshot::send(&self.context.runtime, self.envelope(), &vote, &file);
+        let call = self.within(
+            RPCTypes::InstallSnapshot,
+            limit,
+            service.install_snapshot(requests),
+        );
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = call => {
+                let vote = convert::vote_from_wire(answer?.vote).map_err(|error| malformed(&error))?;
+                Ok(SnapshotResponse::new(vote))
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let message = wire::TransferLeaderRequest {
+            envelope: Some(self.envelope()),
+            from_leader: Some(convert::vote_to_wire(request.from_leader())),
+            to_node: *request.to_node_id(),
+            last_log_id: request.last_log_id().map(convert::log_id_to_wire),
+        };
+        let mut service = self.service(Lane::Control)?;
+        let limit = option.soft_ttl().max(self.limits.answer);
+        let call = service.transfer_leader(message);
+        self.within(RPCTypes::TransferLeader, limit, call).await?;
+        Ok(Ok(()))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        None
+    }
+}

@@ -1,0 +1,52 @@
+//! What becomes of a failed call.
+
+use std::time::Duration;
+
+use openraft::RPCTypes;
+use openraft::errors::{NetworkError, Timeout, Unreachable};
+use tonic::{Code, Status};
+
+use crate::raft::RpcError;
+
+/// The peer answered with an error. Where it is not there or not willing, openraft waits before it tries again.
+pub(super) fn failed(status: &Status) -> RpcError {
+    let reason = format!("{:?}: {}", status.code(), status.message());
+    match status.code() {
+        Code::Unavailable
+        | Code::NotFound
+        | Code::FailedPrecondition
+        | Code::PermissionDenied
+        | Code::Unimplemented
+        | Code::ResourceExhausted
+        | Code::Unauthenticated => RpcError::Unreachable(Unreachable::from_string(reason)),
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::AlreadyExists
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Internal
+        | Code::DataLoss => RpcError::Network(NetworkError::from_string(reason)),
+    }
+}
+
+/// The peer's answer makes no sense.
+pub(super) fn malformed(problem: &impl ToString) -> RpcError {
+    RpcError::Network(NetworkError::from_string(problem.to_string()))
+}
+
+/// Nobody can be asked.
+pub(super) fn unreachable(problem: &str) -> RpcError {
+    RpcError::Unreachable(Unreachable::from_string(problem))
+}
+
+pub(super) fn late(action: RPCTypes, id: u64, target: u64, timeout: Duration) -> RpcError {
+    RpcError::Timeout(Timeout {
+        action,
+        id,
+        target,
+        timeout,
+    })
+}

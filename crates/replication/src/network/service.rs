@@ -1,0 +1,278 @@
+//! The server side: finds the group, checks for whom a message is, and hands it to Raft.
+
+use std::sync::Arc;
+
+use api::raft::v1 as wire;
+use api::raft::v1::raft_service_server::RaftService;
+use api::{ApiError, Reason};
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use wal::GroupId;
+
+use crate::SnapshotError;
+use crate::convert::{self, ConvertError};
+use crate::host::Registry;
+use crate::raft::{AppendRequest, AppendResult, TypeConfig, Vote};
+use crate::snapshot::{Receiver, SnapshotFile, SnapshotStore};
+
+/// Requests of one stream that wait for Raft. A sender that is faster waits in HTTP/2's flow control.
+const REQUESTS_AHEAD: usize = 16;
+
+/// A group as the service sees it, whatever its state machine.
+#[async_trait]
+pub(crate) trait Hosted: Send + Sync {
+    /// Judges a request for a vote.
+    async fn vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        pre_vote: bool,
+    ) -> Result<VoteResponse<TypeConfig>, Status>;
+    /// Takes a stream of appends; answers in order.
+    fn append(
+        &self,
+        requests: BoxStream<'static, AppendRequest>,
+    ) -> BoxStream<'static, Result<AppendResult, Status>>;
+    /// Where snapshots are received.
+    fn snapshots(&self) -> Arc<SnapshotStore>;
+    /// Installs a received snapshot and answers with this replica's vote.
+    async fn install(&self, vote: Vote, file: SnapshotFile) -> Result<Vote, Status>;
+    /// Takes the lead over, if everything of the old leader is here.
+    async fn take_lead(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<(), Status>;
+}
+
+/// The service of all groups of a node.
+#[derive(Debug, Clone)]
+pub struct RaftServer {
+    registry: Arc<Registry>,
+}
+
+impl RaftServer {
+    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+        Self { registry }
+    }
+
+    fn hosted(&self, envelope: Option<&wire::Envelope>) -> Result<Arc<dyn Hosted>, ApiError> {
+        let envelope =
+            envelope.ok_or_else(|| ApiError::field(Reason::Malformed, "envelope", "is missing"))?;
+        if envelope.cluster_id.as_ref() != self.registry.cluster().0 {
+            let message = "this node belongs to another cluster";
+            return Err(ApiError::new(Reason::WrongCluster, message));
+        }
+        if envelope.to_node != self.registry.node().0 {
+            let message = format!(
+                "this is node {}, not {}",
+                self.registry.node(),
+                envelope.to_node
+            );
+            return Err(ApiError::new(Reason::WrongNode, message));
+        }
+        let group = GroupId(envelope.group_id);
+        self.registry
+            .hosted(group)
+            .ok_or_else(|| ApiError::new(Reason::NotFound, format!("group {group} is not here")))
+    }
+}
+
+fn refuse(error: &ConvertError) -> ApiError {
+    ApiError::malformed(error)
+}
+
+#[async_trait]
+impl RaftService for RaftServer {
+    async fn vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        let message = request.into_inner();
+        let hosted = self.hosted(message.envelope.as_ref())?;
+        let request = VoteRequest {
+            vote: convert::vote_from_wire(message.vote).map_err(|error| refuse(&error))?,
+            last_log_id: message.last_log_id.as_ref().map(convert::log_id_from_wire),
+            leadership_transfer: message.leadership_transfer,
+        };
+        let answer = hosted.vote(request, message.pre_vote).await?;
+        Ok(Response::new(wire::VoteResponse {
+            vote: Some(convert::vote_to_wire(&answer.vote)),
+            last_log_id: answer.last_log_id.as_ref().map(convert::log_id_to_wire),
+            granted: answer.vote_granted,
+        }))
+    }
+
+    type AppendStream = BoxStream<'static, Result<wire::AppendResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let mut inbound = request.into_inner();
+        let server = self.clone();
+        let (requests, receiver) = mpsc::channel(REQUESTS_AHEAD);
+        let answers = async_stream(move || async move {
+            // The first message says which group the stream is for; nothing is answered before.
+            let Some(first) = inbound.message().await? else {
+                return Ok(None);
+            };
+            let hosted = server.hosted(first.envelope.as_ref())?;
+            let envelope = first.envelope.clone();
+            requests
+                .send(convert::append_from_wire(first).map_err(|error| refuse(&error))?)
+                .await
+                .map_err(|_| ApiError::new(Reason::Stopped, "the replica went away"))?;
+            let feed = feed(inbound, envelope, requests);
+            let answers = hosted.append(ReceiverStream::new(receiver).boxed());
+            Ok(Some(merge(feed, answers)))
+        });
+        Ok(Response::new(answers))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<wire::InstallSnapshotRequest>>,
+    ) -> Result<Response<wire::InstallSnapshotResponse>, Status> {
+        let mut inbound = request.into_inner();
+        let first = inbound
+            .message()
+            .await?
+            .ok_or_else(|| ApiError::malformed("the stream is empty"))?;
+        let hosted = self.hosted(first.envelope.as_ref())?;
+        let vote = convert::vote_from_wire(first.vote).map_err(|error| refuse(&error))?;
+        let header = first
+            .header
+            .clone()
+            .ok_or_else(|| ApiError::field(Reason::Malformed, "header", "is missing"))?;
+        let file = self
+            .registry
+            .receive(hosted.snapshots(), &header, first, inbound)
+            .await?;
+        let vote = hosted.install(vote, file).await?;
+        Ok(Response::new(wire::InstallSnapshotResponse {
+            vote: Some(convert::vote_to_wire(&vote)),
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        let message = request.into_inner();
+        let hosted = self.hosted(message.envelope.as_ref())?;
+        let from = convert::vote_from_wire(message.from_leader).map_err(|error| refuse(&error))?;
+        let last = message.last_log_id.as_ref().map(convert::log_id_from_wire);
+        hosted
+            .take_lead(TransferLeaderRequest::new(from, message.to_node, last))
+            .await?;
+        Ok(Response::new(wire::TransferLeaderResponse {}))
+    }
+}
+
+/// A stream that is only known after something was awaited.
+fn async_stream<F, Fut>(open: F) -> BoxStream<'static, Result<wire::AppendResponse, Status>>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<Option<Answers>, Status>> + Send + 'static,
+{
+    let opened = open();
+    futures::stream::once(opened)
+        .flat_map(|opened| match opened {
+            Ok(Some(answers)) => answers,
+            Ok(None) => futures::stream::empty().boxed(),
+            Err(status) => futures::stream::iter([Err(status)]).boxed(),
+        })
+        .boxed()
+}
+
+type Answers = BoxStream<'static, Result<wire::AppendResponse, Status>>;
+
+/// Passes requests on until the sender ends, fails or sends something that is not for this group.
+async fn feed(
+    mut inbound: Streaming<wire::AppendRequest>,
+    envelope: Option<wire::Envelope>,
+    requests: mpsc::Sender<AppendRequest>,
+) -> Result<(), Status> {
+    while let Some(message) = inbound.message().await? {
+        if message.envelope != envelope {
+            return Err(ApiError::malformed("one stream is for one group").into());
+        }
+        let request = convert::append_from_wire(message).map_err(|error| refuse(&error))?;
+        if requests.send(request).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Answers as they come; an error of the sender is passed on after the answers that precede it.
+fn merge(
+    feed: impl Future<Output = Result<(), Status>> + Send + 'static,
+    answers: BoxStream<'static, Result<AppendResult, Status>>,
+) -> Answers {
+    let answers =
+        answers.map(|answer| answer.map(|result| convert::append_result_to_wire(&result)));
+    // Polling the feed together with the answers ties its life to that of the call.
+    let feed = futures::stream::once(feed).filter_map(|fed| async move { fed.err().map(Err) });
+    futures::stream::select(answers, feed).boxed()
+}
+
+impl Registry {
+    /// Takes in the pieces of a snapshot on a thread that may block.
+    async fn receive(
+        &self,
+        store: Arc<SnapshotStore>,
+        header: &wire::SnapshotHeader,
+        first: wire::InstallSnapshotRequest,
+        mut inbound: Streaming<wire::InstallSnapshotRequest>,
+    ) -> Result<SnapshotFile, Status> {
+        if header.bytes > self.snapshot_bytes_max() {
+            let limit = self.snapshot_bytes_max();
+            let message = format!(
+                "snapshot of {} bytes, at most {limit} are taken",
+                header.bytes
+            );
+            return Err(ApiError::new(Reason::MessageTooLarge, message).into());
+        }
+        let (pieces, mut receiver) = mpsc::channel::<(u64, bytes::Bytes)>(2);
+        let (bytes, hash) = (header.bytes, header.hash.clone());
+        let write = self.runtime().spawn_blocking("snapshot-receive", move || {
+            let mut file = Receiver::new(store, bytes)?;
+            while let Some((offset, data)) = receiver.blocking_recv() {
+                file.take(offset, &data)?;
+            }
+            file.finish(&hash)
+        });
+        let mut next = Some(first);
+        let mut complete = Ok(());
+        while let Some(piece) = next.take() {
+            if pieces.send((piece.offset, piece.data)).await.is_err() {
+                break;
+            }
+            match inbound.message().await {
+                Ok(message) => next = message,
+                Err(status) => complete = Err(status),
+            }
+        }
+        drop(pieces);
+        let written = write
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?;
+        complete?;
+        Ok(written.map_err(|error| not_taken(&error))?)
+    }
+}
+
+fn not_taken(error: &SnapshotError) -> ApiError {
+    let reason = match error {
+        SnapshotError::Damaged { .. } | SnapshotError::Version { .. } => Reason::DataLoss,
+        SnapshotError::Disk(disk) if disk.is_disk_full() => Reason::DiskFull,
+        SnapshotError::Disk(_)
+        | SnapshotError::Io(_)
+        | SnapshotError::Restore(_)
+        | SnapshotError::Empty
+        | SnapshotError::Stopped { .. } => Reason::Internal,
+    };
+    ApiError::new(reason, error.to_string())
+}

@@ -1,0 +1,90 @@
+//! Sending a snapshot in pieces.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use api::raft::v1 as wire;
+use futures::Stream;
+use runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::PIECE_BYTES;
+use crate::convert;
+use crate::raft::Vote;
+use crate::snapshot::SnapshotFile;
+
+/// Pieces read ahead of the network.
+const PIECES_AHEAD: usize = 2;
+/// Time for the receiver to verify, decode and sync, whatever the size.
+const BASE_LIMIT: Duration = Duration::from_secs(60);
+/// The slowest transfer that is waited for.
+const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+
+/// How long a snapshot of a size may take in all.
+pub(super) fn time_limit(bytes: u64) -> Duration {
+    BASE_LIMIT + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
+}
+
+/// The messages of one transfer. A file that cannot be read ends the stream early, which the receiver notices.
+pub(super) fn send(
+    runtime: &Runtime,
+    envelope: wire::Envelope,
+    vote: &Vote,
+    file: &SnapshotFile,
+) -> impl Stream<Item = wire::InstallSnapshotRequest> + Send + 'static {
+    let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
+    let mut first = Some((envelope, convert::vote_to_wire(vote), header(file)));
+    let file = file.clone();
+    let mut read = move || -> Result<(), crate::SnapshotError> {
+        let mut reader = file.read()?;
+        let mut offset = 0;
+        loop {
+            let mut data = Vec::with_capacity(PIECE_BYTES);
+            (&mut reader)
+                .take(PIECE_BYTES as u64)
+                .read_to_end(&mut data)?;
+            if data.is_empty() {
+                return Ok(());
+            }
+            let bytes = data.len() as u64;
+            let (envelope, vote, header) = match first.take() {
+                Some((envelope, vote, header)) => (Some(envelope), Some(vote), Some(header)),
+                None => (None, None, None),
+            };
+            let message = wire::InstallSnapshotRequest {
+                envelope,
+                vote,
+                header,
+                offset,
+                data: data.into(),
+            };
+            if pieces.blocking_send(message).is_err() {
+                return Ok(());
+            }
+            offset += bytes;
+        }
+    };
+    drop(runtime.spawn_blocking("snapshot-read", move || {
+        if let Err(error) = read() {
+            tracing::warn!(%error, "a snapshot could not be sent");
+        }
+    }));
+    ReceiverStream::new(receiver)
+}
+
+fn header(file: &SnapshotFile) -> wire::SnapshotHeader {
+    let (header, info) = (file.header(), file.info());
+    wire::SnapshotHeader {
+        snapshot_id: String::new(),
+        last_log_id: Some(convert::log_id_to_wire(&header.last)),
+        membership_log_id: header
+            .membership
+            .log_id()
+            .as_ref()
+            .map(convert::log_id_to_wire),
+        membership: Some(convert::membership_to_wire(header.membership.membership())),
+        bytes: info.bytes,
+        hash: info.hash.to_vec().into(),
+    }
+}

@@ -1,0 +1,96 @@
+//! A stream of appends: requests go out as they come, answers return in the same order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::raft::v1 as wire;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use openraft::RPCTypes;
+use parking_lot::Mutex;
+use runtime::Runtime;
+use tonic::Streaming;
+
+use super::message::{failed, late, malformed};
+use crate::convert;
+use crate::raft::{AppendRequest, AppendResult, LogId, RpcError};
+
+/// What was sent and not answered yet: the entry before each request, and its last.
+type Sent = Arc<Mutex<VecDeque<(Option<LogId>, Option<LogId>)>>>;
+
+/// The messages for a stream of requests, and the record of what was sent.
+pub(super) fn requests<S>(
+    input: S,
+    envelope: wire::Envelope,
+) -> (
+    impl Stream<Item = wire::AppendRequest> + Send + 'static,
+    Sent,
+)
+where
+    S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
+{
+    let sent = Sent::default();
+    let record = Arc::clone(&sent);
+    let messages = input.map(move |request| {
+        let last = request.entries.last().map(|entry| entry.log_id);
+        record
+            .lock()
+            .push_back((request.prev_log_id, last.or(request.prev_log_id)));
+        convert::append_to_wire(request, envelope.clone())
+    });
+    (messages, sent)
+}
+
+/// The receiving half of a stream.
+pub(super) struct Answers {
+    pub(super) inbound: Streaming<wire::AppendResponse>,
+    pub(super) sent: Sent,
+    pub(super) runtime: Runtime,
+    pub(super) limit: Duration,
+    pub(super) node: u64,
+    pub(super) target: u64,
+}
+
+/// The answers of a peer. Ends after the first error, and when the peer ends it with nothing outstanding.
+pub(super) fn answers(state: Answers) -> BoxStream<'static, Result<AppendResult, RpcError>> {
+    let stream = futures::stream::unfold(Some(state), |state| async move {
+        let mut state = state?;
+        let answer = state.next().await?;
+        let go_on = matches!(answer, Ok(Ok(_)));
+        Some((answer, go_on.then_some(state)))
+    });
+    stream.boxed()
+}
+
+impl Answers {
+    async fn next(&mut self) -> Option<Result<AppendResult, RpcError>> {
+        loop {
+            // An answer is due only while a request is outstanding; a silent peer is then taken for dead.
+            let due = !self.sent.lock().is_empty();
+            let message = self.inbound.message();
+            match self.runtime.timeout(self.limit, message).await {
+                Ok(Ok(Some(message))) => return Some(self.answer(message)),
+                Ok(Ok(None)) if self.sent.lock().is_empty() => return None,
+                Ok(Ok(None)) => {
+                    return Some(Err(malformed(&"the peer ended the stream early")));
+                }
+                Ok(Err(status)) => return Some(Err(failed(&status))),
+                Err(_) if due => {
+                    let action = RPCTypes::AppendEntries;
+                    return Some(Err(late(action, self.node, self.target, self.limit)));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn answer(&self, message: wire::AppendResponse) -> Result<AppendResult, RpcError> {
+        let (prev, last) = self
+            .sent
+            .lock()
+            .pop_front()
+            .ok_or_else(|| malformed(&"an answer that nobody asked for"))?;
+        convert::append_result_from_wire(message, prev, last).map_err(|error| malformed(&error))
+    }
+}

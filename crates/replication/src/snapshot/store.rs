@@ -1,0 +1,183 @@
+//! The snapshots of one group: which are kept, in which order they are published and removed.
+//!
+//! A snapshot is complete and durable before anybody sees it, and one is never removed before a newer one is durable.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use vfs::{Vfs, durable};
+
+use super::{Header, SnapshotFile, SnapshotInfo};
+use crate::raft::term_of;
+use crate::{GroupId, SnapshotError};
+
+/// Complete snapshots that are kept of each group.
+pub(crate) const GENERATIONS: usize = 2;
+const SUFFIX: &str = ".snap";
+
+/// The snapshots of one group, in a directory of its own.
+#[derive(Debug)]
+pub(crate) struct SnapshotStore {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    /// Verified or just written, ascending by index.
+    kept: Mutex<Vec<SnapshotFile>>,
+    temporaries: AtomicU64,
+}
+
+/// What a directory held when it was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Half-written files of a crash, removed.
+    pub(crate) temporaries: usize,
+    /// Files that do not verify, left as they are.
+    pub(crate) damaged: Vec<SnapshotError>,
+}
+
+impl SnapshotStore {
+    /// Opens the directory of a group, creates it if it is missing, removes half-written files and verifies all others.
+    pub(crate) fn open(
+        vfs: Arc<dyn Vfs>,
+        root: &Path,
+        group: GroupId,
+    ) -> Result<(Self, Found), SnapshotError> {
+        let dir = dir_of(root, group);
+        durable::create_dir(vfs.as_ref(), &dir)?;
+        let mut found = Found {
+            temporaries: durable::remove_temporaries(vfs.as_ref(), &dir)?,
+            ..Found::default()
+        };
+        let mut kept = Vec::new();
+        for entry in vfs.list_dir(&dir)? {
+            if entry.is_dir || !entry.name.to_string_lossy().ends_with(SUFFIX) {
+                continue;
+            }
+            let path = dir.join(&entry.name);
+            match SnapshotFile::open(Arc::clone(&vfs), &path) {
+                Ok(file) if file.info().group == group => kept.push(file),
+                Ok(file) => found.damaged.push(SnapshotError::Damaged {
+                    name: entry.name.to_string_lossy().into_owned(),
+                    problem: format!("it belongs to group {}", file.info().group),
+                }),
+                Err(error @ (SnapshotError::Damaged { .. } | SnapshotError::Version { .. })) => {
+                    found.damaged.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        kept.sort_by_key(|file| file.info().applied.index);
+        let store = Self {
+            vfs,
+            dir,
+            kept: Mutex::new(kept),
+            temporaries: AtomicU64::new(0),
+        };
+        Ok((store, found))
+    }
+
+    /// Whether a group has a directory with any snapshot in it, damaged ones included.
+    pub(crate) fn any(vfs: &dyn Vfs, root: &Path, group: GroupId) -> Result<bool, vfs::Error> {
+        let dir = dir_of(root, group);
+        if !vfs.exists(&dir)? {
+            return Ok(false);
+        }
+        let entries = vfs.list_dir(&dir)?;
+        Ok(entries
+            .iter()
+            .any(|entry| entry.name.to_string_lossy().ends_with(SUFFIX)))
+    }
+
+    /// Removes the directory of a group with all that is in it.
+    pub(crate) fn remove(vfs: &dyn Vfs, root: &Path, group: GroupId) -> Result<(), vfs::Error> {
+        let dir = dir_of(root, group);
+        if vfs.exists(&dir)? {
+            vfs.remove_dir_all(&dir)?;
+            vfs.sync_dir(root)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
+    }
+
+    pub(crate) fn newest(&self) -> Option<SnapshotFile> {
+        self.kept.lock().last().cloned()
+    }
+
+    /// The index up to which the log may be purged: that of the older generation, once there are two.
+    pub(crate) fn purgeable(&self) -> Option<u64> {
+        let kept = self.kept.lock();
+        let older = kept.len().checked_sub(GENERATIONS)?;
+        kept.get(older).map(|file| file.info().applied.index)
+    }
+
+    /// A fresh temporary path.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{number}{}", durable::TEMPORARY_SUFFIX);
+        self.dir.join(name)
+    }
+
+    /// Names a written and synced file durably and publishes it; removes what is older than two generations.
+    pub(crate) fn publish(
+        &self,
+        temporary: &Path,
+        header: Header,
+        info: SnapshotInfo,
+    ) -> Result<SnapshotFile, SnapshotError> {
+        let path = self.dir.join(name_of(&header));
+        durable::publish(self.vfs.as_ref(), temporary, &path)?;
+        let file = SnapshotFile::new(Arc::clone(&self.vfs), path, header, info, false);
+        let index = file.info().applied.index;
+        let mut kept = self.kept.lock();
+        kept.retain(|old| old.info().applied.index != index);
+        kept.push(file.clone());
+        kept.sort_by_key(|file| file.info().applied.index);
+        drop(kept);
+        self.prune();
+        Ok(file)
+    }
+
+    /// Discards a temporary file; what cannot be removed now is removed at the next start.
+    pub(crate) fn discard(&self, temporary: &Path) {
+        match self.vfs.remove_file(temporary) {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => tracing::warn!(%error, "a temporary snapshot stays until the next start"),
+        }
+    }
+
+    /// Removes generations beyond the kept ones, unless somebody reads them.
+    fn prune(&self) {
+        let mut kept = self.kept.lock();
+        let mut surplus = kept.len().saturating_sub(GENERATIONS);
+        kept.retain(|file| {
+            if surplus == 0 {
+                return true;
+            }
+            surplus -= 1;
+            if !file.is_idle() {
+                return true;
+            }
+            match self.vfs.remove_file(file.path()) {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::warn!(%error, "an old snapshot could not be removed");
+                    !error.is_not_found()
+                }
+            }
+        });
+    }
+}
+
+pub(super) fn dir_of(root: &Path, group: GroupId) -> PathBuf {
+    root.join(format!("{:016x}", group.0))
+}
+
+fn name_of(header: &Header) -> String {
+    let (term, index) = (term_of(&header.last), header.last.index());
+    format!("{index:016x}-{term:016x}{SUFFIX}")
+}

@@ -1,0 +1,142 @@
+//! The leader's stamp: the time that entries carry.
+//!
+//! A stamp follows the monotonic clock from where the wall clock stood when the process started, and is drawn towards the
+//! wall clock by at most one part in a thousand of the time that passes. A wall clock that is set an hour ahead
+//! is thus ignored for all practical purposes, while the drift of a machine's oscillator is made good. What
+//! [`StampClock::next`] gives never goes back, neither within a process nor behind what was applied before.
+
+use parking_lot::Mutex;
+use runtime::{Instant, Runtime};
+
+/// How much of the passed time the stamp may be drawn towards the wall clock: one part in this many.
+const SLEW_PARTS: i64 = 1000;
+
+#[derive(Debug)]
+pub(crate) struct StampClock {
+    runtime: Runtime,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    at: Instant,
+    micros: i64,
+    newest_ms: i64,
+}
+
+impl StampClock {
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        let state = State {
+            at: runtime.now(),
+            micros: runtime.wall_ms().saturating_mul(1000),
+            newest_ms: i64::MIN,
+        };
+        Self {
+            runtime,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The present stamp, at least `floor_ms`, which is the newest stamp known to be applied.
+    pub(crate) fn next(&self, floor_ms: i64) -> i64 {
+        let now = self.runtime.now();
+        let wall_micros = self.runtime.wall_ms().saturating_mul(1000);
+        let mut state = self.state.lock();
+        let passed = now.saturating_since(state.at).as_micros();
+        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
+        let straight = state.micros.saturating_add(passed);
+        let slew = passed / SLEW_PARTS;
+        let drift = wall_micros.saturating_sub(straight).clamp(-slew, slew);
+        // Keeping the remainder of short intervals: the clock only moves when the slew is at least a microsecond.
+        if passed >= SLEW_PARTS {
+            state.at = now;
+            state.micros = straight.saturating_add(drift);
+        }
+        let stamp_ms = straight.saturating_add(drift) / 1000;
+        state.newest_ms = stamp_ms.max(floor_ms).max(state.newest_ms);
+        state.newest_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use runtime::{Adapters, Clock, OsRandom, TcpNetwork};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct TestClock {
+        micros: AtomicU64,
+        wall_ms: AtomicI64,
+    }
+
+    impl Clock for TestClock {
+        fn now(&self) -> Instant {
+            Instant::from_origin(Duration::from_micros(self.micros.load(Ordering::Relaxed)))
+        }
+
+        fn wall_ms(&self) -> i64 {
+            self.wall_ms.load(Ordering::Relaxed)
+        }
+
+        fn sleep(&self, _: Duration) -> runtime::Sleep {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn clock() -> (Arc<TestClock>, StampClock) {
+        let clock = Arc::new(TestClock::default());
+        clock.wall_ms.store(1_000_000, Ordering::Relaxed);
+        let runtime = Runtime::with(Adapters {
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            random: Arc::new(OsRandom),
+            network: Arc::new(TcpNetwork),
+        });
+        (clock, StampClock::new(runtime))
+    }
+
+    fn pass(clock: &TestClock, wall_ms: i64, micros: u64) {
+        clock.micros.fetch_add(micros, Ordering::Relaxed);
+        clock.wall_ms.fetch_add(wall_ms, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_is_not_followed() {
+        let (clock, stamps) = clock();
+        pass(&clock, 3_600_000, 10_000);
+        assert_eq!(stamps.next(0), 1_000_010);
+        pass(&clock, -7_200_000, 1_000_000);
+        let stamp = stamps.next(0);
+        assert!((1_001_008..=1_001_012).contains(&stamp), "{stamp}");
+    }
+
+    #[test]
+    fn drift_is_made_good_slowly() {
+        let (clock, stamps) = clock();
+        // The oscillator is 100 parts in a million slow: the wall clock gains 100 ms in 1,000 s.
+        for _ in 0..1000 {
+            pass(&clock, 1000, 999_900);
+            stamps.next(0);
+        }
+        assert!((stamps.next(0) - clock.wall_ms()).abs() <= 2);
+    }
+
+    #[test]
+    fn it_never_goes_behind_what_was_applied_or_given_out() {
+        let (clock, stamps) = clock();
+        assert_eq!(stamps.next(5_000_000), 5_000_000);
+        pass(&clock, 10, 10_000);
+        assert_eq!(stamps.next(0), 5_000_000);
+        let mut before = 0;
+        for step in 0..10_000 {
+            pass(&clock, -1, 100 + step % 1000);
+            let stamp = stamps.next(0);
+            assert!(stamp >= before);
+            before = stamp;
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a replica says about itself.
+
+use std::time::Duration;
+
+use cluster::NodeId;
+use tokio::sync::watch;
+use wal::GroupId;
+
+use crate::{Applied, Member, Peer};
+
+/// What a replica does in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Orders proposals.
+    Leader,
+    /// Votes and follows.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Follows without a vote, or does not know of any group yet.
+    Learner,
+    /// Has stopped for good, see [`GroupStatus::stopped`].
+    Stopped,
+}
+
+/// A replica at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// This node.
+    pub node: NodeId,
+    /// What it does.
+    pub role: Role,
+    /// The Raft term it is in.
+    pub term: u64,
+    /// The leader it knows; itself if it leads.
+    pub leader: Option<Peer>,
+    /// All members, as of the newest entry that changed them, committed or not.
+    pub members: Vec<Member>,
+    /// The index of the last entry of its log.
+    pub last_log: Option<u64>,
+    /// The index up to which it knows the log to be committed.
+    pub committed: Option<u64>,
+    /// The last entry that was applied.
+    pub applied: Option<Applied>,
+    /// The index of the newest snapshot.
+    pub snapshot: Option<u64>,
+    /// The index up to which the log was purged.
+    pub purged: Option<u64>,
+    /// The replay of the log when the replica was started.
+    pub replay: Replay,
+    /// For a leader of several voters: how long ago a majority last acknowledged it, at most. `None` where there is no such moment.
+    pub quorum_ack_age: Option<Duration>,
+    /// For a leader: the index up to which each member's log is known to match.
+    pub matched: Vec<(NodeId, Option<u64>)>,
+    /// Why it stopped, if it did.
+    pub stopped: Option<Stopped>,
+}
+
+impl GroupStatus {
+    /// Whether it stopped because data is damaged or lost, so that it must be repaired and not just restarted.
+    #[must_use]
+    pub fn data_loss(&self) -> bool {
+        self.stopped
+            .as_ref()
+            .is_some_and(|stopped| stopped.cause == StopCause::DataLoss)
+    }
+}
+
+/// How far the replay of the log at the start has come. A replica with progress is not dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Replay {
+    /// Entries that are part of the state, those of the snapshot included.
+    pub done: u64,
+    /// Entries that have to be.
+    pub target: u64,
+}
+
+/// Why a replica stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// The kind of reason.
+    pub cause: StopCause,
+    /// In words.
+    pub reason: String,
+}
+
+/// The kinds of reasons for which a replica stops for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StopCause {
+    /// It was told to.
+    Shutdown,
+    /// An entry could not be applied.
+    Apply,
+    /// What was durable is damaged.
+    DataLoss,
+    /// The disk failed. Where a sync failed, the whole process must end.
+    Disk,
+    /// The disk is full beyond its reserve.
+    DiskFull,
+    /// A snapshot could not be installed.
+    Snapshot,
+    /// A bug.
+    Internal,
+}
+
+/// Remembers the first reason to stop, and tells who waits for it.
+#[derive(Debug)]
+pub(crate) struct Halt(watch::Sender<Option<Stopped>>);
+
+impl Default for Halt {
+    fn default() -> Self {
+        Self(watch::channel(None).0)
+    }
+}
+
+impl Halt {
+    pub(crate) fn set(&self, cause: StopCause, reason: &str) {
+        self.0.send_if_modified(|present| {
+            let first = present.is_none();
+            if first {
+                *present = Some(Stopped {
+                    cause,
+                    reason: reason.to_owned(),
+                });
+            }
+            first
+        });
+    }
+
+    pub(crate) fn get(&self) -> Option<Stopped> {
+        self.0.borrow().clone()
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+}

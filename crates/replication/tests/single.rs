@@ -1,0 +1,404 @@
+//! A group of one replica: proposing, reading, restarting, and starting wrongly.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use replication::{
+    GroupConfig, GroupId, Host, HostOptions, Member, NodeId, Outcome, ProposeError, ReadError,
+    Role, SnapshotFile, Start, StartError, StopCause, shard_group,
+};
+use vfs::{RealDisk, Vfs};
+
+use common::{
+    ADD, BREAK, Counters, GROUP, PANIC, PATIENCE, add, alone, config, deps, put, settle, start,
+};
+
+async fn on_disk(dir: &Path) -> Host {
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk::new());
+    let deps = deps(vfs, dir.to_owned(), 1, common::small_options());
+    Host::open(deps).await.unwrap().0
+}
+
+#[tokio::test]
+async fn a_restart_brings_back_snapshot_and_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let (group, machine) = start(&host, alone()).await;
+    settle(&group).await;
+    for number in 0..50 {
+        put(&group, &format!("name-{}", number % 7), number)
+            .await
+            .unwrap();
+    }
+    let snapshot = group.take_snapshot().await.unwrap();
+    assert_eq!(Some(snapshot.info().applied), group.applied());
+    assert_eq!(group.status().snapshot, Some(snapshot.info().applied.index));
+    for number in 0..30 {
+        put(&group, "after", number).await.unwrap();
+    }
+    let before = machine.state();
+    let last = group.applied().unwrap();
+    host.shutdown().await.unwrap();
+
+    let host = on_disk(dir.path()).await;
+    let mut progress = None;
+    let again = Arc::new(Counters::default());
+    let group = host
+        .start_group_watched(config(Start::Resume), Arc::clone(&again), |watch| {
+            progress = Some(watch);
+        })
+        .await
+        .unwrap();
+    settle(&group).await;
+    assert_eq!(again.state(), before);
+    assert!(
+        group.applied().unwrap().index > last.index,
+        "a new leader adds an entry"
+    );
+    let replay = progress.unwrap().get();
+    assert_eq!(replay.done, replay.target);
+    assert!(replay.target > snapshot.info().applied.index);
+    assert_eq!(
+        put(&group, "after", 1).await.unwrap().response,
+        29 * 30 / 2 + 1
+    );
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_group_of_one_leads_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let (group, _) = start(&host, alone()).await;
+    settle(&group).await;
+    put(&group, "a", 1).await.unwrap();
+    host.shutdown().await.unwrap();
+    let host = on_disk(dir.path()).await;
+    let runtime = runtime::Runtime::real();
+    let begun = runtime.now();
+    let (group, machine) = start(&host, Start::Resume).await;
+    settle(&group).await;
+    let took = runtime.now().saturating_since(begun);
+    assert_eq!(machine.get("a"), 1);
+    // No election timeout is waited for: those are 400 ms at least.
+    assert!(took < common::timing().election_min, "{took:?}");
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn commands_keep_their_order_and_outlive_their_proposers() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let (group, machine) = start(&host, alone()).await;
+    settle(&group).await;
+    let mut pending = Vec::new();
+    for _ in 0..500 {
+        pending.push(group.submit(ADD, add("n", 1)).await.unwrap());
+    }
+    let mut index = 0;
+    for (answer, expected) in pending.into_iter().zip(1..) {
+        let committed = answer.await.unwrap();
+        assert_eq!(committed.response, expected);
+        assert!(committed.index > index);
+        index = committed.index;
+    }
+    drop(group.submit(ADD, add("forgotten", 3)).await.unwrap());
+    group.wait_applied(index + 1, PATIENCE).await.unwrap();
+    assert_eq!(machine.get("forgotten"), 3);
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn reads_are_answered_by_a_leader_and_wait_for_positions() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let (group, _) = start(&host, alone()).await;
+    settle(&group).await;
+    let committed = put(&group, "a", 1).await.unwrap();
+    let point = group.lease_check().unwrap();
+    assert!(point.applied.index >= committed.index);
+    let reads = (0..200).map(|_| group.read_index(PATIENCE));
+    for point in futures::future::join_all(reads).await {
+        assert!(point.unwrap().applied.index >= committed.index);
+    }
+    group.wait_applied(committed.index, PATIENCE).await.unwrap();
+    let beyond = committed.index + 10;
+    assert_eq!(
+        group.wait_applied(beyond, Duration::from_millis(20)).await,
+        Err(ReadError::Timeout { index: beyond })
+    );
+    group.shutdown().await;
+    assert!(matches!(
+        group.lease_check(),
+        Err(ReadError::Stopped { .. })
+    ));
+    assert!(matches!(
+        group.read_index(PATIENCE).await,
+        Err(ReadError::Stopped { .. })
+    ));
+    host.shutdown().await.unwrap();
+}
+
+async fn stops_by(kind: u16) {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let (group, machine) = start(&host, alone()).await;
+    let other = GroupConfig {
+        group: GroupId(8),
+        ..config(alone())
+    };
+    let other = host
+        .start_group(other, Arc::new(Counters::default()))
+        .await
+        .unwrap();
+    settle(&group).await;
+    settle(&other).await;
+    put(&group, "a", 5).await.unwrap();
+    let error = group.propose(kind, Bytes::new()).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    let mut status = group.watch_status();
+    let stopped = status.wait_for(|status| status.stopped.is_some());
+    let stopped = runtime::Runtime::real().timeout(PATIENCE, stopped).await;
+    let stopped = stopped.unwrap().unwrap().clone();
+    assert_eq!(stopped.role, Role::Stopped);
+    assert_eq!(stopped.stopped.unwrap().cause, StopCause::Apply);
+    let error = put(&group, "a", 5).await.unwrap_err();
+    assert!(matches!(error, ProposeError::Stopped { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::NotApplied);
+    assert_eq!(machine.get("a"), 5);
+    // Other groups of the node are not concerned, and its disk is well.
+    assert_eq!(put(&other, "a", 1).await.unwrap().response, 1);
+    assert_eq!(host.groups(), [GroupId(8)]);
+    assert_eq!(*host.poisoned().borrow(), None);
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unknown_kind_stops_the_replica() {
+    stops_by(99).await;
+}
+
+#[tokio::test]
+async fn a_broken_invariant_stops_the_replica() {
+    stops_by(BREAK).await;
+}
+
+#[tokio::test]
+async fn a_panic_stops_the_replica() {
+    stops_by(PANIC).await;
+}
+
+#[tokio::test]
+async fn commands_above_the_limit_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let machine = Arc::new(Counters::default());
+    let config = GroupConfig {
+        command_bytes_max: 100,
+        ..config(alone())
+    };
+    let group = host.start_group(config, machine).await.unwrap();
+    settle(&group).await;
+    let error = group
+        .propose(ADD, vec![b'a'; 101].into())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error,
+        ProposeError::TooLarge {
+            bytes: 101,
+            limit: 100
+        }
+    );
+    assert_eq!(error.outcome(), Outcome::NotApplied);
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn wrong_starts_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let try_start = async |start: Start| {
+        let machine = Arc::new(Counters::default());
+        host.start_group(config(start), machine).await
+    };
+    assert!(matches!(
+        try_start(Start::Resume).await,
+        Err(StartError::NotFound { group: GROUP })
+    ));
+    let stranger = vec![Member::voter(NodeId(2), "127.0.0.1:2")];
+    let stranger = Start::Bootstrap { members: stranger };
+    assert!(matches!(
+        try_start(stranger).await,
+        Err(StartError::NotAMember { .. })
+    ));
+    assert!(!host.exists(GROUP).unwrap());
+
+    let group = try_start(alone()).await.unwrap();
+    settle(&group).await;
+    assert!(host.exists(GROUP).unwrap());
+    assert!(matches!(
+        try_start(alone()).await,
+        Err(StartError::Running { .. })
+    ));
+    assert!(matches!(
+        host.remove_group(GROUP).await,
+        Err(StartError::Running { .. })
+    ));
+    group.shutdown().await;
+    assert!(matches!(
+        try_start(alone()).await,
+        Err(StartError::Exists { .. })
+    ));
+    assert!(matches!(
+        try_start(Start::Join).await,
+        Err(StartError::Exists { .. })
+    ));
+    let group = try_start(Start::Resume).await.unwrap();
+    settle(&group).await;
+    group.shutdown().await;
+    host.remove_group(GROUP).await.unwrap();
+    assert!(!host.exists(GROUP).unwrap());
+    let group = try_start(alone()).await.unwrap();
+    settle(&group).await;
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_incarnation_is_seeded_from_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let (group, machine) = start(&host, alone()).await;
+    settle(&group).await;
+    for number in 0..20 {
+        put(&group, "a", number).await.unwrap();
+    }
+    let snapshot = group.take_snapshot().await.unwrap();
+    let before = machine.state();
+    // As another store would hand it over: a copy somewhere else, read and verified.
+    let elsewhere = dir.path().join("copy");
+    let mut bytes = Vec::new();
+    std::io::copy(&mut snapshot.read().unwrap(), &mut bytes).unwrap();
+    vfs::durable::replace(&RealDisk::new(), &elsewhere, &bytes).unwrap();
+    let copy = SnapshotFile::open(Arc::new(RealDisk::new()), &elsewhere).unwrap();
+    assert_eq!(copy.info(), snapshot.info());
+
+    let next = shard_group(cluster::ShardId(3), cluster::Incarnation(2));
+    let seed = || GroupConfig {
+        group: next,
+        ..config(Start::Seed {
+            snapshot: copy.clone(),
+            member: Member::voter(NodeId(1), "127.0.0.1:1"),
+        })
+    };
+    let seeded = Arc::new(Counters::default());
+    let group = host.start_group(seed(), Arc::clone(&seeded)).await.unwrap();
+    settle(&group).await;
+    assert_eq!(seeded.state(), before);
+    let committed = put(&group, "a", 1).await.unwrap();
+    assert_eq!(committed.response, 19 * 20 / 2 + 1);
+    assert!(committed.index > snapshot.info().applied.index);
+    assert!(committed.term > snapshot.info().applied.term);
+    let again = host
+        .start_group(seed(), Arc::new(Counters::default()))
+        .await;
+    assert!(matches!(again, Err(StartError::Running { .. })));
+    host.shutdown().await.unwrap();
+
+    let host = on_disk(dir.path()).await;
+    let resumed = Arc::new(Counters::default());
+    let resume = GroupConfig {
+        group: next,
+        ..config(Start::Resume)
+    };
+    let again = host
+        .start_group(seed(), Arc::new(Counters::default()))
+        .await;
+    assert!(matches!(again, Err(StartError::Exists { .. })));
+    let group = host
+        .start_group(resume, Arc::clone(&resumed))
+        .await
+        .unwrap();
+    settle(&group).await;
+    assert_eq!(resumed.get("a"), 19 * 20 / 2 + 1);
+    assert_eq!(
+        group.status().members,
+        [Member::voter(NodeId(1), "127.0.0.1:1")]
+    );
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_policy_takes_snapshots_and_lets_go_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let machine = Arc::new(Counters::default());
+    let config = GroupConfig {
+        snapshots: replication::SnapshotPolicy {
+            entries: 100,
+            ..replication::SnapshotPolicy::default()
+        },
+        ..config(alone())
+    };
+    let group = host
+        .start_group(config, Arc::clone(&machine))
+        .await
+        .unwrap();
+    settle(&group).await;
+    let runtime = runtime::Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    // The log is let go of once there are two snapshots.
+    while group.status().purged.is_none() {
+        assert!(runtime.now() < deadline, "{:?}", group.status());
+        put(&group, "a", 1).await.unwrap();
+    }
+    let status = group.status();
+    assert!(status.purged < status.snapshot, "{status:?}");
+    let sum = machine.get("a");
+    host.shutdown().await.unwrap();
+    let host = on_disk(dir.path()).await;
+    let (group, machine) = start(&host, Start::Resume).await;
+    settle(&group).await;
+    assert_eq!(machine.get("a"), sum);
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_grows_too_large_makes_idle_groups_move_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let vfs: Arc<dyn Vfs> = Arc::new(RealDisk::new());
+    let options = HostOptions {
+        log_bytes_max: 64 << 10,
+        ..common::small_options()
+    };
+    let (host, _) = Host::open(deps(vfs, dir.path().to_owned(), 1, options))
+        .await
+        .unwrap();
+    let (idle, _) = start(&host, alone()).await;
+    let busy = GroupConfig {
+        group: GroupId(8),
+        ..config(alone())
+    };
+    let busy = host
+        .start_group(busy, Arc::new(Counters::default()))
+        .await
+        .unwrap();
+    settle(&idle).await;
+    settle(&busy).await;
+    put(&idle, "early", 1).await.unwrap();
+    let runtime = runtime::Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    let mut number = 0;
+    while idle.status().purged.is_none() || host.wal().oldest_segment() < 3 {
+        assert!(runtime.now() < deadline, "{:?}", idle.status());
+        number += 1;
+        put(&busy, &format!("{number:0300}"), 1).await.unwrap();
+    }
+    host.shutdown().await.unwrap();
+}
