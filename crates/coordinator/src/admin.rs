@@ -1,0 +1,191 @@
+//! What operators and the watchdog ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::admin::v1::cluster_admin_service_server::ClusterAdminService;
+use api::admin::v1::{
+    GetMapRequest, GetMapResponse, GetStatusRequest, GetStatusResponse, ListSnapshotsRequest,
+    ListSnapshotsResponse, PullSnapshotRequest, PullSnapshotResponse, PushSnapshotRequest,
+    PushSnapshotResponse, RecoverShardRequest, RecoverShardResponse, ShardState,
+};
+use api::shard::v1::TakeSnapshotRequest;
+use api::{ApiError, Reason};
+use cluster::{Incarnation, NodeId, ShardId};
+use rpc::Deadline;
+use runtime::Runtime;
+use tonic::{Request, Response, Status};
+
+use crate::liveness::Liveness;
+use crate::meta::Meta;
+use crate::metadata::ShardRecord;
+use crate::nodes::bounded;
+use crate::recovery::Recovery;
+use crate::routing::Router;
+use crate::snapshots::{Held, Store, pull, push};
+use crate::status;
+
+/// Taking a snapshot of a large shard takes its time; the call that asks for it is cut earlier by its own deadline.
+const TAKE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// `ClusterAdminService`.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub(crate) runtime: Runtime,
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) recovery: Recovery,
+}
+
+#[tonic::async_trait]
+impl ClusterAdminService for Admin {
+    async fn get_status(
+        &self,
+        _request: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        Ok(Response::new(cluster_status(&self.meta, &self.liveness)))
+    }
+
+    async fn get_map(
+        &self,
+        _request: Request<GetMapRequest>,
+    ) -> Result<Response<GetMapResponse>, Status> {
+        let map = self.meta.map().ok_or_else(starting)?;
+        Ok(Response::new(GetMapResponse {
+            map: Some(map.as_ref().into()),
+        }))
+    }
+
+    async fn recover_shard(
+        &self,
+        request: Request<RecoverShardRequest>,
+    ) -> Result<Response<RecoverShardResponse>, Status> {
+        let deadline = Deadline::of(&request, &self.runtime);
+        let done = self
+            .recovery
+            .recover(request.into_inner(), deadline)
+            .await?;
+        Ok(Response::new(done))
+    }
+
+    async fn list_snapshots(
+        &self,
+        _request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        let snapshots = self.store.list().iter().map(Into::into).collect();
+        Ok(Response::new(ListSnapshotsResponse { snapshots }))
+    }
+
+    async fn pull_snapshot(
+        &self,
+        request: Request<PullSnapshotRequest>,
+    ) -> Result<Response<PullSnapshotResponse>, Status> {
+        let held = self.pull(ShardId(request.into_inner().shard_id)).await?;
+        Ok(Response::new(PullSnapshotResponse {
+            snapshot: Some((&held).into()),
+        }))
+    }
+
+    async fn push_snapshot(
+        &self,
+        request: Request<PushSnapshotRequest>,
+    ) -> Result<Response<PushSnapshotResponse>, Status> {
+        let shard = ShardId(request.into_inner().shard_id);
+        let (held, node) = self.push(shard).await?;
+        Ok(Response::new(PushSnapshotResponse {
+            snapshot: Some((&held).into()),
+            node_id: node.0,
+        }))
+    }
+}
+
+impl Admin {
+    fn shard(&self, shard: ShardId) -> Result<(ShardRecord, ShardState), ApiError> {
+        let heard = self.liveness.all();
+        self.meta.read(|state| {
+            let record = state.shards.get(&shard).ok_or_else(|| {
+                ApiError::new(Reason::UnknownShard, format!("there is no shard {shard}"))
+            })?;
+            Ok((record.clone(), status::judge(state, &heard, record).0))
+        })
+    }
+
+    async fn pull(&self, shard: ShardId) -> Result<Held, ApiError> {
+        let (record, state) = self.shard(shard)?;
+        if state != ShardState::Serving {
+            let message = format!("shard {shard} does not serve");
+            return Err(ApiError::new(Reason::ShardUnavailable, message));
+        }
+        let heard = self.liveness.all();
+        let node = status::replicas(&heard, &record)
+            .into_iter()
+            .filter(|replica| replica.serving)
+            .map(|replica| NodeId(replica.node_id))
+            .next();
+        let node = node.or(record.shard.replicas.first().map(|at| at.node));
+        let node = node.ok_or_else(starting)?;
+        let link = self.router.link(node)?;
+        let request = TakeSnapshotRequest { shard_id: shard.0 };
+        let mut client = link.node_client()?;
+        client
+            .take_snapshot(bounded(request, TAKE_PATIENCE))
+            .await?;
+        pull(&self.runtime, &self.store, &link, shard).await
+    }
+
+    async fn push(&self, shard: ShardId) -> Result<(Held, NodeId), ApiError> {
+        let (record, state) = self.shard(shard)?;
+        if state == ShardState::Serving {
+            let message = format!("shard {shard} serves");
+            return Err(ApiError::new(Reason::NotNeeded, message));
+        }
+        let (held, target) = match record.seed.as_ref().filter(|_| !record.begun) {
+            Some(seed) => (Held::of_seed(shard, seed), record.shard.incarnation),
+            None => {
+                let newest = self.store.newest_sound(shard).await.ok_or_else(|| {
+                    let message = format!("no snapshot of shard {shard} is held here");
+                    ApiError::new(Reason::UnknownSnapshot, message)
+                })?;
+                (newest, Incarnation(record.shard.incarnation.0 + 1))
+            }
+        };
+        let nodes = record.shard.replicas.iter().map(|at| at.node);
+        let mut alive = nodes.filter(|node| self.liveness.is_alive(*node));
+        let node = alive.next().ok_or_else(|| {
+            let message = format!("no node of shard {shard} is there to take it");
+            ApiError::new(Reason::ShardUnavailable, message)
+        })?;
+        let link = self.router.link(node)?;
+        push(&self.runtime, &self.store, &link, &held, target).await?;
+        Ok((held, node))
+    }
+}
+
+/// The whole cluster as it looks from here.
+pub(crate) fn cluster_status(meta: &Meta, liveness: &Liveness) -> GetStatusResponse {
+    let heard = liveness.all();
+    let metadata_available = meta.is_available();
+    meta.read(|state| GetStatusResponse {
+        cluster_id: state.cluster.unwrap_or_default().0.to_vec().into(),
+        epoch: state.epoch.0,
+        nodes: state
+            .nodes
+            .iter()
+            .map(|(id, record)| status::node_status(record, heard.get(id)))
+            .collect(),
+        shards: state
+            .shards
+            .values()
+            .map(|record| status::shard_status(state, &heard, record))
+            .collect(),
+        namespaces: state.namespaces.len() as u64,
+        metadata_available,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+fn starting() -> ApiError {
+    ApiError::new(Reason::Starting, "the metadata is not readable yet")
+}

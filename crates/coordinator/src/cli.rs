@@ -1,0 +1,113 @@
+//! The commands of the binary: `serve` runs a coordinator, the others talk to one.
+//!
+//! Exit codes: 0 for what was asked, 1 for what failed, 2 for what is not so (a check that says no, a shard that was not
+//! recovered), 64 for a command line or configuration that is refused.
+
+mod connection;
+mod healthcheck;
+mod map;
+mod recover;
+mod serve;
+mod snapshot;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use runtime::Runtime;
+
+use connection::Connection;
+
+/// Exit code of a refused command line or configuration.
+pub const EXIT_USAGE: u8 = 64;
+const EXIT_FAILED: u8 = 1;
+const EXIT_NOT_SO: u8 = 2;
+
+/// Routes searches and completions to the shards of an autocomplete cluster, and keeps its shard map.
+#[derive(Debug, Parser)]
+#[command(name = "coordinator", version, max_term_width = 100)]
+pub struct Cli {
+    /// Coordinator to talk to, for every command but serve and healthcheck
+    #[arg(
+        long,
+        global = true,
+        env = "AUTOCOMPLETE_COORDINATOR",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:50051"
+    )]
+    coordinator: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a coordinator
+    Serve(Box<serve::Serve>),
+    /// Show nodes and shards: where they are, what they do, how busy they are
+    Status(status::Status),
+    /// Show the shard map: who owns which terms
+    Map(map::Map),
+    /// Find out what is wrong with a shard, and repair it
+    Recover(recover::Recover),
+    /// Look after the snapshots that the coordinator holds for recovery
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
+    /// Exit with 0 if the coordinator is ready; for container health checks
+    Healthcheck(healthcheck::Healthcheck),
+}
+
+/// Why a command failed, and what the process exits with.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<api::ApiError> for Failure {
+    fn from(error: api::ApiError) -> Self {
+        Self::new(EXIT_FAILED, error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(EXIT_FAILED, error.to_string())
+    }
+}
+
+impl Cli {
+    /// Runs the command. Its answer goes to standard output, what is wrong to standard error.
+    pub async fn run(self, runtime: Runtime) -> ExitCode {
+        let connect = || Connection::new(&runtime, &self.coordinator);
+        let done = match self.command {
+            Command::Serve(serve) => serve.run(&runtime).await,
+            Command::Status(status) => status.run(&connect).await,
+            Command::Map(map) => map.run(&connect).await,
+            Command::Recover(recover) => recover.run(&connect).await,
+            Command::Snapshot(snapshot) => snapshot.run(&connect).await,
+            Command::Healthcheck(check) => check.run(&runtime).await,
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                use std::io::Write as _;
+                // Nobody can be told that standard error is closed.
+                let _ = writeln!(std::io::stderr(), "coordinator: {failure}");
+                ExitCode::from(failure.code)
+            }
+        }
+    }
+}
+
+type Done = Result<(), Failure>;

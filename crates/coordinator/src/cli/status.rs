@@ -1,0 +1,218 @@
+//! `coordinator status`
+
+use std::io::Write as _;
+
+use api::admin::v1::{GetStatusRequest, GetStatusResponse, NodeStatus, ShardState, ShardStatus};
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::{CellAlignment, Table};
+use serde_json::{Value, json};
+
+use super::Done;
+use super::connection::Connect;
+use crate::upkeep::label;
+
+/// The options of `status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) async fn run(self, connect: &impl Connect) -> Done {
+        let mut connection = connect.connect()?;
+        let status = connection
+            .call(GetStatusRequest {}, |mut admin, request| async move {
+                admin.get_status(request).await
+            })
+            .await?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            writeln!(out, "{:#}", as_json(&status))?;
+        } else {
+            let metadata = if status.metadata_available {
+                "available"
+            } else {
+                "not available"
+            };
+            writeln!(
+                out,
+                "cluster {}  epoch {}  namespaces {}  metadata {metadata}",
+                hex(&status.cluster_id),
+                status.epoch,
+                status.namespaces
+            )?;
+            writeln!(out, "{}", shard_table(&status.shards))?;
+            writeln!(out, "{}", node_table(&status.nodes))?;
+        }
+        Ok(())
+    }
+}
+
+fn state_of(shard: &ShardStatus) -> &'static str {
+    label(ShardState::try_from(shard.state).unwrap_or(ShardState::Unspecified))
+}
+
+fn shard_table(shards: &[ShardStatus]) -> Table {
+    let mut table = new_table(&[
+        "shard",
+        "from",
+        "state",
+        "life",
+        "terms",
+        "memory",
+        "applied",
+        "snapshot",
+        "records/s",
+        "reads/s",
+        "why",
+    ]);
+    for shard in shards {
+        let best = shard
+            .replicas
+            .iter()
+            .max_by_key(|replica| (replica.serving, replica.applied_index))
+            .cloned()
+            .unwrap_or_default();
+        table.add_row(vec![
+            shard.shard_id.to_string(),
+            format!("{:?}", shard.shard_key),
+            state_of(shard).to_owned(),
+            shard.incarnation.to_string(),
+            best.terms.to_string(),
+            mebibytes(best.memory_bytes + best.repeat_table_bytes),
+            best.applied_index.to_string(),
+            best.snapshot_index.to_string(),
+            format!("{:.1}", shard.records_per_second),
+            format!("{:.1}", shard.reads_per_second),
+            shard.reason.clone(),
+        ]);
+    }
+    right(&mut table, &[0, 3, 4, 5, 6, 7, 8, 9]);
+    table
+}
+
+fn node_table(nodes: &[NodeStatus]) -> Table {
+    let mut table = new_table(&[
+        "node",
+        "name",
+        "address",
+        "state",
+        "heard",
+        "memory",
+        "disk free",
+        "why",
+    ]);
+    for node in nodes {
+        let state = match (node.lost, node.alive) {
+            (true, _) => "lost",
+            (false, true) => "alive",
+            (false, false) => "silent",
+        };
+        let heard = match node.silent_ms {
+            -1 => "never".to_owned(),
+            silent => format!("{:.1} s ago", silent as f64 / 1000.0),
+        };
+        table.add_row(vec![
+            node.node_id.to_string(),
+            node.name.clone(),
+            node.address.clone(),
+            state.to_owned(),
+            heard,
+            mebibytes(node.process_memory_bytes),
+            mebibytes(node.disk_free_bytes),
+            node.reason.clone(),
+        ]);
+    }
+    right(&mut table, &[0, 4, 5, 6]);
+    table
+}
+
+/// A table in the style of all of them.
+pub(super) fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY);
+    table.set_header(header.iter().copied());
+    table
+}
+
+/// Aligns columns of numbers.
+pub(super) fn right(table: &mut Table, columns: &[usize]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// Bytes for people.
+pub(super) fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1024.0 * 1024.0))
+}
+
+/// Bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn as_json(status: &GetStatusResponse) -> Value {
+    let shard = |shard: &ShardStatus| {
+        let replicas: Vec<Value> = shard
+            .replicas
+            .iter()
+            .map(|replica| {
+                json!({
+                    "node_id": replica.node_id,
+                    "serving": replica.serving,
+                    "raft_term": replica.raft_term,
+                    "committed_index": replica.committed_index,
+                    "applied_index": replica.applied_index,
+                    "snapshot_index": replica.snapshot_index,
+                    "terms": replica.terms,
+                    "total_count": replica.total_count,
+                    "memory_bytes": replica.memory_bytes,
+                    "repeat_table_bytes": replica.repeat_table_bytes,
+                    "replayed_entries": replica.replayed_entries,
+                    "replay_target": replica.replay_target,
+                    "data_loss": replica.data_loss,
+                    "reason": replica.reason,
+                })
+            })
+            .collect();
+        json!({
+            "shard_id": shard.shard_id,
+            "shard_key": shard.shard_key,
+            "incarnation": shard.incarnation,
+            "state": state_of(shard),
+            "reason": shard.reason,
+            "records_per_second": shard.records_per_second,
+            "reads_per_second": shard.reads_per_second,
+            "recoveries": shard.recoveries,
+            "replicas": replicas,
+        })
+    };
+    let node = |node: &NodeStatus| {
+        json!({
+            "node_id": node.node_id,
+            "name": node.name,
+            "address": node.address,
+            "region": node.region,
+            "silent_ms": node.silent_ms,
+            "alive": node.alive,
+            "lost": node.lost,
+            "reason": node.reason,
+            "process_memory_bytes": node.process_memory_bytes,
+            "disk_free_bytes": node.disk_free_bytes,
+        })
+    };
+    json!({
+        "cluster_id": hex(&status.cluster_id),
+        "epoch": status.epoch,
+        "namespaces": status.namespaces,
+        "metadata_available": status.metadata_available,
+        "version": status.version,
+        "shards": status.shards.iter().map(shard).collect::<Vec<_>>(),
+        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+    })
+}

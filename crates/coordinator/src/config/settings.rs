@@ -1,0 +1,168 @@
+//! The options of `serve` as they are written on a command line, in the environment or in a file, and how they are checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cluster::{Layout, ShardId, limits};
+use settings::Problems;
+use telemetry::logging::LogConfig;
+use term::Term;
+
+use super::{ClusterConfig, Config, LimitsConfig, SHARDS_DEFAULT};
+
+/// The longest silence of a shard server that may be configured.
+const HOUR: Duration = Duration::from_hours(1);
+
+settings::settings! {
+    /// The options of `serve`.
+    pub struct Settings for Config, "AUTOCOMPLETE_COORDINATOR_";
+
+    /// Address for gRPC [default: 127.0.0.1:50051]
+    grpc_addr: String, "GRPC_ADDR", "ADDR:PORT";
+    /// Address for the page, the JSON interface and /metrics [default: 127.0.0.1:8080]
+    http_addr: String, "HTTP_ADDR", "ADDR:PORT";
+    /// Directory of the cluster's metadata and of the snapshots held for recovery [default: coordinator-data]
+    data_dir: PathBuf, "DATA_DIR", "DIR";
+    /// Shards of a new cluster, 1 to 1024 [default: 3]
+    shards: usize, "SHARDS", "N";
+    /// First terms of the second, third, ... shard of a new cluster, comma separated [default: an even split of English]
+    #[arg(value_delimiter = ',')]
+    split_points: Vec<String>, "SPLIT_POINTS", "TERM,...";
+    /// Replicas of each shard of a new cluster, 1 to 7 [default: 1]
+    replicas: usize, "REPLICAS", "N";
+    /// Shard servers that must have registered before shards are placed [default: as many as shards]
+    expect_nodes: usize, "EXPECT_NODES", "N";
+    /// Web origins, besides the page's own, that may record from a browser, comma separated [default: none]
+    #[arg(value_delimiter = ',')]
+    allowed_origins: Vec<String>, "ALLOWED_ORIGINS", "ORIGIN,...";
+    /// A shard server that has not reported for this long counts as not alive, 1s to 1h [default: 3s]
+    silent_after: String, "SILENT_AFTER", "DURATION";
+    /// Snapshots held of each shard, 1 to 16 [default: 2]
+    snapshots_kept: usize, "SNAPSHOTS_KEPT", "N";
+    /// Calls worked on at once, 1 to 65536; more are refused [default: 4096]
+    calls_max: usize, "CALLS_MAX", "N";
+    /// Requests of one stream worked on at once, 1 to 1024 [default: 32]
+    stream_window: usize, "STREAM_WINDOW", "N";
+    /// How a line of the log looks: text or json [default: text]
+    log_format: String, "LOG_FORMAT", "FORMAT";
+    /// Levels of the log by module, such as info,coordinator=debug [default: info,openraft=warn]
+    log_filter: String, "LOG_FILTER", "FILTER";
+}
+
+impl Settings {
+    fn examine(self, at: &mut Problems) -> Config {
+        let default = Config::default();
+        let grpc_addr = at.address("grpc-addr", self.grpc_addr.as_deref());
+        let http_addr = at.address("http-addr", self.http_addr.as_deref());
+        Config {
+            grpc_addr: grpc_addr.unwrap_or(default.grpc_addr),
+            http_addr: http_addr.unwrap_or(default.http_addr),
+            cluster: self.cluster(at),
+            limits: self.limits(at),
+            logging: self.logging(at),
+            silent_after: at.duration(
+                "silent-after",
+                self.silent_after.as_deref(),
+                Duration::from_secs(1)..=HOUR,
+                default.silent_after,
+            ),
+            snapshots_kept: at.number(
+                "snapshots-kept",
+                self.snapshots_kept,
+                1..=16,
+                default.snapshots_kept,
+            ),
+            allowed_origins: origins(at, self.allowed_origins.unwrap_or_default()),
+            data_dir: self.data_dir.unwrap_or(default.data_dir),
+        }
+    }
+
+    fn cluster(&self, at: &mut Problems) -> ClusterConfig {
+        let points = self
+            .split_points
+            .as_deref()
+            .filter(|points| !points.is_empty());
+        let by_points = points.map(|points| points.len() + 1);
+        let shards = at.number(
+            "shards",
+            self.shards.or(by_points),
+            1..=limits::SHARDS_MAX,
+            SHARDS_DEFAULT,
+        );
+        if let Some(by_points) = by_points
+            && by_points != shards
+        {
+            let text = format!(
+                "{} points make {by_points} shards, not {shards}",
+                by_points - 1
+            );
+            at.add("split-points", text);
+        }
+        let template = match points {
+            Some(points) => split(at, points),
+            None => at.keep("shards", Layout::for_english(shards)),
+        };
+        let replicas = at.number("replicas", self.replicas, 1..=7, 1);
+        let expect_nodes = at.number(
+            "expect-nodes",
+            self.expect_nodes,
+            replicas..=limits::SHARDS_MAX * 7,
+            shards.max(replicas),
+        );
+        ClusterConfig {
+            template: template.unwrap_or_else(|| ClusterConfig::default().template),
+            replicas,
+            expect_nodes,
+        }
+    }
+
+    fn limits(&self, at: &mut Problems) -> LimitsConfig {
+        let default = LimitsConfig::default();
+        LimitsConfig {
+            calls_max: at.number("calls-max", self.calls_max, 1..=65_536, default.calls_max),
+            stream_window: at.number(
+                "stream-window",
+                self.stream_window,
+                1..=1_024,
+                default.stream_window,
+            ),
+            ..default
+        }
+    }
+
+    fn logging(&self, at: &mut Problems) -> LogConfig {
+        let default = LogConfig::default();
+        let logging = LogConfig {
+            format: at.parsed("log-format", self.log_format.as_deref(), default.format),
+            filter: self.log_filter.clone().unwrap_or(default.filter),
+        };
+        at.keep("log-filter", logging.check());
+        logging
+    }
+}
+
+fn split(at: &mut Problems, points: &[String]) -> Option<Layout> {
+    let mut ranges = vec![(String::new(), ShardId(1))];
+    for (point, shard) in points.iter().zip(2..) {
+        let term = Term::new(point).map_err(|error| format!("{point:?} {error}"));
+        let term = at.keep("split-points", term)?;
+        ranges.push((term.as_str().to_owned(), ShardId(shard)));
+    }
+    at.keep("split-points", Layout::new(ranges))
+}
+
+/// An origin as browsers send it: scheme, host, and port where it is not the scheme's own.
+fn origins(at: &mut Problems, list: Vec<String>) -> Vec<String> {
+    for origin in &list {
+        let host = origin
+            .strip_prefix("http://")
+            .or_else(|| origin.strip_prefix("https://"));
+        let is_bare =
+            |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*']);
+        if !host.is_some_and(is_bare) {
+            let text = format!("{origin:?} is not an origin like https://example.org");
+            at.add("allowed-origins", text);
+        }
+    }
+    list
+}

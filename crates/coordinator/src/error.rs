@@ -1,0 +1,70 @@
+//! Why a coordinator cannot run.
+
+use std::io;
+use std::path::PathBuf;
+
+use cluster::ClusterId;
+
+use crate::config::Problems;
+
+/// Why a coordinator did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is refused. Exit code 64.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// The file that says which cluster the data directory belongs to cannot be used.
+    #[error("{} {problem}", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The metadata in the data directory belong to another cluster than its identity says.
+    #[error("the data directory belongs to cluster {expected}, its metadata to {found}")]
+    ForeignMetadata {
+        /// What the identity says.
+        expected: ClusterId,
+        /// What the metadata say.
+        found: ClusterId,
+    },
+    /// The disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] vfs::Error),
+    /// The log of the metadata cannot be opened.
+    #[error(transparent)]
+    Open(#[from] replication::OpenError),
+    /// The metadata group cannot be started.
+    #[error(transparent)]
+    Start(#[from] replication::StartError),
+    /// The metadata group has stopped for good. What was acknowledged is on the disk.
+    #[error("the metadata stopped: {reason}")]
+    MetadataStopped {
+        /// Why.
+        reason: String,
+    },
+    /// The first command of the cluster was refused.
+    #[error("the cluster could not be begun: {reason}")]
+    Init {
+        /// Why.
+        reason: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// Logging or the metrics cannot be set up.
+    #[error("telemetry: {reason}")]
+    Telemetry {
+        /// Why.
+        reason: String,
+    },
+    /// A part of the coordinator ended that must not.
+    #[error(transparent)]
+    Task(#[from] runtime::TaskFailed),
+}

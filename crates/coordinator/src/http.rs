@@ -1,0 +1,99 @@
+//! The HTTP port: the page, the JSON interface it uses, suggestions for browsers, metrics and probes.
+//!
+//! What always holds: nothing is loaded from anywhere else, which the content security policy enforces; a browser may record only from the
+//! page's own origin or one that the configuration names; every error is JSON with the status and reason of the contract.
+
+mod error;
+mod origin;
+mod page;
+mod record;
+mod status;
+mod suggest;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router as Routes;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use rpc::Health;
+use rpc::health::READY_SERVICE;
+use runtime::Runtime;
+use telemetry::Metrics;
+use telemetry::admin::Readiness;
+
+use crate::liveness::Liveness;
+use crate::meta::Meta;
+use crate::routing::Router;
+
+/// Bytes of a request's body; a record fits many times.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+/// How long a request may take.
+const PATIENCE: Duration = cluster::limits::DEADLINE_DEFAULT;
+
+/// What the handlers work with.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) runtime: Runtime,
+    pub(crate) router: Arc<Router>,
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) metrics: Metrics,
+    pub(crate) health: Health,
+    pub(crate) allowed_origins: Vec<String>,
+}
+
+/// Everything that is served.
+pub(crate) fn routes(site: Site) -> Routes {
+    let health = site.health.clone();
+    let readiness = Readiness::new(move || match health.get(READY_SERVICE) {
+        Some(true) => Ok(()),
+        Some(false) | None => Err("not every shard has been seen serving yet".into()),
+    });
+    let admin = telemetry::admin::router(site.metrics.clone(), readiness);
+    let site = Arc::new(site);
+    Routes::new()
+        .route("/", get(page::index))
+        .route("/app.js", get(page::script))
+        .route("/style.css", get(page::style))
+        .route("/icon.svg", get(page::icon))
+        .route("/opensearch.xml", get(page::opensearch))
+        .route("/suggest", get(suggest::opensearch))
+        .route("/v1/suggest", get(suggest::json))
+        .route(
+            "/v1/record",
+            post(record::record).options(origin::preflight),
+        )
+        .route("/v1/status", get(status::status))
+        .fallback(error::not_found)
+        .with_state(site)
+        .merge(admin)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(harden))
+}
+
+/// What a browser may do with an answer of ours.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+         base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+];
+
+async fn harden(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    for (name, value) in HEADERS {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,141 @@
+//! `GET /v1/suggest` for the page, `GET /suggest` for browsers' search boxes.
+
+use std::sync::Arc;
+
+use api::v1::{GetTopKRequest, GetTopKResponse};
+use api::{ApiError, Reason, validate};
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
+use rpc::Deadline;
+use serde::{Deserialize, Serialize};
+
+use super::error::HttpError;
+use super::{PATIENCE, Site, origin};
+
+/// What is asked for.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Question {
+    #[serde(default)]
+    q: String,
+    #[serde(default)]
+    k: u32,
+    #[serde(default)]
+    namespace: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    prefix: String,
+    suggestions: Vec<Item>,
+    k_served: u32,
+    complete: bool,
+    shards_attempted: u32,
+    shards_failed: u32,
+    missing: Vec<Missing>,
+}
+
+#[derive(Debug, Serialize)]
+struct Item {
+    term: String,
+    count: u64,
+    display: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Missing {
+    start: String,
+    end: String,
+}
+
+pub(crate) async fn json(
+    State(site): State<Arc<Site>>,
+    headers: HeaderMap,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Response, HttpError> {
+    let (prefix, answer) = ask(&site, question).await?;
+    let completeness = answer.completeness.unwrap_or_default();
+    let answer = Answer {
+        prefix,
+        suggestions: answer
+            .suggestions
+            .into_iter()
+            .map(|at| Item {
+                display: if at.display.is_empty() {
+                    at.term.clone()
+                } else {
+                    at.display
+                },
+                term: at.term,
+                count: at.count,
+            })
+            .collect(),
+        k_served: answer.k_served,
+        complete: completeness.missing.is_empty(),
+        shards_attempted: completeness.shards_attempted,
+        shards_failed: completeness.shards_failed,
+        missing: completeness
+            .missing
+            .into_iter()
+            .map(|range| Missing {
+                start: range.start,
+                end: range.end,
+            })
+            .collect(),
+    };
+    let response = ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response();
+    // Reading is free for every page; only those in the configuration are told that they may.
+    Ok(match origin::check(&headers, &site.allowed_origins) {
+        Ok(from) => from.mark(response),
+        Err(_) => response,
+    })
+}
+
+/// `["q", ["a", "b"]]`, as browsers want it.
+pub(crate) async fn opensearch(
+    State(site): State<Arc<Site>>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Response, HttpError> {
+    let typed = question.as_ref().map(|question| question.q.clone());
+    let typed = typed.unwrap_or_default();
+    let (_, answer) = ask(&site, question).await?;
+    let suggestions: Vec<String> = answer
+        .suggestions
+        .into_iter()
+        .map(|at| {
+            if at.display.is_empty() {
+                at.term
+            } else {
+                at.display
+            }
+        })
+        .collect();
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-suggestions+json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((
+        headers,
+        Json((typed, suggestions)).into_response().into_body(),
+    )
+        .into_response())
+}
+
+async fn ask(
+    site: &Site,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<(String, GetTopKResponse), ApiError> {
+    let Query(question) =
+        question.map_err(|rejection| ApiError::new(Reason::Malformed, rejection.body_text()))?;
+    let ask = validate::GetTopK::try_from(GetTopKRequest {
+        prefix: question.q,
+        k: question.k,
+        namespace: question.namespace,
+        ..GetTopKRequest::default()
+    })?;
+    let prefix = ask.prefix.as_str().to_owned();
+    let deadline = Deadline::after(&site.runtime, PATIENCE);
+    Ok((prefix, site.router.top_k(ask, deadline.at()).await?))
+}

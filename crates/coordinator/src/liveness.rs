@@ -1,0 +1,217 @@
+//! When each node was last heard, and what it said. In memory only: after a restart everybody reports again within a second.
+//!
+//! Time is the monotonic clock's, so that no jump of a wall clock makes a node look dead.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::admin::v1::ReplicaStatus;
+use cluster::{Incarnation, NodeId, ShardId};
+use parking_lot::RwLock;
+use runtime::{Instant, Runtime};
+
+/// What a node last reported.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Report {
+    pub(crate) replicas: Vec<ReplicaStatus>,
+    pub(crate) process_memory_bytes: u64,
+    pub(crate) disk_free_bytes: u64,
+    /// The whole node's data is damaged.
+    pub(crate) data_loss: bool,
+    pub(crate) reason: String,
+}
+
+/// A node as it was last heard.
+#[derive(Debug, Clone)]
+pub(crate) struct Heard {
+    pub(crate) silent: Duration,
+    pub(crate) alive: bool,
+    pub(crate) report: Report,
+    /// Records and reads per second, by shard, between the last two reports.
+    pub(crate) rates: BTreeMap<u64, Rates>,
+}
+
+/// How busy a replica is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Rates {
+    pub(crate) records: f64,
+    pub(crate) reads: f64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: Instant,
+    report: Report,
+    rates: BTreeMap<u64, Rates>,
+}
+
+/// Everybody who was heard since the start.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    runtime: Runtime,
+    silent_after: Duration,
+    /// Written by each report, read by each look at the status.
+    heard: RwLock<BTreeMap<NodeId, Entry>>,
+}
+
+impl Liveness {
+    pub(crate) fn new(runtime: &Runtime, silent_after: Duration) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            silent_after,
+            heard: RwLock::default(),
+        }
+    }
+
+    /// A node reported.
+    pub(crate) fn hear(&self, node: NodeId, report: Report) {
+        let now = self.runtime.now();
+        let mut heard = self.heard.write();
+        let rates = match heard.get(&node) {
+            Some(before) => rates_between(before, &report, now),
+            None => BTreeMap::new(),
+        };
+        heard.insert(
+            node,
+            Entry {
+                at: now,
+                report,
+                rates,
+            },
+        );
+    }
+
+    /// A node is known to have ended.
+    pub(crate) fn forget(&self, node: NodeId) {
+        self.heard.write().remove(&node);
+    }
+
+    pub(crate) fn is_alive(&self, node: NodeId) -> bool {
+        let now = self.runtime.now();
+        let heard = self.heard.read();
+        let entry = heard.get(&node);
+        entry.is_some_and(|entry| now.saturating_since(entry.at) < self.silent_after)
+    }
+
+    /// A node as it was last heard; `None` if it never was.
+    pub(crate) fn of(&self, node: NodeId) -> Option<Heard> {
+        let now = self.runtime.now();
+        let heard = self.heard.read();
+        heard.get(&node).map(|entry| self.view(entry, now))
+    }
+
+    /// Everybody as they were last heard.
+    pub(crate) fn all(&self) -> BTreeMap<NodeId, Heard> {
+        let now = self.runtime.now();
+        let heard = self.heard.read();
+        heard
+            .iter()
+            .map(|(node, entry)| (*node, self.view(entry, now)))
+            .collect()
+    }
+
+    fn view(&self, entry: &Entry, now: Instant) -> Heard {
+        let silent = now.saturating_since(entry.at);
+        let alive = silent < self.silent_after;
+        Heard {
+            silent,
+            alive,
+            report: entry.report.clone(),
+            rates: if alive {
+                entry.rates.clone()
+            } else {
+                BTreeMap::new()
+            },
+        }
+    }
+}
+
+impl Report {
+    /// What it says of a replica of a shard's present life.
+    pub(crate) fn replica(
+        &self,
+        shard: ShardId,
+        incarnation: Incarnation,
+    ) -> Option<&ReplicaStatus> {
+        self.replicas
+            .iter()
+            .find(|at| at.shard_id == shard.0 && at.incarnation == incarnation.0)
+    }
+}
+
+/// Counters begin anew with each process; a rate is never below zero.
+fn rates_between(before: &Entry, after: &Report, now: Instant) -> BTreeMap<u64, Rates> {
+    let seconds = now.saturating_since(before.at).as_secs_f64();
+    if seconds < MEASURED_MIN.as_secs_f64() {
+        return before.rates.clone();
+    }
+    let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
+    let pairs = after.replicas.iter().filter_map(|at| {
+        let same =
+            |old: &&ReplicaStatus| old.shard_id == at.shard_id && old.incarnation == at.incarnation;
+        let old = before.report.replicas.iter().find(same)?;
+        let rates = Rates {
+            records: rate(old.records_total, at.records_total),
+            reads: rate(old.reads_total, at.reads_total),
+        };
+        Some((at.shard_id, rates))
+    });
+    pairs.collect()
+}
+
+/// Reports that follow each other closer than this say nothing about rates.
+const MEASURED_MIN: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(records: u64) -> Report {
+        Report {
+            replicas: vec![ReplicaStatus {
+                shard_id: 1,
+                incarnation: 1,
+                records_total: records,
+                ..ReplicaStatus::default()
+            }],
+            ..Report::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_alive_until_it_has_been_silent_for_long() {
+        let runtime = Runtime::real();
+        let liveness = Liveness::new(&runtime, Duration::from_secs(3));
+        let node = NodeId(1);
+        assert!(!liveness.is_alive(node));
+        liveness.hear(node, report(0));
+        runtime.sleep(Duration::from_millis(2_900)).await;
+        assert!(liveness.is_alive(node));
+        runtime.sleep(Duration::from_millis(200)).await;
+        assert!(!liveness.is_alive(node));
+        assert!(!liveness.of(node).unwrap().alive);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rates_are_of_the_last_interval_and_survive_a_restart_of_the_counters() {
+        let runtime = Runtime::real();
+        let liveness = Liveness::new(&runtime, Duration::from_secs(3));
+        let node = NodeId(1);
+        let rate = || {
+            liveness
+                .of(node)
+                .unwrap()
+                .rates
+                .get(&1)
+                .map(|at| at.records)
+        };
+        liveness.hear(node, report(100));
+        assert_eq!(rate(), None);
+        runtime.sleep(Duration::from_secs(2)).await;
+        liveness.hear(node, report(300));
+        assert_eq!(rate(), Some(100.0));
+        runtime.sleep(Duration::from_secs(1)).await;
+        liveness.hear(node, report(5));
+        assert_eq!(rate(), Some(0.0));
+    }
+}

@@ -1,0 +1,109 @@
+//! What the whole cluster agrees on: identities, places, lives of shards, namespaces. A replicated state machine.
+//!
+//! What always holds:
+//! - A node's identity is issued once and never again, whatever becomes of it.
+//! - A shard's group is begun from nothing at most once a life ([`ShardRecord::begun`]), and a new life begins only by
+//!   [`Command::NewIncarnation`], which names the life it ends: of two that race one is refused.
+//! - [`cluster::ShardMap::epoch`] rises with every change of what the map shows, and the map that readers see is the one of the
+//!   last applied command.
+//! - Every decision is taken in [`State::apply`], from the command, the state and the leader's stamp alone.
+//!
+//! On failure: a command that the rules do not allow is answered with a [`Refusal`] and changes nothing. A command or a
+//! snapshot that cannot be read stops the replica.
+
+mod codec;
+mod command;
+mod response;
+mod snapshot;
+mod state;
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use cluster::ShardMap;
+use parking_lot::RwLock;
+use replication::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
+
+pub use command::{Command, NewLife, Registration, Seed, ShardProgress};
+pub use response::{Refusal, Response};
+pub use state::{NODES_MAX, NamespaceRecord, NodeRecord, ShardRecord, State};
+
+/// The state machine: the state behind a lock, and the map published beside it.
+#[derive(Debug, Default)]
+pub struct Metadata {
+    /// Readers hold it for a look-up, the log's apply loop for one command.
+    state: RwLock<State>,
+    /// The map of the state; replaced whenever its epoch has changed.
+    map: ArcSwapOption<ShardMap>,
+}
+
+impl Metadata {
+    /// The newest map. `None` until the cluster has begun.
+    #[must_use]
+    pub fn map(&self) -> Option<Arc<ShardMap>> {
+        self.map.load_full()
+    }
+
+    /// Looks at the state. Must not block: it holds up the next command.
+    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.read())
+    }
+
+    fn publish(&self, state: &State) {
+        let known = self.map.load();
+        if known.as_ref().map(|map| map.epoch) != Some(state.epoch) {
+            drop(known);
+            self.map.store(state.map().map(Arc::new));
+        }
+    }
+}
+
+impl StateMachine for Metadata {
+    type Response = Response;
+    type View = View;
+
+    fn apply(
+        &self,
+        _at: Applied,
+        stamp_ms: i64,
+        kind: u16,
+        command: &[u8],
+    ) -> Result<Response, ApplyError> {
+        let command = Command::decode(kind, command)
+            .map_err(|error| ApplyError::Malformed {
+                kind,
+                problem: error.to_string(),
+            })?
+            .ok_or(ApplyError::UnknownKind { kind })?;
+        let mut state = self.state.write();
+        let response = state.apply(stamp_ms, command);
+        self.publish(&state);
+        Ok(response)
+    }
+
+    fn view(&self) -> View {
+        View(self.state.read().clone())
+    }
+
+    fn restore(&self, input: &mut dyn Read) -> Result<(), RestoreError> {
+        let restored = snapshot::decode(input)?;
+        let mut state = self.state.write();
+        *state = restored;
+        self.publish(&state);
+        Ok(())
+    }
+}
+
+/// A copy of the state at one index.
+#[derive(Debug)]
+pub struct View(State);
+
+impl SnapshotView for View {
+    fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&snapshot::encode(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! The shard servers as they are reached from here: a few connections and long-lived streams to each.
+//!
+//! A link belongs to a node at an address. When the map gives the node another address, the next call gets a new link and
+//! the old one closes what waited on it.
+
+mod mux;
+mod protocols;
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use api::shard::v1::node_service_client::NodeServiceClient;
+use api::shard::v1::shard_service_client::ShardServiceClient;
+use api::shard::v1::{
+    ClearRequest, ClearResponse, CountRequest, CountResponse, ListRequest, ListResponse,
+    TopKRequest, TopKResponse, WriteRequest, WriteResponse,
+};
+use api::{ApiError, Reason};
+use cluster::{Node, NodeId, ShardMap, limits};
+use parking_lot::RwLock;
+use rpc::channel::PoolConfig;
+use runtime::Runtime;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use mux::Lane;
+use protocols::{TopKs, Writes};
+
+use crate::config::LimitsConfig;
+
+/// Bytes of an answer from a shard server: a page of terms or a chunk of a snapshot, with room.
+const ANSWER_BYTES_MAX: usize = 4 * limits::MESSAGE_BYTES_MAX;
+
+/// Every node that was called so far.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    runtime: Runtime,
+    limits: LimitsConfig,
+    links: RwLock<HashMap<NodeId, Arc<Link>>>,
+}
+
+/// One node at one address.
+#[derive(Debug)]
+pub(crate) struct Link {
+    runtime: Runtime,
+    address: String,
+    channels: Vec<Channel>,
+    writes: Vec<Lane<Writes>>,
+    top_ks: Vec<Lane<TopKs>>,
+    turn: AtomicUsize,
+}
+
+impl Nodes {
+    pub(crate) fn new(runtime: Runtime, limits: LimitsConfig) -> Self {
+        Self {
+            runtime,
+            limits,
+            links: RwLock::default(),
+        }
+    }
+
+    /// The link to a node, at the address that the map gives it.
+    pub(crate) fn link(&self, node: &Node) -> Result<Arc<Link>, ApiError> {
+        let known = self.links.read().get(&node.id).map(Arc::clone);
+        if let Some(link) = known.filter(|link| link.address == node.address) {
+            return Ok(link);
+        }
+        let mut links = self.links.write();
+        if let Some(link) = links.get(&node.id).filter(|at| at.address == node.address) {
+            return Ok(Arc::clone(link));
+        }
+        let link = Arc::new(Link::new(&self.runtime, node, self.limits)?);
+        links.insert(node.id, Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// Lets go of nodes that the map has given up.
+    pub(crate) fn keep(&self, map: &ShardMap) {
+        let is_kept = |id: &NodeId| map.nodes.get(id).is_some_and(|node| !node.lost);
+        self.links.write().retain(|id, _| is_kept(id));
+    }
+}
+
+impl Link {
+    fn new(runtime: &Runtime, node: &Node, limits: LimitsConfig) -> Result<Self, ApiError> {
+        let channel = |_| {
+            rpc::channel::connect(runtime, &node.address, &PoolConfig::default()).map_err(|error| {
+                ApiError::new(
+                    Reason::ShardUnavailable,
+                    format!("node {} has no usable address: {error}", node.id),
+                )
+                .with_outcome(api::Outcome::NotApplied)
+            })
+        };
+        let channels: Vec<Channel> = (0..limits.node_streams.max(1))
+            .map(channel)
+            .collect::<Result<_, _>>()?;
+        let queue_max = limits.node_queue_max.div_ceil(channels.len());
+        Ok(Self {
+            runtime: runtime.clone(),
+            address: node.address.clone(),
+            writes: channels
+                .iter()
+                .map(|channel| Lane::new(runtime.clone(), channel.clone(), queue_max))
+                .collect(),
+            top_ks: channels
+                .iter()
+                .map(|channel| Lane::new(runtime.clone(), channel.clone(), queue_max))
+                .collect(),
+            channels,
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    fn turn<'a, T>(&self, among: &'a [T]) -> Result<&'a T, ApiError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        among
+            .get(turn % among.len().max(1))
+            .ok_or_else(|| ApiError::internal("a link without a connection"))
+    }
+
+    /// Applies writes at the node.
+    pub(crate) async fn write(
+        &self,
+        request: WriteRequest,
+        limit: Duration,
+    ) -> Result<WriteResponse, ApiError> {
+        let response = self.turn(&self.writes)?.call(request, limit).await?;
+        match response.error {
+            Some(error) => Err(error.into()),
+            None => Ok(response),
+        }
+    }
+
+    /// The top of a shard's part.
+    pub(crate) async fn top_k(
+        &self,
+        request: TopKRequest,
+        limit: Duration,
+    ) -> Result<TopKResponse, ApiError> {
+        let response = self.turn(&self.top_ks)?.call(request, limit).await?;
+        match response.error {
+            Some(error) => Err(error.into()),
+            None => Ok(response),
+        }
+    }
+
+    pub(crate) async fn count(
+        &self,
+        request: CountRequest,
+        limit: Duration,
+    ) -> Result<CountResponse, ApiError> {
+        let mut client = self.shard_client()?;
+        self.unary(limit, client.count(bounded(request, limit)))
+            .await
+    }
+
+    pub(crate) async fn list(
+        &self,
+        request: ListRequest,
+        limit: Duration,
+    ) -> Result<ListResponse, ApiError> {
+        let mut client = self.shard_client()?;
+        self.unary(limit, client.list(bounded(request, limit)))
+            .await
+    }
+
+    pub(crate) async fn clear(
+        &self,
+        request: ClearRequest,
+        limit: Duration,
+    ) -> Result<ClearResponse, ApiError> {
+        let mut client = self.shard_client()?;
+        self.unary(limit, client.clear(bounded(request, limit)))
+            .await
+    }
+
+    fn shard_client(&self) -> Result<ShardServiceClient<Channel>, ApiError> {
+        let channel = self.turn(&self.channels)?.clone();
+        Ok(ShardServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
+    }
+
+    /// A client of the node as a whole, for snapshots.
+    pub(crate) fn node_client(&self) -> Result<NodeServiceClient<Channel>, ApiError> {
+        let channel = self.turn(&self.channels)?.clone();
+        Ok(NodeServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
+    }
+
+    async fn unary<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, ApiError> {
+        match self.runtime.timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            // The transport watches the same time, and calls it a cancellation when it is the first to see it pass.
+            Ok(Err(status)) if status.code() == Code::Cancelled => Err(overdue(limit)),
+            Ok(Err(status)) => Err(ApiError::from_status(&status)),
+            Err(elapsed) => Err(overdue(elapsed.limit)),
+        }
+    }
+}
+
+fn overdue(limit: Duration) -> ApiError {
+    ApiError::deadline(format!("no answer from the shard within {limit:?}"))
+}
+
+/// A request that tells the server how long its answer is waited for.
+pub(crate) fn bounded<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}

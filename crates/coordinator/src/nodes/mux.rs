@@ -1,0 +1,274 @@
+//! Many requests over one long-lived stream.
+//!
+//! A session is one stream; requests are numbered in the order in which they are queued, answers carry the number of their
+//! request and may overtake each other. When a stream breaks, everything that waits on it fails at once, and the next request
+//! opens a new one.
+//!
+//! What always holds: a request that fails before its stream took it out of the queue is reported as not applied; one that
+//! was taken may have been applied. The queue and the number of waiting requests are bounded by the same number, and a full one refuses.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use api::{ApiError, Outcome, Reason};
+use futures::Stream;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+/// When a full queue is worth another try.
+const QUEUE_RETRY: Duration = Duration::from_millis(50);
+
+/// A call of the shard service that is served as a stream.
+pub(crate) trait Protocol: Debug + Send + Sync + 'static {
+    type Request: Send + 'static;
+    type Response: Send + 'static;
+
+    /// Writes the number of a request into it.
+    fn number(request: &mut Self::Request, correlation: u64);
+    /// The number of the request that this answers.
+    fn correlation(response: &Self::Response) -> u64;
+    /// Opens a stream.
+    fn open(
+        channel: Channel,
+        requests: Requests<Self>,
+    ) -> BoxFuture<'static, Result<Streaming<Self::Response>, Status>>
+    where
+        Self: Sized;
+}
+
+/// The requests of a session as the transport takes them.
+pub(crate) struct Requests<P: Protocol> {
+    queue: mpsc::Receiver<(u64, P::Request)>,
+    taken_below: Arc<AtomicU64>,
+}
+
+impl<P: Protocol> Debug for Requests<P> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Requests").finish_non_exhaustive()
+    }
+}
+
+impl<P: Protocol> Stream for Requests<P> {
+    type Item = P::Request;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<P::Request>> {
+        self.queue.poll_recv(context).map(|next| {
+            let (number, request) = next?;
+            self.taken_below.store(number + 1, Ordering::Release);
+            Some(request)
+        })
+    }
+}
+
+type Answer<P> = Result<<P as Protocol>::Response, ApiError>;
+
+/// One stream.
+struct Session<P: Protocol> {
+    /// Requests below this number were handed to the transport.
+    taken_below: Arc<AtomicU64>,
+    /// Callers hold it to enter or leave, the reader to answer.
+    waiting: Mutex<Waiting<P>>,
+}
+
+struct Waiting<P: Protocol> {
+    next: u64,
+    /// `None` once the session is closed, which also ends the stream of requests.
+    queue: Option<mpsc::Sender<(u64, P::Request)>>,
+    answers: HashMap<u64, oneshot::Sender<Answer<P>>>,
+}
+
+/// A stream to one node that is opened when it is needed.
+pub(crate) struct Lane<P: Protocol> {
+    runtime: Runtime,
+    channel: Channel,
+    queue_max: usize,
+    /// The stream in use. Held while a caller enters, never across an await.
+    session: Mutex<Option<Arc<Session<P>>>>,
+}
+
+impl<P: Protocol> Debug for Lane<P> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Lane").finish_non_exhaustive()
+    }
+}
+
+impl<P: Protocol> Lane<P> {
+    pub(crate) fn new(runtime: Runtime, channel: Channel, queue_max: usize) -> Self {
+        Self {
+            runtime,
+            channel,
+            queue_max,
+            session: Mutex::new(None),
+        }
+    }
+
+    /// Sends a request and waits for its answer, at most for `limit`.
+    pub(crate) async fn call(&self, request: P::Request, limit: Duration) -> Answer<P> {
+        let (session, number, answer) = self.enter(request)?;
+        let leave = Leave {
+            session: &session,
+            number,
+        };
+        let answered = self.runtime.timeout(limit, answer).await;
+        let was_taken = session.was_taken(number);
+        drop(leave);
+        match answered {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_closed)) => Err(lost(was_taken, "the stream was closed")),
+            Err(elapsed) => {
+                let message = format!("no answer from the shard within {:?}", elapsed.limit);
+                let error = ApiError::deadline(message);
+                Err(error.with_outcome(outcome(was_taken)))
+            }
+        }
+    }
+
+    /// Queues a request on the stream in use, or on a new one.
+    #[expect(
+        clippy::type_complexity,
+        reason = "the three things a caller waits with"
+    )]
+    fn enter(
+        &self,
+        mut request: P::Request,
+    ) -> Result<(Arc<Session<P>>, u64, oneshot::Receiver<Answer<P>>), ApiError> {
+        let mut slot = self.session.lock();
+        let session = match slot
+            .as_ref()
+            .filter(|session| session.waiting.lock().queue.is_some())
+        {
+            Some(session) => Arc::clone(session),
+            None => {
+                let session = self.open();
+                *slot = Some(Arc::clone(&session));
+                session
+            }
+        };
+        drop(slot);
+        let (sender, answer) = oneshot::channel();
+        let mut waiting = session.waiting.lock();
+        let number = waiting.next;
+        P::number(&mut request, number);
+        let Some(queue) = &waiting.queue else {
+            return Err(lost(false, "the stream was closed"));
+        };
+        let is_full = waiting.answers.len() >= self.queue_max;
+        if is_full || queue.try_send((number, request)).is_err() {
+            let message = format!("{} requests to one node are waiting", self.queue_max);
+            let error = ApiError::overloaded(message, QUEUE_RETRY);
+            return Err(error.with_outcome(Outcome::NotApplied));
+        }
+        waiting.next += 1;
+        waiting.answers.insert(number, sender);
+        drop(waiting);
+        Ok((session, number, answer))
+    }
+
+    fn open(&self) -> Arc<Session<P>> {
+        let (sender, receiver) = mpsc::channel(self.queue_max);
+        let taken_below = Arc::new(AtomicU64::new(0));
+        let requests = Requests {
+            queue: receiver,
+            taken_below: Arc::clone(&taken_below),
+        };
+        let session = Arc::new(Session {
+            taken_below,
+            waiting: Mutex::new(Waiting {
+                next: 0,
+                queue: Some(sender),
+                answers: HashMap::new(),
+            }),
+        });
+        let reader = Arc::clone(&session);
+        let opening = P::open(self.channel.clone(), requests);
+        self.runtime.spawn("node-stream", async move {
+            let end = match opening.await {
+                Ok(answers) => reader.read(answers).await,
+                Err(status) => status,
+            };
+            reader.close(&end);
+        });
+        session
+    }
+}
+
+impl<P: Protocol> Drop for Lane<P> {
+    fn drop(&mut self) {
+        // Ends the stream of requests; the reader of answers ends when the peer has seen that.
+        if let Some(session) = self.session.get_mut().take() {
+            session.close(&Status::unavailable("the connection is no longer used"));
+        }
+    }
+}
+
+impl<P: Protocol> Session<P> {
+    fn was_taken(&self, number: u64) -> bool {
+        number < self.taken_below.load(Ordering::Acquire)
+    }
+
+    async fn read(&self, mut answers: Streaming<P::Response>) -> Status {
+        loop {
+            match answers.message().await {
+                Ok(Some(answer)) => {
+                    let number = P::correlation(&answer);
+                    let caller = self.waiting.lock().answers.remove(&number);
+                    if let Some(caller) = caller {
+                        // A caller that has gone away does not want it.
+                        let _ = caller.send(Ok(answer));
+                    }
+                }
+                Ok(None) => return Status::unavailable("the node ended the stream"),
+                Err(status) => return status,
+            }
+        }
+    }
+
+    /// Fails everybody who waits. Nobody enters any more.
+    fn close(&self, status: &Status) {
+        let mut waiting = self.waiting.lock();
+        waiting.queue = None;
+        let answers = std::mem::take(&mut waiting.answers);
+        drop(waiting);
+        for (number, caller) in answers {
+            let error = ApiError::from_status(status);
+            let error = match error.outcome() {
+                Some(_) => error,
+                None => error.with_outcome(outcome(self.was_taken(number))),
+            };
+            let _ = caller.send(Err(error));
+        }
+    }
+}
+
+/// Takes a caller off the list when it stops waiting, for whatever cause.
+struct Leave<'a, P: Protocol> {
+    session: &'a Session<P>,
+    number: u64,
+}
+
+impl<P: Protocol> Drop for Leave<'_, P> {
+    fn drop(&mut self) {
+        self.session.waiting.lock().answers.remove(&self.number);
+    }
+}
+
+fn outcome(was_taken: bool) -> Outcome {
+    if was_taken {
+        Outcome::Unknown
+    } else {
+        Outcome::NotApplied
+    }
+}
+
+fn lost(was_taken: bool, message: &str) -> ApiError {
+    ApiError::new(Reason::Disconnected, message).with_outcome(outcome(was_taken))
+}

@@ -1,0 +1,219 @@
+//! The steps by which a shard begins anew. Each looks at the metadata first, so that a second run does only what is left.
+
+use std::time::Duration;
+
+use api::admin::v1::{RecoverShardResponse, RecoveryAction, ShardState};
+use api::shard::v1::GiveUpDataRequest;
+use api::{ApiError, Reason};
+use cluster::{NodeId, ShardId};
+
+use super::{Case, Recovery};
+use crate::meta::unexpected;
+use crate::metadata::{Command, NewLife, Response, ShardRecord};
+use crate::nodes::bounded;
+use crate::snapshots::{Held, push};
+
+/// A node that gave up its data has this long to come back before another takes its place.
+const RETURN_PATIENCE: Duration = Duration::from_secs(60);
+/// The new life must serve within this long.
+const SERVE_PATIENCE: Duration = Duration::from_secs(600);
+const CALL_PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
+const PUSH_PAUSE: Duration = Duration::from_secs(1);
+
+/// A life that was begun from a snapshot which its node may not have yet.
+pub(super) fn awaits_seed(record: &ShardRecord) -> bool {
+    !record.begun && record.seed.is_some()
+}
+
+impl Recovery {
+    /// Ends a shard's life and begins the next, or goes on with a next one that was begun and does not serve yet.
+    pub(super) async fn begin_anew(
+        &self,
+        shard: ShardId,
+    ) -> Result<RecoverShardResponse, ApiError> {
+        let case = self.look(shard)?;
+        let mut last_known = case.record.last_known_index;
+        if case.state == ShardState::DataLoss {
+            self.give_up(&case).await?;
+            let node = self.fresh_node(&case).await?;
+            last_known = self.new_life(&case, node).await?;
+        }
+        self.seed_and_serve(shard, last_known).await
+    }
+
+    /// The node whose whole log is damaged sets it aside and ends, to come back empty.
+    async fn give_up(&self, case: &Case) -> Result<(), ApiError> {
+        for replica in &case.record.shard.replicas {
+            let heard = self.liveness.of(replica.node);
+            let damaged = heard.is_some_and(|heard| heard.alive && heard.report.data_loss);
+            let lost = self.meta.read(|state| {
+                let node = state.nodes.get(&replica.node);
+                node.is_none_or(|record| record.node.lost)
+            });
+            if lost || !damaged {
+                continue;
+            }
+            let request = GiveUpDataRequest {
+                node_id: replica.node.0,
+                cluster_id: self.meta.cluster().0.to_vec().into(),
+            };
+            let mut client = self.router.link(replica.node)?.node_client()?;
+            let call = client.give_up_data(bounded(request, CALL_PATIENCE));
+            let moved = call.await?.into_inner().moved_to;
+            tracing::warn!(node = %replica.node, moved, "a node set its damaged data aside");
+            let command = Command::MarkNodeLost { node: replica.node };
+            self.meta.propose(&command).await?;
+            self.liveness.forget(replica.node);
+        }
+        Ok(())
+    }
+
+    /// Where the new life begins: at the node of the same name when it comes back in time (or never went away), else at the
+    /// one that holds least.
+    async fn fresh_node(&self, case: &Case) -> Result<NodeId, ApiError> {
+        let until = self.runtime.now() + RETURN_PATIENCE;
+        loop {
+            if let Some(node) = self.namesake(case) {
+                return Ok(node);
+            }
+            if self.runtime.now() >= until {
+                break;
+            }
+            self.runtime.sleep(POLL).await;
+        }
+        self.least_loaded().ok_or_else(|| {
+            let message = "no shard server is there to begin the shard on";
+            ApiError::new(Reason::ShardUnavailable, message)
+        })
+    }
+
+    fn namesake(&self, case: &Case) -> Option<NodeId> {
+        self.meta.read(|state| {
+            let replicas = case.record.shard.replicas.iter();
+            let names: Vec<&str> = replicas
+                .filter_map(|at| state.nodes.get(&at.node))
+                .map(|record| record.node.name.as_str())
+                .collect();
+            let nodes = state.nodes.values().map(|record| &record.node);
+            let usable = nodes.filter(|node| {
+                !node.lost && names.contains(&node.name.as_str()) && self.liveness.is_alive(node.id)
+            });
+            usable.map(|node| node.id).next()
+        })
+    }
+
+    fn least_loaded(&self) -> Option<NodeId> {
+        self.meta.read(|state| {
+            let load = |node: NodeId| {
+                let shards = state.shards.values();
+                shards
+                    .flat_map(|record| &record.shard.replicas)
+                    .filter(|replica| replica.node == node)
+                    .count()
+            };
+            let nodes = state.nodes.values().map(|record| &record.node);
+            nodes
+                .filter(|node| !node.lost && self.liveness.is_alive(node.id))
+                .map(|node| node.id)
+                .min_by_key(|node| (load(*node), *node))
+        })
+    }
+
+    /// Records the new life. Returns how far the old one is known to have come.
+    async fn new_life(&self, case: &Case, node: NodeId) -> Result<u64, ApiError> {
+        let shard = &case.record.shard;
+        let seed = self.store.newest_sound(shard.id).await;
+        let command = Command::NewIncarnation(NewLife {
+            shard: shard.id,
+            from: shard.incarnation,
+            node,
+            seed: seed.as_ref().map(Held::seed),
+        });
+        let response = self.meta.propose(&command).await?;
+        let Response::Incarnation {
+            incarnation,
+            last_known_index,
+        } = response
+        else {
+            return Err(unexpected(&response));
+        };
+        tracing::warn!(
+            shard = %shard.id, %incarnation, %node, last_known_index,
+            snapshot_index = seed.map_or(0, |held| held.index),
+            "a shard begins a new life"
+        );
+        Ok(last_known_index)
+    }
+
+    /// Sends the snapshot until the node has it, and waits until the shard serves.
+    async fn seed_and_serve(
+        &self,
+        shard: ShardId,
+        last_known_index: u64,
+    ) -> Result<RecoverShardResponse, ApiError> {
+        let until = self.runtime.now() + SERVE_PATIENCE;
+        let mut sent = false;
+        loop {
+            let case = self.look(shard)?;
+            if case.state == ShardState::Serving {
+                return Ok(recovered(&case, last_known_index));
+            }
+            if self.runtime.now() >= until {
+                let message = format!("shard {shard} does not serve yet: {}", case.reason);
+                return Err(ApiError::new(Reason::ShardUnavailable, message));
+            }
+            let pause = if sent || !awaits_seed(&case.record) {
+                POLL
+            } else if let Err(error) = self.send_seed(&case).await {
+                tracing::warn!(%shard, %error, "the snapshot was not taken, trying again");
+                PUSH_PAUSE
+            } else {
+                sent = true;
+                POLL
+            };
+            self.runtime.sleep(pause).await;
+        }
+    }
+
+    async fn send_seed(&self, case: &Case) -> Result<(), ApiError> {
+        let shard = &case.record.shard;
+        let (Some(seed), Some(replica)) = (&case.record.seed, shard.replicas.first()) else {
+            return Ok(());
+        };
+        let held = Held::of_seed(shard.id, seed);
+        if !self.store.of(shard.id).contains(&held) {
+            let message = "the snapshot that the shard is to begin from is not held here";
+            return Err(ApiError::new(Reason::UnknownSnapshot, message));
+        }
+        let link = self.router.link(replica.node)?;
+        push(&self.runtime, &self.store, &link, &held, shard.incarnation).await?;
+        Ok(())
+    }
+}
+
+fn recovered(case: &Case, last_known_index: u64) -> RecoverShardResponse {
+    let record = &case.record;
+    let snapshot_index = record.seed.as_ref().map_or(0, |seed| seed.index);
+    let message = match &record.seed {
+        None => format!(
+            "shard {} serves in its life {}, begun empty: no snapshot was held, and everything up to index {last_known_index} is lost",
+            record.shard.id, record.shard.incarnation
+        ),
+        Some(_) if last_known_index <= snapshot_index => format!(
+            "shard {} serves in its life {}, begun from the snapshot of index {snapshot_index}; nothing later is known to have been applied",
+            record.shard.id, record.shard.incarnation
+        ),
+        Some(_) => format!(
+            "shard {} serves in its life {}, begun from the snapshot of index {snapshot_index}; entries up to {last_known_index} or beyond may be missing",
+            record.shard.id, record.shard.incarnation
+        ),
+    };
+    RecoverShardResponse {
+        action: RecoveryAction::NewIncarnation.into(),
+        message,
+        snapshot_index,
+        last_known_index,
+        incarnation: record.shard.incarnation.0,
+    }
+}

@@ -1,0 +1,307 @@
+//! The registry: who is there, and what each should do.
+
+use std::sync::Arc;
+
+use api::registry::v1::registry_service_server::RegistryService;
+use api::registry::v1::{
+    Assignment, ClearNamespaceRequest, ClearNamespaceResponse, RegisterRequest, RegisterResponse,
+    ResolveNamespaceRequest, ResolveNamespaceResponse, SyncRequest, SyncResponse,
+};
+use api::validate::ClearNamespace;
+use api::{ApiError, Reason, RequestId};
+use cluster::{ClusterId, Node, NodeId, ShardId};
+use rpc::Deadline;
+use runtime::Runtime;
+use term::NamespaceName;
+use tonic::{Request, Response, Status};
+
+use crate::liveness::{Liveness, Report};
+use crate::meta::{Meta, unexpected};
+use crate::metadata::{self, Command, Registration, ShardRecord, State};
+use crate::routing::Router;
+use crate::snapshots::Held;
+
+/// Bytes of a node's name, its address and its region.
+const NAME_BYTES_MAX: usize = 255;
+
+/// `RegistryService`.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(crate) runtime: Runtime,
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) router: Arc<Router>,
+}
+
+#[tonic::async_trait]
+impl RegistryService for Registry {
+    async fn register(
+        &self,
+        request: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
+        Ok(Response::new(
+            self.register_node(request.into_inner()).await?,
+        ))
+    }
+
+    async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
+        Ok(Response::new(self.sync_node(request.into_inner()).await?))
+    }
+
+    async fn resolve_namespace(
+        &self,
+        request: Request<ResolveNamespaceRequest>,
+    ) -> Result<Response<ResolveNamespaceResponse>, Status> {
+        Ok(Response::new(self.resolve(request.into_inner()).await?))
+    }
+
+    async fn clear_namespace(
+        &self,
+        request: Request<ClearNamespaceRequest>,
+    ) -> Result<Response<ClearNamespaceResponse>, Status> {
+        let deadline = Deadline::of(&request, &self.runtime);
+        let clear = clear_of(request.into_inner()).map_err(ApiError::for_write)?;
+        let cleared = self.router.clear(clear, deadline.at()).await;
+        let cleared = cleared.map_err(ApiError::for_write)?;
+        Ok(Response::new(ClearNamespaceResponse {
+            generation: cleared.generation,
+        }))
+    }
+}
+
+impl Registry {
+    async fn register_node(&self, request: RegisterRequest) -> Result<RegisterResponse, ApiError> {
+        let registration = registration(request)?;
+        // A name that is in use by a node that is alive: the new one must wait until it is sure that the old one has gone.
+        let rival = self.meta.read(|state| rival(state, &registration));
+        if let Some(rival) = rival.filter(|rival| self.liveness.is_alive(*rival)) {
+            let message = format!("node {rival} has this name and is alive");
+            return Err(ApiError::new(Reason::Starting, message));
+        }
+        let name = registration.name.clone();
+        let command = Command::RegisterNode(registration);
+        let response = self.meta.propose(&command).await?;
+        let metadata::Response::Node { id, cluster } = response else {
+            return Err(unexpected(&response));
+        };
+        tracing::info!(node = %id, name, "a shard server has registered");
+        Ok(RegisterResponse {
+            node_id: id.0,
+            cluster_id: cluster.0.to_vec().into(),
+        })
+    }
+
+    async fn sync_node(&self, request: SyncRequest) -> Result<SyncResponse, ApiError> {
+        let node = NodeId(request.node_id);
+        let known = self.meta.read(|state| {
+            let record = state.nodes.get(&node);
+            (state.cluster, record.map(|record| record.node.clone()))
+        });
+        let address = check_node(&request, known)?;
+        if address != request.address {
+            check_text("address", &request.address)?;
+            let address = request.address.clone();
+            self.meta
+                .propose(&Command::UpdateAddress { node, address })
+                .await?;
+        }
+        let known_epoch = request.known_epoch;
+        self.note(node, request).await?;
+        let (assignments, epoch) = self
+            .meta
+            .read(|state| (assignments(state, node), state.epoch));
+        let map = self
+            .meta
+            .map()
+            .filter(|map| map.epoch.0 != known_epoch)
+            .map(|map| map.as_ref().into());
+        Ok(SyncResponse {
+            assignments,
+            map,
+            epoch: epoch.0,
+        })
+    }
+
+    /// Takes in what a node reports: a group that exists must never be begun again.
+    async fn note(&self, node: NodeId, request: SyncRequest) -> Result<(), ApiError> {
+        let begun: Vec<ShardRecord> = self.meta.read(|state| {
+            let reported = |record: &&ShardRecord| {
+                !record.begun
+                    && request.replicas.iter().any(|at| {
+                        at.shard_id == record.shard.id.0
+                            && at.incarnation == record.shard.incarnation.0
+                            && at.serving
+                    })
+            };
+            state.shards.values().filter(reported).cloned().collect()
+        });
+        for record in begun {
+            let command = Command::ShardBegun {
+                shard: record.shard.id,
+                incarnation: record.shard.incarnation,
+            };
+            self.meta.propose(&command).await?;
+        }
+        for replica in &request.replicas {
+            if replica.leader_node_id > 0 {
+                let leader = NodeId(replica.leader_node_id);
+                self.router.learn_leader(ShardId(replica.shard_id), leader);
+            }
+        }
+        self.liveness.hear(
+            node,
+            Report {
+                replicas: request.replicas,
+                process_memory_bytes: request.process_memory_bytes,
+                disk_free_bytes: request.disk_free_bytes,
+                data_loss: request.data_loss,
+                reason: request.reason,
+            },
+        );
+        Ok(())
+    }
+
+    async fn resolve(
+        &self,
+        request: ResolveNamespaceRequest,
+    ) -> Result<ResolveNamespaceResponse, ApiError> {
+        let name = namespace(&request.name)?;
+        let find = || {
+            let map = self.meta.map()?;
+            let found = map.namespaces.get(&name).map(Into::into);
+            Some((found, map.epoch.0))
+        };
+        let mut found = find();
+        if request.create && found.as_ref().is_none_or(|(found, _)| found.is_none()) {
+            self.router.create_namespace(&name).await?;
+            found = find();
+        }
+        let (namespace, epoch) = found
+            .ok_or_else(|| ApiError::new(Reason::Starting, "the metadata is not readable yet"))?;
+        Ok(ResolveNamespaceResponse { namespace, epoch })
+    }
+}
+
+/// The replicas that a node should host.
+fn assignments(state: &State, node: NodeId) -> Vec<Assignment> {
+    let hosts = |record: &&ShardRecord| record.shard.replicas.iter().any(|at| at.node == node);
+    state
+        .shards
+        .values()
+        .filter(hosts)
+        .map(|record| {
+            let shard = &record.shard;
+            let founder = shard
+                .replicas
+                .iter()
+                .filter(|at| at.voter)
+                .map(|at| at.node);
+            let bootstrap = !record.begun && founder.min() == Some(node);
+            let peers = shard
+                .replicas
+                .iter()
+                .filter_map(|at| state.nodes.get(&at.node));
+            Assignment {
+                shard_id: shard.id.0,
+                incarnation: shard.incarnation.0,
+                replicas: shard.replicas.iter().map(Into::into).collect(),
+                peers: peers.map(|record| (&record.node).into()).collect(),
+                bootstrap,
+                seed: record
+                    .seed
+                    .as_ref()
+                    .filter(|_| bootstrap)
+                    .map(|seed| (&Held::of_seed(shard.id, seed)).into()),
+            }
+        })
+        .collect()
+}
+
+/// The identity that a registration would take the place of.
+fn rival(state: &State, registration: &Registration) -> Option<NodeId> {
+    let mut nodes = state.nodes.values();
+    if nodes.any(|record| record.instance == registration.instance) {
+        return None;
+    }
+    state
+        .nodes
+        .values()
+        .find(|record| record.node.name == registration.name && !record.node.lost)
+        .map(|record| record.node.id)
+}
+
+/// Whether a node may report; its address as the map has it.
+fn check_node(
+    request: &SyncRequest,
+    (cluster, node): (Option<ClusterId>, Option<Node>),
+) -> Result<String, ApiError> {
+    let cluster = cluster
+        .ok_or_else(|| ApiError::new(Reason::Starting, "the metadata is not readable yet"))?;
+    if request.cluster_id.as_ref() != cluster.0 {
+        let message = "this node belongs to another cluster";
+        return Err(ApiError::new(Reason::WrongCluster, message));
+    }
+    match node {
+        Some(node) if !node.lost => Ok(node.address),
+        Some(node) => {
+            let message = format!("the identity {} was given up", node.id);
+            Err(ApiError::new(Reason::NodeLost, message))
+        }
+        None => {
+            let message = format!("the identity {} was never issued", request.node_id);
+            Err(ApiError::new(Reason::NodeLost, message))
+        }
+    }
+}
+
+fn registration(request: RegisterRequest) -> Result<Registration, ApiError> {
+    check_text("node_name", &request.node_name)?;
+    check_text("address", &request.address)?;
+    if !request.region.is_empty() {
+        check_text("region", &request.region)?;
+    }
+    let instance = request.instance_id.as_ref().try_into().map_err(|_| {
+        let problem = format!("has {} bytes, must have 16", request.instance_id.len());
+        ApiError::field(Reason::BadArgument, "instance_id", problem)
+    })?;
+    Ok(Registration {
+        name: request.node_name,
+        address: request.address,
+        region: request.region,
+        instance,
+    })
+}
+
+fn check_text(field: &'static str, text: &str) -> Result<(), ApiError> {
+    let problem = if text.is_empty() {
+        "must not be empty"
+    } else if text.len() > NAME_BYTES_MAX {
+        "has more than 255 bytes"
+    } else if text.chars().any(char::is_control) {
+        "has control characters"
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::field(Reason::BadArgument, field, problem))
+}
+
+fn clear_of(request: ClearNamespaceRequest) -> Result<ClearNamespace, ApiError> {
+    let request_id = if request.client_id.is_empty() {
+        None
+    } else {
+        Some(RequestId::from_parts(
+            &request.client_id,
+            request.sequence,
+            request.issued_at_ms,
+            request.acked_below,
+        )?)
+    };
+    Ok(ClearNamespace {
+        namespace: namespace(&request.name)?,
+        request_id,
+    })
+}
+
+fn namespace(name: &str) -> Result<NamespaceName, ApiError> {
+    NamespaceName::new(name).map_err(|error| ApiError::field(Reason::BadNamespace, "name", error))
+}

@@ -1,0 +1,112 @@
+//! GetCount, and what reads have in common.
+
+use api::shard::v1::CountRequest;
+use api::v1::{Consistency as WireConsistency, GetCountResponse};
+use api::validate::GetCount;
+use api::{ApiError, Reason};
+use cluster::{SessionToken, ShardId, ShardMap};
+use runtime::Instant;
+
+use super::rounds::{Kind, Rounds};
+use super::{Router, has_other_replica};
+
+impl Router {
+    /// GetCount.
+    pub(crate) async fn count(
+        &self,
+        ask: GetCount,
+        deadline: Instant,
+    ) -> Result<GetCountResponse, ApiError> {
+        let mut rounds = Rounds::new(Kind::Read, deadline);
+        loop {
+            let map = self.map()?;
+            let shard = map.owner(&ask.namespace, ask.term.as_str());
+            match self
+                .count_once(&ask, &map, shard, rounds.tried, deadline)
+                .await
+            {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    let again = rounds.may_follow(&error, has_other_replica(&map, shard));
+                    if !again || !rounds.next(&self.runtime).await {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn count_once(
+        &self,
+        ask: &GetCount,
+        map: &ShardMap,
+        shard: ShardId,
+        tried: usize,
+        deadline: Instant,
+    ) -> Result<GetCountResponse, ApiError> {
+        let min_index = min_index(map, &ask.token, shard)?;
+        let Some(namespace) = map.namespaces.get(&ask.namespace) else {
+            return Ok(GetCountResponse::default());
+        };
+        let target = self.target(map, shard, Some(ask.consistency), tried)?;
+        let request = CountRequest {
+            route: Some(target.route),
+            namespace_id: namespace.id.0,
+            generation: namespace.generation.0,
+            term: ask.term.as_str().to_owned(),
+            consistency: WireConsistency::from(ask.consistency).into(),
+            min_index,
+        };
+        let answer = target.link.count(request, self.left(deadline)?).await;
+        let answer = answer.map_err(|error| self.heed(shard, error))?;
+        Ok(GetCountResponse {
+            count: answer.count,
+            display: answer.display,
+        })
+    }
+
+    /// Learns from an error where the shard's leader is, and lets it pass.
+    pub(super) fn heed(&self, shard: ShardId, error: ApiError) -> ApiError {
+        if error.reason() == Reason::NotLeader {
+            match error.leader() {
+                Some(leader) => self.leaders.learn(shard, leader),
+                None => self.leaders.forget(shard),
+            }
+        }
+        error
+    }
+}
+
+/// The index that a shard must have applied before it answers to the holder of a token.
+///
+/// A position of an earlier life is satisfied when the present one contains it; one that was lost, or of a life or shard that nobody
+/// knows, cannot be: the caller would see the past.
+pub(super) fn min_index(
+    map: &ShardMap,
+    token: &SessionToken,
+    shard: ShardId,
+) -> Result<u64, ApiError> {
+    let mut index = 0;
+    for position in token.iter() {
+        let concerns = position.shard == shard || !map.shards.contains_key(&position.shard);
+        if !concerns {
+            continue;
+        }
+        match map.translate(position) {
+            Some(Some(here)) => index = index.max(here.index),
+            Some(None) => {}
+            None => {
+                let problem = format!(
+                    "names index {} of life {} of shard {}, which is not known or was lost",
+                    position.index, position.incarnation, position.shard
+                );
+                return Err(ApiError::field(
+                    Reason::UnknownIncarnation,
+                    "token",
+                    problem,
+                ));
+            }
+        }
+    }
+    Ok(index)
+}

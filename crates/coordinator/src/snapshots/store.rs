@@ -1,0 +1,333 @@
+//! The files.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::admin::v1::SnapshotInfo;
+use api::{ApiError, Reason};
+use bytes::Bytes;
+use cluster::{Incarnation, ShardId};
+use parking_lot::RwLock;
+use runtime::Runtime;
+use vfs::{FileReader, FileWriter, Vfs, durable};
+
+use super::name;
+use crate::Error;
+
+/// A snapshot that is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) shard: ShardId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) raft_term: u64,
+    pub(crate) index: u64,
+    pub(crate) bytes: u64,
+    pub(crate) hash: [u8; 32],
+    pub(crate) taken_at_ms: i64,
+}
+
+impl Held {
+    /// Later lives and higher indexes are newer.
+    fn age(&self) -> (Incarnation, u64, i64) {
+        (self.incarnation, self.index, self.taken_at_ms)
+    }
+}
+
+impl From<&Held> for SnapshotInfo {
+    fn from(held: &Held) -> Self {
+        Self {
+            shard_id: held.shard.0,
+            incarnation: held.incarnation.0,
+            raft_term: held.raft_term,
+            index: held.index,
+            bytes: held.bytes,
+            hash: Bytes::copy_from_slice(&held.hash),
+            taken_at_ms: held.taken_at_ms,
+        }
+    }
+}
+
+impl TryFrom<SnapshotInfo> for Held {
+    type Error = ApiError;
+
+    fn try_from(info: SnapshotInfo) -> Result<Self, ApiError> {
+        let hash = info.hash.as_ref().try_into().map_err(|_| {
+            let problem = format!("has {} bytes, must have 32", info.hash.len());
+            ApiError::field(Reason::BadArgument, "snapshot.hash", problem)
+        })?;
+        Ok(Self {
+            shard: ShardId(info.shard_id),
+            incarnation: Incarnation(info.incarnation),
+            raft_term: info.raft_term,
+            index: info.index,
+            bytes: info.bytes,
+            hash,
+            taken_at_ms: info.taken_at_ms,
+        })
+    }
+}
+
+/// The held files of all shards.
+#[derive(Debug)]
+pub(crate) struct Store {
+    runtime: Runtime,
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    kept: usize,
+    /// Newest first. Changed when a file is published or removed, read by everybody.
+    held: RwLock<BTreeMap<ShardId, Vec<Held>>>,
+}
+
+impl Store {
+    /// Opens the folder, and removes what a crash left half received. Blocks.
+    pub(crate) fn open(
+        runtime: Runtime,
+        vfs: Arc<dyn Vfs>,
+        dir: PathBuf,
+        kept: usize,
+    ) -> Result<Self, Error> {
+        durable::create_dir(vfs.as_ref(), &dir)?;
+        let mut held = BTreeMap::new();
+        for folder in vfs.list_dir(&dir)? {
+            let name = folder.name.to_string_lossy();
+            let shard = name.parse().ok().map(ShardId);
+            let Some(shard) = shard.filter(|_| folder.is_dir) else {
+                continue;
+            };
+            let path = dir.join(&folder.name);
+            durable::remove_temporaries(vfs.as_ref(), &path)?;
+            let files = vfs.list_dir(&path)?;
+            let mut found: Vec<Held> = files
+                .iter()
+                .filter_map(|file| name::parse(shard, &file.name.to_string_lossy(), file.len))
+                .collect();
+            found.sort_by_key(|held| std::cmp::Reverse(held.age()));
+            held.insert(shard, found);
+        }
+        Ok(Self {
+            runtime,
+            vfs,
+            dir,
+            kept,
+            held: RwLock::new(held),
+        })
+    }
+
+    /// Everything that is held, by shard, newest first.
+    pub(crate) fn list(&self) -> Vec<Held> {
+        self.held.read().values().flatten().cloned().collect()
+    }
+
+    /// What is held of a shard, newest first.
+    pub(crate) fn of(&self, shard: ShardId) -> Vec<Held> {
+        self.held.read().get(&shard).cloned().unwrap_or_default()
+    }
+
+    /// The newest held snapshot of a shard that still matches its hash.
+    pub(crate) async fn newest_sound(self: &Arc<Self>, shard: ShardId) -> Option<Held> {
+        for held in self.of(shard) {
+            let (store, wanted) = (Arc::clone(self), held.clone());
+            let task = move || store.verify(&wanted);
+            let verdict = self.runtime.spawn_blocking("snapshot-verify", task).await;
+            match verdict {
+                Ok(Ok(())) => return Some(held),
+                Ok(Err(error)) => {
+                    tracing::error!(%shard, index = held.index, %error, "a held snapshot is damaged");
+                }
+                Err(error) => tracing::error!(%shard, %error, "a held snapshot was not verified"),
+            }
+        }
+        None
+    }
+
+    fn verify(&self, held: &Held) -> io::Result<()> {
+        let file = self.vfs.open_read(&self.path(held))?;
+        let mut reader = FileReader::new(file);
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => break,
+                read => hasher.update(buffer.get(..read).unwrap_or_default()),
+            };
+        }
+        if hasher.finalize() == blake3::Hash::from_bytes(held.hash) {
+            Ok(())
+        } else {
+            let problem = "the content does not match its hash";
+            Err(io::Error::new(io::ErrorKind::InvalidData, problem))
+        }
+    }
+
+    /// Begins to receive a snapshot. Blocks.
+    pub(super) fn receive(&self, held: Held) -> io::Result<Receiving> {
+        let path = self.path(&held);
+        durable::create_dir(self.vfs.as_ref(), durable::parent(&path))?;
+        let free = self.vfs.free_space(&self.dir)?;
+        if held.bytes > free {
+            let problem = format!("{} bytes are to come, {free} are free", held.bytes);
+            return Err(io::Error::new(io::ErrorKind::StorageFull, problem));
+        }
+        let temporary = durable::temporary(&path);
+        match self.vfs.remove_file(&temporary) {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        let file = self.vfs.create_new(&temporary)?;
+        Ok(Receiving {
+            held,
+            temporary,
+            writer: FileWriter::new(file),
+            hasher: blake3::Hasher::new(),
+        })
+    }
+
+    /// Gives a received snapshot its name, and removes what is older than what is kept. Blocks.
+    pub(super) fn publish(&self, received: Receiving) -> io::Result<Held> {
+        let Receiving {
+            held,
+            temporary,
+            writer,
+            hasher,
+        } = received;
+        let whole = writer.position() == held.bytes
+            && hasher.finalize() == blake3::Hash::from_bytes(held.hash);
+        if !whole {
+            drop(writer);
+            self.vfs.remove_file(&temporary)?;
+            let problem = "what was received does not match its length and hash";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        drop(writer.finish()?);
+        durable::publish(self.vfs.as_ref(), &temporary, &self.path(&held))?;
+        let mut all = self.held.write();
+        let list = all.entry(held.shard).or_default();
+        list.retain(|other| *other != held);
+        list.push(held.clone());
+        list.sort_by_key(|held| std::cmp::Reverse(held.age()));
+        let old = list.split_off(list.len().min(self.kept));
+        drop(all);
+        for held in old {
+            durable::remove(self.vfs.as_ref(), &self.path(&held))?;
+        }
+        Ok(held)
+    }
+
+    /// Removes what was received of a snapshot that broke off. Blocks.
+    pub(super) fn discard(&self, received: &Receiving) {
+        if let Err(error) = self.vfs.remove_file(&received.temporary) {
+            tracing::warn!(%error, "a half received snapshot was not removed");
+        }
+    }
+
+    /// Opens a held snapshot. Blocks.
+    pub(super) fn read(&self, held: &Held) -> io::Result<FileReader> {
+        Ok(FileReader::new(self.vfs.open_read(&self.path(held))?))
+    }
+
+    fn path(&self, held: &Held) -> PathBuf {
+        self.dir
+            .join(held.shard.to_string())
+            .join(Path::new(&name::of(held)))
+    }
+}
+
+/// A snapshot on its way in.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    held: Held,
+    temporary: PathBuf,
+    writer: FileWriter,
+    hasher: blake3::Hasher,
+}
+
+impl Receiving {
+    /// Where the next chunk must begin.
+    pub(super) fn position(&self) -> u64 {
+        self.writer.position()
+    }
+
+    /// Takes a chunk; more than was announced is refused. Blocks.
+    pub(super) fn take(&mut self, chunk: &[u8]) -> io::Result<()> {
+        if self.position() + chunk.len() as u64 > self.held.bytes {
+            let problem = "more bytes than were announced";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        self.hasher.update(chunk);
+        io::Write::write_all(&mut self.writer, chunk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(disk: &Arc<vfs::SimDisk>) -> Arc<Store> {
+        let disk: Arc<dyn Vfs> = Arc::clone(disk) as Arc<dyn Vfs>;
+        Arc::new(Store::open(Runtime::real(), disk, "store".into(), 2).unwrap())
+    }
+
+    fn held(index: u64, content: &[u8]) -> Held {
+        Held {
+            shard: ShardId(1),
+            incarnation: Incarnation(1),
+            raft_term: 1,
+            index,
+            bytes: content.len() as u64,
+            hash: *blake3::hash(content).as_bytes(),
+            taken_at_ms: 0,
+        }
+    }
+
+    fn receive(store: &Store, index: u64, content: &[u8]) -> io::Result<Held> {
+        let mut receiving = store.receive(held(index, content))?;
+        content
+            .chunks(3)
+            .try_for_each(|chunk| receiving.take(chunk))?;
+        store.publish(receiving)
+    }
+
+    #[test]
+    fn the_newest_two_are_kept_over_a_restart() {
+        let disk = Arc::new(vfs::SimDisk::new());
+        let store = open(&disk);
+        for index in [10, 30, 20] {
+            receive(&store, index, format!("content {index}").as_bytes()).unwrap();
+        }
+        let indexes = |store: &Store| store.list().iter().map(|at| at.index).collect::<Vec<_>>();
+        assert_eq!(indexes(&store), [30, 20]);
+        assert_eq!(indexes(&open(&disk)), [30, 20]);
+    }
+
+    #[test]
+    fn what_does_not_match_its_hash_is_not_kept() {
+        let disk = Arc::new(vfs::SimDisk::new());
+        let store = open(&disk);
+        let mut receiving = store.receive(held(1, b"right")).unwrap();
+        receiving.take(b"wrong").unwrap();
+        assert!(store.publish(receiving).is_err());
+        let mut receiving = store.receive(held(1, b"right")).unwrap();
+        assert!(receiving.take(b"much too long").is_err());
+        store.discard(&receiving);
+        let short = store.receive(held(1, b"right")).unwrap();
+        assert!(store.publish(short).is_err());
+        assert!(store.list().is_empty());
+        assert!(disk.list_dir(Path::new("store/1")).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_rotten_file_is_passed_over() {
+        let disk = Arc::new(vfs::SimDisk::new());
+        let store = open(&disk);
+        receive(&store, 1, b"older").unwrap();
+        let newest = receive(&store, 2, b"newer").unwrap();
+        assert_eq!(store.newest_sound(ShardId(1)).await.unwrap().index, 2);
+        let file = disk.open_write(&store.path(&newest)).unwrap();
+        file.write_all_at(b"X", 2).unwrap();
+        assert_eq!(store.newest_sound(ShardId(1)).await.unwrap().index, 1);
+        assert_eq!(store.newest_sound(ShardId(2)).await, None);
+    }
+}

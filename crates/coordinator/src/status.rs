@@ -1,0 +1,156 @@
+//! What the cluster looks like from here. Pure: from the metadata, what was heard, and nothing else.
+
+use std::collections::BTreeMap;
+
+use api::admin::v1::{NodeStatus, ReplicaStatus, ShardState, ShardStatus};
+use cluster::{NodeId, ShardId};
+
+use crate::liveness::{Heard, Rates};
+use crate::metadata::{NodeRecord, ShardRecord, State};
+
+/// Everything that is known of one shard.
+pub(crate) fn shard_status(
+    state: &State,
+    heard: &BTreeMap<NodeId, Heard>,
+    record: &ShardRecord,
+) -> ShardStatus {
+    let (shard_state, reason) = judge(state, heard, record);
+    let replicas = replicas(heard, record);
+    let rates: Rates = record
+        .shard
+        .replicas
+        .iter()
+        .filter_map(|at| heard.get(&at.node)?.rates.get(&record.shard.id.0).copied())
+        .fold(Rates::default(), |sum, rates| Rates {
+            // Every replica applies every record; reads are spread.
+            records: sum.records.max(rates.records),
+            reads: sum.reads + rates.reads,
+        });
+    ShardStatus {
+        shard_id: record.shard.id.0,
+        shard_key: shard_key(state, record.shard.id),
+        incarnation: record.shard.incarnation.0,
+        state: shard_state.into(),
+        reason,
+        replicas: replicas.into_iter().cloned().collect(),
+        records_per_second: rates.records,
+        reads_per_second: rates.reads,
+        recoveries: record.recoveries,
+    }
+}
+
+/// The first term of a shard in the template.
+pub(crate) fn shard_key(state: &State, shard: ShardId) -> String {
+    let starts = state.template.iter().flat_map(|layout| layout.starts());
+    starts
+        .filter(|(_, owner)| *owner == shard)
+        .map(|(start, _)| start.clone())
+        .next()
+        .unwrap_or_default()
+}
+
+/// What alive nodes say of the replicas of a shard's present life.
+pub(crate) fn replicas<'a>(
+    heard: &'a BTreeMap<NodeId, Heard>,
+    record: &ShardRecord,
+) -> Vec<&'a ReplicaStatus> {
+    let (id, incarnation) = (record.shard.id, record.shard.incarnation);
+    record
+        .shard
+        .replicas
+        .iter()
+        .filter_map(|at| {
+            let node = heard.get(&at.node).filter(|node| node.alive)?;
+            node.report.replica(id, incarnation)
+        })
+        .collect()
+}
+
+/// The state of a shard and why it is so; for several replicas the best of them counts as long as it serves.
+pub(crate) fn judge(
+    state: &State,
+    heard: &BTreeMap<NodeId, Heard>,
+    record: &ShardRecord,
+) -> (ShardState, String) {
+    if record.shard.replicas.is_empty() {
+        return (
+            ShardState::Unplaced,
+            "waits for enough shard servers".into(),
+        );
+    }
+    let reports = replicas(heard, record);
+    if reports.iter().any(|replica| replica.serving) {
+        return (ShardState::Serving, String::new());
+    }
+    let on = |at: &cluster::Replica| state.nodes.get(&at.node);
+    let places: Vec<&NodeRecord> = record.shard.replicas.iter().filter_map(on).collect();
+    if !places.is_empty() && places.iter().all(|node| node.node.lost) {
+        let names: Vec<&str> = places.iter().map(|node| node.node.name.as_str()).collect();
+        let reason = format!("the disk of {} is lost", names.join(", "));
+        return (ShardState::DataLoss, reason);
+    }
+    let damaged_nodes = places.iter().filter_map(|node| {
+        let heard = heard.get(&node.node.id).filter(|heard| heard.alive)?;
+        heard.report.data_loss.then_some(&heard.report.reason)
+    });
+    let damaged_replicas = reports
+        .iter()
+        .filter(|replica| replica.data_loss)
+        .map(|replica| &replica.reason);
+    if let Some(reason) = damaged_nodes.chain(damaged_replicas).next() {
+        return (ShardState::DataLoss, reason.clone());
+    }
+    if let Some(replica) = reports.first() {
+        let progress = match replica.replay_target {
+            0 => "is starting".to_owned(),
+            target => format!(
+                "has replayed {} of {target} entries",
+                replica.replayed_entries
+            ),
+        };
+        let reason = if replica.reason.is_empty() {
+            progress
+        } else {
+            replica.reason.clone()
+        };
+        return (ShardState::Recovering, reason);
+    }
+    let is_heard = places
+        .iter()
+        .any(|node| heard.get(&node.node.id).is_some_and(|heard| heard.alive));
+    if is_heard {
+        return (
+            ShardState::Recovering,
+            "its node has not opened it yet".into(),
+        );
+    }
+    let names: Vec<&str> = places.iter().map(|node| node.node.name.as_str()).collect();
+    let reason = format!("no word from {}", names.join(", "));
+    (ShardState::Unreachable, reason)
+}
+
+/// Everything that is known of one node.
+pub(crate) fn node_status(record: &NodeRecord, heard: Option<&Heard>) -> NodeStatus {
+    let node = &record.node;
+    let report = heard.map(|heard| &heard.report);
+    NodeStatus {
+        node_id: node.id.0,
+        name: node.name.clone(),
+        address: node.address.clone(),
+        region: node.region.clone(),
+        silent_ms: heard.map_or(-1, |heard| {
+            i64::try_from(heard.silent.as_millis()).unwrap_or(i64::MAX)
+        }),
+        alive: heard.is_some_and(|heard| heard.alive) && !node.lost,
+        lost: node.lost,
+        reason: if node.lost {
+            "its disk is lost".into()
+        } else {
+            report
+                .map(|report| report.reason.clone())
+                .unwrap_or_default()
+        },
+        process_memory_bytes: report.map_or(0, |report| report.process_memory_bytes),
+        disk_free_bytes: report.map_or(0, |report| report.disk_free_bytes),
+    }
+}

@@ -1,0 +1,275 @@
+//! What a coordinator does without being asked: places shards, says whether it is ready, remembers how far shards have come,
+//! and goes on with recoveries that were broken off.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::admin::v1::ShardState;
+use cluster::{Epoch, NodeId, ShardId};
+use rpc::Health;
+use rpc::health::READY_SERVICE;
+use runtime::{CancellationToken, Instant, Runtime};
+use telemetry::{GaugeFamily, Metrics, MetricsError};
+
+use crate::liveness::{Heard, Liveness};
+use crate::meta::Meta;
+use crate::metadata::{Command, ShardProgress, State};
+use crate::placement::{self, Candidate, Wanted};
+use crate::recovery::Recovery;
+use crate::routing::Router;
+use crate::status;
+
+/// How often it looks while the cluster is coming up, and afterwards.
+const LOOK_FAST: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a start waits for shards that do not come.
+const GRACE: Duration = Duration::from_secs(30);
+/// How often progress is written to the metadata.
+const NOTE_EVERY: Duration = Duration::from_secs(10);
+
+/// The loop and what it works on.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    pub(crate) runtime: Runtime,
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) recovery: Recovery,
+    pub(crate) health: Health,
+    pub(crate) expect_nodes: usize,
+    pub(crate) gauges: Gauges,
+}
+
+/// What is shown of shards and nodes.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    shards: GaugeFamily<1>,
+    nodes: GaugeFamily<1>,
+    states: GaugeFamily<1>,
+}
+
+impl Gauges {
+    pub(crate) fn new(metrics: &Metrics) -> Result<Self, MetricsError> {
+        let part = metrics.part("coordinator")?;
+        Ok(Self {
+            shards: part.gauges("shards_count", "Shards by state.", ["state"])?,
+            nodes: part.gauges(
+                "nodes_count",
+                "Shard servers: alive, silent, lost.",
+                ["state"],
+            )?,
+            states: part.gauges(
+                "shard_serving_ratio",
+                "1 while the shard serves, as far as this coordinator has heard, else 0.",
+                ["shard_key"],
+            )?,
+        })
+    }
+}
+
+/// What the loop remembers.
+#[derive(Debug, Default)]
+struct Memory {
+    epoch: Epoch,
+    ready: bool,
+    noted: BTreeMap<ShardId, u64>,
+    noted_at: Instant,
+}
+
+impl Upkeep {
+    /// Runs until it is stopped.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut memory = Memory::default();
+        let begun = self.runtime.now();
+        loop {
+            let pause = if memory.ready { LOOK } else { LOOK_FAST };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.runtime.sleep(pause) => {}
+            }
+            let heard = self.liveness.all();
+            self.place(&heard).await;
+            self.recovery.resume();
+            self.note_progress(&heard, &mut memory).await;
+            let epoch = self.meta.read(|state| state.epoch);
+            if epoch != memory.epoch {
+                memory.epoch = epoch;
+                self.router.map_changed();
+            }
+            memory.ready |= self.meta.read(|state| {
+                let waited = self.runtime.now().saturating_since(begun);
+                is_ready(state, &heard, waited)
+            });
+            let ready = memory.ready && self.meta.is_available() && !stop.is_cancelled();
+            self.health.set(READY_SERVICE, ready);
+            self.show(&heard);
+        }
+    }
+
+    async fn place(&self, heard: &BTreeMap<NodeId, Heard>) {
+        let plan = self.meta.read(|state| {
+            let wanted = Wanted {
+                nodes: self.expect_nodes,
+                replicas: usize::try_from(state.replicas).unwrap_or(usize::MAX),
+            };
+            plan(state, heard, wanted)
+        });
+        if plan.is_empty() {
+            return;
+        }
+        tracing::info!(?plan, "placing shards");
+        if let Err(error) = self.meta.propose(&Command::PlaceShards(plan)).await {
+            tracing::warn!(%error, "shards were not placed, trying again");
+        }
+    }
+
+    async fn note_progress(&self, heard: &BTreeMap<NodeId, Heard>, memory: &mut Memory) {
+        let now = self.runtime.now();
+        if now.saturating_since(memory.noted_at) < NOTE_EVERY {
+            return;
+        }
+        memory.noted_at = now;
+        let progress = self.meta.read(|state| progress(state, heard));
+        let changed: Vec<ShardProgress> = progress
+            .into_iter()
+            .filter(|at| memory.noted.get(&at.shard) != Some(&at.index))
+            .collect();
+        if changed.is_empty() {
+            return;
+        }
+        match self
+            .meta
+            .propose(&Command::NoteProgress(changed.clone()))
+            .await
+        {
+            Ok(_) => memory
+                .noted
+                .extend(changed.iter().map(|at| (at.shard, at.index))),
+            Err(error) => tracing::warn!(%error, "the shards' progress was not noted"),
+        }
+    }
+
+    fn show(&self, heard: &BTreeMap<NodeId, Heard>) {
+        let mut shards: BTreeMap<&str, u64> =
+            STATES.iter().map(|state| (label(*state), 0)).collect();
+        let mut nodes: BTreeMap<&str, u64> =
+            ["alive", "silent", "lost"].map(|state| (state, 0)).into();
+        self.meta.read(|state| {
+            for record in state.shards.values() {
+                let (judged, _) = status::judge(state, heard, record);
+                *shards.entry(label(judged)).or_default() += 1;
+                let key = status::shard_key(state, record.shard.id);
+                let serving = judged == ShardState::Serving;
+                self.gauges
+                    .states
+                    .with([&key])
+                    .set_count(u64::from(serving));
+            }
+            for (id, record) in &state.nodes {
+                let alive = heard.get(id).is_some_and(|heard| heard.alive);
+                let label = match (record.node.lost, alive) {
+                    (true, _) => "lost",
+                    (false, true) => "alive",
+                    (false, false) => "silent",
+                };
+                *nodes.entry(label).or_default() += 1;
+            }
+        });
+        for (state, count) in shards {
+            self.gauges.shards.with([state]).set_count(count);
+        }
+        for (state, count) in nodes {
+            self.gauges.nodes.with([state]).set_count(count);
+        }
+    }
+}
+
+const STATES: [ShardState; 5] = [
+    ShardState::Unplaced,
+    ShardState::Recovering,
+    ShardState::Serving,
+    ShardState::Unreachable,
+    ShardState::DataLoss,
+];
+
+/// A state as metrics, the page and the command line call it.
+pub(crate) fn label(state: ShardState) -> &'static str {
+    match state {
+        ShardState::Unspecified => "unknown",
+        ShardState::Unplaced => "unplaced",
+        ShardState::Recovering => "recovering",
+        ShardState::Serving => "serving",
+        ShardState::Unreachable => "unreachable",
+        ShardState::DataLoss => "data loss",
+    }
+}
+
+/// Ready when every shard was seen serving, or is known to wait for a person. A shard that stays away holds the others up for
+/// [`GRACE`] only: answers then say what they lack.
+fn is_ready(state: &State, heard: &BTreeMap<NodeId, Heard>, waited: Duration) -> bool {
+    let judged: Vec<ShardState> = state
+        .shards
+        .values()
+        .map(|record| status::judge(state, heard, record).0)
+        .collect();
+    let settled = |at: &ShardState| matches!(at, ShardState::Serving | ShardState::DataLoss);
+    let placed = |at: &ShardState| *at != ShardState::Unplaced;
+    let any_serves = judged.contains(&ShardState::Serving);
+    let all_settled = judged.iter().all(settled) && any_serves;
+    all_settled || (waited >= GRACE && any_serves && judged.iter().all(placed))
+}
+
+fn plan(
+    state: &State,
+    heard: &BTreeMap<NodeId, Heard>,
+    wanted: Wanted,
+) -> Vec<(ShardId, Vec<NodeId>)> {
+    let unplaced: Vec<ShardId> = state
+        .shards
+        .values()
+        .filter(|record| record.shard.replicas.is_empty())
+        .map(|record| record.shard.id)
+        .collect();
+    if unplaced.is_empty() {
+        return Vec::new();
+    }
+    let is_alive = |id: &NodeId| heard.get(id).is_some_and(|heard| heard.alive);
+    let candidates: Vec<Candidate> = state
+        .nodes
+        .values()
+        .map(|record| &record.node)
+        .filter(|node| !node.lost && is_alive(&node.id))
+        .map(|node| Candidate {
+            id: node.id,
+            name: node.name.clone(),
+            replicas: state
+                .shards
+                .values()
+                .flat_map(|record| &record.shard.replicas)
+                .filter(|replica| replica.node == node.id)
+                .count(),
+        })
+        .collect();
+    placement::plan(&unplaced, &candidates, wanted)
+}
+
+/// How far each shard's present life has come, by the best of its replicas.
+fn progress(state: &State, heard: &BTreeMap<NodeId, Heard>) -> Vec<ShardProgress> {
+    let furthest = |record| {
+        let reports = status::replicas(heard, record);
+        reports.into_iter().map(|at| at.applied_index).max()
+    };
+    state
+        .shards
+        .values()
+        .filter_map(|record| {
+            let index = furthest(record)?;
+            (index > record.last_known_index).then_some(ShardProgress {
+                shard: record.shard.id,
+                incarnation: record.shard.incarnation,
+                index,
+            })
+        })
+        .collect()
+}

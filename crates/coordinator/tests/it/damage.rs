@@ -1,0 +1,295 @@
+//! What is lost and what comes back: a server away, a disk lost, a log damaged.
+
+use std::time::Duration;
+
+use api::admin::v1::{
+    ListSnapshotsRequest, PullSnapshotRequest, PushSnapshotRequest, RecoverShardRequest,
+    RecoverShardResponse, RecoveryAction, ShardState,
+};
+use api::v1::{Consistency, GetTopKRequest, RecordRequest, SessionToken, TermRange};
+use api::{Outcome, Reason};
+use tonic::{Code, Status};
+
+use super::harness::{Cluster, listed, reason};
+
+async fn recover(
+    cluster: &Cluster,
+    accept_loss: bool,
+    confirmation: &str,
+) -> Result<RecoverShardResponse, Status> {
+    let request = RecoverShardRequest {
+        shard_id: 2,
+        accept_loss,
+        confirmation: confirmation.into(),
+    };
+    let answer = cluster.admin().recover_shard(request).await;
+    answer.map(tonic::Response::into_inner)
+}
+
+/// Asks until the recovery has ended.
+async fn recover_to_the_end(cluster: &Cluster) -> RecoverShardResponse {
+    for _ in 0..60 {
+        let done = recover(cluster, true, "lose shard 2").await.unwrap();
+        if done.action() != RecoveryAction::WaitForProcess {
+            return done;
+        }
+        cluster.runtime.sleep(Duration::from_millis(500)).await;
+    }
+    panic!("the recovery does not end");
+}
+
+async fn ask(
+    cluster: &Cluster,
+    prefix: &str,
+    require_complete: bool,
+) -> Result<api::v1::GetTopKResponse, Status> {
+    let request = GetTopKRequest {
+        prefix: prefix.into(),
+        require_complete,
+        ..GetTopKRequest::default()
+    };
+    let answer = cluster.client().get_top_k(request).await;
+    answer.map(tonic::Response::into_inner)
+}
+
+async fn until_state(cluster: &Cluster, state: ShardState) {
+    cluster
+        .until(&format!("shard 2 is {state:?}"), |status| {
+            status
+                .shards
+                .get(1)
+                .is_some_and(|shard| shard.state() == state)
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_a_shard_says_what_is_missing() {
+    let mut cluster = Cluster::start().await;
+    for (term, count) in [("ant", 1), ("kiwi", 2), ("zoo", 3)] {
+        cluster.record(term, count).await;
+    }
+    cluster.stop_server(1).await;
+    let partial = ask(&cluster, "", false).await.unwrap();
+    assert_eq!(listed(&partial), [("zoo", 3), ("ant", 1)]);
+    let completeness = partial.completeness.unwrap();
+    assert_eq!(
+        (
+            completeness.shards_attempted,
+            completeness.shards_succeeded,
+            completeness.shards_failed
+        ),
+        (3, 2, 1)
+    );
+    let hole = TermRange {
+        start: "g".into(),
+        end: "p".into(),
+    };
+    assert_eq!(completeness.missing, [hole]);
+
+    let refused = ask(&cluster, "", true).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert_eq!(reason(&refused), Reason::Incomplete);
+    let refused = ask(&cluster, "k", false).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "nobody else has it");
+    assert_eq!(
+        listed(&ask(&cluster, "z", true).await.unwrap()),
+        [("zoo", 3)]
+    );
+
+    until_state(&cluster, ShardState::Unreachable).await;
+    let waits = recover(&cluster, false, "").await.unwrap();
+    assert_eq!(waits.action(), RecoveryAction::WaitForProcess);
+    let waits = recover(&cluster, true, "lose shard 2").await.unwrap();
+    assert_eq!(
+        waits.action(),
+        RecoveryAction::WaitForProcess,
+        "nothing is given up: {waits:?}"
+    );
+
+    cluster.start_server(1).await;
+    cluster.until_serving().await;
+    let whole = ask(&cluster, "", true).await.unwrap();
+    assert_eq!(listed(&whole), [("zoo", 3), ("kiwi", 2), ("ant", 1)]);
+    let none = recover(&cluster, false, "").await.unwrap();
+    assert_eq!(none.action(), RecoveryAction::None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_disk_is_given_up_only_by_word_and_comes_back_from_the_snapshot() {
+    let mut cluster = Cluster::start().await;
+    for (term, count) in [("ant", 1), ("kiwi", 2), ("zoo", 3)] {
+        cluster.record(term, count).await;
+    }
+    let mut admin = cluster.admin();
+    let pulled = admin
+        .pull_snapshot(PullSnapshotRequest { shard_id: 2 })
+        .await;
+    let pulled = pulled.unwrap().into_inner().snapshot.unwrap();
+    let held = admin.list_snapshots(ListSnapshotsRequest {}).await.unwrap();
+    assert_eq!(held.into_inner().snapshots, std::slice::from_ref(&pulled));
+    let refused = admin
+        .push_snapshot(PushSnapshotRequest { shard_id: 2 })
+        .await;
+    assert_eq!(
+        refused.unwrap_err().code(),
+        Code::FailedPrecondition,
+        "it serves"
+    );
+
+    let late = RecordRequest {
+        term: "lemon".into(),
+        count: 9,
+        ..RecordRequest::default()
+    };
+    let token: Option<SessionToken> = cluster
+        .client()
+        .record(late)
+        .await
+        .unwrap()
+        .into_inner()
+        .token;
+
+    // The disk is lost: the server comes back under its name, with nothing.
+    cluster.stop_server(1).await;
+    std::fs::remove_dir_all(cluster.server_dir(1)).unwrap();
+    cluster.start_server(1).await;
+    until_state(&cluster, ShardState::DataLoss).await;
+    let lost = ask(&cluster, "k", false).await.unwrap_err();
+    assert_eq!(lost.code(), Code::DataLoss);
+    let lost = RecordRequest {
+        term: "kiwi".into(),
+        ..RecordRequest::default()
+    };
+    let lost = cluster.client().record(lost).await.unwrap_err();
+    assert_eq!(lost.code(), Code::DataLoss);
+    let outcome = api::ApiError::from_status(&lost).outcome();
+    assert_eq!(outcome, Some(Outcome::NotApplied));
+
+    let needs = recover(&cluster, false, "").await.unwrap();
+    assert_eq!(needs.action(), RecoveryAction::NeedsAcceptLoss);
+    for wrong in ["", "yes", "lose shard 1", "Lose shard 2"] {
+        let refused = recover(&cluster, true, wrong).await.unwrap_err();
+        assert_eq!(reason(&refused), Reason::ConfirmationRequired, "{wrong:?}");
+    }
+    until_state(&cluster, ShardState::DataLoss).await;
+
+    let done = recover_to_the_end(&cluster).await;
+    assert_eq!(done.action(), RecoveryAction::NewIncarnation, "{done:?}");
+    assert_eq!((done.incarnation, done.snapshot_index), (2, pulled.index));
+    let again = recover(&cluster, true, "lose shard 2").await.unwrap();
+    assert_eq!(again, done, "the report is still there");
+
+    let whole = ask(&cluster, "", true).await.unwrap();
+    assert_eq!(
+        listed(&whole),
+        [("zoo", 3), ("kiwi", 2), ("ant", 1)],
+        "lemon came later"
+    );
+    assert_eq!(cluster.record("kiwi", 1).await, 3);
+    // Whoever has seen the lost write is not shown the past.
+    let request = GetTopKRequest {
+        prefix: "l".into(),
+        consistency: Consistency::Stale.into(),
+        token,
+        ..GetTopKRequest::default()
+    };
+    let refused = cluster.client().get_top_k(request).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::UnknownIncarnation);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_is_set_aside_when_its_loss_is_accepted() {
+    let mut cluster = Cluster::start().await;
+    for term in ["ant", "kiwi", "zoo"] {
+        cluster.record(term, 5).await;
+    }
+    let mut admin = cluster.admin();
+    admin
+        .pull_snapshot(PullSnapshotRequest { shard_id: 2 })
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        cluster.record("lemon", 1).await;
+    }
+    cluster.stop_server(1).await;
+    damage_log(cluster.server_dir(1));
+    cluster.start_server(1).await;
+    until_state(&cluster, ShardState::DataLoss).await;
+    let needs = recover(&cluster, false, "").await.unwrap();
+    assert_eq!(needs.action(), RecoveryAction::NeedsAcceptLoss);
+
+    let recovering = recover(&cluster, true, "lose shard 2").await.unwrap();
+    assert_eq!(
+        recovering.action(),
+        RecoveryAction::WaitForProcess,
+        "{recovering:?}"
+    );
+    let ended = cluster.server_ended(1).await.unwrap_err();
+    assert!(
+        matches!(ended, shard_server::RunError::GaveUpData { .. }),
+        "{ended}"
+    );
+    cluster.start_server(1).await;
+    let done = recover_to_the_end(&cluster).await;
+    assert_eq!(done.action(), RecoveryAction::NewIncarnation);
+    let whole = ask(&cluster, "", true).await.unwrap();
+    assert_eq!(listed(&whole), [("ant", 5), ("kiwi", 5), ("zoo", 5)]);
+}
+
+/// Flips bits in the middle of what is surely written.
+fn damage_log(dir: &std::path::Path) {
+    let wal = dir.join("wal");
+    let mut segments: Vec<_> = std::fs::read_dir(&wal)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| std::fs::metadata(path).unwrap().len() > 4096)
+        .collect();
+    segments.sort();
+    let path = &segments[0];
+    let mut bytes = std::fs::read(path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end / 2] ^= 0xff;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newer_snapshots_are_fetched_unasked() {
+    let cluster = Cluster::start().await;
+    cluster.record("kiwi", 1).await;
+    let mut admin = cluster.admin();
+    admin
+        .pull_snapshot(PullSnapshotRequest { shard_id: 2 })
+        .await
+        .unwrap();
+    cluster.record("kiwi", 1).await;
+    // Taken at the shard alone: the coordinator hears of it by the report.
+    let node = cluster.until("the map is there", |_| true).await.nodes;
+    let address = &node
+        .iter()
+        .find(|node| node.name == "shard-2")
+        .unwrap()
+        .address;
+    let channel = rpc::channel::connect(&cluster.runtime, address, &Default::default()).unwrap();
+    let taken = api::shard::v1::node_service_client::NodeServiceClient::new(channel)
+        .take_snapshot(api::shard::v1::TakeSnapshotRequest { shard_id: 2 })
+        .await
+        .unwrap()
+        .into_inner()
+        .snapshot
+        .unwrap();
+    let fetched = async {
+        loop {
+            let held = admin.list_snapshots(ListSnapshotsRequest {}).await.unwrap();
+            if held.into_inner().snapshots.contains(&taken) {
+                return;
+            }
+            cluster.runtime.sleep(Duration::from_millis(50)).await;
+        }
+    };
+    cluster
+        .runtime
+        .timeout(Duration::from_secs(30), fetched)
+        .await
+        .unwrap();
+}

@@ -1,0 +1,22 @@
+//! A coordinator over real gRPC, with real shard servers behind it. Everything listens on a port of its own.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests break disks on purpose, and wait in real time"
+)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::too_many_lines,
+    reason = "what is not there fails the test; a play is told from its beginning to its end"
+)]
+
+mod bad_input;
+mod cli;
+mod damage;
+mod harness;
+mod namespaces;
+mod reads;
+mod scripted;
+mod web;
+mod writes;

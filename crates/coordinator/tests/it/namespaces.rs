@@ -1,0 +1,90 @@
+//! Namespaces: apart, created by their first record, cleared at once.
+
+use api::v1::{ClearNamespaceRequest, GetTopKRequest, RecordRequest, RequestId};
+use bytes::Bytes;
+
+use super::harness::{Cluster, listed};
+
+fn record(namespace: &str, term: &str) -> RecordRequest {
+    RecordRequest {
+        term: term.into(),
+        namespace: namespace.into(),
+        ..RecordRequest::default()
+    }
+}
+
+async fn terms(cluster: &Cluster, namespace: &str) -> Vec<String> {
+    let request = GetTopKRequest {
+        namespace: namespace.into(),
+        ..GetTopKRequest::default()
+    };
+    let answer = cluster
+        .client()
+        .get_top_k(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(answer.completeness.clone().unwrap().missing.is_empty());
+    listed(&answer)
+        .iter()
+        .map(|(term, _)| (*term).to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn namespaces_do_not_see_each_other() {
+    let cluster = Cluster::start().await;
+    let mut client = cluster.client();
+    // Many at once, each created by its first record: shard servers learn of them by the way.
+    for number in 0..20 {
+        for term in ["ant", "kiwi", "zoo"] {
+            let request = record(&format!("tenant-{number}"), &format!("{term} {number}"));
+            client.record(request).await.unwrap();
+        }
+    }
+    for number in 0..20 {
+        let expected = ["ant", "kiwi", "zoo"].map(|term| format!("{term} {number}"));
+        assert_eq!(terms(&cluster, &format!("tenant-{number}")).await, expected);
+    }
+    assert!(terms(&cluster, "").await.is_empty());
+    assert!(terms(&cluster, "nobody-wrote-here").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clearing_takes_effect_at_once_and_once() {
+    let cluster = Cluster::start().await;
+    let mut client = cluster.client();
+    for term in ["ant", "kiwi", "zoo"] {
+        client.record(record("a", term)).await.unwrap();
+        client.record(record("b", term)).await.unwrap();
+    }
+    let clear = ClearNamespaceRequest {
+        namespace: "a".into(),
+        request_id: Some(RequestId {
+            client_id: Bytes::from_static(b"sixteen bytes id"),
+            sequence: 1,
+            issued_at_ms: cluster.runtime.wall_ms(),
+            acked_below: 0,
+        }),
+    };
+    let first = client
+        .clear_namespace(clear.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(first.generation, 2);
+    assert!(terms(&cluster, "a").await.is_empty());
+    assert_eq!(terms(&cluster, "b").await.len(), 3);
+
+    client.record(record("a", "new")).await.unwrap();
+    let again = client.clear_namespace(clear).await.unwrap().into_inner();
+    assert_eq!(again.generation, 2, "a repeat clears nothing");
+    assert_eq!(terms(&cluster, "a").await, ["new"]);
+
+    let nobody = ClearNamespaceRequest {
+        namespace: "nobody-wrote-here".into(),
+        request_id: None,
+    };
+    let answer = client.clear_namespace(nobody).await.unwrap().into_inner();
+    assert_eq!(answer.generation, 0);
+}

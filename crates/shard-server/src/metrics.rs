@@ -1,0 +1,171 @@
+//! What this crate measures. Counters are added to where things happen; gauges are set by the node's upkeep each second.
+//!
+//! Several nodes of one process share the families and tell themselves apart by the label `node`; shards are told apart by
+//! `shard_key`, their first term in the template.
+
+use telemetry::{Counter, CounterFamily, Gauge, GaugeFamily, Metrics, MetricsError};
+use wal::WalStats;
+
+use crate::node::Replica;
+
+/// The families of a node.
+#[derive(Debug)]
+pub(crate) struct NodeMetrics {
+    base: Metrics,
+    node: String,
+    shards: ShardFamilies,
+    log: LogGauges,
+    torn_bytes: Counter,
+}
+
+#[derive(Debug)]
+struct ShardFamilies {
+    repeats: CounterFamily<1>,
+    refused: CounterFamily<1>,
+    queue_calls: GaugeFamily<1>,
+    queue_bytes: GaugeFamily<1>,
+    terms: GaugeFamily<1>,
+    memory_bytes: GaugeFamily<1>,
+    repeat_table_bytes: GaugeFamily<1>,
+    applied_index: GaugeFamily<1>,
+    snapshot_index: GaugeFamily<1>,
+}
+
+#[derive(Debug)]
+struct LogGauges {
+    log_bytes: Gauge,
+    segments: Gauge,
+    written_bytes: Gauge,
+    syncs: Gauge,
+    entries: Gauge,
+    disk_full: Gauge,
+}
+
+/// The series of one shard.
+#[derive(Debug, Clone)]
+pub(crate) struct ShardMetrics {
+    pub(crate) record: Counter,
+    pub(crate) delete: Counter,
+    pub(crate) top_k: Counter,
+    pub(crate) count: Counter,
+    pub(crate) list: Counter,
+    pub(crate) clear: Counter,
+    pub(crate) repeats: Counter,
+    pub(crate) refused: Counter,
+    queue_calls: Gauge,
+    queue_bytes: Gauge,
+    terms: Gauge,
+    memory_bytes: Gauge,
+    repeat_table_bytes: Gauge,
+    applied_index: Gauge,
+    snapshot_index: Gauge,
+}
+
+impl NodeMetrics {
+    pub(crate) fn new(base: &Metrics, node: &str) -> Result<Self, MetricsError> {
+        let part = base.part("shard")?;
+        let key = ["shard_key"];
+        let shards = ShardFamilies {
+            repeats: part.counters("repeats_total", "Items that had been applied before.", key)?,
+            refused: part.counters("refused_total", "Writes and items that were refused.", key)?,
+            queue_calls: part.gauges("queue_calls", "Write calls that wait.", key)?,
+            queue_bytes: part.gauges("queue_bytes", "Bytes of write calls that wait.", key)?,
+            terms: part.gauges("terms_count", "Terms in the dictionaries.", key)?,
+            memory_bytes: part.gauges("memory_bytes", "Memory of the dictionaries.", key)?,
+            repeat_table_bytes: part.gauges(
+                "repeat_table_bytes",
+                "Memory for remembering request ids, as its cap counts it.",
+                key,
+            )?,
+            applied_index: part.gauges("applied_index", "Newest entry applied.", key)?,
+            snapshot_index: part.gauges("snapshot_index", "Newest entry in a snapshot.", key)?,
+        };
+        let part = base.part("wal")?;
+        let gauge = |name: &str, help: &str| -> Result<Gauge, MetricsError> {
+            Ok(part.gauges(name, help, ["node"])?.with([node]))
+        };
+        let log = LogGauges {
+            log_bytes: gauge("log_bytes", "Bytes of all segments.")?,
+            segments: gauge("segments_count", "Segments.")?,
+            written_bytes: gauge("written_bytes", "Bytes written since the start.")?,
+            syncs: gauge("syncs_count", "Syncs since the start.")?,
+            entries: gauge("entries_count", "Entries appended since the start.")?,
+            disk_full: gauge(
+                "disk_full_flag",
+                "1 while writes are refused for want of space.",
+            )?,
+        };
+        let torn = part.counters(
+            "torn_bytes_total",
+            "Bytes behind the last complete batch that were dropped at starts.",
+            ["node"],
+        )?;
+        Ok(Self {
+            base: base.clone(),
+            node: node.to_owned(),
+            shards,
+            log,
+            torn_bytes: torn.with([node]),
+        })
+    }
+
+    pub(crate) fn base(&self) -> &Metrics {
+        &self.base
+    }
+
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    pub(crate) fn shard(&self, shard_key: &str) -> ShardMetrics {
+        let operation = |name| self.base.trie_operations(name, shard_key);
+        let key = [shard_key];
+        ShardMetrics {
+            record: operation("record"),
+            delete: operation("delete"),
+            top_k: operation("top_k"),
+            count: operation("count"),
+            list: operation("list"),
+            clear: operation("clear"),
+            repeats: self.shards.repeats.with(key),
+            refused: self.shards.refused.with(key),
+            queue_calls: self.shards.queue_calls.with(key),
+            queue_bytes: self.shards.queue_bytes.with(key),
+            terms: self.shards.terms.with(key),
+            memory_bytes: self.shards.memory_bytes.with(key),
+            repeat_table_bytes: self.shards.repeat_table_bytes.with(key),
+            applied_index: self.shards.applied_index.with(key),
+            snapshot_index: self.shards.snapshot_index.with(key),
+        }
+    }
+
+    pub(crate) fn torn(&self, bytes: u64) {
+        self.torn_bytes.add(bytes);
+    }
+
+    pub(crate) fn set_log(&self, stats: &WalStats) {
+        self.log.log_bytes.set_count(stats.log_bytes);
+        self.log.segments.set_count(stats.segments);
+        self.log.written_bytes.set_count(stats.bytes_written);
+        self.log.syncs.set_count(stats.fsyncs);
+        self.log.entries.set_count(stats.entries);
+        self.log.disk_full.set_count(stats.disk_full.into());
+    }
+}
+
+impl ShardMetrics {
+    /// Sets the gauges to what a replica is now.
+    pub(crate) fn set(&self, replica: &Replica) {
+        let stats = replica.state().stats();
+        let status = replica.group().status();
+        self.queue_calls.set_count(replica.queue().calls() as u64);
+        self.queue_bytes.set_count(replica.queue().bytes() as u64);
+        self.terms.set_count(stats.terms);
+        self.memory_bytes.set_count(stats.memory_bytes);
+        self.repeat_table_bytes.set_count(stats.repeat_table_bytes);
+        self.applied_index
+            .set_count(status.applied.map_or(0, |at| at.index));
+        self.snapshot_index
+            .set_count(status.snapshot.unwrap_or_default());
+    }
+}

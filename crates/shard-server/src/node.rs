@@ -1,0 +1,340 @@
+//! One node: what it hosts, what it knows, and who looks after it.
+//!
+//! [`Node`] is the state that handlers and tasks share. The tasks: `sync` talks to the coordinators and takes their orders,
+//! `reconcile` starts and stops replicas accordingly, `watch` keeps the health table true, `upkeep` does small chores.
+//!
+//! What always holds:
+//! - A node that has lost touch with the coordinators goes on with its last orders, also after a restart.
+//! - Health is computed from the replicas' own state, never from having answered.
+//! - The first fatal fault decides how the process ends ([`Node::end`]), and is not overwritten.
+
+mod health;
+mod identity;
+mod memory;
+mod names;
+mod reconcile;
+mod registry;
+mod replica;
+mod report;
+mod seeds;
+mod slot;
+mod sync;
+mod upkeep;
+mod view;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use api::{ApiError, Reason};
+use arc_swap::ArcSwap;
+use cluster::ShardId;
+use parking_lot::{Mutex, RwLock};
+use replication::Host;
+use rpc::Health;
+use runtime::{CancellationToken, Runtime};
+use tokio::sync::{Notify, watch};
+use vfs::Vfs;
+
+pub use identity::IdentityError;
+pub(crate) use identity::{IdentityFile, load_or_begin, store as store_identity};
+pub use memory::MemoryError;
+pub(crate) use memory::{Memory, load as load_memory};
+pub(crate) use names::Names;
+pub(crate) use registry::RegistryClient;
+pub(crate) use replica::{Freshness, Replica, Seen, stale_generation};
+pub(crate) use seeds::{SeedError, Seeds};
+pub(crate) use slot::{Failure, Slot, SlotState};
+pub(crate) use sync::register;
+pub(crate) use view::View;
+
+use crate::config::Config;
+use crate::error::RunError;
+use crate::metrics::NodeMetrics;
+use crate::state::{Operation, Write};
+
+/// What a node is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) runtime: Runtime,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) config: Config,
+    /// `host:port` by which others reach this node.
+    pub(crate) address: String,
+    pub(crate) metrics: NodeMetrics,
+    pub(crate) health: Health,
+    pub(crate) memory: Memory,
+}
+
+/// A node. Shared by everything that runs on it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) runtime: Runtime,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) config: Config,
+    pub(crate) address: String,
+    pub(crate) metrics: NodeMetrics,
+    pub(crate) health: Health,
+    pub(crate) registry: RegistryClient,
+    pub(crate) names: Names,
+    pub(crate) seeds: Seeds,
+    /// Known once the node is registered and its log is open. Never set on a node whose log is damaged.
+    host: OnceLock<Host>,
+    identity: OnceLock<replication::Identity>,
+    /// Why nothing on this node serves: its log is damaged.
+    damage: RwLock<Option<String>>,
+    view: ArcSwap<View>,
+    slots: RwLock<BTreeMap<ShardId, Slot>>,
+    memory: Mutex<Memory>,
+    /// Held while the memory is written, so that an older one never replaces a newer.
+    remembering: tokio::sync::Mutex<()>,
+    /// Wakes the task that talks to the coordinators.
+    pub(crate) sync_now: Notify,
+    /// Wakes the task that does the chores.
+    pub(crate) upkeep_now: Notify,
+    /// Whether the health table still follows the replicas; false once the node stops.
+    follows_health: Mutex<bool>,
+    ended: watch::Sender<bool>,
+    fault: Mutex<Option<RunError>>,
+    /// Cancelled when the node begins to stop: no new work, and streams end.
+    pub(crate) closing: CancellationToken,
+}
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let Parts {
+            runtime,
+            vfs,
+            config,
+            address,
+            metrics,
+            health,
+            memory,
+        } = parts;
+        let view = sync::view_of(&memory.orders).unwrap_or_default();
+        Arc::new(Self {
+            registry: RegistryClient::new(&runtime, config.coordinators.clone()),
+            names: Names::default(),
+            seeds: Seeds::new(Arc::clone(&vfs), &config.data_dir),
+            host: OnceLock::new(),
+            identity: OnceLock::new(),
+            damage: RwLock::default(),
+            view: ArcSwap::from_pointee(view),
+            slots: RwLock::default(),
+            memory: Mutex::new(memory),
+            remembering: tokio::sync::Mutex::new(()),
+            sync_now: Notify::new(),
+            upkeep_now: Notify::new(),
+            follows_health: Mutex::new(true),
+            ended: watch::Sender::new(false),
+            fault: Mutex::default(),
+            closing: CancellationToken::new(),
+            runtime,
+            vfs,
+            config,
+            address,
+            metrics,
+            health,
+        })
+    }
+
+    /// Starts the tasks of a node whose log is open, or damaged.
+    pub(crate) fn start(self: &Arc<Self>, opened: Option<Host>) {
+        if let Some(host) = opened {
+            self.watch_disk(&host);
+            drop(self.host.set(host));
+            self.reconcile();
+        }
+        let spawn = |name, task| drop(self.runtime.spawn(name, task));
+        spawn("node-sync", boxed(sync::run(Arc::clone(self))));
+        spawn("node-upkeep", boxed(upkeep::run(Arc::clone(self))));
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.config.data_dir
+    }
+
+    pub(crate) fn host(&self) -> Option<&Host> {
+        self.host.get()
+    }
+
+    pub(crate) fn identity(&self) -> Option<replication::Identity> {
+        self.identity.get().copied()
+    }
+
+    /// The identity, once it is known.
+    pub(crate) fn set_identity(&self, identity: replication::Identity) {
+        let _: Result<(), _> = self.identity.set(identity);
+    }
+
+    /// The log is damaged: from now on everything is refused.
+    pub(crate) fn set_damage(&self, reason: String) {
+        tracing::error!(%reason, "the data of this node is damaged; it serves nothing until it is repaired");
+        *self.damage.write() = Some(reason);
+        self.sync_now.notify_one();
+    }
+
+    /// Why nothing on this node serves.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.damage.read().clone()
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// What this node holds, shard by shard.
+    pub(crate) fn slots(&self) -> BTreeMap<ShardId, Slot> {
+        self.slots.read().clone()
+    }
+
+    /// The running replicas.
+    pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
+        let slots = self.slots.read();
+        slots.values().filter_map(Slot::running).cloned().collect()
+    }
+
+    /// The replica of a shard, or why there is none here.
+    pub(crate) fn replica(&self, shard: ShardId) -> Result<Arc<Replica>, ApiError> {
+        if let Some(slot) = self.slots.read().get(&shard) {
+            return slot.replica(shard).cloned();
+        }
+        if let Some(reason) = self.damage() {
+            let message = format!("the data of this node is damaged: {reason}");
+            return Err(ApiError::new(Reason::DataLoss, message));
+        }
+        let view = self.view();
+        let known = view
+            .map()
+            .is_some_and(|map| map.shards.contains_key(&shard));
+        if known {
+            let message = format!("shard {shard} is not on this node");
+            return Err(self.elsewhere(&view, shard, message));
+        }
+        if self.host().is_none() || view.map().is_none() {
+            let message = format!("this node is starting, shard {shard} is not known yet");
+            return Err(ApiError::new(Reason::Starting, message));
+        }
+        let message = format!("there is no shard {shard}");
+        Err(ApiError::new(Reason::UnknownShard, message))
+    }
+
+    /// The error of a request that belongs to another node: carries the map, or its epoch where it is large, and the owner.
+    pub(crate) fn elsewhere(&self, view: &View, shard: ShardId, message: String) -> ApiError {
+        let mut error = ApiError::new(Reason::WrongShard, message).with_epoch(view.epoch());
+        if let Some(map) = view
+            .map()
+            .filter(|map| map.namespaces.len() <= ATTACHED_NAMESPACES_MAX)
+        {
+            error = error.with_map(map.as_ref().into());
+        }
+        if let Some(node) = view.owner_node(shard) {
+            error = error.with_metadata("owner_node_id", node.to_string());
+            if let Some(address) = view.address(node) {
+                error = error.with_metadata("owner_address", address);
+            }
+        }
+        error
+    }
+
+    /// Ends the process, or the node of a process with several, for a reason. The first reason counts.
+    pub(crate) fn end(&self, reason: RunError) {
+        {
+            let mut fault = self.fault.lock();
+            if fault.is_some() {
+                return;
+            }
+            tracing::error!(%reason, "this node ends");
+            *fault = Some(reason);
+        }
+        self.stop_serving();
+        self.ended.send_replace(true);
+    }
+
+    /// Waits until something fatal happened, and says what.
+    pub(crate) async fn fatal(&self) -> RunError {
+        let mut ended = self.ended.subscribe();
+        loop {
+            // The sender lives as long as the node.
+            drop(ended.wait_for(|ended| *ended).await);
+            if let Some(fault) = self.fault.lock().take() {
+                return fault;
+            }
+        }
+    }
+
+    /// Refuses records while the dictionaries of this node are above their budget. Deletes pass.
+    pub(crate) fn check_budget(&self, writes: &[Write]) -> Result<(), ApiError> {
+        let Some(limit) = self.config.state.memory_bytes_max else {
+            return Ok(());
+        };
+        let records = |write: &Write| matches!(write.operation, Operation::Record(_));
+        if !writes.iter().any(records) {
+            return Ok(());
+        }
+        let replicas = self.replicas();
+        let used: u64 = replicas
+            .iter()
+            .map(|replica| replica.state().stats().memory_bytes)
+            .sum();
+        if used <= limit {
+            return Ok(());
+        }
+        let message = format!("the dictionaries take {used} bytes, allowed are {limit}");
+        let error = ApiError::new(Reason::MemoryBudget, message).with_retry_after(BUDGET_RETRY);
+        Err(error.for_write())
+    }
+
+    fn watch_disk(self: &Arc<Self>, host: &Host) {
+        let mut poisoned = host.poisoned();
+        let node = Arc::clone(self);
+        let watch = async move {
+            let failed = tokio::select! {
+                () = node.closing.cancelled() => return,
+                failed = poisoned.wait_for(Option::is_some) => failed.ok().and_then(|reason| reason.clone()),
+            };
+            if let Some(reason) = failed {
+                node.end(RunError::DiskFailed { reason });
+            }
+        };
+        drop(self.runtime.spawn("node-disk-watch", watch));
+    }
+
+    /// Moves everything but the lock aside, so that the next start begins with a new identity, and ends. What was moved is kept.
+    pub(crate) fn give_up_data(&self) -> Result<String, vfs::Error> {
+        let name = format!("given-up-{}", self.runtime.wall_ms());
+        let aside: PathBuf = self.data_dir().join(&name);
+        vfs::durable::create_dir(self.vfs.as_ref(), &aside)?;
+        // The identity goes first: what is left without it is refused, never taken for another's.
+        for part in [
+            identity::file_name(),
+            memory::file_name(),
+            "wal",
+            "snapshots",
+            "seeds",
+        ] {
+            let from = self.data_dir().join(part);
+            if self.vfs.exists(&from)? {
+                self.vfs.rename(&from, &aside.join(part))?;
+                self.vfs.sync_dir(&aside)?;
+                self.vfs.sync_dir(self.data_dir())?;
+            }
+        }
+        self.end(RunError::GaveUpData {
+            moved_to: name.clone(),
+        });
+        Ok(name)
+    }
+}
+
+/// A map with more namespaces than this is not attached to errors: it would not fit their header.
+const ATTACHED_NAMESPACES_MAX: usize = 64;
+
+/// When to come back to a node whose memory is used up.
+const BUDGET_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+
+fn boxed<'a>(
+    task: impl Future<Output = ()> + Send + 'a,
+) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    Box::pin(task)
+}

@@ -1,0 +1,229 @@
+//! Who this node is: a small file that outlives everything but the disk.
+//!
+//! The first start in an empty directory draws an instance id and writes it, durably, before anybody is told of it; registering
+//! with it is then safe to repeat, and adds the node's number and the cluster to the file. A directory that holds data but no such file
+//! has lost its identity and is refused; one that is empty gets a new identity, never its old one.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | magic `ACNODE01`, the last two digits are the format version |
+//! | 8 | 16 | instance id |
+//! | 24 | 16 | cluster id; zero until registered |
+//! | 40 | 8 | node id, little-endian; 0 until registered |
+//! | 48 | 2 | bytes of the name, little-endian |
+//! | 50 | | name, UTF-8 |
+//! | end | 4 | CRC32 of all before, little-endian |
+
+use std::path::{Path, PathBuf};
+
+use cluster::{ClusterId, NodeId};
+use vfs::{Vfs, durable};
+
+const FILE: &str = "identity";
+const MAGIC: [u8; 8] = *b"ACNODE01";
+const FILE_BYTES_MAX: u64 = 4096;
+/// Entries of the data directory that may be there before the identity is.
+const HARMLESS: [&str; 3] = ["LOCK", "lost+found", "given-up"];
+
+/// What the file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdentityFile {
+    /// Drawn when the directory was first used.
+    pub(crate) instance: [u8; 16],
+    /// Issued at registration.
+    pub(crate) registered: Option<replication::Identity>,
+    /// The name it was first used under.
+    pub(crate) name: String,
+}
+
+/// The identity of a data directory cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] vfs::Error),
+    /// The file is damaged: move the directory aside to begin with a new identity.
+    #[error("the identity in {} is damaged: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// There is data, and nothing says whose it is.
+    #[error("{} holds {found:?} but no identity: move it aside to begin with a new one", dir.display())]
+    Missing {
+        /// The data directory.
+        dir: PathBuf,
+        /// Something that is in it.
+        found: String,
+    },
+    /// The directory was used under another name.
+    #[error("the data directory belongs to node {found:?}, not {expected:?}")]
+    OtherName {
+        /// In the file.
+        found: String,
+        /// In the configuration.
+        expected: String,
+    },
+}
+
+/// Reads the identity of a directory; where it is empty, writes one with the instance id given.
+pub(crate) fn load_or_begin(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    name: &str,
+    instance: [u8; 16],
+) -> Result<IdentityFile, IdentityError> {
+    let path = dir.join(FILE);
+    let bytes = match durable::read(vfs, &path, FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => {
+            refuse_data(vfs, dir)?;
+            let file = IdentityFile {
+                instance,
+                registered: None,
+                name: name.to_owned(),
+            };
+            store(vfs, dir, &file)?;
+            return Ok(file);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let file = decode(&bytes).map_err(|problem| IdentityError::Damaged { path, problem })?;
+    if file.name != name {
+        return Err(IdentityError::OtherName {
+            found: file.name,
+            expected: name.to_owned(),
+        });
+    }
+    Ok(file)
+}
+
+/// Writes the identity durably.
+pub(crate) fn store(vfs: &dyn Vfs, dir: &Path, file: &IdentityFile) -> Result<(), vfs::Error> {
+    durable::replace(vfs, &dir.join(FILE), &encode(file))
+}
+
+/// The name of the file, for moving it aside.
+pub(crate) const fn file_name() -> &'static str {
+    FILE
+}
+
+fn refuse_data(vfs: &dyn Vfs, dir: &Path) -> Result<(), IdentityError> {
+    for entry in vfs.list_dir(dir)? {
+        let name = entry.name.to_string_lossy();
+        let harmless = HARMLESS.iter().any(|known| name.starts_with(known))
+            || name.ends_with(durable::TEMPORARY_SUFFIX);
+        if !harmless {
+            return Err(IdentityError::Missing {
+                dir: dir.to_owned(),
+                found: name.into_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn encode(file: &IdentityFile) -> Vec<u8> {
+    let (cluster, node) = file
+        .registered
+        .map_or(([0; 16], 0), |issued| (issued.cluster.0, issued.node.0));
+    let mut bytes = Vec::with_capacity(64 + file.name.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&file.instance);
+    bytes.extend_from_slice(&cluster);
+    bytes.extend_from_slice(&node.to_le_bytes());
+    // The configuration limits names to 255 bytes.
+    bytes.extend_from_slice(&(file.name.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(file.name.as_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Result<IdentityFile, &'static str> {
+    let short = "it is too short";
+    let (content, check) = bytes.split_last_chunk::<4>().ok_or(short)?;
+    if crc32fast::hash(content) != u32::from_le_bytes(*check) {
+        return Err("it does not verify");
+    }
+    let (magic, rest) = content.split_first_chunk::<8>().ok_or(short)?;
+    if *magic != MAGIC {
+        return Err("it has a format that this program does not know");
+    }
+    let (instance, rest) = rest.split_first_chunk::<16>().ok_or(short)?;
+    let (cluster, rest) = rest.split_first_chunk::<16>().ok_or(short)?;
+    let (node, rest) = rest.split_first_chunk::<8>().ok_or(short)?;
+    let (len, name) = rest.split_first_chunk::<2>().ok_or(short)?;
+    if name.len() != usize::from(u16::from_le_bytes(*len)) {
+        return Err("its name has another length");
+    }
+    let node = u64::from_le_bytes(*node);
+    Ok(IdentityFile {
+        instance: *instance,
+        registered: (node > 0).then_some(replication::Identity {
+            cluster: ClusterId(*cluster),
+            node: NodeId(node),
+        }),
+        name: String::from_utf8(name.to_vec()).map_err(|_| "its name is not UTF-8")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use vfs::SimDisk;
+
+    use super::*;
+
+    fn disk() -> (SimDisk, &'static Path) {
+        let disk = SimDisk::new();
+        let dir = Path::new("/data");
+        durable::create_dir(&disk, dir).unwrap();
+        (disk, dir)
+    }
+
+    #[test]
+    fn an_empty_directory_gets_a_new_instance_and_keeps_it() {
+        let (disk, dir) = disk();
+        let first = load_or_begin(&disk, dir, "a", [1; 16]).unwrap();
+        assert_eq!(first.registered, None);
+        let again = load_or_begin(&disk, dir, "a", [2; 16]).unwrap();
+        assert_eq!(again, first);
+        let registered = IdentityFile {
+            registered: Some(replication::Identity {
+                cluster: ClusterId([7; 16]),
+                node: NodeId(3),
+            }),
+            ..first
+        };
+        store(&disk, dir, &registered).unwrap();
+        assert_eq!(load_or_begin(&disk, dir, "a", [2; 16]).unwrap(), registered);
+    }
+
+    #[test]
+    fn data_without_an_identity_is_refused() {
+        let (disk, dir) = disk();
+        durable::create_dir(&disk, &dir.join("wal")).unwrap();
+        let error = load_or_begin(&disk, dir, "a", [1; 16]).unwrap_err();
+        assert!(
+            matches!(&error, IdentityError::Missing { found, .. } if found == "wal"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn another_name_and_every_flipped_bit_are_refused() {
+        let (disk, dir) = disk();
+        let file = load_or_begin(&disk, dir, "a", [1; 16]).unwrap();
+        let error = load_or_begin(&disk, dir, "b", [1; 16]).unwrap_err();
+        assert!(matches!(error, IdentityError::OtherName { .. }), "{error}");
+        let good = encode(&file);
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            durable::replace(&disk, &dir.join(FILE), &bytes).unwrap();
+            let error = load_or_begin(&disk, dir, "a", [1; 16]).unwrap_err();
+            assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Makes what this node hosts what it was told to host.
+//!
+//! Each shard is started by a task of its own, so that a long replay holds up nobody. What happens to the disk:
+//! - A group is begun (founded, seeded or joined) only where the memory does not name it; where it does, it is resumed, and refused as
+//!   lost data when nothing of it is there.
+//! - The data of an older incarnation is removed when a newer one is assigned, which takes an operator's word.
+//! - The data of a shard that is no longer assigned is removed only when the map says that its replicas are elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ApiError;
+use api::registry::v1::Assignment;
+use cluster::{Incarnation, NodeId, ShardId};
+use replication::{
+    Group, GroupConfig, Host, Member, SnapshotError, SnapshotPolicy, Start, StartError, shard_group,
+};
+
+use super::{Failure, Node, Replica, Slot, SlotState};
+use crate::state::DictionaryState;
+
+/// When a start that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What came of an attempt to start a replica.
+enum Begun {
+    Running(Group<DictionaryState>),
+    Waiting { reason: String },
+}
+
+/// Why a replica was not started.
+#[derive(Debug, thiserror::Error)]
+enum BeginError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Disk(#[from] vfs::Error),
+    #[error(transparent)]
+    Task(#[from] runtime::TaskFailed),
+    #[error("cannot remember that the group has begun: {0}")]
+    Memory(ApiError),
+    #[error("this node began the group before, and nothing of it is left on the disk")]
+    Vanished,
+    #[error("node {node} of the group has no address")]
+    NoAddress { node: NodeId },
+}
+
+impl BeginError {
+    fn is_data_loss(&self) -> bool {
+        match self {
+            Self::Start(StartError::DataLoss { .. }) | Self::Vanished => true,
+            Self::Start(_)
+            | Self::Snapshot(_)
+            | Self::Disk(_)
+            | Self::Task(_)
+            | Self::Memory(_)
+            | Self::NoAddress { .. } => false,
+        }
+    }
+}
+
+impl Node {
+    /// Compares what is hosted with what is assigned, and starts the tasks that bring them together. Returns at once.
+    pub(super) fn reconcile(self: &Arc<Self>) {
+        let Some(host) = self.host().cloned() else {
+            return;
+        };
+        if self.closing.is_cancelled() {
+            return;
+        }
+        let wanted: BTreeMap<ShardId, Assignment> = {
+            let memory = self.memory.lock();
+            let assignments = memory.orders.assignments.iter();
+            assignments
+                .map(|found| (ShardId(found.shard_id), found.clone()))
+                .collect()
+        };
+        let mut slots = self.slots.write();
+        let surplus: Vec<ShardId> = slots
+            .iter()
+            .filter(|(shard, slot)| !wanted.contains_key(shard) && !slot.is_starting())
+            .map(|(shard, _)| *shard)
+            .collect();
+        for shard in surplus {
+            if let Some(slot) = slots.remove(&shard) {
+                let stop = Arc::clone(self).leave(host.clone(), shard, slot);
+                drop(self.runtime.spawn("shard-leave", stop));
+            }
+        }
+        for (shard, assignment) in wanted {
+            let incarnation = Incarnation(assignment.incarnation);
+            let replaced = match slots.get(&shard) {
+                Some(slot) if !self.is_to_start(slot, incarnation) => continue,
+                present => present.cloned(),
+            };
+            let starting = Slot {
+                incarnation,
+                state: SlotState::Starting(None),
+            };
+            slots.insert(shard, starting);
+            let start = Arc::clone(self).start_shard(host.clone(), assignment, replaced);
+            drop(self.runtime.spawn("shard-start", start));
+        }
+        drop(slots);
+        self.refresh_health();
+    }
+
+    fn is_to_start(&self, slot: &Slot, wanted: Incarnation) -> bool {
+        if slot.incarnation != wanted {
+            // Never back to an older life.
+            return slot.incarnation < wanted && !slot.is_starting();
+        }
+        match &slot.state {
+            SlotState::Starting(_) | SlotState::Running(_) => false,
+            SlotState::Waiting { .. } => true,
+            SlotState::Failed(failure) => {
+                failure.retry_at.is_some_and(|at| at <= self.runtime.now())
+            }
+        }
+    }
+
+    async fn start_shard(
+        self: Arc<Self>,
+        host: Host,
+        assignment: Assignment,
+        replaced: Option<Slot>,
+    ) {
+        let shard = ShardId(assignment.shard_id);
+        let incarnation = Incarnation(assignment.incarnation);
+        if let Some(running) = replaced.as_ref().and_then(Slot::running) {
+            running.group().shutdown().await;
+        }
+        let result = match self.remove_older(&host, shard, incarnation).await {
+            Ok(()) => self.begin(&host, shard, &assignment).await,
+            Err(error) => Err(error),
+        };
+        let state = match result {
+            Ok(Begun::Waiting { reason }) => SlotState::Waiting { reason },
+            Ok(Begun::Running(group)) => {
+                let shard_key = self.view().shard_key(shard).to_owned();
+                let replica = Arc::new(Replica::new(
+                    &self.runtime,
+                    shard,
+                    incarnation,
+                    group,
+                    self.config.queue,
+                    self.metrics.shard(&shard_key),
+                ));
+                tracing::info!(%shard, %incarnation, "a replica has started");
+                SlotState::Running(replica)
+            }
+            Err(error) => {
+                let data_loss = error.is_data_loss();
+                tracing::error!(%shard, %incarnation, %error, data_loss, "a replica did not start");
+                SlotState::Failed(Failure {
+                    reason: error.to_string(),
+                    data_loss,
+                    retry_at: (!data_loss).then(|| self.runtime.now() + RETRY),
+                })
+            }
+        };
+        let running = match &state {
+            SlotState::Running(replica) => Some(Arc::clone(replica)),
+            SlotState::Starting(_) | SlotState::Waiting { .. } | SlotState::Failed(_) => None,
+        };
+        self.slots
+            .write()
+            .insert(shard, Slot { incarnation, state });
+        match &running {
+            Some(replica) => self.watch(replica),
+            None => self.refresh_health(),
+        }
+        self.sync_now.notify_one();
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        host: &Host,
+        shard: ShardId,
+        assignment: &Assignment,
+    ) -> Result<Begun, BeginError> {
+        let incarnation = Incarnation(assignment.incarnation);
+        let group = shard_group(shard, incarnation);
+        let place = (shard, incarnation);
+        let was_begun = self.memory.lock().begun.contains(&place);
+        let exists = {
+            let host = host.clone();
+            let look = move || host.exists(group);
+            self.runtime.spawn_blocking("group-look", look).await??
+        };
+        let start = match (was_begun, exists) {
+            (true, true) => Start::Resume,
+            (true, false) => return Err(BeginError::Vanished),
+            (false, _) => match self.how_to_begin(host, shard, assignment).await? {
+                Ok(start) => start,
+                Err(reason) => return Ok(Begun::Waiting { reason }),
+            },
+        };
+        let started = match self.start_group(host, shard, incarnation, start).await {
+            // Begun by an earlier process that did not come to remember it: nobody was answered yet.
+            Err(StartError::Exists { .. }) if !was_begun => {
+                self.start_group(host, shard, incarnation, Start::Resume)
+                    .await?
+            }
+            other => other?,
+        };
+        if !was_begun {
+            self.memory.lock().begun.insert(place);
+            if let Err(error) = self.remember().await {
+                self.memory.lock().begun.remove(&place);
+                started.shutdown().await;
+                return Err(BeginError::Memory(error));
+            }
+            self.seeds.remove(shard, incarnation)?;
+        }
+        Ok(Begun::Running(started))
+    }
+
+    async fn start_group(
+        self: &Arc<Self>,
+        host: &Host,
+        shard: ShardId,
+        incarnation: Incarnation,
+        start: Start,
+    ) -> Result<Group<DictionaryState>, StartError> {
+        let options = trie_core::Options {
+            cached_k: self.config.state.cached_k,
+            ..trie_core::Options::default()
+        };
+        let config = GroupConfig {
+            snapshots: SnapshotPolicy {
+                entries: self.config.snapshots.entries,
+                interval: self.config.snapshots.interval,
+                ..SnapshotPolicy::default()
+            },
+            ..GroupConfig::new(shard_group(shard, incarnation), start)
+        };
+        let machine = Arc::new(DictionaryState::new(options));
+        let node = Arc::clone(self);
+        host.start_group_watched(config, machine, move |watch| {
+            let state = SlotState::Starting(Some(watch));
+            node.slots
+                .write()
+                .insert(shard, Slot { incarnation, state });
+        })
+        .await
+    }
+
+    /// How a group that this node has not begun yet is to begin; or, in the inner error, what it waits for.
+    async fn how_to_begin(
+        self: &Arc<Self>,
+        host: &Host,
+        shard: ShardId,
+        assignment: &Assignment,
+    ) -> Result<Result<Start, String>, BeginError> {
+        if !assignment.bootstrap {
+            return Ok(Ok(Start::Join));
+        }
+        let me = host.identity().node;
+        let Some(seed) = &assignment.seed else {
+            let members = self.members(me, assignment)?;
+            return Ok(Ok(Start::Bootstrap { members }));
+        };
+        let seeds = self.seeds.clone();
+        let incarnation = Incarnation(assignment.incarnation);
+        let hash = seed.hash.clone();
+        let find = move || seeds.find(shard, incarnation, &hash);
+        let found = self.runtime.spawn_blocking("seed-find", find).await??;
+        Ok(match found {
+            Some(snapshot) => Ok(Start::Seed {
+                snapshot,
+                member: Member::voter(me, self.address.clone()),
+            }),
+            None => Err(format!(
+                "the snapshot of index {} has not been pushed yet",
+                seed.index
+            )),
+        })
+    }
+
+    fn members(&self, me: NodeId, assignment: &Assignment) -> Result<Vec<Member>, BeginError> {
+        let voters = assignment.replicas.iter().filter(|replica| replica.voter);
+        let mut members = Vec::new();
+        for replica in voters {
+            let node = NodeId(replica.node_id);
+            let peer = assignment.peers.iter().find(|peer| peer.node_id == node.0);
+            let address = match peer {
+                _ if node == me => self.address.clone(),
+                Some(peer) => peer.address.clone(),
+                None => return Err(BeginError::NoAddress { node }),
+            };
+            members.push(Member::voter(node, address));
+        }
+        if members.is_empty() {
+            members.push(Member::voter(me, self.address.clone()));
+        }
+        Ok(members)
+    }
+
+    /// Removes earlier lives of a shard.
+    async fn remove_older(
+        &self,
+        host: &Host,
+        shard: ShardId,
+        present: Incarnation,
+    ) -> Result<(), BeginError> {
+        let older: Vec<_> = {
+            let memory = self.memory.lock();
+            let of_shard = memory
+                .begun
+                .range((shard, Incarnation(0))..(shard, present));
+            of_shard.copied().collect()
+        };
+        for place in older {
+            tracing::warn!(%shard, incarnation = %place.1, "removing an earlier life of a shard");
+            self.remove_group(host, place).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_group(
+        &self,
+        host: &Host,
+        place: (ShardId, Incarnation),
+    ) -> Result<(), BeginError> {
+        host.remove_group(shard_group(place.0, place.1)).await?;
+        self.memory.lock().begun.remove(&place);
+        self.remember().await.map_err(BeginError::Memory)
+    }
+
+    /// Stops a replica that is no longer assigned.
+    async fn leave(self: Arc<Self>, host: Host, shard: ShardId, slot: Slot) {
+        tracing::info!(%shard, "a shard is no longer assigned to this node");
+        self.forget_health(shard);
+        if let Some(replica) = slot.running() {
+            replica.group().shutdown().await;
+        }
+        let me = host.identity().node;
+        let view = self.view();
+        let is_elsewhere = view
+            .map()
+            .and_then(|map| map.shards.get(&shard))
+            .is_some_and(|found| {
+                !found.replicas.is_empty()
+                    && found.replicas.iter().all(|replica| replica.node != me)
+            });
+        if is_elsewhere
+            && let Err(error) = self.remove_group(&host, (shard, slot.incarnation)).await
+        {
+            tracing::warn!(%shard, %error, "the data of a shard that left stays");
+        }
+    }
+}

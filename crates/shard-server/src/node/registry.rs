@@ -1,0 +1,94 @@
+//! Calls to the coordinators: any of them will do, and the one that answered last is asked first.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use api::registry::v1::registry_service_client::RegistryServiceClient;
+use api::{ApiError, Reason};
+use rpc::Deadline;
+use rpc::channel::{Pool, PoolConfig};
+use runtime::Runtime;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+/// How long one coordinator may take before the next is asked.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A client of the registry.
+#[derive(Debug)]
+pub(crate) struct RegistryClient {
+    runtime: Runtime,
+    coordinators: Vec<String>,
+    pool: Pool,
+    preferred: AtomicUsize,
+}
+
+impl RegistryClient {
+    pub(crate) fn new(runtime: &Runtime, coordinators: Vec<String>) -> Self {
+        let config = PoolConfig {
+            connections_per_peer: 1,
+            connect_timeout: PATIENCE,
+            ..PoolConfig::default()
+        };
+        Self {
+            runtime: runtime.clone(),
+            pool: Pool::new(runtime, config),
+            coordinators,
+            preferred: AtomicUsize::new(0),
+        }
+    }
+
+    /// Asks the coordinators one after another until one answers, each at most once. An error that another coordinator would
+    /// repeat ends it at once.
+    pub(crate) async fn call<M, T, F>(
+        &self,
+        deadline: Deadline,
+        message: M,
+        call: impl Fn(RegistryServiceClient<Channel>, Request<M>) -> F,
+    ) -> Result<T, ApiError>
+    where
+        M: Clone,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut last = ApiError::new(Reason::Disconnected, "no coordinator is known");
+        let first = self.preferred.load(Ordering::Relaxed);
+        for offset in 0..self.coordinators.len() {
+            let place = (first + offset) % self.coordinators.len();
+            let Some(address) = self.coordinators.get(place) else {
+                continue;
+            };
+            if deadline.has_passed(&self.runtime) {
+                break;
+            }
+            let channel = self.pool.get(address)?;
+            let left = deadline.remaining(&self.runtime);
+            let patience = Deadline::after(&self.runtime, left.min(PATIENCE));
+            let request = patience.request(&self.runtime, message.clone())?;
+            let client = RegistryServiceClient::new(channel)
+                .max_decoding_message_size(cluster::limits::RAFT_MESSAGE_BYTES_MAX);
+            match patience.call(&self.runtime, call(client, request)).await {
+                Ok(response) => {
+                    self.preferred.store(place, Ordering::Relaxed);
+                    return Ok(response.into_inner());
+                }
+                Err(error) if another_may_do(&error) => last = error,
+                Err(error) => {
+                    self.preferred.store(place, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+fn another_may_do(error: &ApiError) -> bool {
+    matches!(
+        error.code(),
+        tonic::Code::Unavailable
+            | tonic::Code::DeadlineExceeded
+            | tonic::Code::Cancelled
+            | tonic::Code::Unknown
+            | tonic::Code::ResourceExhausted
+    )
+}

@@ -1,0 +1,298 @@
+//! A running replica of a shard: its group, its queue of writes, and the three ways to read it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use api::{ApiError, Consistency, Outcome, Reason};
+use cluster::{Incarnation, Position, ShardId};
+use replication::{Committed, Group, GroupStatus, ProposeError, ReadError, Role};
+use rpc::Deadline;
+use runtime::Runtime;
+
+use crate::config::QueueConfig;
+use crate::metrics::ShardMetrics;
+use crate::queue::{Answer, Refused, Ticket, WriteError, WriteQueue};
+use crate::state::{DictionaryState, Reading, Response, StaleGeneration, Write};
+
+/// When to come back to a queue that is full, or a disk.
+const BUSY_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+const DISK_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A running replica.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    runtime: Runtime,
+    shard: ShardId,
+    incarnation: Incarnation,
+    group: Group<DictionaryState>,
+    queue: WriteQueue,
+    reads: AtomicU64,
+    metrics: ShardMetrics,
+}
+
+/// What a read saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen<T> {
+    pub(crate) value: T,
+    pub(crate) position: Position,
+    /// At most how old the answer is; 0 from a leader.
+    pub(crate) age_ms: u64,
+}
+
+/// How fresh a read must be, and how long it may take to become so.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Freshness {
+    pub(crate) consistency: Consistency,
+    /// An index that must be applied; 0 = none.
+    pub(crate) min_index: u64,
+    pub(crate) deadline: Deadline,
+}
+
+impl Replica {
+    pub(crate) fn new(
+        runtime: &Runtime,
+        shard: ShardId,
+        incarnation: Incarnation,
+        group: Group<DictionaryState>,
+        queue: QueueConfig,
+        metrics: ShardMetrics,
+    ) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            shard,
+            incarnation,
+            queue: WriteQueue::start(runtime, group.clone(), queue),
+            group,
+            reads: AtomicU64::new(0),
+            metrics,
+        }
+    }
+
+    pub(crate) fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    pub(crate) fn group(&self) -> &Group<DictionaryState> {
+        &self.group
+    }
+
+    pub(crate) fn state(&self) -> &DictionaryState {
+        self.group.machine()
+    }
+
+    pub(crate) fn queue(&self) -> &WriteQueue {
+        &self.queue
+    }
+
+    pub(crate) fn metrics(&self) -> &ShardMetrics {
+        &self.metrics
+    }
+
+    /// Reads answered since the process began.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn position(&self, index: u64) -> Position {
+        Position {
+            shard: self.shard,
+            incarnation: self.incarnation,
+            index,
+        }
+    }
+
+    /// Whether requests can be served, as far as this replica can tell: it runs, and it or a peer leads.
+    pub(crate) fn is_serving(status: &GroupStatus) -> bool {
+        match status.role {
+            Role::Leader => true,
+            Role::Follower | Role::Learner => status.leader.is_some(),
+            Role::Candidate | Role::Stopped => false,
+        }
+    }
+
+    /// Queues writes and waits for what becomes of them.
+    pub(crate) async fn write(
+        &self,
+        writes: Vec<Write>,
+        deadline: Deadline,
+    ) -> Result<Answer, ApiError> {
+        let ticket = self.put(writes, deadline)?;
+        self.settled(ticket, deadline).await
+    }
+
+    /// Queues writes: what is put in first is applied first.
+    pub(crate) fn put(&self, writes: Vec<Write>, deadline: Deadline) -> Result<Ticket, ApiError> {
+        self.queue.put(writes, Some(deadline.at())).map_err(refused)
+    }
+
+    /// Waits for what becomes of queued writes.
+    pub(crate) async fn settled(
+        &self,
+        ticket: Ticket,
+        deadline: Deadline,
+    ) -> Result<Answer, ApiError> {
+        let settled = deadline
+            .limit(&self.runtime, ticket)
+            .await
+            .map_err(|error| error.with_outcome(Outcome::Unknown))?;
+        match settled {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(WriteError::Expired)) => {
+                Err(Deadline::error().with_outcome(Outcome::NotApplied))
+            }
+            Ok(Err(WriteError::Log(error))) => Err(self.not_proposed(&error)),
+            Err(_) => Err(ApiError::new(Reason::Stopped, "the replica has stopped")
+                .with_outcome(Outcome::Unknown)),
+        }
+    }
+
+    /// Proposes a command of its own and waits until it is applied.
+    pub(crate) async fn command(
+        &self,
+        kind: u16,
+        command: bytes::Bytes,
+        deadline: Deadline,
+    ) -> Result<Committed<Response>, ApiError> {
+        deadline
+            .limit(&self.runtime, self.group.propose(kind, command))
+            .await
+            .map_err(|error| error.with_outcome(Outcome::Unknown))?
+            .map_err(|error| self.not_proposed(&error))
+    }
+
+    /// Looks something up, as fresh as asked for.
+    pub(crate) async fn read<T>(
+        &self,
+        fresh: Freshness,
+        look_up: impl FnOnce(&DictionaryState) -> Result<Reading<T>, StaleGeneration>,
+    ) -> Result<Seen<T>, ApiError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.ready(fresh).await?;
+        let reading = look_up(self.state()).map_err(stale_generation)?;
+        let age_ms = match fresh.consistency {
+            // Only now is it known that the look-up was made inside the lease.
+            Consistency::Leader => {
+                self.lease()?;
+                0
+            }
+            Consistency::Linearizable => 0,
+            Consistency::Stale => self.age_ms(),
+        };
+        let applied = self.group.applied().map_or(0, |applied| applied.index);
+        Ok(Seen {
+            value: reading.value,
+            position: self.position(reading.index.max(applied)),
+            age_ms,
+        })
+    }
+
+    /// Waits until the state may be read.
+    async fn ready(&self, fresh: Freshness) -> Result<(), ApiError> {
+        let left = fresh.deadline.remaining(&self.runtime);
+        if fresh.consistency == Consistency::Linearizable {
+            self.group
+                .read_index(left)
+                .await
+                .map_err(|error| self.not_read(&error))?;
+        }
+        if fresh.min_index > 0 {
+            let left = fresh.deadline.remaining(&self.runtime);
+            self.group
+                .wait_applied(fresh.min_index, left)
+                .await
+                .map_err(|error| self.not_read(&error))?;
+        }
+        match fresh.consistency {
+            Consistency::Leader => self.lease(),
+            Consistency::Linearizable => Ok(()),
+            Consistency::Stale => self.not_stopped(),
+        }
+    }
+
+    fn lease(&self) -> Result<(), ApiError> {
+        let checked = self.group.lease_check();
+        checked.map(drop).map_err(|error| self.not_read(&error))
+    }
+
+    fn not_stopped(&self) -> Result<(), ApiError> {
+        match self.group.status().stopped {
+            None => Ok(()),
+            Some(stopped) => Err(self.stopped(&stopped.reason)),
+        }
+    }
+
+    /// At most how old the state is: by the stamp of the newest entry, unless this replica leads.
+    fn age_ms(&self) -> u64 {
+        if self.group.lease_check().is_ok() {
+            return 0;
+        }
+        let age = self.runtime.wall_ms().saturating_sub(self.group.stamp_ms());
+        u64::try_from(age).unwrap_or(0)
+    }
+
+    fn stopped(&self, reason: &str) -> ApiError {
+        if self.group.status().data_loss() {
+            let message = format!("shard {} is damaged: {reason}", self.shard);
+            return ApiError::new(Reason::DataLoss, message);
+        }
+        let message = format!("the replica of shard {} has stopped: {reason}", self.shard);
+        ApiError::new(Reason::Stopped, message)
+    }
+
+    fn not_proposed(&self, error: &ProposeError) -> ApiError {
+        let outcome = match error.outcome() {
+            replication::Outcome::NotApplied => Outcome::NotApplied,
+            replication::Outcome::Unknown => Outcome::Unknown,
+        };
+        let mapped = match error {
+            ProposeError::NotLeader { leader } | ProposeError::LeadLost { leader } => {
+                ApiError::not_leader(leader.as_ref().map(|peer| peer.node))
+            }
+            ProposeError::DiskFull => {
+                ApiError::new(Reason::DiskFull, "the disk is full").with_retry_after(DISK_RETRY)
+            }
+            ProposeError::TooLarge { bytes, limit } => {
+                ApiError::message_too_large(Some(*bytes), *limit)
+            }
+            ProposeError::Stopped { reason, outcome: _ } => self.stopped(reason),
+        };
+        mapped.with_outcome(outcome)
+    }
+
+    fn not_read(&self, error: &ReadError) -> ApiError {
+        match error {
+            ReadError::NotLeader { leader } => {
+                ApiError::not_leader(leader.as_ref().map(|peer| peer.node))
+            }
+            ReadError::LeaseExpired | ReadError::NoQuorum => {
+                ApiError::new(Reason::NoQuorum, error.to_string())
+            }
+            ReadError::NotReady => ApiError::new(Reason::Starting, error.to_string()),
+            ReadError::Timeout { index } => {
+                ApiError::deadline(format!("index {index} was not applied in time"))
+            }
+            ReadError::Stopped { reason } => self.stopped(reason),
+        }
+    }
+}
+
+fn refused(refused: Refused) -> ApiError {
+    match refused {
+        Refused::Calls { limit: _ } | Refused::Bytes { limit: _ } => {
+            ApiError::overloaded(refused.to_string(), BUSY_RETRY)
+        }
+        Refused::Closed => ApiError::new(Reason::Stopped, refused.to_string()),
+    }
+    .with_outcome(Outcome::NotApplied)
+}
+
+pub(crate) fn stale_generation(stale: StaleGeneration) -> ApiError {
+    ApiError::new(
+        Reason::StaleGeneration,
+        format!("the namespace was cleared: {stale}"),
+    )
+    .with_metadata("generation", stale.known.to_string())
+}

@@ -1,0 +1,100 @@
+//! What a node tells of itself.
+
+use api::admin::v1::{ReplicaRole, ReplicaStatus};
+use api::registry::v1::SyncRequest;
+use cluster::ShardId;
+use replication::Role;
+
+use super::{Node, Replica, Slot, SlotState};
+
+impl Node {
+    /// The parts of a report that are about replicas and resources.
+    pub(super) fn report(&self) -> SyncRequest {
+        let damage = self.damage();
+        let free = self.vfs.free_space(self.data_dir());
+        SyncRequest {
+            replicas: self.replica_reports(),
+            process_memory_bytes: telemetry::process::resident_bytes().unwrap_or_default(),
+            disk_free_bytes: free.unwrap_or_default(),
+            data_loss: damage.is_some(),
+            reason: damage.unwrap_or_default(),
+            ..SyncRequest::default()
+        }
+    }
+
+    /// Every replica, running or not.
+    pub(crate) fn replica_reports(&self) -> Vec<ReplicaStatus> {
+        let node = self.identity().map_or(0, |identity| identity.node.0);
+        let of = |(shard, slot): (ShardId, Slot)| ReplicaStatus {
+            shard_id: shard.0,
+            incarnation: slot.incarnation.0,
+            node_id: node,
+            ..of_slot(&slot)
+        };
+        self.slots().into_iter().map(of).collect()
+    }
+}
+
+fn of_slot(slot: &Slot) -> ReplicaStatus {
+    let mut status = ReplicaStatus {
+        role: ReplicaRole::Unspecified.into(),
+        ..ReplicaStatus::default()
+    };
+    match &slot.state {
+        SlotState::Running(replica) => return of_replica(replica),
+        SlotState::Starting(watch) => {
+            if let Some(replay) = watch.as_ref().map(replication::ReplayWatch::get) {
+                status.replayed_entries = replay.done;
+                status.replay_target = replay.target;
+            }
+            status.reason = "it is being recovered".to_owned();
+        }
+        SlotState::Waiting { reason } => status.reason.clone_from(reason),
+        SlotState::Failed(failure) => {
+            status.role = ReplicaRole::Stopped.into();
+            status.reason.clone_from(&failure.reason);
+            status.data_loss = failure.data_loss;
+        }
+    }
+    status
+}
+
+fn of_replica(replica: &Replica) -> ReplicaStatus {
+    let group = replica.group().status();
+    let stats = replica.state().stats();
+    let serving = Replica::is_serving(&group);
+    let role = match group.role {
+        Role::Leader => ReplicaRole::Leader,
+        Role::Follower => ReplicaRole::Follower,
+        Role::Candidate => ReplicaRole::Candidate,
+        Role::Learner => ReplicaRole::Learner,
+        Role::Stopped => ReplicaRole::Stopped,
+    };
+    let reason = match &group.stopped {
+        Some(stopped) => stopped.reason.clone(),
+        None if !serving => "no leader is known".to_owned(),
+        None => String::new(),
+    };
+    ReplicaStatus {
+        shard_id: 0,
+        incarnation: 0,
+        node_id: 0,
+        role: role.into(),
+        raft_term: group.term,
+        committed_index: group.committed.unwrap_or_default(),
+        applied_index: group.applied.map_or(0, |applied| applied.index),
+        snapshot_index: group.snapshot.unwrap_or_default(),
+        terms: stats.terms,
+        total_count: stats.total_count,
+        memory_bytes: stats.memory_bytes,
+        repeat_table_bytes: stats.repeat_table_bytes,
+        records_total: replica.state().counts().items,
+        reads_total: replica.reads(),
+        reason,
+        data_loss: group.data_loss(),
+        serving,
+        replayed_entries: group.replay.done,
+        replay_target: group.replay.target,
+        leader_node_id: group.leader.map_or(0, |leader| leader.node.0),
+    }
+}

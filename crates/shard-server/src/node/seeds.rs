@@ -1,0 +1,241 @@
+//! Snapshots that a coordinator pushed, kept beside this node's own until a new incarnation begins from them.
+//!
+//! A file's name says which shard and incarnation it is meant for and which BLAKE3 hash the whole of it has; names are made here,
+//! from numbers. A file gets its name when all of it has arrived, its length and hash are as announced, and it is synced. Nothing
+//! that is already here is touched before.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::admin::v1::SnapshotInfo;
+use cluster::{Incarnation, ShardId};
+use replication::SnapshotFile;
+use vfs::{FileWriter, Vfs, durable};
+
+const DIR: &str = "seeds";
+const SUFFIX: &str = ".snap";
+
+/// A pushed snapshot was not kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SeedError {
+    #[error(transparent)]
+    Disk(#[from] vfs::Error),
+    #[error("writing the snapshot: {0}")]
+    Write(#[from] std::io::Error),
+    #[error("a piece begins at byte {found}, expected was {expected}")]
+    Order { found: u64, expected: u64 },
+    #[error("{found} bytes were sent, {expected} were announced")]
+    Length { found: u64, expected: u64 },
+    #[error("the content has another hash than was announced")]
+    Hash,
+    #[error("the content is no snapshot: {0}")]
+    Content(#[from] replication::SnapshotError),
+}
+
+/// The directory of pushed snapshots.
+#[derive(Debug, Clone)]
+pub(crate) struct Seeds {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+}
+
+impl Seeds {
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, data_dir: &Path) -> Self {
+        Self {
+            vfs,
+            dir: data_dir.join(DIR),
+        }
+    }
+
+    /// Makes the directory, and removes what a crash left half-written.
+    pub(crate) fn open(&self) -> Result<(), vfs::Error> {
+        durable::create_dir(self.vfs.as_ref(), &self.dir)?;
+        durable::remove_temporaries(self.vfs.as_ref(), &self.dir)?;
+        Ok(())
+    }
+
+    fn path(&self, shard: ShardId, incarnation: Incarnation, hash: &[u8]) -> PathBuf {
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.dir.join(format!(
+            "{:016x}-{:016x}-{hash}{SUFFIX}",
+            shard.0, incarnation.0
+        ))
+    }
+
+    /// The snapshot that an incarnation is to begin from, if it has arrived.
+    pub(crate) fn find(
+        &self,
+        shard: ShardId,
+        incarnation: Incarnation,
+        hash: &[u8],
+    ) -> Result<Option<SnapshotFile>, replication::SnapshotError> {
+        let path = self.path(shard, incarnation, hash);
+        if !self.vfs.exists(&path)? {
+            return Ok(None);
+        }
+        SnapshotFile::open(Arc::clone(&self.vfs), &path).map(Some)
+    }
+
+    /// Begins to take a snapshot in.
+    pub(crate) fn receive(
+        &self,
+        shard: ShardId,
+        incarnation: Incarnation,
+        announced: &SnapshotInfo,
+    ) -> Result<Incoming, SeedError> {
+        let path = self.path(shard, incarnation, &announced.hash);
+        let temporary = durable::temporary(&path);
+        match self.vfs.remove_file(&temporary) {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Incoming {
+            vfs: Arc::clone(&self.vfs),
+            writer: FileWriter::new(self.vfs.create_new(&temporary)?),
+            hasher: blake3::Hasher::new(),
+            temporary,
+            path,
+            bytes: announced.bytes,
+            hash: announced.hash.to_vec(),
+        })
+    }
+
+    /// Removes what was pushed for a shard up to an incarnation that has begun.
+    pub(crate) fn remove(&self, shard: ShardId, upto: Incarnation) -> Result<(), vfs::Error> {
+        let of_shard = format!("{:016x}-", shard.0);
+        for entry in self.vfs.list_dir(&self.dir)? {
+            let name = entry.name.to_string_lossy();
+            let incarnation = name
+                .strip_prefix(&of_shard)
+                .and_then(|rest| rest.get(..16))
+                .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            if incarnation.is_some_and(|found| found <= upto.0) {
+                durable::remove(self.vfs.as_ref(), &self.dir.join(&entry.name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A snapshot that is arriving. Dropped before [`Incoming::finish`], nothing of it stays for longer than until the next start.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    vfs: Arc<dyn Vfs>,
+    writer: FileWriter,
+    hasher: blake3::Hasher,
+    temporary: PathBuf,
+    path: PathBuf,
+    bytes: u64,
+    hash: Vec<u8>,
+}
+
+impl Incoming {
+    /// Takes the next piece. May block.
+    pub(crate) fn piece(&mut self, offset: u64, data: &[u8]) -> Result<(), SeedError> {
+        let expected = self.writer.position();
+        if offset != expected {
+            return Err(SeedError::Order {
+                found: offset,
+                expected,
+            });
+        }
+        let found = expected.saturating_add(data.len() as u64);
+        if found > self.bytes {
+            return Err(SeedError::Length {
+                found,
+                expected: self.bytes,
+            });
+        }
+        std::io::Write::write_all(&mut self.writer, data)?;
+        self.hasher.update(data);
+        Ok(())
+    }
+
+    /// Checks the whole and keeps it. May block.
+    pub(crate) fn finish(self) -> Result<u64, SeedError> {
+        let found = self.writer.position();
+        if found != self.bytes {
+            return Err(SeedError::Length {
+                found,
+                expected: self.bytes,
+            });
+        }
+        if self.hasher.finalize().as_bytes().as_slice() != self.hash {
+            return Err(SeedError::Hash);
+        }
+        drop(self.writer.finish()?);
+        // What does not verify is found out now, not when the shard is to begin.
+        SnapshotFile::open(Arc::clone(&self.vfs), &self.temporary)?;
+        durable::publish(self.vfs.as_ref(), &self.temporary, &self.path)?;
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vfs::SimDisk;
+
+    use super::*;
+
+    fn seeds() -> Seeds {
+        let seeds = Seeds::new(Arc::new(SimDisk::new()), Path::new("/data"));
+        seeds.open().unwrap();
+        seeds
+    }
+
+    fn announced(content: &[u8]) -> SnapshotInfo {
+        SnapshotInfo {
+            bytes: content.len() as u64,
+            hash: blake3::hash(content).as_bytes().to_vec().into(),
+            ..SnapshotInfo::default()
+        }
+    }
+
+    #[test]
+    fn what_was_not_announced_is_refused() {
+        let seeds = seeds();
+        let begin = |info: &SnapshotInfo| seeds.receive(ShardId(1), Incarnation(2), info).unwrap();
+        let info = announced(b"abcdef");
+        let mut incoming = begin(&info);
+        incoming.piece(0, b"abc").unwrap();
+        let error = incoming.piece(4, b"e").unwrap_err();
+        assert!(matches!(
+            error,
+            SeedError::Order {
+                found: 4,
+                expected: 3
+            }
+        ));
+        let error = incoming.piece(3, b"defg").unwrap_err();
+        assert!(matches!(
+            error,
+            SeedError::Length {
+                found: 7,
+                expected: 6
+            }
+        ));
+        let error = incoming.finish().unwrap_err();
+        assert!(matches!(
+            error,
+            SeedError::Length {
+                found: 3,
+                expected: 6
+            }
+        ));
+
+        let mut incoming = begin(&info);
+        incoming.piece(0, b"abcdeX").unwrap();
+        assert!(matches!(incoming.finish().unwrap_err(), SeedError::Hash));
+
+        // The hash is right, but it is no snapshot.
+        let mut incoming = begin(&info);
+        incoming.piece(0, b"abcdef").unwrap();
+        assert!(matches!(
+            incoming.finish().unwrap_err(),
+            SeedError::Content(_)
+        ));
+        let found = seeds.find(ShardId(1), Incarnation(2), &info.hash).unwrap();
+        assert!(found.is_none());
+    }
+}

@@ -1,0 +1,193 @@
+//! Talking to the coordinators: registering once, then reporting each second and taking orders.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::registry::v1::{RegisterRequest, RegisterResponse, SyncRequest, SyncResponse};
+use api::{ApiError, Reason};
+use cluster::{ClusterId, NodeId, ShardMap};
+use rpc::Deadline;
+
+use super::memory;
+use super::view::View;
+use super::{IdentityFile, Node, store_identity};
+use crate::error::RunError;
+
+/// How often a node reports.
+const EVERY: Duration = Duration::from_secs(1);
+/// Pauses after failures: doubled from the first to the last, each with as much again at random.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// How long all coordinators together may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Registers this node with any coordinator, as often as it takes, and stores the identity. `None` when the node is told to stop first.
+pub(crate) async fn register(node: &Arc<Node>, mut file: IdentityFile) -> Option<IdentityFile> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let attempt = register_once(node, &mut file);
+        let outcome = tokio::select! {
+            () = node.closing.cancelled() => return None,
+            outcome = attempt => outcome,
+        };
+        match outcome {
+            Ok(()) => return Some(file),
+            Err(error) => tracing::warn!(%error, ?pause, "not registered yet"),
+        }
+        tokio::select! {
+            () = node.closing.cancelled() => return None,
+            () = node.runtime.sleep(pause + node.runtime.jitter(pause)) => {}
+        }
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+async fn register_once(node: &Arc<Node>, file: &mut IdentityFile) -> Result<(), ApiError> {
+    let message = RegisterRequest {
+        node_name: file.name.clone(),
+        address: node.address.clone(),
+        region: node.config.region.clone(),
+        instance_id: file.instance.to_vec().into(),
+    };
+    let deadline = Deadline::after(&node.runtime, PATIENCE);
+    let answer: RegisterResponse = node
+        .registry
+        .call(deadline, message, |mut client, request| async move {
+            client.register(request).await
+        })
+        .await?;
+    let cluster: [u8; 16] = answer
+        .cluster_id
+        .as_ref()
+        .try_into()
+        .map_err(|_| ApiError::internal("the coordinator's cluster id has not 16 bytes"))?;
+    if answer.node_id == 0 {
+        return Err(ApiError::internal("the coordinator issued node 0"));
+    }
+    let registered = IdentityFile {
+        registered: Some(replication::Identity {
+            cluster: ClusterId(cluster),
+            node: NodeId(answer.node_id),
+        }),
+        ..file.clone()
+    };
+    let (vfs, dir) = (Arc::clone(&node.vfs), node.data_dir().to_owned());
+    let stored = registered.clone();
+    node.runtime
+        .spawn_blocking("identity-store", move || {
+            store_identity(vfs.as_ref(), &dir, &stored)
+        })
+        .await
+        .map_err(|error| ApiError::internal(error.to_string()))?
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    tracing::info!(node = answer.node_id, cluster = %ClusterId(cluster), "registered");
+    *file = registered;
+    Ok(())
+}
+
+/// The task that reports and takes orders until the node stops.
+pub(super) async fn run(node: Arc<Node>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let wait = match sync_once(&node).await {
+            Ok(()) => {
+                pause = FIRST_PAUSE;
+                EVERY - EVERY / 10 + node.runtime.jitter(EVERY / 5)
+            }
+            Err(error) if error.reason() == Reason::NodeLost => {
+                let reason = error.message().to_owned();
+                node.end(RunError::NodeLost { reason });
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(%error, ?pause, "no coordinator answered the report");
+                pause = (pause * 2).min(LAST_PAUSE);
+                pause + node.runtime.jitter(pause)
+            }
+        };
+        tokio::select! {
+            () = node.closing.cancelled() => return,
+            () = node.sync_now.notified() => {}
+            () = node.runtime.sleep(wait) => {}
+        }
+    }
+}
+
+async fn sync_once(node: &Arc<Node>) -> Result<(), ApiError> {
+    let Some(identity) = node.identity() else {
+        return Ok(());
+    };
+    let message = SyncRequest {
+        node_id: identity.node.0,
+        cluster_id: identity.cluster.0.to_vec().into(),
+        address: node.address.clone(),
+        known_epoch: node.view().epoch().0,
+        ..node.report()
+    };
+    let deadline = Deadline::after(&node.runtime, PATIENCE);
+    let orders: SyncResponse = node
+        .registry
+        .call(deadline, message, |mut client, request| async move {
+            client.sync(request).await
+        })
+        .await?;
+    node.take_orders(orders).await
+}
+
+/// The map of remembered orders.
+pub(super) fn view_of(orders: &SyncResponse) -> Option<View> {
+    let map = ShardMap::try_from(orders.map.clone()?);
+    match map {
+        Ok(map) => Some(View::new(Arc::new(map))),
+        Err(error) => {
+            tracing::error!(%error, "the map that was remembered makes no sense");
+            None
+        }
+    }
+}
+
+impl Node {
+    /// Takes over a newer map and the assignments, remembers them, and acts on them.
+    async fn take_orders(self: &Arc<Self>, mut orders: SyncResponse) -> Result<(), ApiError> {
+        if let Some(map) = orders.map.clone() {
+            let map = ShardMap::try_from(map)
+                .map_err(|error| ApiError::internal(format!("the coordinator's map: {error}")))?;
+            if map.epoch < self.view().epoch() {
+                let message = format!("a coordinator still speaks of epoch {}", map.epoch);
+                return Err(ApiError::new(Reason::Starting, message));
+            }
+            let view = View::new(Arc::new(map));
+            self.names.caught_up(&view);
+            tracing::info!(epoch = %view.epoch(), "a new map");
+            self.view.store(Arc::new(view));
+            self.upkeep_now.notify_one();
+        }
+        let changed = {
+            let mut memory = self.memory.lock();
+            // An answer without a map means that the one known is the newest.
+            orders.map = orders.map.or_else(|| memory.orders.map.clone());
+            let changed = memory.orders != orders;
+            memory.orders = orders;
+            changed
+        };
+        if changed {
+            self.remember().await?;
+        }
+        self.reconcile();
+        Ok(())
+    }
+
+    /// Writes the memory to the disk.
+    pub(super) async fn remember(&self) -> Result<(), ApiError> {
+        let _single = self.remembering.lock().await;
+        let memory = self.memory.lock().clone();
+        let (vfs, dir) = (Arc::clone(&self.vfs), self.data_dir().to_owned());
+        self.runtime
+            .spawn_blocking("orders-store", move || {
+                memory::store(vfs.as_ref(), &dir, &memory)
+            })
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+            .map_err(|error| ApiError::internal(error.to_string()))
+    }
+}

@@ -1,0 +1,86 @@
+//! The services of a node: they decode, call, and map errors, and do nothing else.
+//!
+//! - `shard`: `ShardService`, for coordinators. `node`: `NodeService`, for coordinators and operators. `public`:
+//!   `AutocompleteService`, for clients that come directly, about what this node owns. `late_raft`: `RaftService`, from the moment on
+//!   when the log is open.
+//! - Errors are [`api::ApiError`] up to the last step; a status is built in one place, in `api`.
+//! - A stream works on a bounded number of its requests at once; what is beyond waits in the transport.
+
+mod convert;
+mod late_raft;
+mod node;
+mod public;
+mod route;
+mod shard;
+mod snapshots;
+mod streams;
+mod writes;
+
+use std::sync::Arc;
+
+use api::ApiError;
+use cluster::limits;
+use rpc::{Call, Deadline, Health, Server, ServerConfig};
+use tonic::Status;
+
+pub(crate) use late_raft::LateRaft;
+
+use crate::node::Node;
+
+/// All services of a node. Clones share the node.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    node: Arc<Node>,
+    hashes: Arc<snapshots::Hashes>,
+}
+
+impl Services {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self {
+            node,
+            hashes: Arc::default(),
+        }
+    }
+
+    /// The deadline of a message on a stream, from now on.
+    fn message_deadline(&self) -> Deadline {
+        Deadline::after(&self.node.runtime, limits::DEADLINE_DEFAULT)
+    }
+}
+
+/// The server of a node, with all its services.
+pub(crate) fn server(node: &Arc<Node>, raft: &LateRaft, health: &Health) -> Server {
+    let services = Services::new(Arc::clone(node));
+    let config = ServerConfig {
+        calls_max: node.config.calls.calls_max,
+        ..ServerConfig::internal()
+    };
+    let metrics = node.metrics.base().clone();
+    let observer = move |call: Call<'_>| {
+        let code = call.code_name();
+        if call.streaming {
+            metrics.rpc_stream_ended(call.method, code);
+        } else {
+            metrics.rpc_ended(call.method, code, call.took);
+        }
+    };
+    Server::new(&node.runtime, config)
+        .with_service(rpc::services::autocomplete(services.clone()))
+        .with_service(rpc::services::shard(services.clone()))
+        .with_service(rpc::services::node(services))
+        .with_service(raft.clone())
+        .with_health(health)
+        .with_reflection()
+        .with_grpc_web()
+        .with_observer(Arc::new(observer))
+}
+
+/// What a call that reads ends with.
+fn status(error: ApiError) -> Status {
+    Status::from(error)
+}
+
+/// What a call that writes ends with: says what became of the write.
+fn write_status(error: ApiError) -> Status {
+    Status::from(error.for_write())
+}

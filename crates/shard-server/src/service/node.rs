@@ -1,0 +1,288 @@
+//! `NodeService`: what coordinators and operators ask of the node as a whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::shard::v1 as wire;
+use api::shard::v1::node_service_server::NodeService;
+use api::{ApiError, Reason};
+use cluster::{Incarnation, ShardId};
+use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use replication::SnapshotFile;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::snapshots::{piece, seed_error, snapshot_error};
+use super::{Services, status};
+use crate::node::Replica;
+
+/// How long a sender may take for the next piece.
+const PIECE_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Services {
+    async fn take(&self, shard: ShardId) -> Result<wire::TakeSnapshotResponse, ApiError> {
+        let replica = self.node.replica(shard)?;
+        let group = replica.group().clone();
+        // A task of its own: it goes on when the caller's patience ends before a large snapshot is written.
+        let file = self
+            .node
+            .runtime
+            .spawn("snapshot-take", async move { group.take_snapshot().await })
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+            .map_err(|error| snapshot_error(&error))?;
+        let described = self.describe(&replica, &file).await?;
+        Ok(wire::TakeSnapshotResponse {
+            snapshot: Some(described),
+        })
+    }
+
+    async fn describe(
+        &self,
+        replica: &Replica,
+        file: &SnapshotFile,
+    ) -> Result<api::admin::v1::SnapshotInfo, ApiError> {
+        let place = (replica.shard(), replica.incarnation());
+        self.hashes.describe(&self.node.runtime, place, file).await
+    }
+
+    async fn read(
+        &self,
+        request: wire::ReadSnapshotRequest,
+    ) -> Result<BoxStream<'static, Result<wire::SnapshotChunk, Status>>, ApiError> {
+        let replica = self.node.replica(ShardId(request.shard_id))?;
+        let file = replica
+            .group()
+            .latest_snapshot()
+            .ok_or_else(|| ApiError::new(Reason::UnknownSnapshot, "no snapshot was taken yet"))?;
+        let described = self.describe(&replica, &file).await?;
+        if request.offset > described.bytes {
+            let problem = format!(
+                "{} is behind the end at {}",
+                request.offset, described.bytes
+            );
+            return Err(ApiError::field(Reason::BadArgument, "offset", problem));
+        }
+        let node = Arc::clone(&self.node);
+        let first = (Some(described), request.offset);
+        let chunks = stream::try_unfold(first, move |(described, offset)| {
+            let (node, file) = (Arc::clone(&node), file.clone());
+            async move {
+                let vfs = Arc::clone(&node.vfs);
+                let read = move || piece(vfs.as_ref(), &file, offset);
+                let data = node
+                    .runtime
+                    .spawn_blocking("snapshot-read", read)
+                    .await
+                    .map_err(|error| ApiError::internal(error.to_string()))?
+                    .map_err(|error| snapshot_error(&error.into()))?;
+                if data.is_empty() && described.is_none() {
+                    return Ok(None);
+                }
+                let next = offset + data.len() as u64;
+                let chunk = wire::SnapshotChunk {
+                    snapshot: described,
+                    offset,
+                    data,
+                };
+                Ok(Some((chunk, (None, next))))
+            }
+        });
+        let closing = self.node.closing.clone();
+        Ok(chunks
+            .map_err(status)
+            .take_until(closing.cancelled_owned())
+            .boxed())
+    }
+
+    async fn send(
+        &self,
+        mut pieces: Streaming<wire::SendSnapshotRequest>,
+    ) -> Result<wire::SendSnapshotResponse, ApiError> {
+        let first = self
+            .next_piece(&mut pieces)
+            .await?
+            .ok_or_else(|| ApiError::malformed("the stream is empty"))?;
+        let announced = first.snapshot.clone().ok_or_else(|| {
+            ApiError::field(
+                Reason::BadArgument,
+                "snapshot",
+                "must be set in the first message",
+            )
+        })?;
+        let shard = ShardId(announced.shard_id);
+        let incarnation = Incarnation(first.target_incarnation);
+        self.check_push(shard, incarnation, &announced)?;
+        let runtime = &self.node.runtime;
+        let task_failed = |error: runtime::TaskFailed| ApiError::internal(error.to_string());
+        let seeds = self.node.seeds.clone();
+        let begin = move || seeds.receive(shard, incarnation, &announced);
+        let mut incoming = runtime
+            .spawn_blocking("seed-begin", begin)
+            .await
+            .map_err(task_failed)?
+            .map_err(|error| seed_error(&error))?;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            let write = move || {
+                let written = incoming.piece(message.offset, &message.data);
+                written.map(|()| incoming)
+            };
+            incoming = runtime
+                .spawn_blocking("seed-piece", write)
+                .await
+                .map_err(task_failed)?
+                .map_err(|error| seed_error(&error))?;
+            next = self.next_piece(&mut pieces).await?;
+        }
+        let bytes = runtime
+            .spawn_blocking("seed-finish", move || incoming.finish())
+            .await
+            .map_err(task_failed)?
+            .map_err(|error| seed_error(&error))?;
+        tracing::info!(%shard, %incarnation, bytes, "a snapshot was pushed");
+        self.node.sync_now.notify_one();
+        Ok(wire::SendSnapshotResponse { bytes })
+    }
+
+    async fn next_piece(
+        &self,
+        pieces: &mut Streaming<wire::SendSnapshotRequest>,
+    ) -> Result<Option<wire::SendSnapshotRequest>, ApiError> {
+        let next = tokio::select! {
+            () = self.node.closing.cancelled() => {
+                return Err(ApiError::new(Reason::Stopped, "this node is stopping"));
+            }
+            next = self.node.runtime.timeout(PIECE_PATIENCE, pieces.message()) => next,
+        };
+        let message = next.map_err(|_| ApiError::deadline("the next piece did not come"))?;
+        Ok(message?)
+    }
+
+    /// Refuses a push for a shard that serves here, and one that does not fit the disk.
+    fn check_push(
+        &self,
+        shard: ShardId,
+        incarnation: Incarnation,
+        announced: &api::admin::v1::SnapshotInfo,
+    ) -> Result<(), ApiError> {
+        if incarnation.0 == 0 {
+            let field = "target_incarnation";
+            return Err(ApiError::field(Reason::BadArgument, field, "must be set"));
+        }
+        if announced.hash.len() != blake3::OUT_LEN {
+            let problem = format!(
+                "{} bytes, must be {}",
+                announced.hash.len(),
+                blake3::OUT_LEN
+            );
+            return Err(ApiError::field(
+                Reason::BadArgument,
+                "snapshot.hash",
+                problem,
+            ));
+        }
+        let slots = self.node.slots();
+        let serves = slots.get(&shard).is_some_and(|slot| {
+            let running = slot.running();
+            slot.incarnation >= incarnation
+                && running.is_some_and(|replica| Replica::is_serving(&replica.group().status()))
+        });
+        if serves {
+            let message = format!("shard {shard} serves on this node");
+            return Err(ApiError::new(Reason::NotNeeded, message));
+        }
+        let free = self.node.vfs.free_space(self.node.data_dir());
+        if free.is_ok_and(|free| free < announced.bytes) {
+            let message = format!("no room for a snapshot of {} bytes", announced.bytes);
+            return Err(ApiError::new(Reason::DiskFull, message));
+        }
+        Ok(())
+    }
+
+    async fn give_up(
+        &self,
+        request: wire::GiveUpDataRequest,
+    ) -> Result<wire::GiveUpDataResponse, ApiError> {
+        let identity = self.node.identity();
+        let Some(identity) = identity.filter(|known| known.node.0 == request.node_id) else {
+            let message = format!("this is not node {}", request.node_id);
+            return Err(ApiError::new(Reason::WrongNode, message));
+        };
+        if request.cluster_id != identity.cluster.0.as_slice() {
+            return Err(ApiError::new(
+                Reason::WrongCluster,
+                "this is another cluster",
+            ));
+        }
+        if self.node.damage().is_none() {
+            let message = "the data of this node is not damaged";
+            return Err(ApiError::new(Reason::NotNeeded, message));
+        }
+        let node = Arc::clone(&self.node);
+        let moved_to = self
+            .node
+            .runtime
+            .spawn_blocking("give-up-data", move || node.give_up_data())
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+            .map_err(|error| {
+                tracing::error!(%error, "the damaged data cannot be moved aside");
+                ApiError::internal("the data cannot be moved aside")
+            })?;
+        Ok(wire::GiveUpDataResponse { moved_to })
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for Services {
+    type ReadSnapshotStream = BoxStream<'static, Result<wire::SnapshotChunk, Status>>;
+
+    async fn take_snapshot(
+        &self,
+        request: Request<wire::TakeSnapshotRequest>,
+    ) -> Result<Response<wire::TakeSnapshotResponse>, Status> {
+        let taken = self.take(ShardId(request.into_inner().shard_id)).await;
+        taken.map(Response::new).map_err(status)
+    }
+
+    async fn read_snapshot(
+        &self,
+        request: Request<wire::ReadSnapshotRequest>,
+    ) -> Result<Response<Self::ReadSnapshotStream>, Status> {
+        let chunks = self.read(request.into_inner()).await;
+        chunks.map(Response::new).map_err(status)
+    }
+
+    async fn send_snapshot(
+        &self,
+        request: Request<Streaming<wire::SendSnapshotRequest>>,
+    ) -> Result<Response<wire::SendSnapshotResponse>, Status> {
+        let kept = self.send(request.into_inner()).await;
+        kept.map(Response::new).map_err(status)
+    }
+
+    async fn give_up_data(
+        &self,
+        request: Request<wire::GiveUpDataRequest>,
+    ) -> Result<Response<wire::GiveUpDataResponse>, Status> {
+        let moved = self.give_up(request.into_inner()).await;
+        moved.map(Response::new).map_err(status)
+    }
+
+    async fn get_node(
+        &self,
+        _request: Request<wire::GetNodeRequest>,
+    ) -> Result<Response<wire::GetNodeResponse>, Status> {
+        let identity = self.node.identity();
+        let damage = self.node.damage();
+        Ok(Response::new(wire::GetNodeResponse {
+            node_id: identity.map_or(0, |known| known.node.0),
+            cluster_id: identity
+                .map_or_else(Default::default, |known| known.cluster.0.to_vec().into()),
+            replicas: self.node.replica_reports(),
+            epoch: self.node.view().epoch().0,
+            data_loss: damage.is_some(),
+            reason: damage.unwrap_or_default(),
+        }))
+    }
+}

@@ -1,0 +1,188 @@
+//! Disks that rot, fail and fill up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Reason;
+use api::shard::v1::{GetNodeRequest, GiveUpDataRequest};
+use api::v1::*;
+use shard_server::RunError;
+use vfs::sim::{Effect, Fault};
+use vfs::{Op, SimDisk};
+
+use crate::harness::{World, files, reason};
+use crate::registry::CLUSTER;
+
+fn record(term: &str) -> RecordRequest {
+    RecordRequest {
+        term: term.to_owned(),
+        ..RecordRequest::default()
+    }
+}
+
+/// Flips a bit in the middle of the log, and says where and what the file holds now.
+fn rot(world: &World) -> (std::path::PathBuf, Vec<u8>) {
+    // The segment with the most in it; space that is reserved ahead is zero.
+    let used = |path: &std::path::PathBuf| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1)
+    };
+    let segment = files(&world.data_dir().join("wal"))
+        .into_iter()
+        .max_by_key(used)
+        .unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[used(&segment) / 2] ^= 0x10;
+    std::fs::write(&segment, &bytes).unwrap();
+    (segment, bytes)
+}
+
+#[tokio::test]
+async fn a_rotten_log_is_kept_reported_and_given_up_only_by_order() {
+    let world = World::new().await;
+    let node = world.start().await;
+    for n in 0..200 {
+        node.record(&format!("paris {n}"), 1).await;
+    }
+    node.stop().await.unwrap();
+    let (segment, bytes) = rot(&world);
+
+    let mut node = world.launch().await;
+    world
+        .until("the damage is reported", || async {
+            world
+                .registry
+                .report(1)
+                .is_some_and(|report| report.data_loss && !report.reason.is_empty())
+        })
+        .await;
+    let refused = node.public().record(record("paris")).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::DataLoss);
+    let refused = node
+        .public()
+        .get_top_k(GetTopKRequest {
+            prefix: "p".into(),
+            ..Default::default()
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&refused), Reason::DataLoss);
+    let told = node.control().get_node(GetNodeRequest {}).await.unwrap();
+    assert!(told.get_ref().data_loss && told.get_ref().node_id == 1);
+    assert_eq!(
+        std::fs::read(&segment).unwrap(),
+        bytes,
+        "the damaged log was touched"
+    );
+
+    let give_up = |node_id, cluster: [u8; 16]| GiveUpDataRequest {
+        node_id,
+        cluster_id: cluster.to_vec().into(),
+    };
+    let refused = node
+        .control()
+        .give_up_data(give_up(2, CLUSTER))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&refused), Reason::WrongNode);
+    let refused = node
+        .control()
+        .give_up_data(give_up(1, [0; 16]))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&refused), Reason::WrongCluster);
+    let moved = node
+        .control()
+        .give_up_data(give_up(1, CLUSTER))
+        .await
+        .unwrap()
+        .into_inner();
+    let ended = node.end().await.unwrap_err();
+    assert!(matches!(ended, RunError::GaveUpData { .. }), "{ended}");
+    drop(node);
+    assert!(
+        world.data_dir().join(moved.moved_to).join("wal").exists(),
+        "what was damaged is kept"
+    );
+    let node = world.launch().await;
+    world
+        .until("it comes back as another", || async {
+            world.registry.report(2).is_some()
+        })
+        .await;
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn healthy_data_is_not_given_up() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let request = GiveUpDataRequest {
+        node_id: 1,
+        cluster_id: CLUSTER.to_vec().into(),
+    };
+    let refused = node.control().give_up_data(request).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotNeeded);
+}
+
+#[tokio::test]
+async fn a_failed_sync_ends_the_server_within_a_tenth_of_a_second() {
+    let disk = SimDisk::new();
+    let world = World::on(Arc::new(disk.clone())).await;
+    let mut node = world.start().await;
+    node.record("paris", 1).await;
+    disk.inject(Fault::next(Op::SyncData, Effect::Io).on_path("wal"));
+    let mut client = node.public();
+    let begun = world.runtime.now();
+    let call = world.runtime.spawn("test-record", async move {
+        client.record(record("paris")).await
+    });
+    let ended = node.end().await.unwrap_err();
+    let took = world.runtime.now().saturating_since(begun);
+    assert!(matches!(ended, RunError::DiskFailed { .. }), "{ended}");
+    assert_eq!(ended.exit_code(), 75);
+    // The bound is 100 ms; the machine that runs the tests may be busy.
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let refused = call.await.unwrap().unwrap_err();
+    let error = api::ApiError::from_status(&refused);
+    assert_ne!(error.outcome(), Some(api::Outcome::NotApplied), "{refused}");
+    drop(node);
+    let node = world.start().await;
+    let count = node.count("paris").await;
+    assert!((1..=2).contains(&count), "{count}");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
+    let disk = SimDisk::new();
+    let mut world = World::on(Arc::new(disk.clone())).await;
+    world.config.log.reserve_bytes = 1 << 20;
+    let node = world.start().await;
+    node.record("paris", 1).await;
+    disk.set_capacity(Some(disk.used_bytes()));
+    let mut acknowledged = 1;
+    let mut refused = None;
+    for _ in 0..2000 {
+        match node.public().record(record("paris")).await {
+            Ok(_) => acknowledged += 1,
+            Err(status) => {
+                refused = Some(status);
+                break;
+            }
+        }
+    }
+    let refused = refused.expect("the disk never filled up");
+    assert_eq!(reason(&refused), Reason::DiskFull, "{refused}");
+    assert_eq!(node.count("paris").await, acknowledged);
+    disk.set_capacity(None);
+    world
+        .until("writes are taken again", || {
+            let mut client = node.public();
+            async move { client.record(record("rome")).await.is_ok() }
+        })
+        .await;
+    assert_eq!(node.count("paris").await, acknowledged);
+}

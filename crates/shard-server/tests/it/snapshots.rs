@@ -1,0 +1,267 @@
+use std::io::Read as _;
+
+use api::Reason;
+use api::admin::v1::SnapshotInfo;
+use api::shard::v1::{ReadSnapshotRequest, SendSnapshotRequest, TakeSnapshotRequest};
+use api::v1::{RecordBatchRequest, RecordItem, RecordRequest};
+use cluster::{Generation, Incarnation, NamespaceId, NodeId, ShardId};
+use futures::{StreamExt as _, stream};
+use replication::{GroupConfig, Host, HostDeps, HostOptions, Identity, Member, Start, shard_group};
+use shard_server::state::{DictionaryState, Item, Operation, Write, command};
+use tonic::Code;
+
+use crate::harness::{Node, World, reason};
+use crate::registry::CLUSTER;
+
+async fn fill(node: &Node) {
+    for batch in 0..10 {
+        // Sixteen bytes of nothing in particular a term keep the file from shrinking below a chunk.
+        let items = (0..1000_u64).map(|n| RecordItem {
+            term: format!(
+                "paris {}",
+                blake3::hash(&(batch * 1000 + n).to_le_bytes()).to_hex()
+            ),
+            count: n + 1,
+        });
+        let batch = RecordBatchRequest {
+            items: items.collect(),
+            ..RecordBatchRequest::default()
+        };
+        node.public().record_batch(batch).await.unwrap();
+    }
+}
+
+async fn pull(node: &Node, shard_id: u64, offset: u64) -> (Option<SnapshotInfo>, Vec<u8>) {
+    let request = ReadSnapshotRequest { shard_id, offset };
+    let mut chunks = node
+        .control()
+        .read_snapshot(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let (mut info, mut content) = (None, Vec::new());
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.unwrap();
+        assert_eq!(chunk.offset, offset + content.len() as u64);
+        assert!(chunk.data.len() <= cluster::limits::SNAPSHOT_CHUNK_BYTES);
+        assert_eq!(
+            chunk.snapshot.is_some(),
+            content.is_empty(),
+            "only the first says what it is"
+        );
+        info = info.or(chunk.snapshot);
+        content.extend_from_slice(&chunk.data);
+    }
+    (info, content)
+}
+
+fn pieces(info: &SnapshotInfo, content: &[u8], incarnation: u64) -> Vec<SendSnapshotRequest> {
+    let mut pieces: Vec<SendSnapshotRequest> = content
+        .chunks(300_000)
+        .enumerate()
+        .map(|(n, data)| SendSnapshotRequest {
+            offset: n as u64 * 300_000,
+            data: data.to_vec().into(),
+            ..Default::default()
+        })
+        .collect();
+    pieces[0].snapshot = Some(info.clone());
+    pieces[0].target_incarnation = incarnation;
+    pieces
+}
+
+/// Has shard 2 begun anew as incarnation 2, from a snapshot that is pushed while it waits.
+async fn begin_anew(world: &World, node: &Node, info: &SnapshotInfo, content: &[u8]) {
+    {
+        let mut state = world.registry.state.lock();
+        let assignment = state
+            .assignments
+            .iter_mut()
+            .find(|found| found.shard_id == 2)
+            .unwrap();
+        assignment.incarnation = 2;
+        assignment.seed = Some(info.clone());
+        state.change_map(|map| map.shards[1].incarnation = 2);
+    }
+    world
+        .until("it waits", || async {
+            let report = world.registry.report(1).unwrap();
+            let replica = report
+                .replicas
+                .iter()
+                .find(|found| found.shard_id == 2)
+                .unwrap();
+            replica.incarnation == 2 && replica.reason.contains("pushed")
+        })
+        .await;
+    let pieces = stream::iter(pieces(info, content, 2));
+    let kept = node
+        .control()
+        .send_snapshot(pieces)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(kept.bytes, info.bytes);
+    world
+        .until("it serves again", || async {
+            let report = world.registry.report(1).unwrap();
+            report
+                .replicas
+                .iter()
+                .any(|found| found.shard_id == 2 && found.incarnation == 2 && found.serving)
+        })
+        .await;
+}
+
+/// The snapshot of a state in which one term has almost as high a count as there is. Nobody could record so much in a test.
+async fn almost_full(world: &World) -> (SnapshotInfo, Vec<u8>) {
+    let deps = HostDeps {
+        runtime: world.runtime.clone(),
+        vfs: std::sync::Arc::new(vfs::RealDisk::new()),
+        dir: world.dir.path().join("elsewhere"),
+        identity: Identity {
+            cluster: cluster::ClusterId(CLUSTER),
+            node: NodeId(5),
+        },
+        options: HostOptions::default(),
+    };
+    let (host, _) = Host::open(deps).await.unwrap();
+    let members = vec![Member::voter(NodeId(5), "nowhere:1")];
+    let config = GroupConfig::new(
+        shard_group(ShardId(2), Incarnation(1)),
+        Start::Bootstrap { members },
+    );
+    let state = std::sync::Arc::new(DictionaryState::new(trie_core::Options::default()));
+    let group = host.start_group(config, state).await.unwrap();
+    let write = Write {
+        namespace: NamespaceId(1),
+        generation: Generation(1),
+        identity: None,
+        operation: Operation::Record(vec![Item {
+            number: 0,
+            term: "paris".into(),
+            count: u64::MAX - 5,
+            display: None,
+        }]),
+    };
+    world
+        .until("the group has a leader", || async {
+            group
+                .propose(command::KIND_WRITES, command::encode_writes([&write]))
+                .await
+                .is_ok()
+        })
+        .await;
+    let file = group.take_snapshot().await.unwrap();
+    let mut content = Vec::new();
+    file.read().unwrap().read_to_end(&mut content).unwrap();
+    host.shutdown().await.unwrap();
+    let info = SnapshotInfo {
+        shard_id: 2,
+        incarnation: 1,
+        index: file.info().applied.index,
+        raft_term: file.info().applied.term,
+        bytes: content.len() as u64,
+        hash: blake3::hash(&content).as_bytes().to_vec().into(),
+        taken_at_ms: 0,
+    };
+    (info, content)
+}
+
+#[tokio::test]
+async fn an_overflow_is_refused_item_by_item_and_changes_nothing() {
+    let world = World::new().await;
+    let node = world.start().await;
+    node.record("oslo", 1).await;
+    let (info, content) = almost_full(&world).await;
+    begin_anew(&world, &node, &info, &content).await;
+    assert_eq!(node.count("paris").await, u64::MAX - 5);
+    let record = RecordRequest {
+        term: "paris".into(),
+        count: 6,
+        ..RecordRequest::default()
+    };
+    let refused = node.public().record(record).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused)),
+        (Code::OutOfRange, Reason::CountOverflow)
+    );
+    let items = [("oslo", 1), ("paris", 6), ("paris", 5)];
+    let batch = RecordBatchRequest {
+        items: items
+            .map(|(term, count)| RecordItem {
+                term: term.into(),
+                count,
+            })
+            .to_vec(),
+        ..RecordBatchRequest::default()
+    };
+    let results = node
+        .public()
+        .record_batch(batch)
+        .await
+        .unwrap()
+        .into_inner()
+        .results;
+    let told: Vec<_> = results
+        .iter()
+        .map(|result| (result.count, result.code))
+        .collect();
+    assert_eq!(told, [(1, 0), (0, Code::OutOfRange as i32), (u64::MAX, 0)]);
+    assert_eq!(node.count("paris").await, u64::MAX);
+}
+
+#[tokio::test]
+async fn a_snapshot_is_taken_pulled_pushed_and_begun_from() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let refused = node
+        .control()
+        .read_snapshot(ReadSnapshotRequest {
+            shard_id: 2,
+            offset: 0,
+        })
+        .await;
+    assert_eq!(reason(&refused.unwrap_err()), Reason::UnknownSnapshot);
+    fill(&node).await;
+    let best = node.top("", 100).await;
+    let taken = node
+        .control()
+        .take_snapshot(TakeSnapshotRequest { shard_id: 2 })
+        .await
+        .unwrap();
+    let taken = taken.into_inner().snapshot.unwrap();
+    let (info, content) = pull(&node, 2, 0).await;
+    let info = info.unwrap();
+    assert_eq!(info, taken);
+    assert_eq!(info.bytes, content.len() as u64);
+    assert_eq!(info.hash, blake3::hash(&content).as_bytes().as_slice());
+    let (_, tail) = pull(&node, 2, 1000).await;
+    assert_eq!(tail, content[1000..]);
+    // Nothing was applied since, so it is the same one.
+    let again = node
+        .control()
+        .take_snapshot(TakeSnapshotRequest { shard_id: 2 })
+        .await
+        .unwrap();
+    assert_eq!(again.into_inner().snapshot, Some(info.clone()));
+
+    let send = |pieces: Vec<SendSnapshotRequest>| {
+        let mut control = node.control();
+        async move { control.send_snapshot(stream::iter(pieces)).await }
+    };
+    let refused = send(pieces(&info, &content, 1)).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotNeeded, "it serves");
+    let mut damaged = content.clone();
+    damaged[content.len() / 2] ^= 1;
+    let refused = send(pieces(&info, &damaged, 2)).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::DataLoss, "the hash differs");
+
+    begin_anew(&world, &node, &info, &content).await;
+    assert_eq!(node.top("", 100).await, best);
+    node.record("paris", 7).await;
+    node.kill();
+    let node = world.start().await;
+    assert_eq!(node.count("paris").await, 7);
+    assert_eq!(node.top("paris ", 100).await, best);
+}

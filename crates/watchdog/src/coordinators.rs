@@ -1,0 +1,137 @@
+//! Asking the coordinators: the first that answers is asked first the next time too.
+//!
+//! On failure: every coordinator is tried once; the last one's error is the answer.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use api::ApiError;
+use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
+use api::admin::v1::{GetMapRequest, GetStatusRequest, RecoverShardRequest, RecoverShardResponse};
+use cluster::ShardId;
+use rpc::channel::{PoolConfig, connect};
+use runtime::Runtime;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::fleet::Fleet;
+
+/// Bytes of an answer: a map with all shards and nodes of the largest cluster is well within.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How long a repair may take to be ordered: it may have to pass a vote.
+const RECOVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Client = ClusterAdminServiceClient<Channel>;
+
+#[derive(Debug)]
+pub(crate) struct Coordinators {
+    runtime: Runtime,
+    clients: Vec<Client>,
+    /// Who answered last.
+    preferred: AtomicUsize,
+    timeout: Duration,
+}
+
+/// What a coordinator says, and whether it can know.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) fleet: Fleet,
+    pub(crate) has_quorum: bool,
+}
+
+impl Coordinators {
+    pub(crate) fn new(
+        runtime: Runtime,
+        addresses: &[String],
+        timeout: Duration,
+    ) -> Result<Self, ApiError> {
+        let config = PoolConfig {
+            connect_timeout: timeout,
+            ..PoolConfig::default()
+        };
+        let connect = |address: &String| {
+            let client = Client::new(connect(&runtime, address, &config)?);
+            Ok(client.max_decoding_message_size(ANSWER_BYTES_MAX))
+        };
+        let clients = addresses
+            .iter()
+            .map(connect)
+            .collect::<Result<_, ApiError>>()?;
+        Ok(Self {
+            runtime,
+            clients,
+            preferred: AtomicUsize::new(0),
+            timeout,
+        })
+    }
+
+    /// The map and the states of all shards, from one coordinator.
+    pub(crate) async fn view(&self) -> Result<View, Status> {
+        self.ask(self.timeout, |mut client| async move {
+            let status = client.get_status(GetStatusRequest {}).await?.into_inner();
+            let map = client
+                .get_map(GetMapRequest {})
+                .await?
+                .into_inner()
+                .map
+                .unwrap_or_default();
+            Ok(View {
+                fleet: Fleet::new(&status, &map),
+                has_quorum: status.metadata_available,
+            })
+        })
+        .await
+    }
+
+    /// Has a shard diagnosed, and repaired as far as nothing acknowledged is given up for it.
+    pub(crate) async fn recover(&self, shard: ShardId) -> Result<RecoverShardResponse, Status> {
+        self.ask(RECOVER_TIMEOUT, |mut client| async move {
+            let request = RecoverShardRequest {
+                shard_id: shard.0,
+                accept_loss: false,
+                confirmation: String::new(),
+            };
+            client
+                .recover_shard(request)
+                .await
+                .map(tonic::Response::into_inner)
+        })
+        .await
+    }
+
+    async fn ask<T, F>(&self, limit: Duration, call: impl Fn(Client) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut failure = Status::unavailable("no coordinator is configured");
+        for at in 0..self.clients.len() {
+            let at = (first + at) % self.clients.len();
+            let Some(client) = self.clients.get(at).cloned() else {
+                continue;
+            };
+            let answer = self.runtime.timeout(limit, call(client)).await;
+            match answer
+                .unwrap_or_else(|elapsed| Err(Status::deadline_exceeded(elapsed.to_string())))
+            {
+                Ok(answer) => {
+                    self.preferred.store(at, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                // Another one would say the same.
+                Err(status)
+                    if matches!(
+                        status.code(),
+                        Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition
+                    ) =>
+                {
+                    return Err(status);
+                }
+                Err(status) => failure = status,
+            }
+        }
+        Err(failure)
+    }
+}

@@ -1,0 +1,154 @@
+//! What there is to watch: the shards, the nodes that host them, and what the coordinator last said of them.
+//!
+//! What always holds: a fleet is one answer of one coordinator, never a mixture. Shards without a place are not in it: there
+//! is nothing that could be restarted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use api::admin::v1::{
+    GetStatusResponse, NodeStatus, ReplicaRole, ReplicaStatus, ShardMap, ShardState, ShardStatus,
+};
+use cluster::{NodeId, ShardId};
+
+/// A report older than this says nothing about progress, in milliseconds.
+const REPORT_FRESH_MS: i64 = 15_000;
+
+/// A process that hosts replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeTarget {
+    /// Its identity.
+    pub id: NodeId,
+    /// The name it registered with.
+    pub name: String,
+    /// Where it is reached: `host:port`.
+    pub address: String,
+    /// Its disk is gone, and the identity does not come back.
+    pub lost: bool,
+}
+
+/// A shard, and where to look for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) id: ShardId,
+    /// The first term of the shard in the template; the label of metrics.
+    pub(crate) key: Arc<str>,
+    pub(crate) nodes: Vec<NodeTarget>,
+    pub(crate) report: Report,
+}
+
+/// What the coordinator says of a shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) serving: bool,
+    /// A replica has stopped for a fault.
+    pub(crate) stopped: bool,
+    /// Moves while replicas replay and catch up; none if nothing fresh is known.
+    pub(crate) progress: Option<u64>,
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fleet {
+    pub(crate) shards: BTreeMap<ShardId, Target>,
+}
+
+impl Fleet {
+    pub(crate) fn new(status: &GetStatusResponse, map: &ShardMap) -> Self {
+        let reported: HashMap<u64, &NodeStatus> = status
+            .nodes
+            .iter()
+            .map(|node| (node.node_id, node))
+            .collect();
+        let nodes: HashMap<u64, NodeTarget> = map
+            .nodes
+            .iter()
+            .map(|node| {
+                let lost = node.lost || reported.get(&node.node_id).is_some_and(|node| node.lost);
+                let (name, address) = (node.name.clone(), node.address.clone());
+                (
+                    node.node_id,
+                    NodeTarget {
+                        id: NodeId(node.node_id),
+                        name,
+                        address,
+                        lost,
+                    },
+                )
+            })
+            .collect();
+        let statuses: HashMap<u64, &ShardStatus> = status
+            .shards
+            .iter()
+            .map(|shard| (shard.shard_id, shard))
+            .collect();
+        let shards = map
+            .shards
+            .iter()
+            .filter(|shard| !shard.replicas.is_empty())
+            .map(|shard| {
+                let hosts = shard
+                    .replicas
+                    .iter()
+                    .filter_map(|replica| nodes.get(&replica.node_id).cloned())
+                    .collect();
+                let status = statuses.get(&shard.shard_id);
+                let key = status.map_or("", |status| status.shard_key.as_str()).into();
+                let report =
+                    status.map_or_else(Report::default, |status| report(status, &reported));
+                let id = ShardId(shard.shard_id);
+                (
+                    id,
+                    Target {
+                        id,
+                        key,
+                        nodes: hosts,
+                        report,
+                    },
+                )
+            })
+            .collect();
+        Self { shards }
+    }
+
+    /// Shards that the coordinator does not see serving.
+    pub(crate) fn down(&self) -> usize {
+        self.shards
+            .values()
+            .filter(|target| !target.report.serving)
+            .count()
+    }
+
+    /// The fleet without what may have changed since its coordinator was last heard.
+    pub(crate) fn without_reports(&self) -> Self {
+        let mut fleet = self.clone();
+        for target in fleet.shards.values_mut() {
+            target.report = Report::default();
+        }
+        fleet
+    }
+}
+
+fn report(status: &ShardStatus, nodes: &HashMap<u64, &NodeStatus>) -> Report {
+    let is_fresh = |replica: &&ReplicaStatus| {
+        nodes
+            .get(&replica.node_id)
+            .is_some_and(|node| (0..=REPORT_FRESH_MS).contains(&node.silent_ms))
+    };
+    let fresh = status.replicas.iter().filter(is_fresh);
+    let progress = fresh
+        .map(|replica| replica.replayed_entries.wrapping_add(replica.applied_index))
+        .reduce(u64::wrapping_add);
+    let replica_stopped =
+        |replica: &ReplicaStatus| replica.data_loss || replica.role() == ReplicaRole::Stopped;
+    Report {
+        serving: status.state() == ShardState::Serving,
+        stopped: status.state() == ShardState::DataLoss
+            || status.replicas.iter().any(replica_stopped),
+        progress,
+        reason: status.reason.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+use api::admin::v1::{NodeDescriptor, ReplicaDescriptor, ShardDescriptor};
+
+use super::*;
+
+fn map() -> ShardMap {
+    let node = |id: u64| NodeDescriptor {
+        node_id: id,
+        name: format!("n{id}"),
+        address: format!("host:{id}"),
+        ..NodeDescriptor::default()
+    };
+    let shard = |id: u64, nodes: &[u64]| ShardDescriptor {
+        shard_id: id,
+        replicas: nodes
+            .iter()
+            .map(|&node_id| ReplicaDescriptor {
+                node_id,
+                voter: true,
+            })
+            .collect(),
+        ..ShardDescriptor::default()
+    };
+    ShardMap {
+        nodes: vec![node(1), node(2)],
+        shards: vec![shard(1, &[1]), shard(2, &[2, 1]), shard(3, &[])],
+        ..ShardMap::default()
+    }
+}
+
+fn shard(id: u64, key: &str, state: ShardState, replicas: Vec<ReplicaStatus>) -> ShardStatus {
+    ShardStatus {
+        shard_id: id,
+        shard_key: key.to_owned(),
+        state: state.into(),
+        replicas,
+        ..ShardStatus::default()
+    }
+}
+
+fn replica(node_id: u64, replayed: u64, applied: u64) -> ReplicaStatus {
+    ReplicaStatus {
+        node_id,
+        replayed_entries: replayed,
+        applied_index: applied,
+        ..ReplicaStatus::default()
+    }
+}
+
+fn node(node_id: u64, silent_ms: i64) -> NodeStatus {
+    NodeStatus {
+        node_id,
+        silent_ms,
+        ..NodeStatus::default()
+    }
+}
+
+#[test]
+fn a_fleet_is_the_map_with_what_was_reported() {
+    let status = GetStatusResponse {
+        nodes: vec![
+            node(1, 100),
+            NodeStatus {
+                lost: true,
+                ..node(2, 100)
+            },
+        ],
+        shards: vec![
+            shard(1, "", ShardState::Serving, vec![replica(1, 5, 7)]),
+            shard(
+                2,
+                "m",
+                ShardState::Recovering,
+                vec![replica(2, 100, 1), replica(1, 10, 0)],
+            ),
+            shard(3, "t", ShardState::Unplaced, Vec::new()),
+        ],
+        ..GetStatusResponse::default()
+    };
+    let fleet = Fleet::new(&status, &map());
+    assert_eq!(fleet.shards.len(), 2, "what has no place is not watched");
+    assert_eq!(fleet.down(), 1);
+    let (one, two) = (&fleet.shards[&ShardId(1)], &fleet.shards[&ShardId(2)]);
+    assert_eq!((one.key.as_ref(), two.key.as_ref()), ("", "m"));
+    assert!(one.report.serving && !two.report.serving);
+    assert_eq!(
+        (one.report.progress, two.report.progress),
+        (Some(12), Some(111))
+    );
+    assert!(two.nodes[0].lost && !two.nodes[1].lost);
+    assert_eq!(two.nodes[1].address, "host:1");
+    let bare = fleet.without_reports();
+    assert_eq!(bare.shards[&ShardId(2)].nodes, two.nodes);
+    assert_eq!(bare.shards[&ShardId(2)].report, Report::default());
+}
+
+#[test]
+fn an_old_report_says_nothing_about_progress() {
+    for (silent_ms, progress) in [(0, Some(3)), (15_000, Some(3)), (15_001, None), (-1, None)] {
+        let status = GetStatusResponse {
+            nodes: vec![node(1, silent_ms)],
+            shards: vec![shard(1, "", ShardState::Recovering, vec![replica(1, 3, 0)])],
+            ..GetStatusResponse::default()
+        };
+        assert_eq!(
+            Fleet::new(&status, &map()).shards[&ShardId(1)]
+                .report
+                .progress,
+            progress
+        );
+    }
+}
+
+#[test]
+fn damage_is_a_stop_whoever_says_so() {
+    let stopped = |status: ShardStatus| {
+        let status = GetStatusResponse {
+            shards: vec![status],
+            ..GetStatusResponse::default()
+        };
+        Fleet::new(&status, &map()).shards[&ShardId(1)]
+            .report
+            .stopped
+    };
+    let with = |replica| shard(1, "", ShardState::Recovering, vec![replica]);
+    assert!(stopped(shard(1, "", ShardState::DataLoss, Vec::new())));
+    assert!(stopped(with(ReplicaStatus {
+        data_loss: true,
+        ..replica(1, 0, 0)
+    })));
+    assert!(stopped(with(ReplicaStatus {
+        role: ReplicaRole::Stopped.into(),
+        ..replica(1, 0, 0)
+    })));
+    assert!(!stopped(with(replica(1, 0, 0))));
+}

@@ -1,0 +1,88 @@
+//! What the watchdog counts. Labels are shard keys, of which there are as many as shards.
+
+use std::time::Duration;
+
+use telemetry::{CounterFamily, Gauge, GaugeFamily, MetricsError, RecoveryMetrics};
+
+use crate::detector::Health;
+use crate::recovery::Outcome;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    recovery: RecoveryMetrics,
+    failures: CounterFamily<2>,
+    up: GaugeFamily<1>,
+    unserved: GaugeFamily<1>,
+    alerts: GaugeFamily<1>,
+    frozen: Gauge,
+    coordinator_up: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(metrics: &telemetry::Metrics) -> Result<Self, MetricsError> {
+        let part = metrics.part("watchdog")?;
+        let shard = ["shard_key"];
+        Ok(Self {
+            recovery: metrics.recovery()?,
+            failures: part.counters(
+                "recovery_failures_total",
+                "Recoveries that ended without the shard serving, by what they found.",
+                ["shard_key", "outcome"],
+            )?,
+            up: part.gauges("shard_up", "1 while the shard serves.", shard)?,
+            unserved: part.gauges(
+                "shard_unserved_seconds",
+                "How long the shard has not served; 0 while it does.",
+                shard,
+            )?,
+            alerts: part.gauges(
+                "shard_alert_state",
+                "1 while a human should look at the shard.",
+                shard,
+            )?,
+            frozen: part.gauge(
+                "frozen_state",
+                "1 while most shards look down and nobody confirms it, so that nothing is begun.",
+            )?,
+            coordinator_up: part.gauge(
+                "coordinator_up",
+                "1 while a coordinator with a quorum answers.",
+            )?,
+        })
+    }
+
+    /// Brings a shard's series up to date, and makes them appear where nothing has happened yet.
+    pub(crate) fn shard(&self, key: &str, health: Health, unserved: Duration, alert: bool) {
+        self.recovery.announce(key);
+        let up = u64::from(health == Health::Alive);
+        self.up.with([key]).set_count(up);
+        self.unserved.with([key]).set(unserved.as_secs_f64());
+        self.alerts.with([key]).set_count(u64::from(alert));
+    }
+
+    /// Ends the gauges of a shard that is not watched any more.
+    pub(crate) fn forget(&self, key: &str) {
+        for gauges in [&self.up, &self.unserved, &self.alerts] {
+            gauges.remove([key]);
+        }
+    }
+
+    pub(crate) fn attempt_began(&self, key: &str) {
+        self.recovery.begun(key);
+    }
+
+    pub(crate) fn recovered(&self, key: &str, after: Duration) {
+        self.recovery.ended(key, after);
+    }
+
+    /// An attempt ended without success; without an outcome if it panicked.
+    pub(crate) fn attempt_failed(&self, key: &str, outcome: Option<Outcome>) {
+        let outcome = outcome.map_or("panicked", Outcome::as_str);
+        self.failures.with([key, outcome]).increment();
+    }
+
+    pub(crate) fn cluster(&self, frozen: bool, has_quorum: bool) {
+        self.frozen.set_count(u64::from(frozen));
+        self.coordinator_up.set_count(u64::from(has_quorum));
+    }
+}

@@ -1,0 +1,145 @@
+//! Asks the processes of a shard whether they serve it.
+//!
+//! `grpc.health.v1` for `shard/<id>/write` tells two things: whether the replica serves, and, by any answer at all, that the
+//! process lives. Where it takes no writes, `shard/<id>/read` tells whether it still answers reads.
+//!
+//! On failure: no answer in time is an observation, not an error.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster::ShardId;
+use futures::StreamExt;
+use futures::future::{BoxFuture, join_all};
+use rpc::channel::{Pool, PoolConfig};
+use rpc::health::{shard_read, shard_write};
+use runtime::Runtime;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::detector::Observation;
+use crate::fleet::{Fleet, NodeTarget, Target};
+
+/// Shards asked at the same time.
+const CONCURRENT_MAX: usize = 64;
+
+/// What one process answered about one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Serving,
+    /// It answers reads, and takes no writes for now: its disk is full, or no quorum is there.
+    ReadsOnly,
+    NotServing,
+    Silent,
+}
+
+/// What was seen of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    pub(crate) observation: Observation,
+    /// Processes that did not answer.
+    pub(crate) silent: Vec<NodeTarget>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Prober {
+    runtime: Runtime,
+    timeout: Duration,
+    peers: Pool,
+}
+
+impl Prober {
+    pub(crate) fn new(runtime: Runtime, timeout: Duration) -> Self {
+        let config = PoolConfig {
+            connections_per_peer: 1,
+            connect_timeout: timeout,
+            ..PoolConfig::default()
+        };
+        let peers = Pool::new(&runtime, config);
+        Self {
+            runtime,
+            timeout,
+            peers,
+        }
+    }
+
+    /// Looks at every shard at the same time.
+    pub(crate) async fn look_at_all(&self, fleet: &Fleet) -> BTreeMap<ShardId, Sighting> {
+        let mut looks: Vec<BoxFuture<'_, (ShardId, Sighting)>> =
+            Vec::with_capacity(fleet.shards.len());
+        for target in fleet.shards.values() {
+            looks.push(Box::pin(
+                async move { (target.id, self.look_at(target).await) },
+            ));
+        }
+        futures::stream::iter(looks)
+            .buffer_unordered(CONCURRENT_MAX)
+            .collect()
+            .await
+    }
+
+    /// Looks at one shard.
+    pub(crate) async fn look_at(&self, target: &Target) -> Sighting {
+        let nodes: Vec<&NodeTarget> = target.nodes.iter().filter(|node| !node.lost).collect();
+        let mut questions: Vec<BoxFuture<'_, Answer>> = Vec::with_capacity(nodes.len());
+        for node in &nodes {
+            questions.push(Box::pin(self.ask(&node.address, target.id)));
+        }
+        let answers = join_all(questions).await;
+        let of = |wanted| answers.iter().filter(|&&answer| answer == wanted).count();
+        let silent = nodes
+            .iter()
+            .zip(&answers)
+            .filter(|&(_, &answer)| answer == Answer::Silent);
+        let silent: Vec<NodeTarget> = silent.map(|(&node, _)| node.clone()).collect();
+        let observation = if !silent.is_empty() {
+            Observation::Silent
+        } else if of(Answer::Serving) > 0 {
+            Observation::Serving
+        } else if target.report.stopped || nodes.is_empty() {
+            Observation::Stopped
+        } else if of(Answer::ReadsOnly) > 0 {
+            // A restart would take the reads away too, and bring no room on a disk.
+            Observation::Starting { progress: None }
+        } else {
+            Observation::Starting {
+                progress: target.report.progress,
+            }
+        };
+        Sighting {
+            observation,
+            silent,
+        }
+    }
+
+    async fn ask(&self, address: &str, shard: ShardId) -> Answer {
+        match self.check(address, shard_write(shard)).await {
+            Some(true) => Answer::Serving,
+            Some(false) => match self.check(address, shard_read(shard)).await {
+                Some(true) => Answer::ReadsOnly,
+                Some(false) => Answer::NotServing,
+                None => Answer::Silent,
+            },
+            None => Answer::Silent,
+        }
+    }
+
+    /// Whether a process says that a service serves; none if it says nothing.
+    async fn check(&self, address: &str, service: String) -> Option<bool> {
+        let mut client = HealthClient::new(self.peers.get(address).ok()?);
+        let question = client.check(HealthCheckRequest { service });
+        match self.runtime.timeout(self.timeout, question).await.ok()? {
+            Ok(answer) => Some(answer.into_inner().status() == ServingStatus::Serving),
+            // A process that refuses is one that lives.
+            Err(status) => {
+                let refuses = matches!(
+                    status.code(),
+                    Code::NotFound | Code::ResourceExhausted | Code::Unimplemented
+                );
+                refuses.then_some(false)
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One attempt to bring one shard back: see to it that its processes are restarted, have the coordinator diagnose and
+//! repair, verify that it serves.
+//!
+//! What always holds: nothing acknowledged is given up, whatever is found; that needs a person. An attempt ends: when the shard
+//! serves, when only a person can go on, or when nothing has moved for the configured time.
+//!
+//! On failure: every step may fail and is tried again until the attempt ends; the next attempt comes after the backoff.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use api::admin::v1::RecoveryAction;
+use cluster::ShardId;
+use runtime::{CancellationToken, Instant, Runtime};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::coordinators::Coordinators;
+use crate::detector::Observation;
+use crate::fleet::{Fleet, NodeTarget};
+use crate::prober::Prober;
+use crate::restart::Restarts;
+
+/// Time between two looks at a shard that is being recovered, at most; a shorter poll interval shortens it.
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The shard serves.
+    Recovered,
+    /// Its data is lost or damaged, and only a person may give it up.
+    NeedsAcceptLoss,
+    /// Nothing moved for too long.
+    TimedOut,
+    /// The watchdog stops, or the shard is not there any more.
+    GivenUp,
+}
+
+impl Outcome {
+    /// The label of metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Recovered => "recovered",
+            Self::NeedsAcceptLoss => "needs_accept_loss",
+            Self::TimedOut => "timed_out",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
+/// What attempts share.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    pub(crate) runtime: Runtime,
+    pub(crate) coordinators: Coordinators,
+    pub(crate) prober: Prober,
+    pub(crate) restarts: Restarts,
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) poll_interval: Duration,
+}
+
+/// An attempt.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) tools: Arc<Tools>,
+    pub(crate) shard: ShardId,
+    /// Processes to be restarted first.
+    pub(crate) restart: Vec<NodeTarget>,
+    /// The newest fleet, kept up by the polls.
+    pub(crate) fleet: watch::Receiver<Arc<Fleet>>,
+    /// Raised once the shard gets on by itself.
+    pub(crate) moving: Arc<AtomicBool>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Recovery {
+    pub(crate) async fn run(self) -> Outcome {
+        let shutdown = self.shutdown.clone();
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Outcome::GivenUp,
+            outcome = self.attempt() => outcome,
+        }
+    }
+
+    async fn attempt(self) -> Outcome {
+        self.restart_processes().await;
+        let runtime = &self.tools.runtime;
+        let pause = self.tools.poll_interval.min(LOOK_INTERVAL_MAX);
+        let mut deadline = Deadline::new(runtime.now(), self.tools.attempt_timeout);
+        loop {
+            let Some(target) = self.fleet.borrow().shards.get(&self.shard).cloned() else {
+                return Outcome::GivenUp;
+            };
+            let sighting = self.tools.prober.look_at(&target).await;
+            if sighting.observation == Observation::Serving {
+                return Outcome::Recovered;
+            }
+            if let Observation::Starting {
+                progress: Some(progress),
+            } = sighting.observation
+                && deadline.moved(runtime.now(), progress)
+            {
+                self.moving.store(true, Ordering::Relaxed);
+            }
+            if self.diagnose().await == Some(RecoveryAction::NeedsAcceptLoss) {
+                return Outcome::NeedsAcceptLoss;
+            }
+            if runtime.now() >= deadline.at {
+                return Outcome::TimedOut;
+            }
+            runtime.sleep(pause).await;
+        }
+    }
+
+    async fn restart_processes(&self) {
+        for node in &self.restart {
+            match self.tools.restarts.restart(node).await {
+                Ok(Some(done)) => {
+                    info!(shard = %self.shard, node = node.name, address = node.address, ?done, "restart of a process")
+                }
+                Ok(None) => {
+                    info!(shard = %self.shard, node = node.name, "was restarted a short while ago")
+                }
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    warn!(shard = %self.shard, node = node.name, %error, cause, "could not restart a process");
+                }
+            }
+        }
+    }
+
+    async fn diagnose(&self) -> Option<RecoveryAction> {
+        match self.tools.coordinators.recover(self.shard).await {
+            Ok(answer) => {
+                let action = answer.action();
+                info!(shard = %self.shard, action = action.as_str_name(), message = answer.message, "the coordinator looked at the shard");
+                Some(action)
+            }
+            Err(status) => {
+                warn!(shard = %self.shard, code = ?status.code(), message = status.message(), "no coordinator looked at the shard");
+                None
+            }
+        }
+    }
+}
+
+/// When an attempt ends, unless something moves.
+#[derive(Debug)]
+struct Deadline {
+    at: Instant,
+    patience: Duration,
+    progress: Option<u64>,
+}
+
+impl Deadline {
+    fn new(now: Instant, patience: Duration) -> Self {
+        Self {
+            at: now + patience,
+            patience,
+            progress: None,
+        }
+    }
+
+    /// Notes the progress; says whether it is another than before, and puts the end off if so. The first is only noted: it may be
+    /// what was reported before the process died.
+    fn moved(&mut self, now: Instant, progress: u64) -> bool {
+        let moved = self.progress.is_some_and(|before| before != progress);
+        self.progress = Some(progress);
+        if moved {
+            self.at = now + self.patience;
+        }
+        moved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_put_off_only_by_what_moves() {
+        let at = |seconds| Instant::from_origin(Duration::from_secs(seconds));
+        let mut deadline = Deadline::new(at(0), Duration::from_secs(30));
+        assert!(!deadline.moved(at(10), 500), "the first is only noted");
+        assert_eq!(deadline.at, at(30));
+        assert!(!deadline.moved(at(20), 500));
+        assert_eq!(deadline.at, at(30));
+        assert!(
+            deadline.moved(at(25), 3),
+            "a restarted process begins lower"
+        );
+        assert_eq!(deadline.at, at(55));
+        assert!(!deadline.moved(at(40), 3));
+        assert_eq!(deadline.at, at(55));
+    }
+}

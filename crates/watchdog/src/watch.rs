@@ -1,0 +1,367 @@
+//! The loop: poll, judge, decide, begin attempts, take in how they ended.
+//!
+//! One task owns the detectors and the policy; attempts are tasks of their own and never keep the polls waiting. The list of
+//! what to watch is the coordinator's; while none answers, the last one is kept.
+//!
+//! On failure: an attempt that panics counts as failed. The loop itself has nothing that can fail.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cluster::ShardId;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use runtime::{CancellationToken, Instant, Runtime, TaskFailed};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::Config;
+use crate::coordinators::View;
+use crate::detector::{Cause, Detector, Health};
+use crate::fleet::{Fleet, NodeTarget};
+use crate::metrics::Metrics;
+use crate::policy::{Freeze, Policy, SecondView};
+use crate::prober::Sighting;
+use crate::recovery::{Outcome, Recovery, Tools};
+
+/// How an attempt ended, and whose it was.
+type Ended = (ShardId, Result<Outcome, TaskFailed>);
+
+#[derive(Debug)]
+struct Watched {
+    key: Arc<str>,
+    detector: Detector,
+    /// Since when it has not served.
+    unserved_since: Option<Instant>,
+    alert: bool,
+    attempt: Option<Open>,
+}
+
+/// An attempt that is under way.
+#[derive(Debug)]
+struct Open {
+    began: Instant,
+    moving: Arc<AtomicBool>,
+}
+
+/// The loop's state.
+pub(crate) struct Watch {
+    runtime: Runtime,
+    config: Config,
+    metrics: Metrics,
+    tools: Arc<Tools>,
+    policy: Policy,
+    shards: BTreeMap<ShardId, Watched>,
+    fleet: watch::Sender<Arc<Fleet>>,
+    attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
+    freeze: Option<Freeze>,
+    polled: watch::Sender<bool>,
+    shutdown: CancellationToken,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Watch")
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    pub(crate) fn new(
+        config: Config,
+        tools: Arc<Tools>,
+        metrics: Metrics,
+        polled: watch::Sender<bool>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            runtime: tools.runtime.clone(),
+            metrics,
+            policy: Policy::new(config.policy),
+            config,
+            tools,
+            shards: BTreeMap::new(),
+            fleet: watch::Sender::new(Arc::default()),
+            attempts: FuturesUnordered::new(),
+            freeze: None,
+            polled,
+            shutdown,
+        }
+    }
+
+    /// Watches until the shutdown; open attempts are given up then.
+    pub(crate) async fn run(mut self) {
+        let shutdown = self.shutdown.clone();
+        let runtime = self.runtime.clone();
+        let mut next = runtime.now();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some((shard, result)) = self.attempts.next() => self.attempt_ended(shard, result),
+                () = runtime.sleep_until(next) => {
+                    next = runtime.now() + self.config.poll_interval;
+                    tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => break,
+                        () = self.poll() => {}
+                    }
+                }
+            }
+        }
+        while self.attempts.next().await.is_some() {}
+    }
+
+    async fn poll(&mut self) {
+        let second = self.refresh().await;
+        let fleet = Arc::clone(&self.fleet.borrow());
+        let sightings = self.tools.prober.look_at_all(&fleet).await;
+        let now = self.runtime.now();
+        let health = self.judge(now, &fleet, &sightings);
+        for (&id, shard) in &self.shards {
+            if shard
+                .attempt
+                .as_ref()
+                .is_some_and(|open| open.moving.load(Ordering::Relaxed))
+            {
+                self.policy.release_place(id);
+            }
+        }
+        let decision = self.policy.decide(now, &health, second);
+        self.note_freeze(decision.freeze);
+        self.metrics
+            .cluster(decision.freeze.is_some(), second != SecondView::NoQuorum);
+        for id in decision.recover {
+            self.begin_attempt(now, id, &health, &fleet, &sightings);
+        }
+        self.note_alerts(now);
+        if !fleet.shards.is_empty() {
+            self.polled.send_replace(true);
+        }
+    }
+
+    /// Asks for the fleet; keeps the last one, without what may have changed, if nobody answers.
+    async fn refresh(&mut self) -> SecondView {
+        match self.tools.coordinators.view().await {
+            Ok(View { fleet, has_quorum }) => {
+                let second = if has_quorum {
+                    SecondView::Down {
+                        shards: fleet.down(),
+                    }
+                } else {
+                    SecondView::NoQuorum
+                };
+                self.fleet.send_replace(Arc::new(fleet));
+                second
+            }
+            Err(status) => {
+                warn!(code = ?status.code(), message = status.message(), "no coordinator answers; the last known shards are watched");
+                let bare = self.fleet.borrow().without_reports();
+                self.fleet.send_replace(Arc::new(bare));
+                SecondView::NoQuorum
+            }
+        }
+    }
+
+    fn judge(
+        &mut self,
+        now: Instant,
+        fleet: &Fleet,
+        sightings: &BTreeMap<ShardId, Sighting>,
+    ) -> BTreeMap<ShardId, Health> {
+        let metrics = &self.metrics;
+        self.shards.retain(|id, shard| {
+            let stays = fleet.shards.contains_key(id);
+            if !stays {
+                metrics.forget(&shard.key);
+            }
+            stays
+        });
+        let mut judged = BTreeMap::new();
+        for (&id, target) in &fleet.shards {
+            let Some(sighting) = sightings.get(&id) else {
+                continue;
+            };
+            let shard = self.shards.entry(id).or_insert_with(|| Watched {
+                key: Arc::clone(&target.key),
+                detector: Detector::new(self.config.detector, now),
+                unserved_since: Some(now),
+                alert: false,
+                attempt: None,
+            });
+            let before = shard.detector.health();
+            let health = shard.detector.observe(now, sighting.observation);
+            note_change(id, &shard.key, before, health, &target.report.reason);
+            if health == Health::Alive {
+                shard.unserved_since = None;
+            } else {
+                shard.unserved_since.get_or_insert(now);
+            }
+            judged.insert(id, health);
+        }
+        judged
+    }
+
+    fn begin_attempt(
+        &mut self,
+        now: Instant,
+        id: ShardId,
+        health: &BTreeMap<ShardId, Health>,
+        fleet: &Fleet,
+        sightings: &BTreeMap<ShardId, Sighting>,
+    ) {
+        let Some(shard) = self.shards.get_mut(&id) else {
+            return;
+        };
+        let restart = to_restart(id, health, fleet, sightings);
+        let attempt = self.policy.attempts(id);
+        info!(shard = %id, shard_key = %shard.key, attempt, processes = restart.len(), "recovery begins");
+        self.metrics.attempt_began(&shard.key);
+        let moving = Arc::new(AtomicBool::new(false));
+        shard.attempt = Some(Open {
+            began: now,
+            moving: Arc::clone(&moving),
+        });
+        let recovery = Recovery {
+            tools: Arc::clone(&self.tools),
+            shard: id,
+            restart,
+            fleet: self.fleet.subscribe(),
+            moving,
+            shutdown: self.shutdown.clone(),
+        };
+        let task = self.runtime.spawn("recovery", recovery.run());
+        self.attempts
+            .push(Box::pin(async move { (id, task.await) }));
+    }
+
+    fn attempt_ended(&mut self, id: ShardId, result: Result<Outcome, TaskFailed>) {
+        let now = self.runtime.now();
+        let runtime = &self.runtime;
+        self.policy
+            .end_attempt(now, id, |longest| runtime.jitter(longest));
+        let Some(shard) = self.shards.get_mut(&id) else {
+            return;
+        };
+        let after = shard
+            .attempt
+            .take()
+            .map_or_else(Default::default, |open| now.saturating_since(open.began));
+        match result {
+            Ok(Outcome::Recovered) => {
+                info!(shard = %id, shard_key = %shard.key, ?after, "the shard serves again");
+                self.metrics.recovered(&shard.key, after);
+            }
+            Ok(Outcome::GivenUp) => {}
+            Ok(outcome @ (Outcome::NeedsAcceptLoss | Outcome::TimedOut)) => {
+                warn!(shard = %id, shard_key = %shard.key, ?after, outcome = outcome.as_str(), "recovery ended without success");
+                self.metrics.attempt_failed(&shard.key, Some(outcome));
+                if outcome == Outcome::NeedsAcceptLoss && !shard.alert {
+                    shard.alert = true;
+                    error!(shard = %id, shard_key = %shard.key, "the shard's data is lost or damaged: an operator must look, and decide on `coordinator recover`");
+                }
+            }
+            Err(failed) => {
+                error!(shard = %id, shard_key = %shard.key, %failed, "recovery failed");
+                self.metrics.attempt_failed(&shard.key, None);
+            }
+        }
+    }
+
+    fn note_alerts(&mut self, now: Instant) {
+        for (&id, shard) in &mut self.shards {
+            let unserved = shard
+                .unserved_since
+                .map_or_else(Default::default, |since| now.saturating_since(since));
+            let attempts = self.policy.attempts(id);
+            let due = self.policy.is_alerting(id) || unserved >= self.config.alert_unserved_after;
+            if due && !shard.alert {
+                error!(shard = %id, shard_key = %shard.key, attempts, ?unserved, "the shard does not stay up: a human should look");
+            }
+            // What needs a person is over when the shard serves.
+            shard.alert = due || (shard.alert && shard.unserved_since.is_some());
+            self.metrics
+                .shard(&shard.key, shard.detector.health(), unserved, shard.alert);
+        }
+    }
+
+    fn note_freeze(&mut self, freeze: Option<Freeze>) {
+        if freeze == self.freeze {
+            return;
+        }
+        match freeze {
+            Some(reason) => error!(
+                ?reason,
+                "most shards look down and nobody confirms it: nothing is begun"
+            ),
+            None => info!("recovery goes on"),
+        }
+        self.freeze = freeze;
+    }
+}
+
+/// The processes to restart for a dead shard: those that do not answer; and where the shard stands still, those that
+/// serve no other shard. A replica that has stopped for a fault is not helped by it.
+fn to_restart(
+    id: ShardId,
+    health: &BTreeMap<ShardId, Health>,
+    fleet: &Fleet,
+    sightings: &BTreeMap<ShardId, Sighting>,
+) -> Vec<NodeTarget> {
+    match health.get(&id) {
+        Some(Health::Dead {
+            cause: Cause::Silent,
+        }) => sightings
+            .get(&id)
+            .map(|seen| seen.silent.clone())
+            .unwrap_or_default(),
+        Some(Health::Dead {
+            cause: Cause::Stalled,
+        }) => {
+            let serves_another = |node: &NodeTarget| {
+                let mut others = fleet.shards.values().filter(|other| other.id != id);
+                others.any(|other| {
+                    health.get(&other.id) == Some(&Health::Alive)
+                        && other.nodes.iter().any(|host| host.id == node.id)
+                })
+            };
+            let nodes = fleet
+                .shards
+                .get(&id)
+                .map(|target| target.nodes.as_slice())
+                .unwrap_or_default();
+            nodes
+                .iter()
+                .filter(|node| !node.lost && !serves_another(node))
+                .cloned()
+                .collect()
+        }
+        Some(
+            Health::Dead {
+                cause: Cause::Stopped,
+            }
+            | Health::WarmingUp
+            | Health::Alive
+            | Health::Suspect { misses: _ },
+        )
+        | None => Vec::new(),
+    }
+}
+
+fn note_change(id: ShardId, key: &str, before: Health, health: Health, reason: &str) {
+    if before == health {
+        return;
+    }
+    match health {
+        Health::Alive | Health::WarmingUp => {
+            info!(shard = %id, shard_key = key, ?health, ?before, "shard health")
+        }
+        Health::Suspect { misses: _ } | Health::Dead { cause: _ } => {
+            warn!(shard = %id, shard_key = key, ?health, ?before, reason, "shard health");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A watchdog against scripted processes and a scripted coordinator, over real gRPC.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "parts of tests outside of test functions"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use api::admin::v1::{RecoveryAction, ShardState};
+use support::{Cluster, until};
+use watchdog::Config;
+
+/// Quick, but patient enough for a machine that does much else.
+fn config() -> Config {
+    let mut config = Config {
+        poll_interval: Duration::from_millis(20),
+        probe_timeout: Duration::from_secs(2),
+        attempt_timeout: Duration::from_secs(3),
+        ..Config::default()
+    };
+    config.detector.stall_after = Duration::from_millis(500);
+    config.policy.backoff_min = Duration::from_millis(20);
+    config.policy.backoff_max = Duration::from_millis(100);
+    config
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_died_is_restarted_and_the_recovery_is_counted() {
+    let cluster = Cluster::start(3, config()).await;
+    assert_eq!((cluster.attempts(2), cluster.recovered(2)), (0.0, 0));
+    cluster.process(2).lock().await.kill().await;
+    until(&cluster.runtime, "shard 2 is recovered", || {
+        cluster.recovered(2) == 1
+    })
+    .await;
+    cluster.until_up(2, true).await;
+    assert_eq!(*cluster.supervisor.restarted.lock(), ["node-2"]);
+    assert_eq!(
+        (
+            cluster.attempts(1),
+            cluster.attempts(2),
+            cluster.attempts(3)
+        ),
+        (0.0, 1.0, 0.0)
+    );
+    let requests = cluster.coordinator.script.lock().recoveries.clone();
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.shard_id == 2 && !request.accept_loss)
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replay_is_left_alone_while_it_moves_and_restarted_when_it_does_not() {
+    let cluster = Cluster::start(3, config()).await;
+    cluster.process(1).lock().await.set_serving(false);
+    cluster.tell(1, |told| told.state = ShardState::Recovering);
+    cluster.until_up(1, false).await;
+    let began = cluster.runtime.now();
+    let long = config().detector.stall_after * 4;
+    while cluster.runtime.now().saturating_since(began) < long {
+        cluster.tell(1, |told| told.replayed += 1);
+        cluster.polls(2).await;
+        assert_eq!(cluster.attempts(1), 0.0, "it moves");
+    }
+    // Now it stands still.
+    cluster.until_attempts(1, 1).await;
+    until(&cluster.runtime, "shard 1 is recovered", || {
+        cluster.recovered(1) == 1
+    })
+    .await;
+    assert_eq!(*cluster.supervisor.restarted.lock(), ["node-1"]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_still_answers_reads_is_not_restarted() {
+    let cluster = Cluster::start(3, config()).await;
+    cluster.process(1).lock().await.serve_reads_only();
+    cluster.until_up(1, false).await;
+    let began = cluster.runtime.now();
+    while cluster.runtime.now().saturating_since(began) < config().detector.stall_after * 3 {
+        cluster.polls(2).await;
+        assert_eq!(cluster.attempts(1), 0.0);
+    }
+    cluster.process(1).lock().await.set_serving(true);
+    cluster.until_up(1, true).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_data_is_never_given_up_but_reported_again_and_again() {
+    let cluster = Cluster::start(3, config()).await;
+    cluster.process(3).lock().await.set_serving(false);
+    cluster.tell(3, |told| {
+        told.state = ShardState::DataLoss;
+        told.action = RecoveryAction::NeedsAcceptLoss;
+    });
+    cluster.until_attempts(3, 3).await;
+    let alert = || cluster.value("autocomplete_watchdog_shard_alert_state", 3);
+    until(&cluster.runtime, "an alert is raised", || {
+        alert() == Some(1.0)
+    })
+    .await;
+    assert_eq!(
+        *cluster.supervisor.restarted.lock(),
+        Vec::<String>::new(),
+        "a restart does not bring data back"
+    );
+    let failures = || cluster.value("autocomplete_watchdog_recovery_failures_total", 3);
+    until(&cluster.runtime, "the failures are counted", || {
+        failures() >= Some(3.0)
+    })
+    .await;
+    assert!(
+        cluster
+            .coordinator
+            .script
+            .lock()
+            .recoveries
+            .iter()
+            .all(|request| !request.accept_loss)
+    );
+    // A person decides, and the shard serves again.
+    cluster.process(3).lock().await.set_serving(true);
+    cluster.tell(3, |told| told.state = ShardState::Serving);
+    cluster.until_up(3, true).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hopeless_shard_holds_up_no_other() {
+    let mut config = config();
+    config.attempt_timeout = Duration::from_secs(2);
+    let cluster = Cluster::start(5, config).await;
+    // Shard 1 comes back from every restart without ever serving or moving.
+    cluster.process(1).lock().await.serves_after_start = false;
+    cluster.tell(1, |told| told.state = ShardState::Recovering);
+    cluster.process(1).lock().await.kill().await;
+    cluster.until_attempts(1, 1).await;
+    cluster.process(2).lock().await.kill().await;
+    until(&cluster.runtime, "shard 2 is recovered", || {
+        cluster.recovered(2) == 1
+    })
+    .await;
+    assert_eq!(cluster.recovered(1), 0);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_coordinator_one_shard_is_recovered_but_not_most() {
+    let mut cluster = Cluster::start(3, config()).await;
+    cluster.kill_coordinator().await;
+    cluster.process(1).lock().await.kill().await;
+    until(&cluster.runtime, "shard 1 is recovered", || {
+        cluster.recovered(1) == 1
+    })
+    .await;
+    // Now most of them: nobody confirms it, so nothing is begun.
+    for shard in 1..=2 {
+        cluster.process(shard).lock().await.kill().await;
+    }
+    until(&cluster.runtime, "it freezes", || cluster.frozen()).await;
+    let before = cluster.attempts(1) + cluster.attempts(2);
+    // The coordinator is back, and sees them serving: the fault may be ours.
+    cluster.restart_coordinator().await;
+    cluster.polls(10).await;
+    assert!(cluster.frozen());
+    assert_eq!(cluster.attempts(1) + cluster.attempts(2), before);
+    // It notices what we do: go on.
+    for shard in 1..=2 {
+        cluster.tell(shard, |told| told.state = ShardState::Unreachable);
+    }
+    for shard in 1..=2 {
+        cluster.until_up(shard, true).await;
+    }
+    assert!(cluster.attempts(1) + cluster.attempts(2) >= before + 2.0);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_does_not_wait_for_open_attempts() {
+    let mut config = config();
+    config.attempt_timeout = Duration::from_secs(3600);
+    let cluster = Cluster::start(3, config).await;
+    cluster.process(1).lock().await.serves_after_start = false;
+    cluster.process(1).lock().await.kill().await;
+    cluster.until_attempts(1, 1).await;
+    let runtime = cluster.runtime.clone();
+    let stopped = runtime
+        .timeout(Duration::from_secs(10), cluster.stop())
+        .await;
+    assert!(stopped.is_ok());
+}

@@ -1,0 +1,444 @@
+//! A cluster of scripted parts over real gRPC on ports that the system chooses.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use api::admin::v1::cluster_admin_service_server::ClusterAdminService;
+use api::admin::v1::{
+    GetMapRequest, GetMapResponse, GetStatusRequest, GetStatusResponse, ListSnapshotsRequest,
+    ListSnapshotsResponse, NodeDescriptor, NodeStatus, PullSnapshotRequest, PullSnapshotResponse,
+    PushSnapshotRequest, PushSnapshotResponse, RecoverShardRequest, RecoverShardResponse,
+    RecoveryAction, ReplicaDescriptor, ReplicaStatus, ShardDescriptor, ShardMap, ShardState,
+    ShardStatus,
+};
+use cluster::ShardId;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use rpc::{Health, Server, ServerConfig};
+use runtime::{CancellationToken, Runtime, Task};
+use tonic::{Request, Response, Status};
+use watchdog::restart::{Restart, RestartError, Restarter};
+use watchdog::{Config, Deps, NodeTarget, StartError};
+
+/// Longer than anything here takes on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until something is so.
+pub(crate) async fn until(runtime: &Runtime, what: &str, mut is_so: impl FnMut() -> bool) {
+    let waited = runtime
+        .timeout(PATIENCE, async {
+            while !is_so() {
+                runtime.sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    assert!(waited.is_ok(), "waited in vain until {what}");
+}
+
+/// A server that runs until it is killed.
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    task: Task<rpc::Drained>,
+}
+
+impl Running {
+    async fn start(
+        runtime: &Runtime,
+        address: SocketAddr,
+        add: impl FnOnce(Server) -> Server,
+    ) -> (Self, SocketAddr) {
+        let listener = runtime.bind(address).await.unwrap();
+        let address = listener.local_addr();
+        let stop = CancellationToken::new();
+        let config = ServerConfig {
+            drain: Duration::from_millis(1),
+            ..ServerConfig::internal()
+        };
+        let server = add(Server::new(runtime, config));
+        let task = runtime.spawn("server", server.serve(listener, stop.clone()));
+        (Self { stop, task }, address)
+    }
+
+    async fn kill(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// The process of a shard server: all of it that a watchdog sees.
+#[derive(Debug)]
+pub(crate) struct Process {
+    runtime: Runtime,
+    pub(crate) address: SocketAddr,
+    /// What the shard's health is after a start.
+    pub(crate) serves_after_start: bool,
+    running: Option<(Running, Health)>,
+    shard: ShardId,
+}
+
+impl Process {
+    pub(crate) async fn start(runtime: &Runtime, shard: u64) -> Self {
+        let mut process = Self {
+            runtime: runtime.clone(),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            serves_after_start: true,
+            running: None,
+            shard: ShardId(shard),
+        };
+        process.restart().await;
+        process
+    }
+
+    pub(crate) async fn kill(&mut self) {
+        if let Some((running, _)) = self.running.take() {
+            running.kill().await;
+        }
+    }
+
+    pub(crate) async fn restart(&mut self) {
+        self.kill().await;
+        let health = Health::new();
+        health.set(
+            &rpc::health::shard_write(self.shard),
+            self.serves_after_start,
+        );
+        let (running, address) = Running::start(&self.runtime, self.address, |server| {
+            server.with_health(&health)
+        })
+        .await;
+        self.address = address;
+        self.running = Some((running, health));
+    }
+
+    /// A shard that answers reads, and no longer takes writes.
+    pub(crate) fn serve_reads_only(&self) {
+        self.set_serving(false);
+        let (_, health) = self.running.as_ref().unwrap();
+        health.set(&rpc::health::shard_read(self.shard), true);
+    }
+
+    pub(crate) fn set_serving(&self, serving: bool) {
+        let (_, health) = self.running.as_ref().unwrap();
+        health.set(&rpc::health::shard_read(self.shard), serving);
+        health.set(&rpc::health::shard_write(self.shard), serving);
+    }
+}
+
+/// What the coordinator says of a shard.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) state: ShardState,
+    pub(crate) replayed: u64,
+    pub(crate) action: RecoveryAction,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            state: ShardState::Serving,
+            replayed: 0,
+            action: RecoveryAction::None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    pub(crate) shards: BTreeMap<u64, Told>,
+    pub(crate) addresses: BTreeMap<u64, String>,
+    pub(crate) no_quorum: bool,
+    pub(crate) recoveries: Vec<RecoverShardRequest>,
+}
+
+/// A coordinator that follows a script. Node n holds shard n.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Coordinator {
+    pub(crate) script: Arc<Mutex<Script>>,
+    polls: Arc<AtomicU64>,
+}
+
+#[tonic::async_trait]
+impl ClusterAdminService for Coordinator {
+    async fn get_status(
+        &self,
+        _: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        self.polls.fetch_add(1, Ordering::SeqCst);
+        let script = self.script.lock();
+        let nodes = script
+            .shards
+            .keys()
+            .map(|&id| NodeStatus {
+                node_id: id,
+                ..NodeStatus::default()
+            })
+            .collect();
+        let shards = script.shards.iter().map(|(&id, told)| ShardStatus {
+            shard_id: id,
+            shard_key: key(id),
+            state: told.state.into(),
+            replicas: vec![ReplicaStatus {
+                node_id: id,
+                replayed_entries: told.replayed,
+                ..ReplicaStatus::default()
+            }],
+            ..ShardStatus::default()
+        });
+        let (shards, metadata_available) = (shards.collect(), !script.no_quorum);
+        Ok(Response::new(GetStatusResponse {
+            nodes,
+            shards,
+            metadata_available,
+            ..GetStatusResponse::default()
+        }))
+    }
+
+    async fn get_map(&self, _: Request<GetMapRequest>) -> Result<Response<GetMapResponse>, Status> {
+        let script = self.script.lock();
+        let nodes = script
+            .addresses
+            .iter()
+            .map(|(&id, address)| NodeDescriptor {
+                node_id: id,
+                name: format!("node-{id}"),
+                address: address.clone(),
+                ..NodeDescriptor::default()
+            });
+        let shards = script.shards.keys().map(|&id| ShardDescriptor {
+            shard_id: id,
+            replicas: vec![ReplicaDescriptor {
+                node_id: id,
+                voter: true,
+            }],
+            ..ShardDescriptor::default()
+        });
+        let map = ShardMap {
+            nodes: nodes.collect(),
+            shards: shards.collect(),
+            ..ShardMap::default()
+        };
+        Ok(Response::new(GetMapResponse { map: Some(map) }))
+    }
+
+    async fn recover_shard(
+        &self,
+        request: Request<RecoverShardRequest>,
+    ) -> Result<Response<RecoverShardResponse>, Status> {
+        let request = request.into_inner();
+        let mut script = self.script.lock();
+        let told = script
+            .shards
+            .get(&request.shard_id)
+            .ok_or_else(|| Status::not_found("shard_id"))?;
+        let action = told.action.into();
+        script.recoveries.push(request);
+        Ok(Response::new(RecoverShardResponse {
+            action,
+            ..RecoverShardResponse::default()
+        }))
+    }
+
+    async fn list_snapshots(
+        &self,
+        _: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        Err(Status::unimplemented("a watchdog has no business here"))
+    }
+
+    async fn pull_snapshot(
+        &self,
+        _: Request<PullSnapshotRequest>,
+    ) -> Result<Response<PullSnapshotResponse>, Status> {
+        Err(Status::unimplemented("a watchdog has no business here"))
+    }
+
+    async fn push_snapshot(
+        &self,
+        _: Request<PushSnapshotRequest>,
+    ) -> Result<Response<PushSnapshotResponse>, Status> {
+        Err(Status::unimplemented("a watchdog has no business here"))
+    }
+}
+
+/// The label of a shard's metrics.
+pub(crate) fn key(shard: u64) -> String {
+    format!("key-{shard}")
+}
+
+/// Restarts the processes of a cluster, and notes which.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Supervisor {
+    processes: Arc<Mutex<BTreeMap<u64, Arc<tokio::sync::Mutex<Process>>>>>,
+    pub(crate) restarted: Arc<Mutex<Vec<String>>>,
+}
+
+impl Restarter for Supervisor {
+    fn restart<'a>(&'a self, node: &'a NodeTarget) -> BoxFuture<'a, Result<Restart, RestartError>> {
+        Box::pin(async move {
+            let process = self.processes.lock().get(&node.id.0).cloned();
+            let process =
+                process.ok_or_else(|| RestartError::Supervisor(format!("no {}", node.name)))?;
+            process.lock().await.restart().await;
+            self.restarted.lock().push(node.name.clone());
+            Ok(Restart::Begun)
+        })
+    }
+}
+
+/// Shards, a coordinator and a watchdog.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) runtime: Runtime,
+    pub(crate) coordinator: Coordinator,
+    coordinator_at: SocketAddr,
+    coordinator_runs: Option<Running>,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) metrics: telemetry::Metrics,
+    shutdown: CancellationToken,
+    watchdog: Option<Task<Result<(), StartError>>>,
+}
+
+impl Cluster {
+    /// Starts shards 1 to `shards`, all serving, and waits until the watchdog has seen them do so.
+    pub(crate) async fn start(shards: u64, config: Config) -> Self {
+        let runtime = Runtime::real();
+        let supervisor = Supervisor::default();
+        let coordinator = Coordinator::default();
+        for shard in 1..=shards {
+            let process = Process::start(&runtime, shard).await;
+            let mut script = coordinator.script.lock();
+            script.shards.insert(shard, Told::default());
+            script.addresses.insert(shard, process.address.to_string());
+            supervisor
+                .processes
+                .lock()
+                .insert(shard, Arc::new(tokio::sync::Mutex::new(process)));
+        }
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (running, coordinator_at) = serve_coordinator(&runtime, &coordinator, anywhere).await;
+        let metrics = telemetry::Metrics::new(&runtime).unwrap();
+        let deps = Deps {
+            runtime: runtime.clone(),
+            metrics: metrics.clone(),
+            restarter: Arc::new(supervisor.clone()),
+        };
+        let config = Config {
+            coordinators: vec![coordinator_at.to_string()],
+            ..config
+        };
+        let shutdown = CancellationToken::new();
+        let watchdog = runtime.spawn("watchdog", watchdog::run(config, deps, shutdown.clone()));
+        let cluster = Self {
+            runtime,
+            coordinator,
+            coordinator_at,
+            coordinator_runs: Some(running),
+            supervisor,
+            metrics,
+            shutdown,
+            watchdog: Some(watchdog),
+        };
+        for shard in 1..=shards {
+            cluster.until_up(shard, true).await;
+        }
+        cluster
+    }
+
+    pub(crate) fn process(&self, shard: u64) -> Arc<tokio::sync::Mutex<Process>> {
+        Arc::clone(&self.supervisor.processes.lock()[&shard])
+    }
+
+    /// Changes what the coordinator says of a shard.
+    pub(crate) fn tell(&self, shard: u64, change: impl FnOnce(&mut Told)) {
+        change(
+            self.coordinator
+                .script
+                .lock()
+                .shards
+                .get_mut(&shard)
+                .unwrap(),
+        );
+    }
+
+    pub(crate) async fn kill_coordinator(&mut self) {
+        if let Some(running) = self.coordinator_runs.take() {
+            running.kill().await;
+        }
+    }
+
+    pub(crate) async fn restart_coordinator(&mut self) {
+        let (running, _) =
+            serve_coordinator(&self.runtime, &self.coordinator, self.coordinator_at).await;
+        self.coordinator_runs = Some(running);
+    }
+
+    /// Waits for so many further polls.
+    pub(crate) async fn polls(&self, count: u64) {
+        let polls = || self.coordinator.polls.load(Ordering::SeqCst);
+        let target = polls() + count;
+        until(&self.runtime, "it has polled", || polls() >= target).await;
+    }
+
+    pub(crate) async fn until_up(&self, shard: u64, up: bool) {
+        let name = "autocomplete_watchdog_shard_up";
+        until(&self.runtime, &format!("shard {shard} is up: {up}"), || {
+            self.value(name, shard) == Some(f64::from(u8::from(up)))
+        })
+        .await;
+    }
+
+    pub(crate) async fn until_attempts(&self, shard: u64, attempts: u32) {
+        let what = format!("shard {shard} has {attempts} attempts");
+        until(&self.runtime, &what, || {
+            self.attempts(shard) >= f64::from(attempts)
+        })
+        .await;
+    }
+
+    pub(crate) fn attempts(&self, shard: u64) -> f64 {
+        self.value("shard_recovery_attempts_total", shard)
+            .unwrap_or(0.0)
+    }
+
+    /// How often a shard was brought back.
+    pub(crate) fn recovered(&self, shard: u64) -> u64 {
+        let name = "shard_recovery_duration_seconds_count";
+        self.value(name, shard).unwrap_or(0.0) as u64
+    }
+
+    /// The value of the first series of a shard, as a scrape would show it.
+    pub(crate) fn value(&self, name: &str, shard: u64) -> Option<f64> {
+        let label = format!("shard_key=\"{}\"", key(shard));
+        self.scraped(|series| series.starts_with(&format!("{name}{{")) && series.contains(&label))
+    }
+
+    pub(crate) fn frozen(&self) -> bool {
+        self.scraped(|series| series == "autocomplete_watchdog_frozen_state") == Some(1.0)
+    }
+
+    fn scraped(&self, is_wanted: impl Fn(&str) -> bool) -> Option<f64> {
+        let text = self.metrics.encode().unwrap();
+        let mut series = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let (_, value) = series.find(|(series, _)| is_wanted(series))?;
+        value.parse().ok()
+    }
+
+    /// Stops the watchdog and sees that it ends well.
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.cancel();
+        self.watchdog.take().unwrap().await.unwrap().unwrap();
+    }
+}
+
+async fn serve_coordinator(
+    runtime: &Runtime,
+    coordinator: &Coordinator,
+    address: SocketAddr,
+) -> (Running, SocketAddr) {
+    let service = rpc::services::admin(coordinator.clone());
+    Running::start(runtime, address, |server| server.with_service(service)).await
+}
