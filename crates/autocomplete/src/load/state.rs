@@ -1,0 +1,174 @@
+//! The state of a load on this machine: when its batches were first sent, and how far all are settled.
+//!
+//! What always holds:
+//! - A batch is sent only when the time of its first try is on disk, so every repetition finds the same time.
+//! - `done_below` on disk never runs ahead of the truth: every batch below it was answered.
+//!
+//! Written whole, by rename, at most once for [`RESERVED_BATCHES`] batches. A file that cannot be read stops the load; it is never taken
+//! for a fresh one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use vfs::{LockGuard, Vfs, durable};
+
+/// Batches whose time of first try is fixed together: a million lines.
+pub(super) const RESERVED_BATCHES: u64 = 1_000;
+
+const VERSION: u32 = 1;
+
+/// More than a thousand reserved ranges take; a larger file is not ours.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What is in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    version: u32,
+    /// For people.
+    file: String,
+    /// Which time that the file is meant to count.
+    again: u64,
+    /// All batches below are answered.
+    done_below: u64,
+    /// Ascending, without gaps; the first may begin below `done_below`.
+    reserved: Vec<Reserved>,
+}
+
+/// Some batches that were first sent at about the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reserved {
+    from: u64,
+    to: u64,
+    issued_at_ms: i64,
+}
+
+/// The state of one load; nobody else can use it meanwhile.
+#[derive(Debug)]
+pub(super) struct LoadState {
+    path: PathBuf,
+    content: Content,
+    _lock: LockGuard,
+}
+
+impl LoadState {
+    /// Takes up an earlier load, or begins.
+    pub(super) fn open(vfs: &dyn Vfs, path: &Path, file: &Path) -> Result<Self, anyhow::Error> {
+        Self::with(vfs, path, file, |found| found)
+    }
+
+    /// Begins anew, whatever was loaded before.
+    pub(super) fn begin_again(
+        vfs: &dyn Vfs,
+        path: &Path,
+        file: &Path,
+    ) -> Result<Self, anyhow::Error> {
+        let state = Self::with(vfs, path, file, |found| Content {
+            again: found.again + 1,
+            done_below: 0,
+            reserved: Vec::new(),
+            ..found
+        })?;
+        // Before anything is sent: a repetition of this command without --again must go on with this one.
+        state.write(vfs)?;
+        Ok(state)
+    }
+
+    fn with(
+        vfs: &dyn Vfs,
+        path: &Path,
+        file: &Path,
+        change: impl FnOnce(Content) -> Content,
+    ) -> Result<Self, anyhow::Error> {
+        durable::create_dir(vfs, durable::parent(path))?;
+        let lock = vfs
+            .lock_file(&path.with_extension("lock"))
+            .map_err(|error| {
+                if error.is_locked() {
+                    return anyhow::anyhow!("this file is being loaded by another process");
+                }
+                error.into()
+            })?;
+        let content = if vfs.exists(path)? {
+            let bytes = durable::read(vfs, path, FILE_BYTES_MAX)?;
+            let content: Content = serde_json::from_slice(&bytes)
+                .with_context(|| format!("the state file {} is damaged", path.display()))?;
+            anyhow::ensure!(
+                content.version == VERSION,
+                "the state file {} has version {}, this program knows {VERSION}",
+                path.display(),
+                content.version
+            );
+            content
+        } else {
+            Content {
+                version: VERSION,
+                file: file.to_string_lossy().into_owned(),
+                again: 0,
+                done_below: 0,
+                reserved: Vec::new(),
+            }
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            content: change(content),
+            _lock: lock,
+        })
+    }
+
+    /// Which time that the file is meant to count.
+    pub(super) fn again(&self) -> u64 {
+        self.content.again
+    }
+
+    /// All batches below need not be sent.
+    pub(super) fn done_below(&self) -> u64 {
+        self.content.done_below
+    }
+
+    /// When a batch was first sent, if that is fixed.
+    pub(super) fn issued_at_ms(&self, batch: u64) -> Option<i64> {
+        let range = self
+            .content
+            .reserved
+            .iter()
+            .find(|range| (range.from..range.to).contains(&batch))?;
+        Some(range.issued_at_ms)
+    }
+
+    /// Fixes the time of the batches from `batch` on; returns when it is on disk.
+    pub(super) fn reserve(
+        &mut self,
+        vfs: &dyn Vfs,
+        batch: u64,
+        now_ms: i64,
+        done_below: u64,
+    ) -> Result<(), anyhow::Error> {
+        let from = self.content.reserved.last().map_or(batch, |last| last.to);
+        self.content.reserved.push(Reserved {
+            from,
+            to: batch + RESERVED_BATCHES,
+            issued_at_ms: now_ms,
+        });
+        self.done(vfs, done_below)
+    }
+
+    /// Notes that all batches below are answered; returns when it is on disk.
+    pub(super) fn done(&mut self, vfs: &dyn Vfs, done_below: u64) -> Result<(), anyhow::Error> {
+        self.content.done_below = self.content.done_below.max(done_below);
+        let done_below = self.content.done_below;
+        self.content.reserved.retain(|range| range.to > done_below);
+        self.write(vfs)
+    }
+
+    fn write(&self, vfs: &dyn Vfs) -> Result<(), anyhow::Error> {
+        let bytes = serde_json::to_vec_pretty(&self.content)?;
+        durable::replace(vfs, &self.path, &bytes)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! The command `autocomplete`. Everything is in the library.
+
+use std::process::ExitCode;
+
+// Many small allocations on many threads: about a tenth faster than the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    autocomplete::run(std::env::args_os())
+}

@@ -1,0 +1,13 @@
+//! The command as a user has it: real processes, real disks, real sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests drive processes and files from outside"
+)]
+
+mod arguments;
+mod exactness;
+mod files;
+mod life;
+mod page;
+mod support;

@@ -1,0 +1,226 @@
+//! One operation with its tries: where each goes, how long it may take, and what follows from its failure.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::v1::autocomplete_service_client::AutocompleteServiceClient;
+use api::{ApiError, Retry};
+use cluster::{Epoch, ShardId};
+use runtime::{Instant, Runtime};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use crate::connections::{Coordinators, pool};
+use crate::retry::{Attempts, Kind, Patience, Pause, Step};
+use crate::routing::{Route, Routing};
+use crate::session::Session;
+use crate::{ClientError, ClientOptions};
+
+pub(crate) type Service = AutocompleteServiceClient<Channel>;
+
+/// What every operation of a client shares.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) runtime: Runtime,
+    pub(crate) options: ClientOptions,
+    pub(crate) coordinators: Coordinators,
+    pub(crate) routing: Routing,
+    pub(crate) session: Session,
+}
+
+/// An answer, which may leave something to be tried again.
+#[derive(Debug)]
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
+    /// Why parts of it should be asked for again, with the same request.
+    pub(crate) unfinished: Option<ApiError>,
+}
+
+impl<T> Answer<T> {
+    pub(crate) fn whole(response: Response<T>) -> Self {
+        Self {
+            value: response.into_inner(),
+            unfinished: None,
+        }
+    }
+}
+
+/// Where one try goes.
+#[derive(Debug)]
+struct Target {
+    channel: Channel,
+    place: Place,
+    /// Of the map that was used.
+    epoch: Epoch,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Coordinator(usize),
+    Owner(ShardId),
+}
+
+impl Caller {
+    pub(crate) fn new(runtime: Runtime, options: ClientOptions) -> Result<Arc<Self>, ClientError> {
+        options.check()?;
+        let pool = pool(&runtime, &options);
+        let coordinators = Coordinators::new(pool.clone(), &options.endpoints)?;
+        let routing = Routing::new(pool);
+        Ok(Arc::new(Self {
+            runtime,
+            options,
+            coordinators,
+            routing,
+            session: Session::default(),
+        }))
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        Patience {
+            retries: self.options.retries,
+            backoff_min: self.options.backoff_min,
+            backoff_max: self.options.backoff_max,
+            servers: self.coordinators.len(),
+        }
+    }
+
+    /// Calls until there is a whole answer, nothing more can be hoped for, or the time is up. An answer that stays
+    /// unfinished is handed out as it is.
+    pub(crate) async fn run<T, F, Fut>(
+        &self,
+        kind: Kind,
+        route: Route<'_>,
+        call: F,
+    ) -> Result<T, ClientError>
+    where
+        F: Fn(Channel, Duration) -> Fut,
+        Fut: Future<Output = Result<Answer<T>, Status>>,
+    {
+        let deadline = self.runtime.now() + self.options.deadline;
+        let mut attempts = Attempts::new(kind);
+        let mut direct = self.options.direct;
+        loop {
+            let target = self.target(route, direct).await?;
+            let left = deadline.saturating_since(self.runtime.now());
+            let limit = left.min(self.options.attempt_timeout);
+            let answer = self
+                .runtime
+                .timeout(limit, call(target.channel.clone(), limit))
+                .await;
+            let (partial, error) = match answer {
+                Ok(Ok(Answer {
+                    value,
+                    unfinished: None,
+                })) => return Ok(value),
+                Ok(Ok(Answer {
+                    value,
+                    unfinished: Some(error),
+                })) => (Some(value), error),
+                Ok(Err(status)) => (None, ApiError::from(status)),
+                Err(elapsed) => (None, ApiError::deadline(elapsed.to_string())),
+            };
+            let step = attempts.decide(&error, &self.patience());
+            // A second failure of the direct way leaves the rest to the coordinator.
+            direct &= error.retry() == Retry::Reroute && attempts.failed() < 2;
+            if !self.prepare_next(step, &error, &target, deadline).await {
+                return partial.ok_or_else(|| ClientError::Call {
+                    error: attempts.conclude(error),
+                    attempts: attempts.failed(),
+                });
+            }
+        }
+    }
+
+    /// Draws the conclusions of a failure and waits. Says whether there is a next try.
+    async fn prepare_next(
+        &self,
+        step: Step,
+        error: &ApiError,
+        target: &Target,
+        deadline: Instant,
+    ) -> bool {
+        let Step::Retry { pause, refresh_map } = step else {
+            return false;
+        };
+        match target.place {
+            Place::Coordinator(index) => self.coordinators.failed(index),
+            Place::Owner(shard) => {
+                self.routing.leads(shard, error.leader());
+                if refresh_map {
+                    self.refresh_map(target.epoch).await;
+                }
+            }
+        }
+        self.pause(pause, deadline).await
+    }
+
+    /// Waits, unless the time would be up by then.
+    pub(crate) async fn pause(&self, pause: Pause, deadline: Instant) -> bool {
+        let wait = self.length(pause);
+        if self.runtime.now() + wait >= deadline {
+            return false;
+        }
+        self.runtime.sleep(wait).await;
+        true
+    }
+
+    pub(crate) fn length(&self, pause: Pause) -> Duration {
+        match pause {
+            Pause::None => Duration::ZERO,
+            Pause::UpTo(max) => self.runtime.jitter(max),
+            Pause::AtLeast { delay, spread } => delay.saturating_add(self.runtime.jitter(spread)),
+        }
+    }
+
+    async fn target(&self, route: Route<'_>, direct: bool) -> Result<Target, ClientError> {
+        if direct && !matches!(route, Route::Coordinator) {
+            if self.routing.epoch() == Epoch(0) {
+                self.refresh_map(Epoch(0)).await;
+            }
+            let epoch = self.routing.epoch();
+            let owner = self.routing.shard(route);
+            if let Some((shard, channel)) =
+                owner.and_then(|shard| self.routing.owner(shard).map(|channel| (shard, channel)))
+            {
+                return Ok(Target {
+                    channel,
+                    place: Place::Owner(shard),
+                    epoch,
+                });
+            }
+        }
+        let (index, channel) = self.coordinators.preferred()?;
+        Ok(Target {
+            channel,
+            place: Place::Coordinator(index),
+            epoch: self.routing.epoch(),
+        })
+    }
+
+    /// Fetches the map. A failure leaves the old one: the coordinators can do without.
+    async fn refresh_map(&self, seen: Epoch) {
+        let Ok((_, channel)) = self.coordinators.preferred() else {
+            return;
+        };
+        let refreshed = self
+            .runtime
+            .timeout(
+                self.options.attempt_timeout,
+                self.routing.refresh(channel, seen),
+            )
+            .await;
+        match refreshed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the shard map could not be refreshed"),
+            Err(elapsed) => tracing::debug!(%elapsed, "the shard map could not be refreshed"),
+        }
+    }
+}
+
+/// A request that tells the server how long it may take.
+pub(crate) fn timed<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
+}

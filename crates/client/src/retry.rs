@@ -1,0 +1,234 @@
+//! When to try again: the client's retry rule, without clocks or sockets.
+
+use std::time::Duration;
+
+use api::{ApiError, Outcome, Retry};
+use tonic::Code;
+
+/// Whether a call changes anything; of a write that failed it matters whether it may have been applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+}
+
+/// How long to wait before the next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// Another server can be asked at once.
+    None,
+    /// A random time up to this.
+    UpTo(Duration),
+    /// The server named a time; a random part up to `spread` is added, so that not everybody comes back together.
+    AtLeast { delay: Duration, spread: Duration },
+}
+
+/// What follows from a failed try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    GiveUp,
+    Retry {
+        pause: Pause,
+        /// The map that routed this try is out of date.
+        refresh_map: bool,
+    },
+}
+
+/// The limits that a decision depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) retries: u32,
+    pub(crate) backoff_min: Duration,
+    pub(crate) backoff_max: Duration,
+    /// Servers that can be asked.
+    pub(crate) servers: usize,
+}
+
+/// The tries of one operation.
+#[derive(Debug, Clone)]
+pub(crate) struct Attempts {
+    kind: Kind,
+    failed: u32,
+    maybe_applied: bool,
+}
+
+impl Attempts {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            failed: 0,
+            maybe_applied: false,
+        }
+    }
+
+    pub(crate) fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// A try was cut off before its answer, for a cause that is counted elsewhere.
+    pub(crate) fn cut_off(&mut self) {
+        self.maybe_applied = true;
+    }
+
+    /// Notes a failed try and decides.
+    pub(crate) fn decide(&mut self, error: &ApiError, patience: &Patience) -> Step {
+        self.failed = self.failed.saturating_add(1);
+        let outcome = error
+            .outcome()
+            .unwrap_or_else(|| error.reason().outcome_of_write());
+        self.maybe_applied |= outcome == Outcome::Unknown;
+        if self.failed > patience.retries {
+            return Step::GiveUp;
+        }
+        match error.retry() {
+            Retry::Never => Step::GiveUp,
+            Retry::AfterDelay => match error.retry_after() {
+                Some(delay) => Step::Retry {
+                    pause: Pause::AtLeast {
+                        delay,
+                        spread: self.backoff(patience),
+                    },
+                    refresh_map: false,
+                },
+                // Without a word on when to come back, coming back only adds to the load.
+                None => Step::GiveUp,
+            },
+            Retry::SameRequest => Step::Retry {
+                pause: self.pause(error.code(), patience),
+                refresh_map: false,
+            },
+            Retry::Reroute => Step::Retry {
+                pause: if self.failed == 1 {
+                    Pause::None
+                } else {
+                    Pause::UpTo(self.backoff(patience))
+                },
+                refresh_map: true,
+            },
+        }
+    }
+
+    /// The error that the caller gets: of a write, with the outcome of all tries.
+    pub(crate) fn conclude(&self, error: ApiError) -> ApiError {
+        match (self.kind, self.maybe_applied) {
+            (Kind::Read, _) => error,
+            (Kind::Write, true) => error.with_outcome(Outcome::Unknown),
+            (Kind::Write, false) => error.for_write(),
+        }
+    }
+
+    fn pause(&self, code: Code, patience: &Patience) -> Pause {
+        let untried = (self.failed as usize) < patience.servers;
+        if code == Code::Unavailable && untried {
+            return Pause::None;
+        }
+        Pause::UpTo(self.backoff(patience))
+    }
+
+    fn backoff(&self, patience: &Patience) -> Duration {
+        let doublings = self.failed.saturating_sub(1).min(20);
+        let grown = patience.backoff_min.saturating_mul(1 << doublings);
+        grown.min(patience.backoff_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::Reason;
+
+    const PATIENCE: Patience = Patience {
+        retries: 5,
+        backoff_min: Duration::from_millis(10),
+        backoff_max: Duration::from_millis(50),
+        servers: 1,
+    };
+
+    fn first(kind: Kind, error: &ApiError, patience: &Patience) -> Step {
+        Attempts::new(kind).decide(error, patience)
+    }
+
+    fn error(reason: Reason) -> ApiError {
+        ApiError::new(reason, "for a test")
+    }
+
+    #[test]
+    fn every_reason_is_treated_by_the_rule() {
+        for &reason in Reason::ALL {
+            let step = first(Kind::Write, &error(reason), &PATIENCE);
+            let is_final = matches!(
+                reason.code(),
+                Code::InvalidArgument
+                    | Code::OutOfRange
+                    | Code::PermissionDenied
+                    | Code::Unauthenticated
+                    | Code::DataLoss
+                    // Without a word on when to come back.
+                    | Code::ResourceExhausted
+            );
+            let expected_retry = !is_final && reason.retry() != Retry::Never;
+            assert_eq!(step != Step::GiveUp, expected_retry, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn an_overloaded_server_is_asked_again_when_it_says_so() {
+        let delay = Duration::from_millis(70);
+        let step = first(Kind::Write, &ApiError::overloaded("busy", delay), &PATIENCE);
+        let pause = Pause::AtLeast {
+            delay,
+            spread: Duration::from_millis(10),
+        };
+        assert_eq!(
+            step,
+            Step::Retry {
+                pause,
+                refresh_map: false
+            }
+        );
+    }
+
+    #[test]
+    fn another_server_is_asked_at_once_and_then_pauses_double() {
+        let patience = Patience {
+            servers: 2,
+            ..PATIENCE
+        };
+        let mut attempts = Attempts::new(Kind::Read);
+        let pauses: Vec<_> =
+            std::iter::repeat_with(
+                || match attempts.decide(&error(Reason::Starting), &patience) {
+                    Step::Retry { pause, .. } => Some(pause),
+                    Step::GiveUp => None,
+                },
+            )
+            .take(6)
+            .collect();
+        let up_to = |ms| Some(Pause::UpTo(Duration::from_millis(ms)));
+        assert_eq!(
+            pauses,
+            [
+                Some(Pause::None),
+                up_to(20),
+                up_to(40),
+                up_to(50),
+                up_to(50),
+                None
+            ]
+        );
+    }
+
+    #[test]
+    fn one_try_of_unknown_outcome_makes_the_write_unknown() {
+        let mut attempts = Attempts::new(Kind::Write);
+        attempts.decide(&error(Reason::Deadline), &PATIENCE);
+        attempts.decide(&error(Reason::Starting), &PATIENCE);
+        let concluded = attempts.conclude(error(Reason::Starting));
+        assert_eq!(concluded.outcome(), Some(Outcome::Unknown));
+
+        let mut attempts = Attempts::new(Kind::Write);
+        attempts.decide(&error(Reason::Starting), &PATIENCE);
+        let concluded = attempts.conclude(error(Reason::Starting));
+        assert_eq!(concluded.outcome(), Some(Outcome::NotApplied));
+    }
+}

@@ -1,0 +1,126 @@
+//! Where to send what: coordinators, or the owner of a shard by the cached map.
+//!
+//! The map is a hint. A server that does not own what it is asked for says so, the map is fetched again, and whatever
+//! the map does not answer goes to a coordinator.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::ApiError;
+use api::admin::v1::GetMapRequest;
+use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
+use arc_swap::ArcSwapOption;
+use cluster::{Epoch, NodeId, ShardId, ShardMap};
+use parking_lot::Mutex;
+use rpc::channel::Pool;
+use term::{NamespaceName, Prefix, Term};
+use tonic::transport::Channel;
+
+/// What an operation is about, as far as routing cares.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Route<'a> {
+    /// Any coordinator.
+    Coordinator,
+    /// The owner of a term.
+    Term { namespace: &'a str, term: &'a str },
+    /// The owner of all terms of a prefix, if it is one shard.
+    Prefix { namespace: &'a str, prefix: &'a str },
+}
+
+#[derive(Debug)]
+pub(crate) struct Routing {
+    pool: Pool,
+    map: ArcSwapOption<ShardMap>,
+    /// Who was found to lead. Bounded by the shards of the map.
+    leaders: Mutex<HashMap<ShardId, NodeId>>,
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+impl Routing {
+    pub(crate) fn new(pool: Pool) -> Self {
+        Self {
+            pool,
+            map: ArcSwapOption::empty(),
+            leaders: Mutex::default(),
+            refreshing: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.map.load().as_ref().map_or(Epoch(0), |map| map.epoch)
+    }
+
+    /// The shard that alone answers, if the map knows one. Text that cannot be normalised is left to the coordinator to refuse.
+    pub(crate) fn shard(&self, route: Route<'_>) -> Option<ShardId> {
+        let map = self.map.load();
+        let map = map.as_ref()?;
+        match route {
+            Route::Coordinator => None,
+            Route::Term { namespace, term } => {
+                let namespace = NamespaceName::new(namespace).ok()?;
+                Some(map.owner(&namespace, Term::new(term).ok()?.as_str()))
+            }
+            Route::Prefix { namespace, prefix } => {
+                let namespace = NamespaceName::new(namespace).ok()?;
+                let cover = map.cover(&namespace, Prefix::new(prefix).ok()?.as_str());
+                match cover.as_slice() {
+                    [(_, shard)] => Some(*shard),
+                    [] | [_, _, ..] => None,
+                }
+            }
+        }
+    }
+
+    /// A connection to the node that leads a shard, or is believed to.
+    pub(crate) fn owner(&self, shard: ShardId) -> Option<Channel> {
+        let map = self.map.load();
+        let map = map.as_ref()?;
+        let replicas = &map.shards.get(&shard)?.replicas;
+        let leader = self.leaders.lock().get(&shard).copied();
+        let node = leader
+            .filter(|leader| replicas.iter().any(|replica| replica.node == *leader))
+            .or_else(|| {
+                let voter = replicas.iter().find(|replica| replica.voter);
+                voter.map(|replica| replica.node)
+            })?;
+        self.pool.get(&map.nodes.get(&node)?.address).ok()
+    }
+
+    /// Remembers who leads a shard.
+    pub(crate) fn leads(&self, shard: ShardId, leader: Option<NodeId>) {
+        let mut leaders = self.leaders.lock();
+        match leader {
+            Some(node) => leaders.insert(shard, node),
+            None => leaders.remove(&shard),
+        };
+    }
+
+    /// Fetches the map unless somebody else has done so since the caller saw `seen`.
+    pub(crate) async fn refresh(&self, coordinator: Channel, seen: Epoch) -> Result<(), ApiError> {
+        let _single = self.refreshing.lock().await;
+        if self.epoch() > seen {
+            return Ok(());
+        }
+        let answer = ClusterAdminServiceClient::new(coordinator)
+            .get_map(GetMapRequest {})
+            .await?
+            .into_inner();
+        let Some(map) = answer.map else {
+            return Err(ApiError::internal("the coordinator answered without a map"));
+        };
+        self.install(map)
+    }
+
+    fn install(&self, map: api::admin::v1::ShardMap) -> Result<(), ApiError> {
+        let map = ShardMap::try_from(map)
+            .map_err(|error| ApiError::internal(format!("the coordinator's map: {error}")))?;
+        if map.epoch < self.epoch() {
+            return Ok(());
+        }
+        self.leaders
+            .lock()
+            .retain(|shard, _| map.shards.contains_key(shard));
+        self.map.store(Some(Arc::new(map)));
+        Ok(())
+    }
+}
