@@ -1,0 +1,117 @@
+//! What a run needs of a cluster, whatever it is made of.
+
+use std::fmt::Debug;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// A running cluster of one coordinator, three shard servers and a watchdog.
+pub trait Deployment: Debug {
+    /// Where clients reach the coordinator: `host:port`.
+    fn coordinator(&self) -> &str;
+
+    /// Where the watchdog serves its metrics: `host:port`.
+    fn watchdog_metrics(&self) -> &str;
+
+    /// The names of the shard servers, as they register.
+    fn shard_servers(&self) -> &[String];
+
+    /// The process of a shard server on this machine; `None` while it is down.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn pid(&self, node: &str) -> anyhow::Result<Option<Pid>>;
+
+    /// Ends everything that was started. Data and logs stay where they are.
+    ///
+    /// # Errors
+    /// When something could not be ended; the text says what is left.
+    fn stop(&mut self) -> anyhow::Result<()>;
+}
+
+/// A process id on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pid(rustix::process::Pid);
+
+impl Pid {
+    /// The id of a raw number; `None` for what cannot be one.
+    #[must_use]
+    pub fn new(raw: i32) -> Option<Self> {
+        rustix::process::Pid::from_raw(raw).map(Self)
+    }
+
+    /// Whether the process is there and not merely waiting to be reaped.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "reads the kernel's table of processes"
+    )]
+    pub fn is_alive(self) -> bool {
+        std::fs::read(format!("/proc/{}/stat", self.0.as_raw_nonzero()))
+            .ok()
+            .and_then(|stat| {
+                // The state follows the name, which stands in parentheses and may hold anything.
+                let text = String::from_utf8_lossy(&stat).into_owned();
+                text.rsplit(')')
+                    .next()
+                    .and_then(|rest| rest.trim().chars().next())
+            })
+            .is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    }
+
+    /// SIGKILL: the process gets no chance to flush or to say goodbye.
+    ///
+    /// # Errors
+    /// When the kernel refuses, most often because the process has ended.
+    pub fn kill(self) -> anyhow::Result<()> {
+        rustix::process::kill_process(self.0, rustix::process::Signal::KILL)?;
+        Ok(())
+    }
+
+    /// SIGTERM: the process may stop in an orderly way.
+    ///
+    /// # Errors
+    /// When the kernel refuses, most often because the process has ended.
+    pub fn terminate(self) -> anyhow::Result<()> {
+        rustix::process::kill_process(self.0, rustix::process::Signal::TERM)?;
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Pid {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", self.0.as_raw_nonzero())
+    }
+}
+
+/// Recovery attempts that the watchdog has counted, by its own metric.
+///
+/// # Errors
+/// When it does not answer, or not with metrics.
+pub fn recovery_attempts(deployment: &dyn Deployment) -> anyhow::Result<u64> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let address = deployment.watchdog_metrics();
+    let mut stream = TcpStream::connect(address)
+        .with_context(|| format!("connecting to the watchdog at {address}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: watchdog\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    anyhow::ensure!(
+        answer.contains(" 200 "),
+        "the watchdog has no metrics: {answer}"
+    );
+    let samples = answer
+        .lines()
+        .filter(|line| line.starts_with("shard_recovery_attempts_total{"));
+    samples
+        .map(|line| {
+            let value = line.rsplit(' ').next().unwrap_or("");
+            value
+                .parse::<u64>()
+                .with_context(|| format!("reading {line:?}"))
+        })
+        .sum()
+}

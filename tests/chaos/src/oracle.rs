@@ -1,0 +1,240 @@
+//! The judge: compares what the cluster holds with what the history allows.
+//!
+//! Pure. Three promises are checked of every term, and they are exact wherever no operation is open:
+//! - *nothing lost*: a count is at least the sum of what was acknowledged;
+//! - *nothing twice*: a count is at most the sum of what was acknowledged and what is open;
+//! - *nothing invented*: a term that is listed was sent.
+//!
+//! Two more are checked of every acknowledgement: the count it carried is reached by no other acknowledgement of
+//! that term (each increment is seen once), and it is not above what was ever sent.
+//! And of every completion: it is what the counts themselves give.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::history::{History, Outcome};
+
+/// A broken promise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "violation", rename_all = "snake_case")]
+pub enum Violation {
+    /// Acknowledged increments are missing.
+    Lost {
+        /// The term.
+        term: String,
+        /// The least it must hold.
+        acknowledged: u64,
+        /// What it holds.
+        count: u64,
+    },
+    /// Increments took effect more often than they were sent.
+    Twice {
+        /// The term.
+        term: String,
+        /// The most it may hold.
+        possible: u64,
+        /// What it holds.
+        count: u64,
+    },
+    /// A term that nobody sent.
+    Invented {
+        /// The term.
+        term: String,
+        /// Its count.
+        count: u64,
+    },
+    /// Two acknowledgements of one term carried the same count.
+    SameCount {
+        /// The term.
+        term: String,
+        /// The count that both carried.
+        count: u64,
+    },
+    /// A completion that does not follow from the counts.
+    WrongTopK {
+        /// The prefix.
+        prefix: String,
+        /// What the counts give.
+        expected: Vec<(String, u64)>,
+        /// What was answered.
+        answered: Vec<(String, u64)>,
+    },
+}
+
+/// Judges the counts that the cluster holds after everything has settled.
+#[must_use]
+pub fn judge_counts(history: &History, counts: &BTreeMap<String, u64>) -> Vec<Violation> {
+    let bounds = history.bounds();
+    let mut violations = Vec::new();
+    for (term, bound) in &bounds {
+        let count = counts.get(*term).copied().unwrap_or(0);
+        if count < bound.acknowledged {
+            violations.push(Violation::Lost {
+                term: (*term).to_owned(),
+                acknowledged: bound.acknowledged,
+                count,
+            });
+        }
+        if count > bound.possible {
+            violations.push(Violation::Twice {
+                term: (*term).to_owned(),
+                possible: bound.possible,
+                count,
+            });
+        }
+    }
+    let invented = counts
+        .iter()
+        .filter(|(term, _)| !bounds.contains_key(term.as_str()));
+    violations.extend(invented.map(|(term, count)| Violation::Invented {
+        term: term.clone(),
+        count: *count,
+    }));
+    violations
+}
+
+/// Judges the counts that acknowledgements carried. Answers to repeats are left out: theirs is the present count.
+#[must_use]
+pub fn judge_acknowledgements(history: &History) -> Vec<Violation> {
+    let mut seen: BTreeSet<(&str, u64)> = BTreeSet::new();
+    let mut violations = Vec::new();
+    for operation in history.operations() {
+        if let Outcome::Acknowledged {
+            count,
+            repeated: false,
+        } = operation.outcome
+            && !seen.insert((&operation.term, count))
+        {
+            violations.push(Violation::SameCount {
+                term: operation.term.clone(),
+                count,
+            });
+        }
+    }
+    violations
+}
+
+/// What a completion must be, from the counts themselves: by count falling, then by bytes rising.
+#[must_use]
+pub fn naive_top_k(counts: &BTreeMap<String, u64>, prefix: &str, k: usize) -> Vec<(String, u64)> {
+    let mut matches: Vec<(String, u64)> = counts
+        .iter()
+        .filter(|(term, _)| term.starts_with(prefix))
+        .map(|(term, count)| (term.clone(), *count))
+        .collect();
+    matches.sort_by(|one, two| two.1.cmp(&one.1).then_with(|| one.0.cmp(&two.0)));
+    matches.truncate(k);
+    matches
+}
+
+/// Judges one completion.
+#[must_use]
+pub fn judge_top_k(
+    counts: &BTreeMap<String, u64>,
+    prefix: &str,
+    k: usize,
+    answered: &[(String, u64)],
+) -> Option<Violation> {
+    let expected = naive_top_k(counts, prefix, k);
+    (expected != answered).then(|| Violation::WrongTopK {
+        prefix: prefix.to_owned(),
+        expected,
+        answered: answered.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(operations: &[(&str, Outcome)]) -> History {
+        let mut history = History::default();
+        for (term, outcome) in operations {
+            let id = history.begin((*term).to_owned(), 1);
+            history.end(id, *outcome);
+        }
+        history
+    }
+
+    fn counts(pairs: &[(&str, u64)]) -> BTreeMap<String, u64> {
+        pairs
+            .iter()
+            .map(|(term, count)| ((*term).to_owned(), *count))
+            .collect()
+    }
+
+    const ACKED: Outcome = acknowledged(1);
+
+    const fn acknowledged(count: u64) -> Outcome {
+        Outcome::Acknowledged {
+            count,
+            repeated: false,
+        }
+    }
+
+    #[test]
+    fn settled_histories_are_judged_exactly() {
+        let history = history(&[("a", ACKED), ("a", ACKED), ("b", Outcome::Refused)]);
+        assert_eq!(judge_counts(&history, &counts(&[("a", 2)])), vec![]);
+        assert!(matches!(
+            judge_counts(&history, &counts(&[("a", 1)]))[..],
+            [Violation::Lost {
+                acknowledged: 2,
+                count: 1,
+                ..
+            }]
+        ));
+        assert!(matches!(
+            judge_counts(&history, &counts(&[("a", 3)]))[..],
+            [Violation::Twice {
+                possible: 2,
+                count: 3,
+                ..
+            }]
+        ));
+        assert!(matches!(
+            judge_counts(&history, &counts(&[("a", 2), ("b", 1)]))[..],
+            [Violation::Twice {
+                possible: 0,
+                count: 1,
+                ..
+            }]
+        ));
+    }
+
+    #[test]
+    fn an_open_operation_may_have_happened_once() {
+        let history = history(&[("a", ACKED), ("a", Outcome::Open)]);
+        assert_eq!(judge_counts(&history, &counts(&[("a", 1)])), vec![]);
+        assert_eq!(judge_counts(&history, &counts(&[("a", 2)])), vec![]);
+        assert_eq!(judge_counts(&history, &counts(&[("a", 3)])).len(), 1);
+        assert_eq!(judge_counts(&history, &counts(&[])).len(), 1);
+    }
+
+    #[test]
+    fn a_term_that_nobody_sent_is_invented() {
+        assert!(matches!(
+            judge_counts(&History::default(), &counts(&[("ghost", 1)]))[..],
+            [Violation::Invented { .. }]
+        ));
+    }
+
+    #[test]
+    fn one_count_is_acknowledged_once() {
+        let twice = history(&[("a", ACKED), ("a", ACKED)]);
+        assert_eq!(judge_acknowledgements(&twice).len(), 1);
+        let once = history(&[("a", ACKED), ("a", acknowledged(2))]);
+        assert_eq!(judge_acknowledgements(&once), vec![]);
+    }
+
+    #[test]
+    fn completions_follow_from_the_counts() {
+        let counts = counts(&[("ab", 2), ("aa", 2), ("ac", 9), ("b", 100)]);
+        let pair = |term: &str, count| (term.to_owned(), count);
+        let right = [pair("ac", 9), pair("aa", 2)];
+        assert_eq!(judge_top_k(&counts, "a", 2, &right), None);
+        let swapped_tie = [pair("ac", 9), pair("ab", 2)];
+        assert!(judge_top_k(&counts, "a", 2, &swapped_tie).is_some());
+    }
+}
