@@ -112,7 +112,11 @@ mod tests {
                 // Later requests would begin earlier if they did not wait for those before them.
                 tokio::time::sleep(Duration::from_millis(10 - u64::from(request % 10))).await;
                 log.lock().push(request);
-                if request == 7 { Err(refused()) } else { Ok(request) }
+                if request == 7 {
+                    Err(refused())
+                } else {
+                    Ok(request)
+                }
             }
         };
         let settle = |request: u32| async move {
