@@ -28,6 +28,8 @@ pub(crate) enum ConvertError {
     Membership { problem: String },
     #[error("entry of unknown kind {kind}")]
     Kind { kind: u8 },
+    #[error("a term or an index is {}, which nothing can follow", u64::MAX)]
+    Overflow,
 }
 
 pub(crate) fn log_id_to_wire(id: &LogId) -> wire::LogId {
@@ -38,8 +40,16 @@ pub(crate) fn log_id_to_wire(id: &LogId) -> wire::LogId {
     }
 }
 
-pub(crate) fn log_id_from_wire(id: &wire::LogId) -> LogId {
-    log_id(id.term, id.index)
+/// Terms and indexes are counted on from what peers say; the last number of all leaves no room for that.
+pub(crate) fn log_id_from_wire(id: &wire::LogId) -> Result<LogId, ConvertError> {
+    if id.term == u64::MAX || id.index == u64::MAX {
+        return Err(ConvertError::Overflow);
+    }
+    Ok(log_id(id.term, id.index))
+}
+
+pub(crate) fn optional_log_id(id: Option<&wire::LogId>) -> Result<Option<LogId>, ConvertError> {
+    id.map(log_id_from_wire).transpose()
 }
 
 pub(crate) fn vote_to_wire(from: &Vote) -> wire::Vote {
@@ -52,6 +62,9 @@ pub(crate) fn vote_to_wire(from: &Vote) -> wire::Vote {
 
 pub(crate) fn vote_from_wire(from: Option<wire::Vote>) -> Result<Vote, ConvertError> {
     let found = from.ok_or(ConvertError::Missing { field: "vote" })?;
+    if found.term == u64::MAX {
+        return Err(ConvertError::Overflow);
+    }
     Ok(vote(found.term, found.node_id, found.committed))
 }
 
@@ -109,6 +122,29 @@ pub(crate) fn members(from: &Membership) -> Vec<Member> {
             voter: voters.contains(id),
         })
         .collect()
+}
+
+/// Whether a group may have these members: the limits that every reader of a membership keeps.
+pub(crate) fn check_members(members: &[Member]) -> Result<(), ConvertError> {
+    let refuse = |problem: String| Err(ConvertError::Membership { problem });
+    if members.len() > NODES_MAX {
+        let count = members.len();
+        return refuse(format!("{count} nodes, at most {NODES_MAX} are allowed"));
+    }
+    for Member { node, address, .. } in members {
+        let bytes = address.len();
+        if bytes > ADDRESS_BYTES_MAX {
+            return refuse(format!(
+                "the address of node {node} has {bytes} bytes, at most {ADDRESS_BYTES_MAX} are allowed"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether anybody but `node` votes.
+pub(crate) fn has_others(members: &Membership, node: u64) -> bool {
+    members.voter_ids().any(|voter| voter != node)
 }
 
 pub(crate) fn peer(node: Option<u64>, address: Option<&openraft::BasicNode>) -> Option<Peer> {
@@ -203,7 +239,7 @@ fn entry_from_wire(entry: wire::Entry) -> Result<Entry, ConvertError> {
         }
     };
     Ok(Entry {
-        log_id: log_id_from_wire(&id),
+        log_id: log_id_from_wire(&id)?,
         payload,
     })
 }
@@ -229,7 +265,8 @@ pub(crate) fn append_from_wire(
         .into_iter()
         .map(entry_from_wire)
         .collect::<Result<_, _>>()?;
-    let first = request.prev_log_id.as_ref().map_or(0, |id| id.index + 1);
+    let prev_log_id = optional_log_id(request.prev_log_id.as_ref())?;
+    let first = prev_log_id.as_ref().map_or(0, |id| id.index() + 1);
     // A hole would be taken for a log without one.
     if entries
         .iter()
@@ -242,9 +279,9 @@ pub(crate) fn append_from_wire(
     }
     Ok(AppendRequest {
         vote: vote_from_wire(request.vote)?,
-        prev_log_id: request.prev_log_id.as_ref().map(log_id_from_wire),
+        prev_log_id,
         entries,
-        leader_commit: request.leader_commit.as_ref().map(log_id_from_wire),
+        leader_commit: optional_log_id(request.leader_commit.as_ref())?,
     })
 }
 
@@ -273,7 +310,7 @@ pub(crate) fn append_result_from_wire(
         .ok_or(ConvertError::Missing { field: "result" })?;
     Ok(match answer {
         Answer::Success(_) => Ok(last),
-        Answer::PartialSuccess(id) => Ok(Some(log_id_from_wire(&id))),
+        Answer::PartialSuccess(id) => Ok(Some(log_id_from_wire(&id)?)),
         Answer::Conflict(_) => Err(StreamAppendError::Conflict(prev.ok_or(
             ConvertError::Missing {
                 field: "the entry that conflicts",
@@ -336,6 +373,40 @@ mod tests {
             let wrong = append_to_wire(request(prev), envelope.clone());
             assert!(append_from_wire(wrong).is_err(), "{prev:?}");
         }
+    }
+
+    #[test]
+    fn numbers_that_nothing_can_follow_are_refused() {
+        let request = |prev: u64, index: u64, commit: u64, term: u64| {
+            let entry = Entry {
+                log_id: log_id(3, index),
+                payload: EntryPayload::Blank,
+            };
+            let request = AppendRequest {
+                vote: vote(term, 1, true),
+                prev_log_id: Some(log_id(3, prev)),
+                entries: vec![entry],
+                leader_commit: Some(log_id(3, commit)),
+            };
+            append_from_wire(append_to_wire(request, wire::Envelope::default()))
+        };
+        let top = u64::MAX;
+        assert!(request(top - 2, top - 1, 0, 3).is_ok());
+        assert!(request(top, 0, 0, 3).is_err());
+        assert!(request(top - 1, top, 0, 3).is_err());
+        assert!(request(5, 6, top, 3).is_err());
+        assert!(request(5, 6, 6, top).is_err());
+    }
+
+    #[test]
+    fn members_beyond_the_limits_are_refused_before_they_are_written() {
+        let node = |id: u64| Member::voter(NodeId(id), format!("host-{id}:1"));
+        let most: Vec<Member> = (0..NODES_MAX as u64).map(node).collect();
+        check_members(&most).unwrap();
+        let many: Vec<Member> = (0..=NODES_MAX as u64).map(node).collect();
+        assert!(check_members(&many).is_err());
+        let far = Member::voter(NodeId(1), "x".repeat(ADDRESS_BYTES_MAX + 1));
+        assert!(check_members(&[far]).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod maintain;
 mod recover;
 mod registry;
 mod start;
+mod voters;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use wal::{GroupId, Record, Wal, WalStats, Writer};
 
 pub(crate) use registry::Registry;
 pub use start::ReplayWatch;
+pub(crate) use voters::VotersNote;
 
 use crate::config::{HostDeps, HostOptions, Identity};
 use crate::log::NodeFault;
@@ -52,6 +54,8 @@ pub(crate) struct Inner {
     context: SharedContext,
     registry: Arc<Registry>,
     fault: NodeFault,
+    /// Which groups have other voters, written before the log is.
+    voters: Arc<VotersNote>,
     ended: CancellationToken,
     /// Groups that are being started or removed.
     busy: Mutex<Vec<GroupId>>,
@@ -137,6 +141,7 @@ impl Host {
             if inner.wal.groups().contains(&group) {
                 inner.wal.append_sync(group, vec![Record::Remove])?;
             }
+            inner.voters.unshare(group)?;
             Ok(())
         };
         self.inner
@@ -188,13 +193,16 @@ impl Inner {
             cluster_id: identity.cluster.0,
             node_id: identity.node.0,
         };
-        let (wal, found) = Wal::open(
-            Arc::clone(&vfs),
-            &dir.join("wal"),
-            owner,
-            options.wal.clone(),
-            writer,
-        )?;
+        let log_dir = dir.join("wal");
+        durable::create_dir(vfs.as_ref(), &log_dir)?;
+        let noted = voters::Found::read(vfs.as_ref(), &log_dir)?;
+        let wal_options = wal::WalOptions {
+            ambiguous: noted.judge(options.wal.ambiguous),
+            ..options.wal.clone()
+        };
+        let (wal, found) = Wal::open(Arc::clone(&vfs), &log_dir, owner, wal_options, writer)?;
+        let fault = NodeFault::new();
+        let voters = VotersNote::open(vfs.as_ref(), noted, &wal.groups(), fault.clone())?;
         let context = Arc::new(Context {
             runtime: runtime.clone(),
             cluster: identity.cluster,
@@ -208,7 +216,8 @@ impl Inner {
         let inner = Self {
             clock: Arc::new(StampClock::new(runtime.clone())),
             registry: Arc::new(Registry::new(identity, &options, runtime.clone())),
-            fault: NodeFault::new(),
+            fault,
+            voters: Arc::new(voters),
             ended: CancellationToken::new(),
             busy: Mutex::default(),
             runtime,

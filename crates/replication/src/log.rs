@@ -5,6 +5,7 @@
 //!
 //! - [`LogStore::append`] returns when the entries are readable; openraft hears of them as flushed after the sync.
 //! - A vote, a truncation and a purge return when they are durable. A commit hint does not wait.
+//! - Before members other than this node are appended, the node's note of shared groups says so ([`VotersNote`]).
 //! - A failed sync is final: openraft is told, the group stops, and the node is reported as poisoned
 //!   ([`NodeFault`]), so that the process ends.
 
@@ -13,12 +14,14 @@ mod reader;
 use std::io;
 use std::sync::Arc;
 
+use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 use wal::{AppendError, GroupId, Record, Wal};
 
 use crate::convert;
+use crate::host::VotersNote;
 use crate::raft::{Entry, LogId, TypeConfig, Vote};
 use crate::status::{Halt, StopCause};
 
@@ -79,21 +82,41 @@ impl Judge {
 pub(crate) struct LogStore {
     wal: Wal,
     group: GroupId,
+    node: u64,
+    voters: Arc<VotersNote>,
     judge: Judge,
     runtime: Runtime,
 }
 
+/// What the log of a group is made of.
+#[derive(Debug)]
+pub(crate) struct LogParts {
+    pub(crate) wal: Wal,
+    pub(crate) group: GroupId,
+    /// This node.
+    pub(crate) node: u64,
+    pub(crate) voters: Arc<VotersNote>,
+    pub(crate) fault: NodeFault,
+    pub(crate) halt: Arc<Halt>,
+    pub(crate) runtime: Runtime,
+}
+
 impl LogStore {
-    pub(crate) fn new(
-        wal: Wal,
-        group: GroupId,
-        fault: NodeFault,
-        halt: Arc<Halt>,
-        runtime: Runtime,
-    ) -> Self {
+    pub(crate) fn new(parts: LogParts) -> Self {
+        let LogParts {
+            wal,
+            group,
+            node,
+            voters,
+            fault,
+            halt,
+            runtime,
+        } = parts;
         Self {
             wal,
             group,
+            node,
+            voters,
             judge: Judge { fault, halt },
             runtime,
         }
@@ -106,6 +129,25 @@ impl LogStore {
             Arc::clone(&self.judge.halt),
             self.runtime.clone(),
         )
+    }
+
+    /// Notes that others vote, if a batch says so. Batches that do are rare.
+    async fn note_voters(&self, batch: &[Entry]) -> io::Result<()> {
+        let shared = batch.iter().any(|entry| match &entry.payload {
+            EntryPayload::Membership(members) => convert::has_others(members, self.node),
+            EntryPayload::Blank | EntryPayload::Normal(_) => false,
+        });
+        if !shared || self.voters.is_shared(self.group) {
+            return Ok(());
+        }
+        let (voters, group) = (Arc::clone(&self.voters), self.group);
+        let noted = self
+            .runtime
+            .spawn_blocking("voters-note", move || voters.share(group))
+            .await
+            .map_err(io::Error::other)
+            .and_then(|noted| Ok(noted?));
+        noted.inspect_err(|error| self.judge.halt.set(StopCause::Disk, &error.to_string()))
     }
 
     /// Entries are synced when this returns.
@@ -190,6 +232,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + openraft::OptionalSend,
         I::IntoIter: openraft::OptionalSend,
     {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        if let Err(error) = self.note_voters(&entries).await {
+            let told = io::Error::new(error.kind(), error.to_string());
+            callback.io_completed(Err(told));
+            return Err(error);
+        }
         let batch = entries
             .into_iter()
             .map(|entry| Record::Entry(convert::entry_to_wal(entry)))

@@ -104,6 +104,24 @@ impl TwoSlot {
         Ok(report)
     }
 
+    /// Opens an existing file to write on, and says what it holds. After a failed sync of an earlier process the newest slot
+    /// may be in the page cache only: who relies on it writes it again first. An absent file is an error.
+    pub fn open(
+        vfs: &dyn Vfs,
+        path: &Path,
+        magic: [u8; 8],
+        slot_bytes: u64,
+    ) -> Result<(Self, SlotReport)> {
+        let report = Self::read(vfs, path, magic, slot_bytes)?;
+        let slots = Self {
+            file: vfs.open_write(path)?,
+            magic,
+            slot_bytes,
+            sequence: report.sequence,
+        };
+        Ok((slots, report))
+    }
+
     /// Writes a new body into the older slot and syncs it.
     pub fn write(&mut self, body: &[u8]) -> Result<()> {
         let sequence = self.sequence + 1;

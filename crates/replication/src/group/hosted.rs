@@ -6,6 +6,7 @@ use api::{ApiError, Reason};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use openraft::EntryPayload;
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use runtime::Instant;
 use tonic::Status;
@@ -13,7 +14,7 @@ use tonic::Status;
 use super::Inner;
 use crate::StateMachine;
 use crate::network::service::Hosted;
-use crate::raft::{AppendRequest, AppendResult, Snapshot, TypeConfig, Vote};
+use crate::raft::{AppendRequest, AppendResult, Entry, Snapshot, TypeConfig, Vote};
 use crate::snapshot::{SnapshotFile, SnapshotStore};
 
 /// Lets the replica stand for election once its silence is over.
@@ -27,6 +28,14 @@ pub(super) async fn be_silent<S: StateMachine>(inner: Arc<Inner<S>>, until: Inst
 impl<S: StateMachine> Inner<S> {
     fn unavailable(&self) -> Status {
         ApiError::new(Reason::Stopped, self.stop_reason()).into()
+    }
+}
+
+/// Bytes of a client's command in an entry.
+fn command_bytes(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(command) => command.0.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
 
@@ -51,6 +60,17 @@ impl<S: StateMachine> Hosted for Inner<S> {
             self.raft.vote(request).await
         };
         answer.map_err(|_| self.unavailable())
+    }
+
+    fn admit(&self, request: &AppendRequest) -> Result<(), Status> {
+        // Elections and changes of members go on when the disk is full: the log keeps room for them.
+        let bytes: usize = request.entries.iter().map(command_bytes).sum();
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.wal
+            .admit(bytes as u64)
+            .map_err(|full| ApiError::new(Reason::DiskFull, full.to_string()).into())
     }
 
     fn append(

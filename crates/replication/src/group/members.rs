@@ -13,7 +13,7 @@ use openraft::{BasicNode, ChangeMembers, ServerState};
 
 use super::{Group, Inner};
 use crate::raft::TypeConfig;
-use crate::{ChangeError, Peer, StateMachine, convert};
+use crate::{ChangeError, Member, Peer, StateMachine, convert};
 
 type Change = ChangeMembers<u64, BasicNode>;
 
@@ -26,7 +26,6 @@ impl<S: StateMachine> Group<S> {
     pub async fn add_learner(&self, peer: Peer, limit: Duration) -> Result<(), ChangeError> {
         let inner = &self.inner;
         let node = peer.node.0;
-        let nodes = BTreeMap::from([(node, BasicNode::new(peer.address))]);
         let known = inner
             .metrics
             .borrow_watched()
@@ -34,6 +33,8 @@ impl<S: StateMachine> Group<S> {
             .get_node(&node)
             .is_some();
         if !known {
+            inner.check_newcomer(&peer)?;
+            let nodes = BTreeMap::from([(node, BasicNode::new(peer.address))]);
             inner.change(ChangeMembers::AddNodes(nodes)).await?;
         }
         let target = inner.metrics.borrow_watched().last_log_index;
@@ -115,6 +116,19 @@ impl<S: StateMachine> Group<S> {
 }
 
 impl<S: StateMachine> Inner<S> {
+    /// A membership that no replica would read must not be written.
+    fn check_newcomer(&self, peer: &Peer) -> Result<(), ChangeError> {
+        let mut members = self.status_now().members;
+        members.push(Member {
+            node: peer.node,
+            address: peer.address.clone(),
+            voter: false,
+        });
+        convert::check_members(&members).map_err(|error| ChangeError::Refused {
+            problem: error.to_string(),
+        })
+    }
+
     async fn change(&self, change: Change) -> Result<(), ChangeError> {
         // Voters that lose their vote do not stay on as learners: they are to be gone.
         match self.raft.change_membership(change, false).await {

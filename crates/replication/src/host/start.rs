@@ -9,12 +9,12 @@ use wal::GroupId;
 use super::{Host, Inner, recover};
 use crate::config::{GroupConfig, Start};
 use crate::group::{Group, Parts};
-use crate::log::{LogStore, vote_record};
+use crate::log::{LogParts, LogStore, vote_record};
 use crate::machine::{Machine, Shared};
 use crate::network::{Factory, Limits};
 use crate::raft::{Membership, StoredMembership};
 use crate::snapshot::{self, Header, SnapshotStore};
-use crate::{Member, SnapshotFile, StartError, StateMachine};
+use crate::{Member, SnapshotFile, StartError, StateMachine, convert};
 
 impl Host {
     /// Starts a replica of a group. When this returns, the state is back as far as it was known to be committed, and Raft
@@ -54,10 +54,13 @@ impl Host {
         let shared = Arc::new(Shared::new(group, machine, snapshots, runtime));
         begun(ReplayWatch(Arc::clone(&shared.progress)));
         let voters = {
-            let (shared, wal) = (Arc::clone(&shared), self.inner.wal.clone());
+            let (shared, inner) = (Arc::clone(&shared), Arc::clone(&self.inner));
+            let start = config.start.clone();
             self.blocking(group, move || {
-                recover::load(&shared, &wal, &stored.state)?;
-                recover::voters(&shared, &wal, &stored.state)
+                recover::load(&shared, &inner.wal, &stored.state)?;
+                let voters = recover::voters(&shared, &inner.wal, &stored.state)?;
+                inner.note_voters(group, &start, &voters)?;
+                Ok(voters)
             })
             .await?
         };
@@ -80,13 +83,15 @@ impl Host {
             enable_elect: !silent,
             ..raft_config
         };
-        let log = LogStore::new(
-            inner.wal.clone(),
+        let log = LogStore::new(LogParts {
+            wal: inner.wal.clone(),
             group,
-            inner.fault.clone(),
-            Arc::clone(&shared.halt),
-            inner.runtime.clone(),
-        );
+            node,
+            voters: Arc::clone(&inner.voters),
+            fault: inner.fault.clone(),
+            halt: Arc::clone(&shared.halt),
+            runtime: inner.runtime.clone(),
+        });
         let network = Factory {
             context: Arc::clone(&inner.context),
             group,
@@ -185,6 +190,23 @@ impl Inner {
         recover::Stored::open(&self.wal, opened, group)
     }
 
+    /// Says in the node's note whether others vote, before anything of the group is written.
+    fn note_voters(&self, group: GroupId, start: &Start, voters: &[u64]) -> Result<(), StartError> {
+        let node = self.node();
+        let shared = match start {
+            Start::Resume | Start::Seed { .. } => voters != [node.0],
+            // Whoever adds it votes.
+            Start::Join => true,
+            Start::Bootstrap { members } => members.iter().any(|member| member.node != node),
+        };
+        if shared {
+            self.voters.share(group)?;
+        } else {
+            self.voters.unshare(group)?;
+        }
+        Ok(())
+    }
+
     fn check_member(&self, group: GroupId, members: &[Member]) -> Result<(), StartError> {
         let node = self.node();
         if let Some(learner) = members.iter().find(|member| !member.voter) {
@@ -193,6 +215,10 @@ impl Inner {
                 problem: format!("node {} of a new group has no vote", learner.node),
             });
         }
+        convert::check_members(members).map_err(|error| StartError::Options {
+            option: "members",
+            problem: error.to_string(),
+        })?;
         if members.iter().any(|member| member.node == node) {
             Ok(())
         } else {

@@ -45,8 +45,7 @@ impl LogReader {
 
     /// Entries of a range, from its start as far as `bytes_max` allows.
     async fn read(&self, range: Range<u64>, bytes_max: u64) -> io::Result<Vec<Entry>> {
-        let last = self.wal.group(self.group).last.map_or(0, |id| id.index);
-        let found = if range.start.saturating_add(TAIL_ENTRIES) > last {
+        let found = if range.start.saturating_add(TAIL_ENTRIES) >= self.next_index() {
             self.wal.read(self.group, range, bytes_max)
         } else {
             let (wal, group) = (self.wal.clone(), self.group);
@@ -60,6 +59,26 @@ impl LogReader {
             .into_iter()
             .map(|entry| convert::entry_from_wal(entry).map_err(io::Error::other))
             .collect()
+    }
+
+    /// The index that the next entry will have.
+    fn next_index(&self) -> u64 {
+        self.wal.group(self.group).last.map_or(0, |id| id.index + 1)
+    }
+
+    /// Whether entries do not begin where they have to, or do not follow one another.
+    fn has_hole(&self, start: u64, piece: &[Entry]) -> bool {
+        piece.is_empty()
+            || piece
+                .iter()
+                .zip(start..)
+                .any(|(entry, due)| entry.log_id.index() != due)
+    }
+
+    /// The state without an entry would be another one than the peers'.
+    fn missing(&self, problem: &str) -> io::Error {
+        self.halt.set(StopCause::DataLoss, problem);
+        io::Error::other(problem.to_owned())
     }
 
     /// Going on without an entry would build a wrong log at a peer or a wrong state here.
@@ -122,7 +141,11 @@ impl RaftLogReader<TypeConfig> for LogReader {
                 let left = left.filter(|left| !left.is_empty())?;
                 let end = left.end.min(left.start.saturating_add(CHUNK_ENTRIES));
                 match reader.read(left.start..end, CHUNK_BYTES).await {
-                    Ok(piece) if piece.is_empty() => None,
+                    Ok(piece) if piece.is_empty() && left.start >= reader.next_index() => None,
+                    Ok(piece) if reader.has_hole(left.start, &piece) => {
+                        let problem = format!("entry {} is missing", left.start);
+                        Some((vec![Err(reader.missing(&problem))], None))
+                    }
                     Ok(piece) => {
                         let next = piece.last().map_or(end, |entry| entry.log_id.index() + 1);
                         let items: Vec<_> = piece.into_iter().map(Ok).collect();

@@ -3,16 +3,19 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use futures::Stream;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use futures::{Stream, StreamExt as _};
+use openraft::storage::{
+    EntryResponder, RaftLogReader as _, RaftLogStorage as _, RaftSnapshotBuilder, RaftStateMachine,
+};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{OptionalSend, StorageError};
 use runtime::Runtime;
 use tempfile::TempDir;
 use vfs::{RealDisk, Vfs};
-use wal::{GroupId, Identity, Wal, WalOptions, Writer};
+use wal::{GroupId, Identity, Record, Wal, WalOptions, Writer};
 
-use super::{LogStore, NodeFault};
+use super::{LogParts, LogStore, NodeFault};
+use crate::host::VotersNote;
 use crate::machine::{Builder, Machine, Shared};
 use crate::raft::{CommittedLeader, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::snapshot::{SnapshotFile, SnapshotStore};
@@ -143,11 +146,21 @@ impl StoreBuilder<TypeConfig, LogStore, Patient, TempDir> for OnDisk {
         .unwrap();
         let group = GroupId(5);
         let root = dir.path().join("snapshots");
-        let (snapshots, _) = SnapshotStore::open(vfs, &root, group).unwrap();
+        let (snapshots, _) = SnapshotStore::open(Arc::clone(&vfs), &root, group).unwrap();
         let machine = Arc::new(Nothing);
         let shared = Shared::new(group, machine, Arc::new(snapshots), runtime.clone());
         let halt = Arc::clone(&shared.halt);
-        let log = LogStore::new(wal, group, NodeFault::new(), halt, runtime);
+        let fault = NodeFault::new();
+        let voters = VotersNote::create(vfs.as_ref(), dir.path(), fault.clone()).unwrap();
+        let log = LogStore::new(LogParts {
+            wal,
+            group,
+            node: 1,
+            voters: Arc::new(voters),
+            fault,
+            halt,
+            runtime,
+        });
         Ok((dir, log, Patient(Machine(Arc::new(shared)))))
     }
 }
@@ -155,4 +168,42 @@ impl StoreBuilder<TypeConfig, LogStore, Patient, TempDir> for OnDisk {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_of_openraft_passes() {
     Suite::test_all(OnDisk).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hole_in_the_log_is_no_end_of_it() {
+    let (_dir, mut log, machine) = OnDisk.build().await.unwrap();
+    let entry = |index| {
+        Record::Entry(wal::Entry {
+            id: wal::LogId {
+                term: 1,
+                node: 0,
+                index,
+            },
+            kind: 0,
+            payload: bytes::Bytes::new(),
+        })
+    };
+    let purge = Record::Purge {
+        upto: wal::LogId {
+            term: 1,
+            node: 0,
+            index: 4,
+        },
+        chain: None,
+    };
+    let mut batch: Vec<Record> = (0..10).map(entry).collect();
+    batch.push(purge);
+    log.wal.append_sync(log.group, batch).unwrap();
+    let mut reader = log.get_log_reader().await;
+    let read: Vec<_> = reader.entries_stream(5..100).await.collect().await;
+    assert_eq!(read.len(), 5);
+    assert!(read.iter().all(Result::is_ok), "{read:?}");
+    let read: Vec<_> = reader.entries_stream(10..12).await.collect().await;
+    assert!(read.is_empty(), "nothing was written there yet: {read:?}");
+    assert!(machine.0.0.halt.get().is_none());
+    let read: Vec<_> = reader.entries_stream(3..8).await.collect().await;
+    assert!(matches!(read.as_slice(), [Err(_)]), "{read:?}");
+    let stopped = machine.0.0.halt.get().unwrap();
+    assert_eq!(stopped.cause, crate::StopCause::DataLoss);
 }

@@ -125,7 +125,8 @@ impl Client {
         Ok(VoteResponse {
             vote: convert::vote_from_wire(answer.vote).map_err(|error| malformed(&error))?,
             vote_granted: answer.granted,
-            last_log_id: answer.last_log_id.as_ref().map(convert::log_id_from_wire),
+            last_log_id: convert::optional_log_id(answer.last_log_id.as_ref())
+                .map_err(|error| malformed(&error))?,
         })
     }
 

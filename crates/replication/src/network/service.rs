@@ -32,6 +32,8 @@ pub(crate) trait Hosted: Send + Sync {
         request: VoteRequest<TypeConfig>,
         pre_vote: bool,
     ) -> Result<VoteResponse<TypeConfig>, Status>;
+    /// Whether there is room on the disk for what a request brings.
+    fn admit(&self, request: &AppendRequest) -> Result<(), Status>;
     /// Takes a stream of appends; answers in order.
     fn append(
         &self,
@@ -92,7 +94,8 @@ impl RaftService for RaftServer {
         let hosted = self.hosted(message.envelope.as_ref())?;
         let request = VoteRequest {
             vote: convert::vote_from_wire(message.vote).map_err(|error| refuse(&error))?,
-            last_log_id: message.last_log_id.as_ref().map(convert::log_id_from_wire),
+            last_log_id: convert::optional_log_id(message.last_log_id.as_ref())
+                .map_err(|error| refuse(&error))?,
             leadership_transfer: message.leadership_transfer,
         };
         let answer = hosted.vote(request, message.pre_vote).await?;
@@ -119,11 +122,13 @@ impl RaftService for RaftServer {
             };
             let hosted = server.hosted(first.envelope.as_ref())?;
             let envelope = first.envelope.clone();
+            let request = convert::append_from_wire(first).map_err(|error| refuse(&error))?;
+            hosted.admit(&request)?;
             requests
-                .send(convert::append_from_wire(first).map_err(|error| refuse(&error))?)
+                .send(request)
                 .await
                 .map_err(|_| ApiError::new(Reason::Stopped, "the replica went away"))?;
-            let feed = feed(inbound, envelope, requests);
+            let feed = feed(inbound, envelope, Arc::clone(&hosted), requests);
             let answers = hosted.append(ReceiverStream::new(receiver).boxed());
             Ok(Some(merge(feed, answers)))
         });
@@ -162,7 +167,8 @@ impl RaftService for RaftServer {
         let message = request.into_inner();
         let hosted = self.hosted(message.envelope.as_ref())?;
         let from = convert::vote_from_wire(message.from_leader).map_err(|error| refuse(&error))?;
-        let last = message.last_log_id.as_ref().map(convert::log_id_from_wire);
+        let last = convert::optional_log_id(message.last_log_id.as_ref())
+            .map_err(|error| refuse(&error))?;
         hosted
             .take_lead(TransferLeaderRequest::new(from, message.to_node, last))
             .await?;
@@ -188,10 +194,12 @@ where
 
 type Answers = BoxStream<'static, Result<wire::AppendResponse, Status>>;
 
-/// Passes requests on until the sender ends, fails or sends something that is not for this group.
+/// Passes requests on until the sender ends, fails, sends something that is not for this group, or more than there is
+/// room for.
 async fn feed(
     mut inbound: Streaming<wire::AppendRequest>,
     envelope: Option<wire::Envelope>,
+    hosted: Arc<dyn Hosted>,
     requests: mpsc::Sender<AppendRequest>,
 ) -> Result<(), Status> {
     while let Some(message) = inbound.message().await? {
@@ -199,6 +207,7 @@ async fn feed(
             return Err(ApiError::malformed("one stream is for one group").into());
         }
         let request = convert::append_from_wire(message).map_err(|error| refuse(&error))?;
+        hosted.admit(&request)?;
         if requests.send(request).await.is_err() {
             return Ok(());
         }

@@ -88,6 +88,9 @@ impl Header {
         let membership = wire::Membership::decode(membership)
             .map_err(|error| format!("membership: {error}"))
             .and_then(|found| convert::membership_from_wire(found).map_err(|e| e.to_string()))?;
+        if [term, index, at_term, at_index].contains(&u64::MAX) {
+            return Err("a term or an index leaves no room for another".to_owned());
+        }
         let membership_at = has_membership_id.then(|| log_id(at_term, at_index));
         Ok(Self {
             group: GroupId(group),

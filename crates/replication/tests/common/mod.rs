@@ -1,6 +1,9 @@
 //! What the tests of this crate share: a small state machine, and nodes that hold it.
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+pub(crate) mod net;
+pub(crate) mod trio;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -239,15 +242,10 @@ pub(crate) struct Node {
 
 impl Node {
     /// Opens a node and serves on `address`, or on a free port.
-    pub(crate) async fn open(
-        vfs: Arc<dyn Vfs>,
-        dir: PathBuf,
-        id: u64,
-        address: Option<String>,
-        options: HostOptions,
-    ) -> Self {
-        let deps = deps(Arc::clone(&vfs), dir.clone(), id, options);
+    pub(crate) async fn open_with(deps: HostDeps, address: Option<String>) -> Self {
         let runtime = deps.runtime.clone();
+        let (vfs, dir) = (Arc::clone(&deps.vfs), deps.dir.clone());
+        let id = deps.identity.node;
         let (host, _) = Host::open(deps).await.unwrap();
         let address = address.unwrap_or_else(|| "127.0.0.1:0".to_owned());
         let listener = runtime.bind(address.parse().unwrap()).await.unwrap();
@@ -263,7 +261,7 @@ impl Node {
             server.serve(listener, serving).await;
         });
         Self {
-            id: NodeId(id),
+            id,
             address,
             host,
             dir,
