@@ -110,7 +110,9 @@ mod tests {
             let log = Arc::clone(&log);
             async move {
                 // Later requests would begin earlier if they did not wait for those before them.
-                tokio::time::sleep(Duration::from_millis(10 - u64::from(request % 10))).await;
+                Runtime::real()
+                    .sleep(Duration::from_millis(10 - u64::from(request % 10)))
+                    .await;
                 log.lock().push(request);
                 if request == 7 {
                     Err(refused())
@@ -120,7 +122,9 @@ mod tests {
             }
         };
         let settle = |request: u32| async move {
-            tokio::time::sleep(Duration::from_millis(100 - u64::from(request))).await;
+            Runtime::real()
+                .sleep(Duration::from_millis(100 - u64::from(request)))
+                .await;
             Ok(request)
         };
         in_order(iter(requests), 4, begin, settle)
