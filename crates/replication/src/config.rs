@@ -47,6 +47,9 @@ pub struct HostOptions {
     pub log_bytes_max: u64,
     /// The largest snapshot that is taken in from a peer, in bytes. Default 64 GiB.
     pub snapshot_bytes_max: u64,
+    /// A peer that has begun a stream of appends or a snapshot and then sends nothing for this long is given up.
+    /// Default 10 s.
+    pub peer_silence_max: Duration,
 }
 
 impl Default for HostOptions {
@@ -56,6 +59,7 @@ impl Default for HostOptions {
             writer_thread: true,
             log_bytes_max: 1 << 30,
             snapshot_bytes_max: 64 << 30,
+            peer_silence_max: Duration::from_secs(10),
         }
     }
 }

@@ -222,6 +222,25 @@ pub enum SnapshotError {
     },
 }
 
+impl SnapshotError {
+    /// Whether there was no room for the snapshot: on the disk, by a quota, or for so large a file. That is no failure of
+    /// the disk: older snapshots and the log are kept, and another attempt succeeds once there is room.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_disk_full(),
+            Self::Io(error) | Self::Restore(crate::RestoreError::Io(error)) => {
+                vfs::means_disk_full(error.kind())
+            }
+            Self::Damaged { .. }
+            | Self::Version { .. }
+            | Self::Restore(crate::RestoreError::Malformed { .. })
+            | Self::Empty
+            | Self::Stopped { .. } => false,
+        }
+    }
+}
+
 /// A change of members or of the leader was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {

@@ -8,13 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::raft::v1 as wire;
+use api::raft::v1::raft_service_client::RaftServiceClient;
 use replication::{Host, HostOptions, OpenError, Start, WalOptions};
 use runtime::Runtime;
+use tonic::Code;
+use tonic::transport::Channel;
+use vfs::sim::{Effect, Fault};
 use vfs::{Op, SimDisk, Vfs};
 use wal::inspect::{self, Verdict};
 
-use common::trio::{Trio, World};
-use common::{PATIENCE, alone, deps, open, put, settle, small_options, start};
+use common::trio::{Trio, World, begin};
+use common::{
+    CLUSTER, GROUP, Node, PATIENCE, alone, deps, open, put, settle, small_options, start,
+};
 
 fn log_dir() -> &'static Path {
     Path::new("/data/wal")
@@ -164,4 +171,212 @@ async fn a_full_follower_refuses_entries_and_takes_them_when_there_is_room() {
     disk.set_capacity(None);
     trio.agree().await;
     trio.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn want_of_room_for_a_snapshot_is_no_failure_of_the_disk() {
+    let disk = SimDisk::new();
+    let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+    let (host, _) = open(vfs, small_options()).await;
+    let (group, _) = start(&host, alone()).await;
+    settle(&group).await;
+    put(&group, &long_name(), 1).await.unwrap();
+    let newest = group.take_snapshot().await.unwrap();
+    for effect in [Effect::NoSpace, Effect::Quota, Effect::FileTooLarge] {
+        for op in [Op::CreateNew, Op::Write, Op::Rename] {
+            put(&group, "a", 1).await.unwrap();
+            disk.inject(Fault::next(op, effect).on_path("snapshots"));
+            let error = group.take_snapshot().await.unwrap_err();
+            assert!(error.is_disk_full(), "{op} {effect:?}: {error}");
+            assert_eq!(disk.faults_waiting(), 0);
+            assert_eq!(group.status().stopped, None);
+        }
+    }
+    // Where the last one would not fit, none is begun.
+    disk.set_capacity(Some(disk.used_bytes() + newest.info().bytes - 1));
+    let begun = disk.trace().len();
+    let error = group.take_snapshot().await.unwrap_err();
+    assert!(error.is_disk_full(), "{error}");
+    let written = disk.trace().split_off(begun).into_iter().any(|entry| {
+        entry.op == Op::CreateNew && entry.path.to_string_lossy().contains("snapshots")
+    });
+    assert!(!written);
+    disk.set_capacity(None);
+    group.take_snapshot().await.unwrap();
+    host.shutdown().await.unwrap();
+}
+
+async fn client_of(node: &Node) -> RaftServiceClient<Channel> {
+    let config = rpc::channel::PoolConfig::default();
+    let channel = rpc::channel::connect(&Runtime::real(), &node.address, &config);
+    RaftServiceClient::new(channel.unwrap())
+}
+
+/// The first piece of a snapshot of so many bytes.
+fn first_piece(bytes: u64) -> wire::InstallSnapshotRequest {
+    wire::InstallSnapshotRequest {
+        envelope: Some(wire::Envelope {
+            cluster_id: CLUSTER.0.to_vec().into(),
+            group_id: GROUP.0,
+            from_node: 2,
+            to_node: 1,
+        }),
+        vote: Some(wire::Vote {
+            term: 1,
+            node_id: 2,
+            committed: true,
+        }),
+        header: Some(wire::SnapshotHeader {
+            bytes,
+            hash: vec![0; 32].into(),
+            ..wire::SnapshotHeader::default()
+        }),
+        offset: 0,
+        data: vec![0; 10].into(),
+    }
+}
+
+/// A node with an empty replica that waits to be filled.
+async fn receiver(options: HostOptions) -> (World, Node) {
+    let world = World::simulated(options);
+    let node = world.open(1, None).await;
+    begin(&node.host, Start::Join).await;
+    (world, node)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_does_not_fit_is_not_begun() {
+    let (world, node) = receiver(small_options()).await;
+    let disk = &world.disks[&1];
+    disk.set_capacity(Some(disk.used_bytes() + (1 << 20)));
+    let mut client = client_of(&node).await;
+    for (bytes, code) in [(2 << 20, Code::ResourceExhausted), (1000, Code::DataLoss)] {
+        let piece = futures::stream::iter([first_piece(bytes)]);
+        let refused = client.install_snapshot(piece).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{refused}");
+    }
+    node.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_fall_silent_are_given_up() {
+    let options = HostOptions {
+        peer_silence_max: Duration::from_millis(100),
+        ..small_options()
+    };
+    let (_world, node) = receiver(options).await;
+    let mut client = client_of(&node).await;
+    let silent = futures::stream::pending::<wire::AppendRequest>();
+    let mut answers = client.append(silent).await.unwrap().into_inner();
+    let ended = Runtime::real().timeout(PATIENCE, answers.message()).await;
+    assert_eq!(ended.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    for begun in [false, true] {
+        let pieces = futures::stream::iter(begun.then(|| first_piece(1000)));
+        let pieces = futures::StreamExt::chain(pieces, futures::stream::pending());
+        let ended = Runtime::real()
+            .timeout(PATIENCE, client.install_snapshot(pieces))
+            .await;
+        assert_eq!(ended.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    }
+    node.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_snapshot_of_a_group_is_received_at_a_time() {
+    let options = HostOptions {
+        peer_silence_max: PATIENCE * 10,
+        ..small_options()
+    };
+    let (_world, node) = receiver(options).await;
+    let (pieces, stream) = tokio::sync::mpsc::channel(1);
+    pieces.send(first_piece(1000)).await.unwrap();
+    let mut first = client_of(&node).await;
+    let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+    let first = Runtime::real().spawn("first", async move { first.install_snapshot(stream).await });
+    let mut second = client_of(&node).await;
+    let runtime = Runtime::real();
+    let mut pieces = Some(pieces);
+    for refused in [true, false] {
+        let deadline = runtime.now() + PATIENCE;
+        loop {
+            let piece = futures::stream::iter([first_piece(1000)]);
+            let status = second.install_snapshot(piece).await.unwrap_err();
+            if (status.code() == Code::ResourceExhausted) == refused {
+                break;
+            }
+            assert!(runtime.now() < deadline, "{status}");
+        }
+        pieces.take();
+    }
+    assert!(first.await.unwrap().is_err());
+    node.kill().await;
+}
+
+/// A follower needs a snapshot, and of the leader's two the newest `rotten` are damaged.
+async fn a_rotten_snapshot_is_replaced(rotten: usize) {
+    let mut trio = Trio::within(World::simulated(small_options())).await;
+    let (_, others) = trio.roles().await;
+    let behind = others[0];
+    trio.kill(behind).await;
+    let leader = trio.leader().await;
+    let leads = leader.node.id.0;
+    for _ in 0..3 {
+        put(&leader.group, &long_name(), 1).await.unwrap();
+        leader.group.take_snapshot().await.unwrap();
+    }
+    let runtime = Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    while leader.group.status().purged.is_none() {
+        assert!(runtime.now() < deadline, "{:?}", leader.group.status());
+        runtime.sleep(Duration::from_millis(10)).await;
+    }
+    put(&leader.group, "after", 1).await.unwrap();
+    let disk = trio.world.disks[&leads].clone();
+    let dir = Path::new("/data/snapshots/0000000000000007");
+    let files = disk.list_dir(dir).unwrap();
+    assert_eq!(files.len(), 2);
+    for file in files.iter().rev().take(rotten) {
+        disk.flip_bit(&dir.join(&file.name), 999).unwrap();
+    }
+    // The third, which has all of the log, must not lead instead.
+    let third = *trio.replicas.keys().find(|id| **id != leads).unwrap();
+    trio.kill(third).await;
+    trio.revive(behind).await;
+    trio.agree().await;
+    // It is restored first and named then.
+    let deadline = runtime.now() + PATIENCE;
+    while trio.replicas[&behind].group.latest_snapshot().is_none() {
+        assert!(runtime.now() < deadline, "no snapshot was sent");
+        runtime.sleep(Duration::from_millis(10)).await;
+    }
+    assert!(
+        trio.replicas
+            .values()
+            .all(|replica| replica.group.status().stopped.is_none())
+    );
+    // Sound ones take the place of those that are not.
+    let deadline = runtime.now() + PATIENCE;
+    loop {
+        let files = disk.list_dir(dir).unwrap();
+        let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+        let sound = files.iter().all(|file| {
+            replication::SnapshotFile::open(Arc::clone(&vfs), &dir.join(&file.name)).is_ok()
+        });
+        if sound {
+            break;
+        }
+        assert!(runtime.now() < deadline, "{files:?}");
+        runtime.sleep(Duration::from_millis(10)).await;
+    }
+    trio.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotten_snapshot_is_not_sent_for_ever() {
+    a_rotten_snapshot_is_replaced(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_sound_snapshot_makes_one() {
+    a_rotten_snapshot_is_replaced(2).await;
 }

@@ -61,6 +61,18 @@ pub fn publish(vfs: &dyn Vfs, temp: &Path, path: &Path) -> Result<()> {
     vfs.sync_dir(parent(path))
 }
 
+/// Refuses with an error for which [`Error::is_disk_full`] is true where less than `bytes` are free beside the files of
+/// `dir`, before anything is written in vain.
+pub fn require_space(vfs: &dyn Vfs, dir: &Path, bytes: u64) -> Result<()> {
+    let free = vfs.free_space(dir)?;
+    if free >= bytes {
+        return Ok(());
+    }
+    let text = format!("{bytes} bytes are needed, {free} are free");
+    let source = io::Error::new(io::ErrorKind::StorageFull, text);
+    Err(Error::new(Op::FreeSpace, dir, source))
+}
+
 /// Removes a file durably. No error if it does not exist.
 pub fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     match vfs.remove_file(path) {

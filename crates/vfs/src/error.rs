@@ -134,10 +134,7 @@ impl Error {
     /// space and go on, provided that it undoes what was written in part.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        matches!(
-            self.source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-        )
+        means_disk_full(self.source.kind())
     }
 
     /// Whether the file or directory does not exist.
@@ -157,6 +154,15 @@ impl Error {
     pub fn is_locked(&self) -> bool {
         self.op == Op::Lock && self.source.kind() == io::ErrorKind::WouldBlock
     }
+}
+
+/// As [`Error::is_disk_full`], of an error that has passed through [`io::Error`], which keeps its kind.
+#[must_use]
+pub fn means_disk_full(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 impl From<Error> for io::Error {

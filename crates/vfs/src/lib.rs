@@ -24,7 +24,7 @@ pub mod sim;
 mod stream;
 mod two_slot;
 
-pub use error::{Error, Op, Result};
+pub use error::{Error, Op, Result, means_disk_full};
 pub use file::{DirEntry, LockGuard, Vfs, VfsFile};
 pub use real::RealDisk;
 pub use sim::SimDisk;

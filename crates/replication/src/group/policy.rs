@@ -68,6 +68,9 @@ impl<S: StateMachine> Inner<S> {
         let Some(applied) = self.shared.progress.applied() else {
             return false;
         };
+        if self.shared.snapshots.has_rotten() {
+            return true;
+        }
         let newest = self.shared.snapshots.newest();
         let held = newest.map_or(0, |file| file.info().applied.index + 1);
         let entries = (applied.index + 1).saturating_sub(held);

@@ -42,13 +42,13 @@ impl<S: StateMachine> Inner<S> {
         let applied = self.shared.applied().ok_or(SnapshotError::Empty)?;
         let newest = self.shared.snapshots.newest();
         if let Some(newest) = newest.filter(|newest| newest.header().last == applied) {
+            self.shared.snapshots.prune();
             return Ok(newest);
         }
         let taken = self.write_snapshot().await;
         match &taken {
             Ok(_) => attempts.failed = 0,
-            Err(SnapshotError::Disk(error)) if error.is_disk_full() => {}
-            Err(SnapshotError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull => {}
+            Err(error) if error.is_disk_full() => {}
             Err(SnapshotError::Stopped { .. } | SnapshotError::Empty) => {}
             Err(error) => {
                 attempts.failed += 1;

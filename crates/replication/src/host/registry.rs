@@ -1,12 +1,14 @@
 //! The groups that run on a node, whatever their state machines, by their ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use api::{ApiError, Reason};
 use async_trait::async_trait;
 use cluster::{ClusterId, NodeId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use runtime::Runtime;
 use wal::GroupId;
 
@@ -45,7 +47,10 @@ impl<S: StateMachine> Running for group::Inner<S> {
 pub(crate) struct Registry {
     identity: Identity,
     snapshot_bytes_max: u64,
+    peer_silence_max: Duration,
     runtime: Runtime,
+    /// Groups that a snapshot is being received for.
+    receiving: Mutex<BTreeSet<GroupId>>,
     running: RwLock<BTreeMap<GroupId, Arc<dyn Running>>>,
 }
 
@@ -64,7 +69,9 @@ impl Registry {
         Self {
             identity,
             snapshot_bytes_max: options.snapshot_bytes_max,
+            peer_silence_max: options.peer_silence_max,
             runtime,
+            receiving: Mutex::default(),
             running: RwLock::default(),
         }
     }
@@ -83,6 +90,22 @@ impl Registry {
 
     pub(crate) fn snapshot_bytes_max(&self) -> u64 {
         self.snapshot_bytes_max
+    }
+
+    pub(crate) fn peer_silence_max(&self) -> Duration {
+        self.peer_silence_max
+    }
+
+    /// Lets one snapshot of a group be received at a time: each takes disk and time, and one is enough.
+    pub(crate) fn begin_receiving(&self, group: GroupId) -> Result<Receiving<'_>, ApiError> {
+        if self.receiving.lock().insert(group) {
+            return Ok(Receiving {
+                registry: self,
+                group,
+            });
+        }
+        let message = format!("a snapshot of group {group} is being received already");
+        Err(ApiError::new(Reason::Overloaded, message))
     }
 
     /// A group that is running and has not stopped.
@@ -113,5 +136,17 @@ impl Registry {
         std::mem::take(&mut *self.running.write())
             .into_values()
             .collect()
+    }
+}
+
+/// A snapshot of a group is being received; ends when it is dropped.
+pub(crate) struct Receiving<'a> {
+    registry: &'a Registry,
+    group: GroupId,
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        self.registry.receiving.lock().remove(&self.group);
     }
 }

@@ -172,6 +172,7 @@ impl<S: StateMachine> Shared<S> {
         }
         let found = snapshot::verify(file.vfs().as_ref(), file.path())?;
         let mut body = found.body(file.vfs().as_ref(), file.path())?;
+        self.snapshots.require_space(info.bytes)?;
         let temporary = self.snapshots.temporary();
         snapshot::copy(
             self.snapshots.vfs().as_ref(),
@@ -194,6 +195,7 @@ pub(crate) struct Capture<V> {
 impl<V: super::SnapshotView> Capture<V> {
     /// Writes and publishes the snapshot. May block. On an error the temporary file is gone.
     pub(crate) fn write(&self, store: &SnapshotStore) -> Result<SnapshotFile, SnapshotError> {
+        store.require_space(store.expected_bytes())?;
         let temporary: PathBuf = store.temporary();
         snapshot::write(store.vfs().as_ref(), &temporary, &self.header, &self.view)
             .and_then(|info| store.publish(&temporary, self.header.clone(), info))
@@ -274,16 +276,34 @@ impl<S: StateMachine> RaftStateMachine<TypeConfig> for Machine<S> {
                 .and_then(|()| shared.keep(&snapshot))
         };
         let kept = self.0.runtime.spawn_blocking("snapshot-install", work);
-        let outcome = match kept.await {
+        let (cause, outcome) = match kept.await {
             Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+            Ok(Err(error)) if error.is_disk_full() => (StopCause::DiskFull, error.to_string()),
+            Ok(Err(error)) => (StopCause::Snapshot, error.to_string()),
+            Err(error) => (StopCause::Snapshot, error.to_string()),
         };
-        Err(self.0.stop(StopCause::Snapshot, &outcome))
+        Err(self.0.stop(cause, &outcome))
     }
 
+    /// Where all snapshots were found rotten, a new one is written now: without one a follower could not be helped.
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        Ok(self.0.snapshots.newest().map(to_raft))
+        let store = Arc::clone(&self.0.snapshots);
+        if let Some(file) = store.newest() {
+            return Ok(Some(to_raft(file)));
+        }
+        let rotten = store.newest_of_all();
+        let (true, Some(capture)) = (rotten.is_some(), self.0.capture()) else {
+            return Ok(None);
+        };
+        let work = move || capture.write(&store);
+        match self.0.runtime.spawn_blocking("snapshot-write", work).await {
+            Ok(Ok(file)) => Ok(Some(to_raft(file))),
+            Ok(Err(error)) => {
+                tracing::warn!(group = %self.0.group, %error, "a rotten snapshot could not be replaced yet");
+                Ok(rotten.map(to_raft))
+            }
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 }
 

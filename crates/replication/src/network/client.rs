@@ -16,6 +16,7 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, OptionalSend, RPCTypes};
+use tonic::Code;
 use tonic::transport::Channel;
 use wal::GroupId;
 
@@ -211,12 +212,18 @@ impl RaftNetworkV2<TypeConfig> for Client {
         let mut service = self.service(Lane::Snapshot)?;
         let file = snapshot.snapshot;
         let limit = snapshot::time_limit(file.info().bytes);
-        let requests = snapshot::send(&self.context.runtime, self.envelope(), &vote, &file);
-        let call = self.within(
-            RPCTypes::InstallSnapshot,
-            limit,
-            service.install_snapshot(requests),
-        );
+        let runtime = self.context.runtime.clone();
+        let requests = snapshot::send(&runtime, self.envelope(), &vote, &file);
+        let install = async move {
+            let answer = service.install_snapshot(requests).await;
+            if matches!(&answer, Err(status) if status.code() == Code::DataLoss) {
+                // Damaged on the way, at the receiver, or here: what is rotten here must not be sent for ever.
+                let look = runtime.spawn_blocking("snapshot-verify", move || file.reconsider());
+                drop(look.await);
+            }
+            answer
+        };
+        let call = self.within(RPCTypes::InstallSnapshot, limit, install);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             answer = call => {

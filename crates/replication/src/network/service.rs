@@ -117,7 +117,7 @@ impl RaftService for RaftServer {
         let (requests, receiver) = mpsc::channel(REQUESTS_AHEAD);
         let answers = async_stream(move || async move {
             // The first message says which group the stream is for; nothing is answered before.
-            let Some(first) = inbound.message().await? else {
+            let Some(first) = server.registry.heard(inbound.message()).await? else {
                 return Ok(None);
             };
             let hosted = server.hosted(first.envelope.as_ref())?;
@@ -140,8 +140,9 @@ impl RaftService for RaftServer {
         request: Request<Streaming<wire::InstallSnapshotRequest>>,
     ) -> Result<Response<wire::InstallSnapshotResponse>, Status> {
         let mut inbound = request.into_inner();
-        let first = inbound
-            .message()
+        let first = self
+            .registry
+            .heard(inbound.message())
             .await?
             .ok_or_else(|| ApiError::malformed("the stream is empty"))?;
         let hosted = self.hosted(first.envelope.as_ref())?;
@@ -150,6 +151,13 @@ impl RaftService for RaftServer {
             .header
             .clone()
             .ok_or_else(|| ApiError::field(Reason::Malformed, "header", "is missing"))?;
+        let group = GroupId(
+            first
+                .envelope
+                .as_ref()
+                .map_or(0, |envelope| envelope.group_id),
+        );
+        let _only_one = self.registry.begin_receiving(group)?;
         let file = self
             .registry
             .receive(hosted.snapshots(), &header, first, inbound)
@@ -228,6 +236,19 @@ fn merge(
 }
 
 impl Registry {
+    /// Waits for the next message of a peer, and not for ever: one that says nothing must not keep a place.
+    async fn heard<T>(
+        &self,
+        message: impl Future<Output = Result<Option<T>, Status>>,
+    ) -> Result<Option<T>, Status> {
+        let limit = self.peer_silence_max();
+        let heard = self.runtime().timeout(limit, message).await;
+        heard.map_err(|_| {
+            let message = format!("nothing was sent for {} ms", limit.as_millis());
+            Status::from(ApiError::new(Reason::Deadline, message))
+        })?
+    }
+
     /// Takes in the pieces of a snapshot on a thread that may block.
     async fn receive(
         &self,
@@ -259,7 +280,7 @@ impl Registry {
             if pieces.send((piece.offset, piece.data)).await.is_err() {
                 break;
             }
-            match inbound.message().await {
+            match self.heard(inbound.message()).await {
                 Ok(message) => next = message,
                 Err(status) => complete = Err(status),
             }
@@ -275,8 +296,8 @@ impl Registry {
 
 fn not_taken(error: &SnapshotError) -> ApiError {
     let reason = match error {
+        full if full.is_disk_full() => Reason::DiskFull,
         SnapshotError::Damaged { .. } | SnapshotError::Version { .. } => Reason::DataLoss,
-        SnapshotError::Disk(disk) if disk.is_disk_full() => Reason::DiskFull,
         SnapshotError::Disk(_)
         | SnapshotError::Io(_)
         | SnapshotError::Restore(_)

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vfs::{FileReader, Vfs};
 
@@ -41,6 +42,8 @@ struct Inner {
     header: Header,
     info: SnapshotInfo,
     temporary: bool,
+    /// It was read again and is not what it was.
+    rotten: AtomicBool,
 }
 
 impl SnapshotFile {
@@ -58,6 +61,7 @@ impl SnapshotFile {
                 header,
                 info,
                 temporary,
+                rotten: AtomicBool::new(false),
             }),
         }
     }
@@ -109,6 +113,35 @@ impl SnapshotFile {
     /// Whether it was received and waits to be given its final name.
     pub(crate) fn is_temporary(&self) -> bool {
         self.inner.temporary
+    }
+
+    /// Whether it was found to be no longer what was written.
+    pub(crate) fn is_rotten(&self) -> bool {
+        self.inner.rotten.load(Ordering::Acquire)
+    }
+
+    /// Keeps it from being used or sent again. A new one takes its place; until then the file stays as it is.
+    pub(crate) fn mark_rotten(&self, problem: &str) {
+        if !self.inner.rotten.swap(true, Ordering::AcqRel) {
+            let (group, path) = (self.inner.info.group, self.inner.path.display());
+            tracing::error!(%group, %path, problem, "a snapshot is rotten, another one is taken");
+        }
+    }
+
+    /// Reads the file again because somebody doubts it. May block for as long as it takes to read.
+    pub(crate) fn reconsider(&self) {
+        match super::verify(self.inner.vfs.as_ref(), &self.inner.path) {
+            Ok(found) if found.info.hash == self.inner.info.hash => {}
+            Ok(_) => self.mark_rotten("it is another snapshot"),
+            Err(error @ (SnapshotError::Damaged { .. } | SnapshotError::Version { .. })) => {
+                self.mark_rotten(&error.to_string());
+            }
+            Err(SnapshotError::Disk(error)) if error.is_not_found() => {
+                self.mark_rotten(&error.to_string());
+            }
+            // That it cannot be read now does not say that it is damaged.
+            Err(error) => tracing::warn!(%error, "a doubted snapshot could not be read"),
+        }
     }
 
     /// Whether nobody but the store holds it.

@@ -19,8 +19,9 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// Expects a file of exactly `bytes`.
+    /// Expects a file of exactly `bytes`, for which there must be room.
     pub(crate) fn new(store: Arc<SnapshotStore>, bytes: u64) -> Result<Self, SnapshotError> {
+        store.require_space(bytes)?;
         let path = store.temporary();
         let file = store.vfs().create_new(&path)?;
         Ok(Self {

@@ -103,15 +103,46 @@ impl SnapshotStore {
         &self.vfs
     }
 
+    /// The newest that is not known to be rotten.
     pub(crate) fn newest(&self) -> Option<SnapshotFile> {
+        let kept = self.kept.lock();
+        kept.iter().rev().find(|file| !file.is_rotten()).cloned()
+    }
+
+    /// The newest, rotten or not.
+    pub(crate) fn newest_of_all(&self) -> Option<SnapshotFile> {
         self.kept.lock().last().cloned()
     }
 
-    /// The index up to which the log may be purged: that of the older generation, once there are two.
-    pub(crate) fn purgeable(&self) -> Option<u64> {
+    /// All that are kept and not known to be rotten, oldest first.
+    pub(crate) fn sound(&self) -> Vec<SnapshotFile> {
         let kept = self.kept.lock();
-        let older = kept.len().checked_sub(GENERATIONS)?;
-        kept.get(older).map(|file| file.info().applied.index)
+        kept.iter()
+            .filter(|file| !file.is_rotten())
+            .cloned()
+            .collect()
+    }
+
+    /// Whether one of those that are kept was found rotten, so that a new one is wanted.
+    pub(crate) fn has_rotten(&self) -> bool {
+        self.kept.lock().iter().any(SnapshotFile::is_rotten)
+    }
+
+    /// The index up to which the log may be purged: that of the older generation, once there are two sound ones.
+    pub(crate) fn purgeable(&self) -> Option<u64> {
+        let sound = self.sound();
+        let older = sound.len().checked_sub(GENERATIONS)?;
+        sound.get(older).map(|file| file.info().applied.index)
+    }
+
+    /// How large the next snapshot will be, by the one before; 0 where there is none.
+    pub(crate) fn expected_bytes(&self) -> u64 {
+        self.newest_of_all().map_or(0, |file| file.info().bytes)
+    }
+
+    /// Refuses where there is no room for another file of so many bytes.
+    pub(crate) fn require_space(&self, bytes: u64) -> Result<(), SnapshotError> {
+        Ok(durable::require_space(self.vfs.as_ref(), &self.dir, bytes)?)
     }
 
     /// A fresh temporary path.
@@ -150,16 +181,21 @@ impl SnapshotStore {
         }
     }
 
-    /// Removes generations beyond the kept ones, unless somebody reads them.
-    fn prune(&self) {
+    /// Removes generations beyond the kept ones, and rotten ones once a sound one replaces them, unless somebody reads them.
+    pub(crate) fn prune(&self) {
         let mut kept = self.kept.lock();
-        let mut surplus = kept.len().saturating_sub(GENERATIONS);
+        let sound = kept.iter().filter(|file| !file.is_rotten());
+        let newest = sound.clone().map(|file| file.info().applied.index).max();
+        let mut surplus = sound.count().saturating_sub(GENERATIONS);
         kept.retain(|file| {
-            if surplus == 0 {
-                return true;
-            }
-            surplus -= 1;
-            if !file.is_idle() {
+            let obsolete = if file.is_rotten() {
+                newest.is_some_and(|newest| newest > file.info().applied.index)
+            } else {
+                let beyond = surplus > 0;
+                surplus = surplus.saturating_sub(1);
+                beyond
+            };
+            if !obsolete || !file.is_idle() {
                 return true;
             }
             match self.vfs.remove_file(file.path()) {

@@ -88,10 +88,10 @@ pub(super) fn piece(
 
 pub(super) fn snapshot_error(error: &SnapshotError) -> ApiError {
     let reason = match error {
+        full if full.is_disk_full() => Reason::DiskFull,
         SnapshotError::Empty => Reason::UnknownSnapshot,
         SnapshotError::Stopped { .. } => Reason::Stopped,
         SnapshotError::Damaged { .. } | SnapshotError::Restore(_) => Reason::DataLoss,
-        SnapshotError::Disk(error) if error.is_disk_full() => Reason::DiskFull,
         SnapshotError::Version { .. } | SnapshotError::Io(_) | SnapshotError::Disk(_) => {
             // Errors of files name paths, which callers need not know.
             tracing::error!(%error, "a snapshot cannot be read or written");
