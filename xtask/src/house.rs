@@ -104,6 +104,24 @@ const HOUSE: &[Room] = &[
         "chaos",
         &["api", "client", "cluster", "rpc", "runtime", "term"],
     ),
+    room(
+        "sim",
+        &[
+            "api",
+            "client",
+            "cluster",
+            "coordinator",
+            "replication",
+            "rpc",
+            "runtime",
+            "shard-server",
+            "telemetry",
+            "term",
+            "vfs",
+            "wal",
+            "watchdog",
+        ],
+    ),
     room("xtask", &[]),
 ];
 
@@ -131,6 +149,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "client",
             "autocomplete",
             "chaos",
+            "sim",
         ],
     ),
     ("rustix", &["vfs", "telemetry", "chaos"]),

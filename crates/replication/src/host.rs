@@ -1,5 +1,6 @@
 //! One node: its log, its snapshots, its groups, and the service that its peers call.
 
+mod drive;
 mod maintain;
 mod recover;
 mod registry;
@@ -12,7 +13,7 @@ use api::raft::v1::raft_service_server::RaftServiceServer;
 use cluster::NodeId;
 use parking_lot::Mutex;
 use runtime::{CancellationToken, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use vfs::{Vfs, durable};
 use wal::{GroupId, Record, Wal, WalStats, Writer};
 
@@ -59,6 +60,10 @@ pub(crate) struct Inner {
     ended: CancellationToken,
     /// Groups that are being started or removed.
     busy: Mutex<Vec<GroupId>>,
+    /// In a world without threads: the log has something to write.
+    due: Arc<Notify>,
+    /// Ends what drives the log there.
+    closed: CancellationToken,
 }
 
 impl Host {
@@ -80,6 +85,10 @@ impl Host {
         let inner = Arc::new(inner);
         let task = maintain::run(Arc::downgrade(&inner), inner.ended.clone());
         drop(inner.runtime.spawn("host-maintain", task));
+        if !inner.runtime.has_threads() {
+            let task = drive::run(&inner, Arc::clone(&inner.due));
+            drop(inner.runtime.spawn("log-writer", task));
+        }
         Ok((Self { inner }, report))
     }
 
@@ -172,6 +181,12 @@ impl Host {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
 impl Inner {
     fn open(deps: HostDeps) -> Result<(Self, RecoveryReport), OpenError> {
         let HostDeps {
@@ -183,11 +198,15 @@ impl Inner {
         } = deps;
         let snapshot_root = dir.join("snapshots");
         durable::create_dir(vfs.as_ref(), &snapshot_root)?;
-        let writer = if options.writer_thread {
+        let due = Arc::new(Notify::new());
+        let writer = if !options.writer_thread {
+            Writer::Inline
+        } else if runtime.has_threads() {
             let runtime = runtime.clone();
             Writer::Thread(Box::new(move |name, work| runtime.spawn_thread(name, work)))
         } else {
-            Writer::Inline
+            let due = Arc::clone(&due);
+            Writer::Driven(Box::new(move || due.notify_one()))
         };
         let owner = wal::Identity {
             cluster_id: identity.cluster.0,
@@ -220,6 +239,8 @@ impl Inner {
             voters: Arc::new(voters),
             ended: CancellationToken::new(),
             busy: Mutex::default(),
+            due,
+            closed: CancellationToken::new(),
             runtime,
             vfs,
             snapshot_root,

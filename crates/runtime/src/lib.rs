@@ -16,6 +16,7 @@ mod clock;
 mod network;
 mod random;
 mod task;
+mod turns;
 
 use std::future::Future;
 use std::io;
@@ -28,6 +29,7 @@ pub use network::{Connection, Io, Listener, Network, TcpNetwork};
 pub use random::{OsRandom, Random, SeededRandom};
 pub use task::{Task, TaskFailed};
 pub use tokio_util::sync::CancellationToken;
+pub use turns::Turns;
 
 /// The adapters a [`Runtime`] is made of.
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ pub struct Adapters {
 #[derive(Debug, Clone)]
 pub struct Runtime {
     adapters: Adapters,
+    /// In a world without threads: how long work that blocks takes.
+    turns: Option<Arc<dyn Turns>>,
 }
 
 impl Runtime {
@@ -60,7 +64,27 @@ impl Runtime {
     /// A world made of the given adapters.
     #[must_use]
     pub fn with(adapters: Adapters) -> Self {
-        Self { adapters }
+        Self {
+            adapters,
+            turns: None,
+        }
+    }
+
+    /// The same world without threads, for simulations: work that blocks becomes a task that waits for as long as `turns`
+    /// says and is then done in one go, so that the order of everything is decided by the executor alone.
+    #[must_use]
+    pub fn without_threads(self, turns: Arc<dyn Turns>) -> Self {
+        Self {
+            turns: Some(turns),
+            ..self
+        }
+    }
+
+    /// Whether [`Runtime::spawn_thread`] can succeed. Where it cannot, a loop that blocks has to be a task that does its work by
+    /// [`Runtime::spawn_blocking`].
+    #[must_use]
+    pub fn has_threads(&self) -> bool {
+        self.turns.is_none()
     }
 
     /// Monotonic time since this runtime's origin.
@@ -112,23 +136,34 @@ impl Runtime {
         Task::spawn(name, future)
     }
 
-    /// Runs a closure that may block (files, compression) away from the async workers.
+    /// Runs a closure that may block (files, compression) away from the async workers. It must not wait for other tasks: in a
+    /// world without threads nobody else would run meanwhile.
     pub fn spawn_blocking<F, T>(&self, name: &'static str, work: F) -> Task<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        Task::spawn_blocking(name, work)
+        let Some(turns) = &self.turns else {
+            return Task::spawn_blocking(name, work);
+        };
+        let wait = self.adapters.clock.sleep(turns.duration(name));
+        Task::spawn(name, async move {
+            wait.await;
+            work()
+        })
     }
 
     /// Starts an operating system thread for a loop that blocks for ever, such as the log's writer.
     ///
     /// # Errors
-    /// The operating system's error when it refuses another thread.
+    /// The operating system's error when it refuses another thread; unsupported where there are none, see [`Runtime::has_threads`].
     pub fn spawn_thread<F>(&self, name: &str, work: F) -> io::Result<()>
     where
         F: FnOnce() + Send + 'static,
     {
+        if !self.has_threads() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         task::spawn_thread(name, work)
     }
 

@@ -67,3 +67,25 @@ async fn a_listener_on_port_zero_accepts_what_connects() {
     assert_eq!(&buffer, b"hello");
     assert_eq!(client.peer(), Some(address));
 }
+
+#[derive(Debug)]
+struct Second;
+
+impl Turns for Second {
+    fn duration(&self, _: &str) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_threads_blocking_work_takes_its_time_and_stays_on_the_thread() {
+    let runtime = Runtime::real().without_threads(Arc::new(Second));
+    let (here, start) = (std::thread::current().id(), runtime.now());
+    let work = runtime.spawn_blocking("work", || std::thread::current().id());
+    assert_eq!(work.await.unwrap(), here);
+    let took = runtime.now().saturating_since(start);
+    assert_eq!(took, Duration::from_secs(1));
+    assert!(!runtime.has_threads());
+    let refused = runtime.spawn_thread("thread", || {}).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+}

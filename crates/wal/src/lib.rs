@@ -180,4 +180,4 @@ pub use types::{
     Entry, EntryMeta, GroupId, GroupState, Identity, LogId, Place, Record, RecoveryReport, Vote,
     WalStats,
 };
-pub use wal::{Done, Spawner, Wal, Writer};
+pub use wal::{Done, Spawner, Wake, Wal, Writer};

@@ -16,8 +16,34 @@ use vfs::{LockGuard, Vfs};
 
 use crate::{
     admit::Admission, codec::Dictionaries, error::AppendError, options::WalOptions,
-    reserve::Reserve, state::State, types::RecoveryReport, waiter::Waiter, writer::Writer,
+    reserve::Reserve, state::State, types::RecoveryReport, waiter::Waiter, wal::Wake,
+    writer::Writer,
 };
+
+/// Who does the rounds.
+pub(crate) enum Drive {
+    Thread,
+    /// Whoever appends.
+    Inline,
+    /// Whoever calls [`crate::Wal::turn`] after it was woken.
+    Driven(Wake),
+}
+
+impl Drive {
+    pub(crate) fn is_thread(&self) -> bool {
+        matches!(self, Self::Thread)
+    }
+}
+
+impl std::fmt::Debug for Drive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Thread => "Thread",
+            Self::Inline => "Inline",
+            Self::Driven(_) => "Driven",
+        })
+    }
+}
 
 /// What all handles and the writer's thread share. Locks are taken in the order of the fields, and `state` is never held
 /// while the disk is used.
@@ -37,8 +63,7 @@ pub(crate) struct Shared {
     pub(crate) options: WalOptions,
     pub(crate) dictionaries: Arc<Dictionaries>,
     pub(crate) report: RecoveryReport,
-    /// Appends write themselves; there is no thread.
-    pub(crate) inline: bool,
+    pub(crate) drive: Drive,
     pub(crate) lock: Mutex<Option<LockGuard>>,
 }
 

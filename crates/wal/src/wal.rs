@@ -19,7 +19,7 @@ use crate::{
     read,
     recover::{self, Mode},
     reserve::Reserve,
-    shared::Shared,
+    shared::{Drive, Shared},
     state::Job,
     types::{Entry, EntryMeta, GroupId, GroupState, Identity, Record, RecoveryReport, WalStats},
     waiter::Waiter,
@@ -30,7 +30,7 @@ use crate::{
 pub(crate) const LOCK_FILE: &str = "LOCK";
 
 /// Told when a batch is durable, or why it is not. Called once, on the writer's thread (in
-/// [`Writer::Inline`] on the caller's), with no lock held. Must not block.
+/// [`Writer::Inline`] and [`Writer::Driven`] on the caller's), with no lock held. Must not block.
 pub type Done = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 
 /// Starts a named thread. The `runtime` crate has such a function.
@@ -40,15 +40,22 @@ pub type Spawner = Box<dyn FnOnce(&str, Box<dyn FnOnce() + Send>) -> std::io::Re
 pub enum Writer {
     /// On a thread of its own: appends that wait share one sync.
     Thread(Spawner),
-    /// In [`Wal::append`], before it returns: deterministic, for tests and simulations.
+    /// In [`Wal::append`], before it returns: deterministic, for tests.
     Inline,
+    /// In [`Wal::turn`], which the owner calls some time after this was called: for simulations, where a disk takes its time
+    /// and there are no threads. Calls that wait for the disk do the work themselves.
+    Driven(Wake),
 }
+
+/// Says that there is something to write. Called with no lock held, often; must not block.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Thread(_) => "Thread",
             Self::Inline => "Inline",
+            Self::Driven(_) => "Driven",
         })
     }
 }
@@ -113,6 +120,11 @@ impl Wal {
         if reserve.fill(vfs.as_ref())? > 0 {
             admission.note_full();
         }
+        let (drive, spawn) = match writer {
+            Writer::Thread(spawn) => (Drive::Thread, Some(spawn)),
+            Writer::Inline => (Drive::Inline, None),
+            Writer::Driven(wake) => (Drive::Driven(wake), None),
+        };
         let shared = Arc::new(Shared {
             writer: Mutex::new(own),
             state: Mutex::new(state),
@@ -126,10 +138,10 @@ impl Wal {
             options,
             dictionaries,
             report: report.clone(),
-            inline: matches!(writer, Writer::Inline),
+            drive,
             lock: Mutex::new(Some(lock)),
         });
-        if let Writer::Thread(spawn) = writer {
+        if let Some(spawn) = spawn {
             let thread = Arc::clone(&shared);
             spawn("wal-writer", Box::new(move || thread.run())).map_err(OpenError::Spawn)?;
         }
@@ -153,7 +165,7 @@ impl Wal {
             _ => None,
         };
         let mut state = shared.state.lock();
-        while !shared.inline
+        while shared.drive.is_thread()
             && state.queued_bytes > shared.options.queue_bytes_max
             && !state.stopped
             && !shared.is_poisoned()
@@ -184,10 +196,19 @@ impl Wal {
     /// Lets the writer work: the thread, or in place.
     fn wake(&self) {
         let shared = self.shared();
-        if shared.inline {
-            while shared.drain() {}
-        } else {
-            shared.work.notify_one();
+        match &shared.drive {
+            Drive::Thread => {
+                shared.work.notify_one();
+            }
+            Drive::Inline => self.turn(),
+            Drive::Driven(wake) => wake(),
+        }
+    }
+
+    /// Writes all that waits, where that is not the business of a thread. For the owner of a [`Writer::Driven`] log.
+    pub fn turn(&self) {
+        if !self.shared().drive.is_thread() {
+            while self.shared().drain() {}
         }
     }
 
@@ -195,6 +216,7 @@ impl Wal {
     pub fn append_sync(&self, group: GroupId, batch: Vec<Record>) -> Result<(), AppendError> {
         let (done, answer) = answer();
         self.append(group, batch, done);
+        self.turn();
         answer.wait()
     }
 
@@ -263,6 +285,7 @@ impl Wal {
             state.queue.push_back(Job::Flush(Waiter::new(done)));
         }
         self.wake();
+        self.turn();
         answer.wait()
     }
 
@@ -336,7 +359,7 @@ impl Wal {
         let mut state = shared.state.lock();
         state.stopped = true;
         shared.work.notify_all();
-        while !shared.inline && !state.writer_gone {
+        while shared.drive.is_thread() && !state.writer_gone {
             shared.room.wait(&mut state);
         }
         drop(state);

@@ -435,3 +435,31 @@ fn a_real_disk_and_a_thread_work_too() {
     assert_eq!(entry.payload, payload(3, 499, 500));
     wal.shutdown().unwrap();
 }
+
+#[test]
+fn a_driven_log_writes_in_its_turn_and_not_before() {
+    let disk = SimDisk::new();
+    let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+    let woken = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let wakes = Arc::clone(&woken);
+    let writer = Writer::Driven(Box::new(move || {
+        wakes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }));
+    let (wal, _) = Wal::open(vfs, dir(), identity(), WalOptions::small(), writer).unwrap();
+    wal.turn();
+    let before = woken.load(std::sync::atomic::Ordering::Relaxed);
+    let first = append(&wal, G.0, vec![entry(1, 0, b"first")]);
+    let second = append(&wal, G.0, vec![entry(1, 1, b"second")]);
+    assert_eq!(woken.load(std::sync::atomic::Ordering::Relaxed), before + 2);
+    assert!(first.lock().is_none() && second.lock().is_none());
+    let syncs = disk.count(Op::SyncData);
+    wal.turn();
+    assert_eq!(disk.count(Op::SyncData), syncs + 1);
+    assert!(matches!(*first.lock(), Some(Ok(()))));
+    assert!(matches!(*second.lock(), Some(Ok(()))));
+    // Calls that wait do the work themselves.
+    wal.append_sync(G, vec![entry(1, 2, b"third")]).unwrap();
+    wal.shutdown().unwrap();
+    let (wal, _) = open(&disk.crash_losing_all());
+    assert_eq!(contents(&wal)[&G.0].len(), 3);
+}

@@ -249,7 +249,7 @@ impl Registry {
         })?
     }
 
-    /// Takes in the pieces of a snapshot on a thread that may block.
+    /// Takes in the pieces of a snapshot, each away from the async workers.
     async fn receive(
         &self,
         store: Arc<SnapshotStore>,
@@ -265,31 +265,26 @@ impl Registry {
             );
             return Err(ApiError::new(Reason::MessageTooLarge, message).into());
         }
-        let (pieces, mut receiver) = mpsc::channel::<(u64, bytes::Bytes)>(2);
         let (bytes, hash) = (header.bytes, header.hash.clone());
-        let write = self.runtime().spawn_blocking("snapshot-receive", move || {
-            let mut file = Receiver::new(store, bytes)?;
-            while let Some((offset, data)) = receiver.blocking_recv() {
-                file.take(offset, &data)?;
-            }
-            file.finish(&hash)
-        });
+        let mut file = self.write(move || Receiver::new(store, bytes)).await?;
         let mut next = Some(first);
-        let mut complete = Ok(());
-        while let Some(piece) = next.take() {
-            if pieces.send((piece.offset, piece.data)).await.is_err() {
-                break;
-            }
-            match self.heard(inbound.message()).await {
-                Ok(message) => next = message,
-                Err(status) => complete = Err(status),
-            }
+        while let Some(piece) = next {
+            let take = move || file.take(piece.offset, &piece.data).map(|()| file);
+            file = self.write(take).await?;
+            next = self.heard(inbound.message()).await?;
         }
-        drop(pieces);
-        let written = write
+        self.write(move || file.finish(&hash)).await
+    }
+
+    /// Does a step of receiving a snapshot away from the async workers.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let written = self.runtime().spawn_blocking("snapshot-receive", work);
+        let written = written
             .await
             .map_err(|error| ApiError::internal(error.to_string()))?;
-        complete?;
         Ok(written.map_err(|error| not_taken(&error))?)
     }
 }

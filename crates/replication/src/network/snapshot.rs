@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use api::raft::v1 as wire;
 use futures::Stream;
-use runtime::Runtime;
+use runtime::{Runtime, TaskFailed};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::PIECE_BYTES;
+use crate::SnapshotError;
 use crate::convert;
 use crate::raft::Vote;
 use crate::snapshot::SnapshotFile;
@@ -35,17 +36,18 @@ pub(super) fn send(
 ) -> impl Stream<Item = wire::InstallSnapshotRequest> + Send + 'static {
     let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
     let mut first = Some((envelope, convert::vote_to_wire(vote), header(file)));
-    let file = file.clone();
-    let mut read = move || -> Result<(), crate::SnapshotError> {
-        let mut reader = file.read()?;
+    let (file, spawner, runtime) = (file.clone(), runtime, runtime.clone());
+    let read = async move {
+        let open = || runtime.spawn_blocking("snapshot-read", move || file.read());
+        let mut reader = open().await??;
         let mut offset = 0;
         loop {
-            let mut data = Vec::with_capacity(PIECE_BYTES);
-            (&mut reader)
-                .take(PIECE_BYTES as u64)
-                .read_to_end(&mut data)?;
+            let piece = move || piece(reader);
+            let read = runtime.spawn_blocking("snapshot-read", piece).await??;
+            let data = read.0;
+            reader = read.1;
             if data.is_empty() {
-                return Ok(());
+                return Ok::<(), SendError>(());
             }
             let bytes = data.len() as u64;
             let (envelope, vote, header) = match first.take() {
@@ -59,18 +61,37 @@ pub(super) fn send(
                 offset,
                 data: data.into(),
             };
-            if pieces.blocking_send(message).is_err() {
+            if pieces.send(message).await.is_err() {
                 return Ok(());
             }
             offset += bytes;
         }
     };
-    drop(runtime.spawn_blocking("snapshot-read", move || {
-        if let Err(error) = read() {
+    let sending = async move {
+        if let Err(error) = read.await {
             tracing::warn!(%error, "a snapshot could not be sent");
         }
-    }));
+    };
+    drop(spawner.spawn("snapshot-send", sending));
     ReceiverStream::new(receiver)
+}
+
+/// Why a snapshot is not sent to its end.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error(transparent)]
+    Read(#[from] SnapshotError),
+    #[error(transparent)]
+    Task(#[from] TaskFailed),
+}
+
+/// The next piece, empty at the end, and the reader behind it.
+fn piece<R: std::io::Read>(mut reader: R) -> Result<(Vec<u8>, R), SnapshotError> {
+    let mut data = Vec::with_capacity(PIECE_BYTES);
+    (&mut reader)
+        .take(PIECE_BYTES as u64)
+        .read_to_end(&mut data)?;
+    Ok((data, reader))
 }
 
 fn header(file: &SnapshotFile) -> wire::SnapshotHeader {

@@ -1,0 +1,245 @@
+//! A machine: a disk, clocks, and a program that runs on an executor of its own.
+//!
+//! A program can be killed at any moment by dropping its executor, and everything that it had begun is gone with it, tasks of
+//! libraries included. What its disk holds then is what [`SimDisk`] says.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use runtime::{Adapters, CancellationToken, Runtime, SeededRandom};
+use vfs::{SimDisk, Vfs};
+
+use crate::clock::{Knobs, MachineClock};
+use crate::dice::Dice;
+use crate::mutant::Mutant;
+use crate::net::{HostId, HostNetwork, Net};
+
+/// How far the world moves at a time.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// How long a piece of blocking work takes on a healthy disk, in microseconds.
+const DISK_US: u64 = 700;
+
+/// What a program is given.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) runtime: Runtime,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a program is: told how it ended, in words where it failed.
+pub(crate) type Running = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+pub(crate) type Program = Arc<dyn Fn(Process) -> Running>;
+
+pub(crate) struct Machine {
+    pub(crate) host: HostId,
+    pub(crate) name: String,
+    pub(crate) disk: SimDisk,
+    pub(crate) knobs: Arc<Knobs>,
+    program: Program,
+    net: Net,
+    dice: Dice,
+    boot: Option<Boot>,
+    pub(crate) boots: u64,
+    /// A bug that its programs have.
+    pub(crate) mutant: Option<Mutant>,
+    /// For a bug: the disk as it was a while ago.
+    old_disk: Option<SimDisk>,
+}
+
+/// One life of a program.
+struct Boot {
+    executor: tokio::runtime::Runtime,
+    runtime: Runtime,
+    began: Duration,
+    /// How far its own clock has come.
+    ran: Duration,
+    is_paused: bool,
+    ended: Arc<Mutex<Option<Result<(), String>>>>,
+}
+
+/// How a machine goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// The process is gone; the machine tells its peers, and the page cache stays.
+    Process,
+    /// The machine is gone: nobody is told, and what was not synced is lost, kept, torn or garbage, as this seed says.
+    Power(u64),
+}
+
+impl Machine {
+    pub(crate) fn new(host: HostId, name: &str, net: &Net, dice: Dice, program: Program) -> Self {
+        let knobs = Knobs::default();
+        knobs.disk_us.store(DISK_US, Ordering::Relaxed);
+        Self {
+            host,
+            name: name.to_owned(),
+            disk: SimDisk::new(),
+            knobs: Arc::new(knobs),
+            program,
+            net: net.clone(),
+            dice,
+            boot: None,
+            boots: 0,
+            mutant: None,
+            old_disk: None,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.boot.is_some()
+    }
+
+    /// Starts the program from what is on the disk.
+    ///
+    /// # Errors
+    /// When there is no memory for an executor.
+    pub(crate) fn start(&mut self, now: Duration) -> std::io::Result<()> {
+        self.net.set_dark(self.host, false);
+        let executor = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()?;
+        let clock = {
+            let _inside = executor.enter();
+            MachineClock::new(now, Arc::clone(&self.knobs))
+        };
+        let runtime = Runtime::with(Adapters {
+            clock: Arc::new(clock),
+            random: Arc::new(SeededRandom::new(self.dice.number())),
+            network: Arc::new(HostNetwork {
+                net: self.net.clone(),
+                host: self.host,
+            }),
+        })
+        .without_threads(Arc::clone(&self.knobs) as Arc<dyn runtime::Turns>);
+        let ended = Arc::new(Mutex::new(None));
+        let vfs: Arc<dyn Vfs> = Arc::new(self.disk.clone());
+        let running = (self.program)(Process {
+            runtime: runtime.clone(),
+            vfs: match self.mutant {
+                Some(mutant) => mutant.disk(vfs),
+                None => vfs,
+            },
+            stop: CancellationToken::new(),
+        });
+        let tell = Arc::clone(&ended);
+        drop(executor.spawn(async move {
+            let how = running.await;
+            *tell.lock() = Some(how);
+        }));
+        self.boots += 1;
+        self.boot = Some(Boot {
+            executor,
+            runtime,
+            began: now,
+            ran: Duration::ZERO,
+            is_paused: false,
+            ended,
+        });
+        Ok(())
+    }
+
+    /// Lets the program run until its clock shows `until`. One that was paused finds that time has passed.
+    #[expect(clippy::disallowed_methods, reason = "this is an adapter")]
+    pub(crate) fn run(&mut self, until: Duration) {
+        let Some(boot) = &mut self.boot else {
+            return;
+        };
+        if boot.is_paused {
+            return;
+        }
+        let _span = tracing::error_span!("machine", name = %self.name).entered();
+        let mut target = until.saturating_sub(boot.began);
+        if self.mutant == Some(Mutant::SlowClock) && self.host % 10 == 1 {
+            target /= 4;
+        }
+        let behind = target.saturating_sub(boot.ran);
+        boot.ran = target;
+        boot.executor.block_on(async {
+            if behind > TICK {
+                tokio::time::advance(behind - TICK).await;
+            }
+            tokio::time::sleep(behind.min(TICK)).await;
+        });
+    }
+
+    /// Runs a future in the program's executor.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Runtime) -> Pin<Box<dyn Future<Output = T> + Send>>,
+    ) -> Arc<Mutex<Option<T>>> {
+        let result = Arc::new(Mutex::new(None));
+        if let Some(boot) = &self.boot {
+            let (tell, work) = (Arc::clone(&result), work(boot.runtime.clone()));
+            drop(boot.executor.spawn(async move {
+                let value = work.await;
+                *tell.lock() = Some(value);
+            }));
+        }
+        result
+    }
+
+    /// How the program ended, if it has. It is gone then, and the disk is as it left it.
+    pub(crate) fn ended(&mut self) -> Option<Result<(), String>> {
+        let how = self.boot.as_ref()?.ended.lock().take()?;
+        self.crash(Crash::Process);
+        Some(how)
+    }
+
+    pub(crate) fn pause(&mut self, is_paused: bool) {
+        if let Some(boot) = &mut self.boot {
+            boot.is_paused = is_paused;
+        }
+    }
+
+    /// Ends the program without a word. Says how many things on its disk were undecided.
+    pub(crate) fn crash(&mut self, how: Crash) -> usize {
+        let pending = self.disk.pending().len();
+        if matches!(how, Crash::Power(_)) {
+            self.net.set_dark(self.host, true);
+        }
+        // The image is taken before destructors of the program can reach the disk.
+        let image = match how {
+            Crash::Process => self.disk.restart(),
+            Crash::Power(seed) => self.after_power(seed),
+        };
+        self.disk.halt_after(Some(0));
+        drop(self.boot.take());
+        self.disk = image;
+        pending
+    }
+
+    /// The disk after a loss of power, as it is, or as a bug makes it.
+    fn after_power(&self, seed: u64) -> SimDisk {
+        let image = self.disk.crash_seeded(seed);
+        match (self.mutant, &self.old_disk) {
+            (Some(Mutant::OldDisk), Some(old)) => old.crash_losing_all(),
+            (Some(Mutant::LoseLogKeepIdentity), _) => {
+                // Nothing there to remove is as good.
+                drop(image.remove_dir_all(Path::new("/data/wal")));
+                image.crash_keeping_all()
+            }
+            (Some(_) | None, _) => image,
+        }
+    }
+
+    /// For a bug: remembers the disk as it is.
+    pub(crate) fn remember_disk(&mut self) {
+        if self.mutant == Some(Mutant::OldDisk) {
+            self.old_disk = Some(self.disk.crash_losing_all());
+        }
+    }
+
+    /// Puts the disk back to its usual pace.
+    pub(crate) fn heal_disk(&self) {
+        self.disk.set_capacity(None);
+        self.knobs.disk_us.store(DISK_US, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,366 @@
+//! What goes wrong, and when.
+//!
+//! A seed chooses some kinds of faults, so that seeds differ in kind and not only in time. Never more than one machine of
+//! the shard servers is damaged for good; all else may overlap.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use vfs::Op;
+use vfs::sim::{Effect, Fault};
+
+use crate::cast;
+use crate::dice::Dice;
+use crate::machine::Crash;
+use crate::net::HostId;
+use crate::world::World;
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// The process is killed.
+    Kill,
+    /// The machine loses its power, perhaps in the middle of a write.
+    Power,
+    /// All shard servers lose their power at once.
+    Blackout,
+    /// Two machines do not hear each other.
+    Cut,
+    /// One machine does not hear another.
+    OneWay,
+    /// A machine is alone.
+    Isolate,
+    /// A link comes and goes.
+    Flap,
+    /// Connections lose their way without either side being told.
+    HalfOpen,
+    /// A link is slow.
+    Delay,
+    /// A process stands still.
+    Pause,
+    /// A disk is slow.
+    SlowDisk,
+    /// A sync fails.
+    SyncError,
+    /// A disk has no room.
+    FullDisk,
+    /// A wall clock jumps.
+    Clock,
+}
+
+const KINDS: [Kind; 14] = [
+    Kind::Kill,
+    Kind::Power,
+    Kind::Blackout,
+    Kind::Cut,
+    Kind::OneWay,
+    Kind::Isolate,
+    Kind::Flap,
+    Kind::HalfOpen,
+    Kind::Delay,
+    Kind::Pause,
+    Kind::SlowDisk,
+    Kind::SyncError,
+    Kind::FullDisk,
+    Kind::Clock,
+];
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Power => "power",
+            Self::Blackout => "blackout",
+            Self::Cut => "cut",
+            Self::OneWay => "one-way",
+            Self::Isolate => "isolate",
+            Self::Flap => "flap",
+            Self::HalfOpen => "half-open",
+            Self::Delay => "delay",
+            Self::Pause => "pause",
+            Self::SlowDisk => "slow-disk",
+            Self::SyncError => "sync-error",
+            Self::FullDisk => "full-disk",
+            Self::Clock => "clock",
+        }
+    }
+}
+
+/// What one machine suffers from.
+#[derive(Debug, Clone, Copy)]
+enum Ailment {
+    Pause,
+    SlowDisk,
+    SyncError,
+    FullDisk,
+    Clock,
+}
+
+/// Something to be undone.
+#[derive(Debug, Clone, Copy)]
+enum Cure {
+    Link(HostId, HostId),
+    Slow(HostId, HostId),
+    Wake(HostId),
+    Disk(HostId),
+    /// Cuts the link again, or heals it, so many times more.
+    Flap(HostId, HostId, u8),
+}
+
+/// Chooses faults and lets them happen.
+pub(crate) struct Nemesis {
+    dice: Dice,
+    kinds: Vec<Kind>,
+    next: Duration,
+    cures: Vec<(Duration, Cure)>,
+    fired: BTreeMap<Kind, u64>,
+}
+
+impl Nemesis {
+    pub(crate) fn new(mut dice: Dice) -> Self {
+        let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| dice.percent(45)).collect();
+        if kinds.len() < 3 {
+            kinds = KINDS.to_vec();
+        }
+        Self {
+            dice,
+            kinds,
+            next: Duration::ZERO,
+            cures: Vec::new(),
+            fired: BTreeMap::new(),
+        }
+    }
+
+    /// Whether processes stand still or clocks jump.
+    pub(crate) fn bends_clocks(&self) -> bool {
+        let bends = |kind: &Kind| matches!(kind, Kind::Pause | Kind::Clock);
+        self.kinds.iter().any(bends)
+    }
+
+    /// The faults that happened, by kind.
+    pub(crate) fn fired(&self) -> Vec<(String, u64)> {
+        let fired = self.fired.iter();
+        fired
+            .map(|(kind, count)| (kind.name().to_owned(), *count))
+            .collect()
+    }
+
+    /// Lets happen what is due.
+    pub(crate) fn act(&mut self, world: &mut World) -> anyhow::Result<()> {
+        self.cure_due(world);
+        if self.next.is_zero() {
+            self.next = world.now + self.dice.millis(500..2_500);
+        }
+        if world.now < self.next {
+            return Ok(());
+        }
+        self.next = world.now + self.dice.millis(300..3_500);
+        if let Some(kind) = self.dice.pick(&self.kinds)
+            && self.strike(world, kind)
+        {
+            *self.fired.entry(kind).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Ends all that is wrong.
+    pub(crate) fn end(&mut self, world: &mut World) -> anyhow::Result<()> {
+        world.trace.note(world.now, "the faults end");
+        self.cures.clear();
+        world.net.heal();
+        for machine in &mut world.machines {
+            machine.pause(false);
+            machine.heal_disk();
+            machine.disk.halt_after(None);
+        }
+        Ok(())
+    }
+
+    fn cure_due(&mut self, world: &mut World) {
+        let now = world.now;
+        let (due, later) = std::mem::take(&mut self.cures)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.cures = later;
+        let due: Vec<(Duration, Cure)> = due;
+        for (_, cure) in due {
+            world.trace.note(now, &format!("over: {cure:?}"));
+            match cure {
+                Cure::Link(from, to) => world.net.cut(from, to, false),
+                Cure::Slow(from, to) => world.net.slow(from, to, Duration::ZERO),
+                Cure::Wake(host) => {
+                    if let Some(machine) = world.machine(host) {
+                        machine.pause(false);
+                    }
+                }
+                Cure::Disk(host) => {
+                    if let Some(machine) = world.machine(host) {
+                        machine.heal_disk();
+                    }
+                }
+                Cure::Flap(from, to, more) => {
+                    world.net.cut(from, to, more % 2 == 1);
+                    world.net.cut(to, from, more % 2 == 1);
+                    if more > 0 {
+                        let at = now + self.dice.millis(50..700);
+                        self.cures.push((at, Cure::Flap(from, to, more - 1)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn server(&mut self) -> HostId {
+        let host = self.dice.pick(&cast::SHARD_SERVERS);
+        host.unwrap_or(cast::COORDINATOR)
+    }
+
+    /// Any machine of the cluster, mostly a shard server.
+    fn any(&mut self) -> HostId {
+        if self.dice.percent(15) {
+            cast::COORDINATOR
+        } else {
+            self.server()
+        }
+    }
+
+    /// A machine and another one that it talks to.
+    fn pair(&mut self) -> (HostId, HostId) {
+        let one = self.server();
+        loop {
+            let other = self.any();
+            if other != one {
+                return (one, other);
+            }
+        }
+    }
+
+    /// Says whether it had an effect.
+    fn strike(&mut self, world: &mut World, kind: Kind) -> bool {
+        let now = world.now;
+        let length = self.dice.millis(300..6_000);
+        let host = self.any();
+        world.trace.note(now, &format!("strikes: {kind:?}"));
+        match kind {
+            Kind::Kill | Kind::Power => self.take_down(world, host, kind),
+            Kind::Blackout => {
+                let mut any = false;
+                for host in cast::SHARD_SERVERS {
+                    any |= self.take_down(world, host, Kind::Power);
+                }
+                any
+            }
+            Kind::Cut | Kind::OneWay => {
+                let (from, to) = self.pair();
+                self.cut(world, from, to, length);
+                if kind == Kind::Cut {
+                    self.cut(world, to, from, length);
+                }
+                true
+            }
+            Kind::Isolate => {
+                let hosts: Vec<HostId> = world.machines.iter().map(|found| found.host).collect();
+                for other in hosts.into_iter().filter(|other| *other != host) {
+                    self.cut(world, host, other, length);
+                    self.cut(world, other, host, length);
+                }
+                true
+            }
+            Kind::Flap => {
+                let (from, to) = self.pair();
+                self.cures.push((now, Cure::Flap(from, to, 9)));
+                true
+            }
+            Kind::HalfOpen => {
+                let (from, to) = self.pair();
+                world.net.lose(from, to) > 0
+            }
+            Kind::Delay => {
+                let (from, to) = self.pair();
+                let by = self.dice.millis(20..900);
+                for (from, to) in [(from, to), (to, from)] {
+                    world.net.slow(from, to, by);
+                    self.cures.push((now + length, Cure::Slow(from, to)));
+                }
+                true
+            }
+            Kind::Pause => self.ail(world, host, Ailment::Pause, length),
+            Kind::SlowDisk => self.ail(world, host, Ailment::SlowDisk, length),
+            Kind::SyncError => self.ail(world, host, Ailment::SyncError, length),
+            Kind::FullDisk => self.ail(world, host, Ailment::FullDisk, length),
+            Kind::Clock => self.ail(world, host, Ailment::Clock, length),
+        }
+    }
+
+    fn cut(&mut self, world: &World, from: HostId, to: HostId, length: Duration) {
+        world
+            .trace
+            .note(world.now, &format!("cut {from} to {to} for {length:?}"));
+        world.net.cut(from, to, true);
+        self.cures.push((world.now + length, Cure::Link(from, to)));
+    }
+
+    fn take_down(&mut self, world: &mut World, host: HostId, kind: Kind) -> bool {
+        let again = world.now + self.dice.millis(100..4_000);
+        let seed = self.dice.number();
+        let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
+            return false;
+        };
+        if kind == Kind::Kill {
+            world.crash(host, Crash::Process, again);
+        } else if self.dice.percent(70) {
+            // In the middle of whatever it writes next.
+            machine.disk.halt_after(Some(self.dice.below(0..6)));
+        } else {
+            world.crash(host, Crash::Power(seed), again);
+        }
+        true
+    }
+
+    /// Lets a machine suffer for a while.
+    fn ail(&mut self, world: &mut World, host: HostId, kind: Ailment, length: Duration) -> bool {
+        let now = world.now;
+        let dice = &mut self.dice;
+        let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
+            return false;
+        };
+        let name = machine.name.clone();
+        let (text, cure) = match kind {
+            Ailment::Pause => {
+                machine.pause(true);
+                (format!("for {length:?}"), Some(Cure::Wake(host)))
+            }
+            Ailment::SlowDisk => {
+                let takes = dice.below(5_000..800_000);
+                machine.knobs.disk_us.store(takes, Ordering::Relaxed);
+                (format!("{takes} us for {length:?}"), Some(Cure::Disk(host)))
+            }
+            Ailment::SyncError => {
+                machine.disk.inject(Fault::next(Op::SyncData, Effect::Io));
+                (String::new(), None)
+            }
+            Ailment::FullDisk => {
+                let room = dice.below(0..200_000);
+                let used = machine.disk.used_bytes();
+                machine.disk.set_capacity(Some(used + room));
+                (
+                    format!("{room} bytes for {length:?}"),
+                    Some(Cure::Disk(host)),
+                )
+            }
+            Ailment::Clock => {
+                let most = 3_600_000;
+                let by = i64::try_from(dice.below(0..2 * most)).unwrap_or_default() - 3_600_000;
+                machine
+                    .knobs
+                    .wall_offset_ms
+                    .fetch_add(by, Ordering::Relaxed);
+                (format!("by {by} ms"), None)
+            }
+        };
+        world.trace.note(now, &format!("{name}: {kind:?} {text}"));
+        self.cures.extend(cure.map(|cure| (now + length, cure)));
+        true
+    }
+}

@@ -1,0 +1,206 @@
+//! One seed, from the first boot to the verdict.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::cast;
+use crate::dice::Dice;
+use crate::heal;
+use crate::machine::Machine;
+use crate::mutant::Mutant;
+use crate::nemesis::Nemesis;
+use crate::oracle::Oracle;
+use crate::panics;
+use crate::trace::Trace;
+use crate::workload::{Judge, Worker};
+use crate::world::World;
+
+/// Clients of a run.
+const CLIENTS: usize = 6;
+/// How long the cluster may take to begin.
+const BEGIN: Duration = Duration::from_secs(30);
+/// How long faults and writes go on.
+const STORM: Duration = Duration::from_secs(32);
+/// Writes that must be acknowledged, and faults that must fire, for a seed to prove anything.
+const ACKED_MIN: u64 = 200;
+const FAULTS_MIN: u64 = 5;
+
+/// What a run showed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Depends on everything that happened, and when.
+    pub hash: String,
+    /// What was not as it must be; empty in a good run.
+    pub problems: Vec<String>,
+    /// Simulated time of the whole run.
+    pub simulated: Duration,
+    /// Acknowledged writes.
+    pub acked: u64,
+    /// Faults that had an effect, by kind.
+    pub faults: Vec<(String, u64)>,
+    /// The last lines of the trace.
+    pub tail: Vec<String>,
+}
+
+impl Report {
+    /// Faults that had an effect.
+    #[must_use]
+    pub fn faults_fired(&self) -> u64 {
+        self.faults.iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// How to run a seed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Print the trace while it happens.
+    pub prints: bool,
+    /// No faults at all.
+    pub calm: bool,
+    /// A bug that the programs have.
+    pub mutant: Option<Mutant>,
+}
+
+/// Runs a seed here, on a thread of its own, as what happens in it depends on the thread's name. Libraries keep counters for
+/// their process that chance depends on, too: only the first run of a process is the one that the seed names. See
+/// [`crate::run_apart`].
+///
+/// # Errors
+/// When the thread cannot be started, or the simulation itself breaks.
+pub fn run(seed: u64, options: Options) -> anyhow::Result<Report> {
+    let result = Arc::new(Mutex::new(None));
+    let tell = Arc::clone(&result);
+    let thread = std::thread::Builder::new()
+        .name(format!("seed-{seed:x}"))
+        .stack_size(16 << 20)
+        .spawn(move || *tell.lock() = Some(run_here(seed, options)))
+        .context("starting a thread")?;
+    let joined = thread.join();
+    let result = result.lock().take();
+    match result {
+        Some(result) => result,
+        None => {
+            drop(joined);
+            anyhow::bail!(
+                "the simulation of seed {seed} panicked: {:?}",
+                panics::taken()
+            )
+        }
+    }
+}
+
+fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
+    panics::watch();
+    let trace = Trace::new(options.prints);
+    let mut dice = Dice::new(seed);
+    let mut world = World::new(dice.fork(), trace.clone());
+    build(&mut world, &mut dice, options.mutant)?;
+    let mut problems = Vec::new();
+    let mut nemesis = Nemesis::new(dice.fork());
+    let judge: Judge = Arc::new(Mutex::new(Oracle::new(
+        trace.clone(),
+        nemesis.bends_clocks() && !options.calm,
+    )));
+    if let Err(problem) = heal::until_serving(&mut world, BEGIN) {
+        problems.push(format!("the cluster does not begin: {problem}"));
+    } else {
+        storm(&mut world, &judge, &mut nemesis, &mut dice, options)?;
+        if let Err(problem) = heal::completely(&mut world, &judge) {
+            problems.push(format!("the cluster does not heal: {problem}"));
+        }
+    }
+    let stats = world.net.stats();
+    trace.note(world.now, &format!("network {stats:?}"));
+    let (violations, counts) = {
+        let mut oracle = judge.lock();
+        (std::mem::take(&mut oracle.violations), oracle.counts)
+    };
+    trace.note(world.now, &format!("{counts:?}"));
+    problems.extend(violations);
+    problems.extend(panics::taken());
+    let faults = nemesis.fired();
+    let fired: u64 = faults.iter().map(|(_, count)| count).sum();
+    if counts.acked < ACKED_MIN {
+        problems.push(format!("only {} writes were acknowledged", counts.acked));
+    }
+    if !options.calm && fired < FAULTS_MIN {
+        problems.push(format!("only {fired} faults fired"));
+    }
+    Ok(Report {
+        seed,
+        hash: trace.hash(),
+        problems,
+        simulated: world.now,
+        acked: counts.acked,
+        faults,
+        tail: trace.tail(60),
+    })
+}
+
+fn build(world: &mut World, dice: &mut Dice, mutant: Option<Mutant>) -> anyhow::Result<()> {
+    let net = world.net.clone();
+    let coordinator = cast::coordinator(cast::COORDINATOR)?;
+    let mut add = |host, name: &str, program| {
+        let mut machine = Machine::new(host, name, &net, dice.fork(), program);
+        if host != cast::CLIENTS {
+            machine.mutant = mutant;
+        }
+        world.machines.push(machine);
+    };
+    add(cast::COORDINATOR, "coordinator", coordinator);
+    for host in cast::SHARD_SERVERS {
+        add(host, &format!("shard-{host}"), cast::shard_server(host));
+    }
+    add(cast::CLIENTS, "clients", cast::idle());
+    let hosts: Vec<_> = world.machines.iter().map(|machine| machine.host).collect();
+    hosts.into_iter().try_for_each(|host| world.start(host))
+}
+
+/// Writes, reads and faults, all at once.
+fn storm(
+    world: &mut World,
+    judge: &Judge,
+    nemesis: &mut Nemesis,
+    dice: &mut Dice,
+    options: Options,
+) -> anyhow::Result<()> {
+    let stop = runtime::CancellationToken::new();
+    let mut working = Vec::new();
+    for _ in 0..CLIENTS {
+        let (judge, dice, stop) = (Arc::clone(judge), dice.fork(), stop.clone());
+        let clients = world.machine(cast::CLIENTS).context("no clients")?;
+        working.push(clients.spawn(|runtime| {
+            Box::pin(async move {
+                let worker = Worker::new(&runtime, &cast::coordinators(), &judge, dice);
+                if let Ok(mut worker) = worker {
+                    worker.mutant = options.mutant;
+                    worker.run(stop).await;
+                }
+            })
+        }));
+    }
+    let end = world.now + STORM;
+    while world.now < end {
+        world.tick()?;
+        if !options.calm {
+            nemesis.act(world)?;
+        }
+        if world.now.as_millis().is_multiple_of(3_000) {
+            world.machines.iter_mut().for_each(Machine::remember_disk);
+        }
+    }
+    stop.cancel();
+    nemesis.end(world)?;
+    let patience = world.now + Duration::from_secs(20);
+    while working.iter().any(|worker| worker.lock().is_none()) {
+        anyhow::ensure!(world.now < patience, "clients do not end");
+        world.tick()?;
+    }
+    Ok(())
+}

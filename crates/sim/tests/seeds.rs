@@ -1,0 +1,92 @@
+//! Seeds, run as every change runs them.
+
+use std::path::Path;
+
+use sim::{Campaign, Options, Report, campaign, run_apart};
+
+fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_sim"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::write(path, text)
+}
+
+fn words(report: &Report) -> String {
+    let problems = report.problems.join("\n");
+    let tail = report.tail.join("\n");
+    format!("{}\n{problems}\n{tail}", report.line())
+}
+
+#[test]
+fn a_world_without_faults_is_served_and_repeats_itself() {
+    let options = Options {
+        calm: true,
+        ..Options::default()
+    };
+    let report = run_apart(program(), 1, options).unwrap();
+    assert!(report.problems.is_empty(), "{}", words(&report));
+    assert_eq!(report, run_apart(program(), 1, options).unwrap());
+}
+
+/// How many seeds are run; `SIM_SEEDS` says otherwise.
+const SEEDS: u64 = 16;
+/// Of those, how many are run twice and compared.
+const TWICE: u64 = 4;
+
+/// Runs seeds, and says what was not as it must be.
+fn problems_of(from: u64, seeds: u64, twice: bool) -> anyhow::Result<String> {
+    let plan = Campaign {
+        program: program().to_owned(),
+        from,
+        seeds,
+        jobs: 2,
+        record: None,
+        twice,
+    };
+    let problems = parking_lot::Mutex::new(String::new());
+    let summary = campaign(&plan, &|report| {
+        if !report.problems.is_empty() {
+            problems.lock().push_str(&words(report));
+        }
+    })?;
+    anyhow::ensure!(summary.ran == seeds, "{summary}");
+    Ok(problems.into_inner())
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_happens() {
+    let seeds = std::env::var("SIM_SEEDS").map_or(SEEDS, |text| text.parse().unwrap());
+    let twice = TWICE.min(seeds);
+    assert_eq!(problems_of(0, twice, true).unwrap(), "");
+    assert_eq!(problems_of(twice, seeds - twice, false).unwrap(), "");
+}
+
+#[test]
+fn a_record_goes_on_where_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = dir.path().join("record");
+    let known =
+        "5 ok 00 simulated=1.0s acked=200 \n6 FAILED 00 simulated=1.0s acked=1 \n7 ok cut o";
+    write(&record, known).unwrap();
+    let plan = Campaign {
+        program: "/nowhere".into(),
+        from: 5,
+        seeds: 2,
+        jobs: 2,
+        record: Some(record.clone()),
+        twice: false,
+    };
+    let summary = campaign(&plan, &|_| {}).unwrap();
+    assert_eq!(
+        (summary.known, summary.ran, &summary.failed[..]),
+        (2, 0, &[6][..])
+    );
+    let more = Campaign { seeds: 3, ..plan };
+    let error = campaign(&more, &|_| {}).unwrap_err();
+    assert!(
+        error.to_string().contains("starting the simulation"),
+        "{error:#}"
+    );
+}
