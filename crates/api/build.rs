@@ -13,20 +13,22 @@ use std::path::{Path, PathBuf};
 use prost::Message as _;
 
 /// Packages and where their generated code lives in this crate.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     (".autocomplete.v1", "crate::v1"),
     (".autocomplete.shard.v1", "crate::shard::v1"),
     (".autocomplete.raft.v1", "crate::raft::v1"),
     (".autocomplete.admin.v1", "crate::admin::v1"),
     (".autocomplete.registry.v1", "crate::registry::v1"),
+    (".autocomplete.meta.v1", "crate::meta::v1"),
 ];
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "autocomplete/v1/autocomplete.proto",
     "autocomplete/shard/v1/shard.proto",
     "autocomplete/raft/v1/raft.proto",
     "autocomplete/admin/v1/admin.proto",
     "autocomplete/registry/v1/registry.proto",
+    "autocomplete/meta/v1/meta.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

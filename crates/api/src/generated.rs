@@ -50,3 +50,11 @@ pub mod registry {
         package!("autocomplete.registry.v1");
     }
 }
+
+/// Coordinator to coordinator.
+pub mod meta {
+    /// `autocomplete.meta.v1`.
+    pub mod v1 {
+        package!("autocomplete.meta.v1");
+    }
+}

@@ -22,4 +22,4 @@ pub mod validate;
 
 pub use convert::{Consistency, RequestId};
 pub use error::{ApiError, Outcome, Reason, Retry};
-pub use generated::{FILE_DESCRIPTOR_SET, admin, raft, registry, shard, v1};
+pub use generated::{FILE_DESCRIPTOR_SET, admin, meta, raft, registry, shard, v1};

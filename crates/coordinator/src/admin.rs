@@ -167,6 +167,7 @@ impl Admin {
 pub(crate) fn cluster_status(meta: &Meta, liveness: &Liveness) -> GetStatusResponse {
     let heard = liveness.all();
     let metadata_available = meta.is_available();
+    let coordinators = meta.coordinators();
     meta.read(|state| GetStatusResponse {
         cluster_id: state.cluster.unwrap_or_default().0.to_vec().into(),
         epoch: state.epoch.0,
@@ -183,6 +184,7 @@ pub(crate) fn cluster_status(meta: &Meta, liveness: &Liveness) -> GetStatusRespo
         namespaces: state.namespaces.len() as u64,
         metadata_available,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        coordinators,
     })
 }
 

@@ -27,15 +27,17 @@ const EXIT_NOT_SO: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "coordinator", version, max_term_width = 100)]
 pub struct Cli {
-    /// Coordinator to talk to, for every command but serve and healthcheck
+    /// Coordinators to talk to, comma separated, for every command but serve and healthcheck; the first that answers will do
     #[arg(
         long,
+        alias = "coordinator",
         global = true,
+        value_delimiter = ',',
         env = "AUTOCOMPLETE_COORDINATOR",
-        value_name = "HOST:PORT",
+        value_name = "HOST:PORT,...",
         default_value = "127.0.0.1:50051"
     )]
-    coordinator: String,
+    coordinators: Vec<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -89,9 +91,9 @@ impl From<std::io::Error> for Failure {
 impl Cli {
     /// Runs the command. Its answer goes to standard output, what is wrong to standard error.
     pub async fn run(self, runtime: Runtime) -> ExitCode {
-        let connect = || Connection::new(&runtime, &self.coordinator);
+        let connect = || Connection::new(&runtime, &self.coordinators);
         let done = match self.command {
-            Command::Serve(serve) => serve.run(&runtime).await,
+            Command::Serve(serve) => Box::pin(serve.run(&runtime)).await,
             Command::Status(status) => status.run(&connect).await,
             Command::Map(map) => map.run(&connect).await,
             Command::Recover(recover) => recover.run(&connect).await,

@@ -5,11 +5,12 @@
 
 mod settings;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster::Layout;
+use cluster::{Layout, NodeId};
 use telemetry::logging::LogConfig;
 
 pub use self::settings::Settings;
@@ -24,6 +25,8 @@ pub struct Config {
     pub http_addr: SocketAddr,
     /// The metadata and the snapshots. Default `coordinator-data`.
     pub data_dir: PathBuf,
+    /// This coordinator and the others of its cluster.
+    pub group: CoordinatorsConfig,
     /// What a cluster is begun with; an existing one keeps what it has.
     pub cluster: ClusterConfig,
     /// Limits of the public interface.
@@ -36,6 +39,51 @@ pub struct Config {
     pub snapshots_kept: usize,
     /// How the process logs; for whoever owns the process. Default: text, from level info on.
     pub logging: LogConfig,
+}
+
+/// The coordinators of a cluster. They are fixed when the cluster begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoordinatorsConfig {
+    /// Which of them this one is. Default 1.
+    pub id: NodeId,
+    /// All of them, this one included, with the `host:port` at which the others reach them; three, or one. Default none: this
+    /// one alone.
+    pub peers: BTreeMap<NodeId, String>,
+}
+
+impl CoordinatorsConfig {
+    /// All coordinators, in ascending order.
+    #[must_use]
+    pub fn ids(&self) -> Vec<NodeId> {
+        if self.peers.is_empty() {
+            vec![self.id]
+        } else {
+            self.peers.keys().copied().collect()
+        }
+    }
+
+    /// Everybody but this one.
+    #[must_use]
+    pub fn others(&self) -> BTreeMap<NodeId, String> {
+        let mut others = self.peers.clone();
+        others.remove(&self.id);
+        others
+    }
+
+    /// Where the others reach this one, if it was said.
+    #[must_use]
+    pub fn address(&self) -> Option<String> {
+        self.peers.get(&self.id).cloned()
+    }
+}
+
+impl Default for CoordinatorsConfig {
+    fn default() -> Self {
+        Self {
+            id: NodeId(1),
+            peers: BTreeMap::new(),
+        }
+    }
 }
 
 /// What a cluster is begun with.
@@ -79,6 +127,7 @@ impl Default for Config {
             grpc_addr: SocketAddr::from(([127, 0, 0, 1], 50_051)),
             http_addr: SocketAddr::from(([127, 0, 0, 1], 8_080)),
             data_dir: PathBuf::from("coordinator-data"),
+            group: CoordinatorsConfig::default(),
             cluster: ClusterConfig::default(),
             limits: LimitsConfig::default(),
             allowed_origins: Vec::new(),

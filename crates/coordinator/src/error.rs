@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use cluster::ClusterId;
+use cluster::{ClusterId, NodeId};
 
 use crate::config::Problems;
 
@@ -13,13 +13,36 @@ pub enum Error {
     /// The configuration is refused. Exit code 64.
     #[error("{0}")]
     Config(#[from] Problems),
-    /// The file that says which cluster the data directory belongs to cannot be used.
+    /// The file that says which coordinator the data directory belongs to cannot be used.
     #[error("{} {problem}", path.display())]
     Identity {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        problem: &'static str,
+        problem: String,
+    },
+    /// The directory is empty, and the cluster was begun with another one of this coordinator.
+    #[error(
+        "cluster {cluster} knows coordinator {id} by another data directory: its disk was lost or replaced. An empty directory \
+         must not take its place, because it does not remember what was promised from the old one. Bring the old directory back"
+    )]
+    DirectoryReplaced {
+        /// The coordinator.
+        id: NodeId,
+        /// The cluster that the others belong to.
+        cluster: ClusterId,
+    },
+    /// The configuration names other coordinators than the cluster was begun with.
+    #[error(
+        "the cluster was begun with the coordinators {}, the configuration names {}",
+        listed(begun),
+        listed(configured)
+    )]
+    OtherMembers {
+        /// By the configuration.
+        configured: Vec<NodeId>,
+        /// By the data directory.
+        begun: Vec<NodeId>,
     },
     /// The metadata in the data directory belong to another cluster than its identity says.
     #[error("the data directory belongs to cluster {expected}, its metadata to {found}")]
@@ -67,4 +90,9 @@ pub enum Error {
     /// A part of the coordinator ended that must not.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
+}
+
+fn listed(ids: &[NodeId]) -> String {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    ids.join(", ")
 }

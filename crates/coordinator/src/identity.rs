@@ -1,99 +1,239 @@
-//! Who this coordinator's data directory belongs to.
+//! Who this coordinator is, and whose data lie in its directory.
 //!
-//! The file `cluster-id` in the data directory, 28 bytes: magic `ACCI`, version 1 and a zero as two bytes each (little endian), the
-//! cluster's 16 random bytes, and a CRC32 of the 24 bytes before. It is written once, before anything else, when the directory is
-//! first used. A directory that has a log but not this file is not taken for a new one.
+//! The file `coordinator-id` in the data directory, little endian:
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 4 | magic `ACCI` |
+//! | 4 | 2 | version 2 |
+//! | 6 | 2 | stage: 0 new, 1 a member, 2 a member whose log has begun |
+//! | 8 | 8 | the coordinator's id, from the configuration |
+//! | 16 | 16 | the instance, drawn when the directory was first used |
+//! | 32 | 16 | the cluster; zeros while new |
+//! | 48 | 8 | number of members; 0 while new |
+//! | 56 | 24 each | the members the cluster was begun with: id (8), instance (16) |
+//! | end | 4 | CRC32 of everything before |
+//!
+//! What always holds: the instance is on the disk before anybody is told of it, and the membership before the coordinator
+//! takes part in anything. So an instance that the other members know belongs to this very directory, and one that they do not
+//! know has never voted: an empty directory cannot pass for one that was lost.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use cluster::ClusterId;
+use cluster::{ClusterId, NodeId};
 use runtime::Runtime;
 use vfs::{Vfs, durable};
 
 use crate::Error;
 
-const NAME: &str = "cluster-id";
+const NAME: &str = "coordinator-id";
 const MAGIC: [u8; 4] = *b"ACCI";
-const VERSION: u16 = 1;
-const BYTES: usize = 28;
+const VERSION: u16 = 2;
+const HEAD_BYTES: usize = 56;
+const MEMBER_BYTES: usize = 24;
+/// Coordinators of one cluster, with room for more than the configuration takes.
+const MEMBERS_MAX: usize = 16;
+const BYTES_MAX: usize = HEAD_BYTES + MEMBERS_MAX * MEMBER_BYTES + 4;
 
-/// Reads the cluster's id, or draws and writes one when the directory is new. The flag says that it is new.
+/// Drawn for a data directory.
+pub(crate) type Instance = [u8; 16];
+
+/// Who a coordinator is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) id: NodeId,
+    pub(crate) instance: Instance,
+    /// `None` until the coordinator belongs to a cluster.
+    pub(crate) membership: Option<Membership>,
+    /// Something of the metadata's log was on this disk once.
+    pub(crate) begun: bool,
+}
+
+/// A cluster, by the coordinators that it was begun with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Membership {
+    pub(crate) cluster: ClusterId,
+    pub(crate) members: BTreeMap<NodeId, Instance>,
+}
+
+/// Reads who the directory belongs to; draws and writes an instance when it is new.
 ///
 /// # Errors
-/// When the disk fails, the file is damaged, or it is missing beside a log.
+/// When the disk fails, the file is damaged or missing beside a log, or the directory belongs to another coordinator.
 pub(crate) fn open(
     vfs: &dyn Vfs,
     runtime: &Runtime,
     dir: &Path,
-) -> Result<(ClusterId, bool), Error> {
+    id: NodeId,
+) -> Result<Identity, Error> {
     durable::create_dir(vfs, dir)?;
     let path = dir.join(NAME);
+    let has_log = vfs.exists(&dir.join("wal"))? && !vfs.list_dir(&dir.join("wal"))?.is_empty();
     if vfs.exists(&path)? {
-        let bytes = durable::read(vfs, &path, BYTES as u64)?;
-        let cluster = decode(&bytes).ok_or_else(|| Error::Identity {
-            path: path.clone(),
-            problem: "is damaged",
-        })?;
-        return Ok((cluster, false));
+        let bytes = durable::read(vfs, &path, BYTES_MAX as u64)?;
+        let found = decode(&bytes).ok_or_else(|| refuse(&path, "is damaged"))?;
+        if found.id != id {
+            let problem = format!("belongs to coordinator {}, not to {id}", found.id);
+            return Err(refuse(&path, problem));
+        }
+        if found.begun && !has_log {
+            let problem = "tells of a log that is not there: the disk has lost data";
+            return Err(refuse(&path, problem));
+        }
+        return Ok(found);
     }
-    if vfs.exists(&dir.join("wal"))? && !vfs.list_dir(&dir.join("wal"))?.is_empty() {
-        return Err(Error::Identity {
-            path,
-            problem: "is missing although there is a log",
-        });
+    if has_log {
+        return Err(refuse(&path, "is missing although there is a log"));
     }
-    let cluster = ClusterId(runtime.random_id());
-    durable::replace(vfs, &path, &encode(cluster))?;
-    Ok((cluster, true))
+    let drawn = Identity {
+        id,
+        instance: runtime.random_id(),
+        membership: None,
+        begun: false,
+    };
+    store(vfs, dir, &drawn)?;
+    Ok(drawn)
 }
 
-fn encode(cluster: ClusterId) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(BYTES);
+/// Writes who the directory belongs to.
+pub(crate) fn store(vfs: &dyn Vfs, dir: &Path, identity: &Identity) -> Result<(), Error> {
+    durable::replace(vfs, &dir.join(NAME), &encode(identity))?;
+    Ok(())
+}
+
+fn refuse(path: &Path, problem: impl Into<String>) -> Error {
+    Error::Identity {
+        path: PathBuf::from(path),
+        problem: problem.into(),
+    }
+}
+
+fn encode(identity: &Identity) -> Vec<u8> {
+    let stage: u16 = match (&identity.membership, identity.begun) {
+        (None, _) => 0,
+        (Some(_), false) => 1,
+        (Some(_), true) => 2,
+    };
+    let (cluster, members) = match &identity.membership {
+        Some(of) => (of.cluster, of.members.clone()),
+        None => (ClusterId::default(), BTreeMap::new()),
+    };
+    let mut bytes = Vec::with_capacity(BYTES_MAX);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&[0, 0]);
+    bytes.extend_from_slice(&stage.to_le_bytes());
+    bytes.extend_from_slice(&identity.id.0.to_le_bytes());
+    bytes.extend_from_slice(&identity.instance);
     bytes.extend_from_slice(&cluster.0);
+    bytes.extend_from_slice(&(members.len() as u64).to_le_bytes());
+    for (id, instance) in members {
+        bytes.extend_from_slice(&id.0.to_le_bytes());
+        bytes.extend_from_slice(&instance);
+    }
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<ClusterId> {
+fn decode(bytes: &[u8]) -> Option<Identity> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
-    let (head, id) = body.split_last_chunk::<16>()?;
-    let sound = bytes.len() == BYTES
-        && crc32fast::hash(body) == u32::from_le_bytes(*crc)
-        && encode(ClusterId(*id)).starts_with(head);
-    sound.then_some(ClusterId(*id))
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let mut rest = body;
+    let magic: [u8; 4] = take(&mut rest)?;
+    let version = u16::from_le_bytes(take(&mut rest)?);
+    let stage = u16::from_le_bytes(take(&mut rest)?);
+    let id = NodeId(u64::from_le_bytes(take(&mut rest)?));
+    let instance = take(&mut rest)?;
+    let cluster = ClusterId(take(&mut rest)?);
+    let count = usize::try_from(u64::from_le_bytes(take(&mut rest)?)).ok()?;
+    if magic != MAGIC || version != VERSION || stage > 2 || count > MEMBERS_MAX {
+        return None;
+    }
+    let mut members = BTreeMap::new();
+    for _ in 0..count {
+        let id = NodeId(u64::from_le_bytes(take(&mut rest)?));
+        members.insert(id, take(&mut rest)?);
+    }
+    let is_whole = rest.is_empty() && members.len() == count && (stage == 0) == (count == 0);
+    is_whole.then_some(Identity {
+        id,
+        instance,
+        membership: (stage > 0).then_some(Membership { cluster, members }),
+        begun: stage == 2,
+    })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (value, left) = rest.split_first_chunk::<N>()?;
+    *rest = left;
+    Some(*value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_id_is_drawn_once_and_every_damage_is_noticed() {
-        let disk = vfs::SimDisk::default();
-        let runtime = Runtime::real();
-        let dir = Path::new("data");
-        let (drawn, is_new) = open(&disk, &runtime, dir).unwrap();
-        assert!(is_new);
-        assert_eq!(open(&disk, &runtime, dir).unwrap(), (drawn, false));
-        let good = encode(drawn);
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode(&bad), None, "bit {bit}");
+    fn member(begun: bool) -> Identity {
+        Identity {
+            id: NodeId(2),
+            instance: [2; 16],
+            membership: Some(Membership {
+                cluster: ClusterId([9; 16]),
+                members: (1..=3).map(|id| (NodeId(id), [id as u8; 16])).collect(),
+            }),
+            begun,
         }
-        assert_eq!(decode(&good[1..]), None);
     }
 
     #[test]
-    fn a_log_without_an_id_is_not_a_new_directory() {
+    fn an_instance_is_drawn_once_and_every_damage_is_noticed() {
         let disk = vfs::SimDisk::default();
+        let runtime = Runtime::real();
         let dir = Path::new("data");
+        let drawn = open(&disk, &runtime, dir, NodeId(1)).unwrap();
+        assert_eq!(drawn.membership, None);
+        assert_eq!(open(&disk, &runtime, dir, NodeId(1)).unwrap(), drawn);
+        for identity in [drawn, member(false), member(true)] {
+            let good = encode(&identity);
+            assert!(good.len() <= BYTES_MAX);
+            assert_eq!(decode(&good), Some(identity));
+            for bit in 0..good.len() * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(decode(&bad), None, "bit {bit}");
+            }
+            assert_eq!(decode(&good[1..]), None);
+        }
+    }
+
+    #[test]
+    fn a_directory_serves_one_coordinator() {
+        let disk = vfs::SimDisk::default();
+        let runtime = Runtime::real();
+        let dir = Path::new("data");
+        open(&disk, &runtime, dir, NodeId(1)).unwrap();
+        let error = open(&disk, &runtime, dir, NodeId(2)).unwrap_err();
+        assert!(error.to_string().contains("coordinator 1"), "{error}");
+    }
+
+    #[test]
+    fn a_log_and_the_identity_go_together() {
+        let runtime = Runtime::real();
+        let dir = Path::new("data");
+        let disk = vfs::SimDisk::default();
         durable::create_dir(&disk, &dir.join("wal")).unwrap();
         durable::replace(&disk, &dir.join("wal").join("1"), b"x").unwrap();
-        assert!(open(&disk, &Runtime::real(), dir).is_err());
+        assert!(open(&disk, &runtime, dir, NodeId(1)).is_err());
+
+        let disk = vfs::SimDisk::default();
+        durable::create_dir(&disk, dir).unwrap();
+        store(&disk, dir, &member(false)).unwrap();
+        open(&disk, &runtime, dir, NodeId(2)).unwrap();
+        store(&disk, dir, &member(true)).unwrap();
+        let error = open(&disk, &runtime, dir, NodeId(2)).unwrap_err();
+        assert!(error.to_string().contains("lost data"), "{error}");
     }
 }

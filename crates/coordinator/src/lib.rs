@@ -1,7 +1,8 @@
 //! Routes requests, merges the global top-K, keeps the shard map, holds snapshots.
 //!
 //! Where to look:
-//! - [`metadata`]: what the cluster agrees on, a replicated state machine; `meta`: the Raft group it lives in.
+//! - [`metadata`]: what the cluster agrees on, a replicated state machine; `meta`: the Raft group it lives in, of one coordinator or
+//!   three. `identity`, `arrival`: who a coordinator is, and how one with a new directory comes to its cluster.
 //! - [`placement`], [`gather`]: where shards go, and many answers as one. Pure.
 //! - `public`, `registry`, `admin`: the three gRPC services. Handlers check, call, map the error, and do nothing else.
 //! - `routing`: owners, rounds, scatter and gather. `nodes`: the streams to the shard servers. `lanes`: request ids.
@@ -16,6 +17,7 @@
 //! is answered to whoever asked.
 
 mod admin;
+mod arrival;
 pub mod cli;
 pub mod config;
 mod error;
@@ -37,6 +39,6 @@ mod snapshots;
 mod status;
 mod upkeep;
 
-pub use config::{ClusterConfig, Config, LimitsConfig, Settings};
+pub use config::{ClusterConfig, Config, CoordinatorsConfig, LimitsConfig, Settings};
 pub use error::Error;
 pub use server::{Deps, run};

@@ -1,4 +1,5 @@
-//! When each node was last heard, and what it said. In memory only: after a restart everybody reports again within a second.
+//! When each node was last heard, and what it said. In memory only: every node reports to every coordinator each second, so that
+//! each knows of itself who is alive, also when it has just been started.
 //!
 //! Time is the monotonic clock's, so that no jump of a wall clock makes a node look dead.
 
@@ -50,6 +51,8 @@ struct Entry {
 pub(crate) struct Liveness {
     runtime: Runtime,
     silent_after: Duration,
+    /// Since when it is listened.
+    since: Instant,
     /// Written by each report, read by each look at the status.
     heard: RwLock<BTreeMap<NodeId, Entry>>,
 }
@@ -59,6 +62,7 @@ impl Liveness {
         Self {
             runtime: runtime.clone(),
             silent_after,
+            since: runtime.now(),
             heard: RwLock::default(),
         }
     }
@@ -91,6 +95,12 @@ impl Liveness {
         let heard = self.heard.read();
         let entry = heard.get(&node);
         entry.is_some_and(|entry| now.saturating_since(entry.at) < self.silent_after)
+    }
+
+    /// Whether a node has been silent for so long that it counts as not alive. Who has only begun to listen does not know.
+    pub(crate) fn is_gone(&self, node: NodeId) -> bool {
+        let listened = self.runtime.now().saturating_since(self.since);
+        listened >= self.silent_after && !self.is_alive(node)
     }
 
     /// A node as it was last heard; `None` if it never was.
@@ -184,12 +194,18 @@ mod tests {
         let liveness = Liveness::new(&runtime, Duration::from_secs(3));
         let node = NodeId(1);
         assert!(!liveness.is_alive(node));
+        assert!(
+            !liveness.is_gone(node),
+            "it may not have had the time to report"
+        );
         liveness.hear(node, report(0));
         runtime.sleep(Duration::from_millis(2_900)).await;
         assert!(liveness.is_alive(node));
+        assert!(!liveness.is_gone(node));
         runtime.sleep(Duration::from_millis(200)).await;
         assert!(!liveness.is_alive(node));
         assert!(!liveness.of(node).unwrap().alive);
+        assert!(liveness.is_gone(node));
     }
 
     #[tokio::test(start_paused = true)]

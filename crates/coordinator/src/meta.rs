@@ -1,65 +1,77 @@
 //! The metadata group as the rest of the coordinator uses it: read the map, propose a change.
 //!
-//! It is a Raft group like a shard's, of one member so far. What was proposed here and answered is on the disk of a
-//! majority of its members.
+//! It is a Raft group like a shard's, of one coordinator or of three. What was proposed here and answered is on the disk of a
+//! majority of them, and applied here. Any coordinator reads its own applied state; what it wants changed goes to the one that
+//! leads (`proposing`).
+//!
+//! On failure: without a majority the last map stays readable, and nothing can be changed.
 
+mod keeping;
+mod proposing;
+mod service;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ApiError, Outcome, Reason};
-use bytes::Bytes;
+use api::ApiError;
+use api::admin::v1::CoordinatorStatus;
 use cluster::{ClusterId, NodeId, ShardMap};
+use parking_lot::Mutex;
 use replication::{
     Group, GroupConfig, Host, HostDeps, HostOptions, Identity, METADATA_GROUP, Member,
-    ProposeError, SnapshotPolicy, Start, WalOptions,
+    SnapshotPolicy, Start, WalOptions,
 };
-use runtime::Runtime;
-use vfs::Vfs;
+use rpc::channel::Pool;
+use runtime::{Instant, Runtime};
 
 use crate::Error;
-use crate::config::Config;
-use crate::identity;
-use crate::metadata::{Command, Metadata, Refusal, Response, State};
+use crate::arrival::Arrival;
+use crate::identity::Membership;
+use crate::metadata::{Metadata, Response, State};
 
-/// Coordinators have identities of their own, apart from those of shard servers. The first one has this.
-const FIRST_COORDINATOR: NodeId = NodeId(1);
-/// How long the group of one may take to elect itself at the start before the start fails.
-const LEAD_PATIENCE: Duration = Duration::from_secs(30);
-const LEAD_POLL: Duration = Duration::from_millis(5);
+pub(crate) use service::MetadataDoor;
+
 /// Bytes of a segment of the metadata's log; commands are small and rare.
 const SEGMENT_BYTES: u64 = 8 << 20;
 const PREALLOCATE_BYTES: u64 = 1 << 20;
 /// Entries after which a snapshot of the metadata is taken.
 const SNAPSHOT_ENTRIES: u64 = 5_000;
+/// A majority that was seen at work this long ago still counts as being there.
+const CONFIRMED_FOR: Duration = Duration::from_secs(2);
 
 /// The metadata group on this coordinator.
 #[derive(Debug)]
 pub(crate) struct Meta {
+    runtime: Runtime,
     cluster: ClusterId,
+    id: NodeId,
+    data_dir: PathBuf,
     host: Host,
     group: Group<Metadata>,
+    /// How the other coordinators are reached.
+    arrival: Arrival,
+    /// When a leader was last known to hold its lease.
+    confirmed: Mutex<Option<Instant>>,
 }
 
 impl Meta {
-    /// Opens the metadata, and begins the cluster when the data directory is new.
+    /// Opens the metadata of a coordinator that belongs to a cluster. `address` is where the others reach this one.
     pub(crate) async fn open(
-        runtime: &Runtime,
-        vfs: Arc<dyn Vfs>,
-        config: &Config,
+        arrival: Arrival,
+        id: NodeId,
+        membership: &Membership,
+        data_dir: PathBuf,
         address: &str,
     ) -> Result<Self, Error> {
-        let (disk, world, dir) = (Arc::clone(&vfs), runtime.clone(), config.data_dir.clone());
-        let opened = runtime.spawn_blocking("cluster-id", move || {
-            identity::open(disk.as_ref(), &world, &dir)
-        });
-        let (cluster, _is_new) = opened.await??;
         let deps = HostDeps {
-            runtime: runtime.clone(),
-            vfs,
-            dir: config.data_dir.clone(),
+            runtime: arrival.runtime.clone(),
+            vfs: Arc::clone(&arrival.vfs),
+            dir: data_dir.clone(),
             identity: Identity {
-                cluster,
-                node: FIRST_COORDINATOR,
+                cluster: membership.cluster,
+                node: id,
             },
             options: HostOptions {
                 wal: WalOptions {
@@ -71,76 +83,29 @@ impl Meta {
             },
         };
         let (host, report) = Host::open(deps).await?;
-        tracing::info!(%cluster, ?report, "metadata log opened");
-        // A crash between the identity and the first entry leaves a group that does not exist yet.
-        let start = if host.exists(METADATA_GROUP)? {
-            Start::Resume
-        } else {
-            Start::Bootstrap {
-                members: vec![Member::voter(FIRST_COORDINATOR, address)],
-            }
-        };
+        tracing::info!(cluster = %membership.cluster, coordinator = %id, ?report, "metadata log opened");
         let group_config = GroupConfig {
             snapshots: SnapshotPolicy {
                 entries: SNAPSHOT_ENTRIES,
                 ..SnapshotPolicy::default()
             },
-            ..GroupConfig::new(METADATA_GROUP, start)
+            ..GroupConfig::new(
+                METADATA_GROUP,
+                start(&host, &arrival.others, id, membership, address)?,
+            )
         };
         let machine = Arc::new(Metadata::default());
         let group = host.start_group(group_config, machine).await?;
-        let meta = Self {
-            cluster,
+        Ok(Self {
+            runtime: arrival.runtime.clone(),
+            cluster: membership.cluster,
+            id,
+            data_dir,
             host,
             group,
-        };
-        meta.wait_for_lead(runtime).await?;
-        meta.begin(config).await?;
-        Ok(meta)
-    }
-
-    async fn wait_for_lead(&self, runtime: &Runtime) -> Result<(), Error> {
-        let lead = async {
-            loop {
-                match self.group.lease_check() {
-                    Ok(_) => return Ok(()),
-                    Err(replication::ReadError::Stopped { reason }) => {
-                        return Err(Error::MetadataStopped { reason });
-                    }
-                    Err(_) => runtime.sleep(LEAD_POLL).await,
-                }
-            }
-        };
-        let waited = runtime.timeout(LEAD_PATIENCE, lead).await;
-        waited.unwrap_or_else(|_| {
-            Err(Error::MetadataStopped {
-                reason: "no leader was elected".into(),
-            })
+            arrival,
+            confirmed: Mutex::default(),
         })
-    }
-
-    /// Begins the cluster, unless it has begun.
-    async fn begin(&self, config: &Config) -> Result<(), Error> {
-        let known = self.read(|state| state.cluster);
-        if known.is_none() {
-            let init = Command::Init {
-                cluster: self.cluster,
-                template: config.cluster.template.clone(),
-                replicas: u32::try_from(config.cluster.replicas).unwrap_or(u32::MAX),
-            };
-            let begun = self.propose(&init).await;
-            begun.map_err(|error| Error::Init {
-                reason: error.to_string(),
-            })?;
-            tracing::info!(cluster = %self.cluster, "a new cluster has begun");
-        }
-        match self.read(|state| state.cluster) {
-            Some(found) if found != self.cluster => Err(Error::ForeignMetadata {
-                expected: self.cluster,
-                found,
-            }),
-            Some(_) | None => Ok(()),
-        }
     }
 
     pub(crate) fn cluster(&self) -> ClusterId {
@@ -151,7 +116,7 @@ impl Meta {
         &self.host
     }
 
-    /// The newest map; `None` until the cluster has begun.
+    /// The newest map known here; `None` until the cluster has begun.
     pub(crate) fn map(&self) -> Option<Arc<ShardMap>> {
         self.group.machine().map()
     }
@@ -161,24 +126,33 @@ impl Meta {
         self.group.machine().read(look)
     }
 
-    /// Whether this coordinator can read and change the metadata now.
-    pub(crate) fn is_available(&self) -> bool {
-        self.group.lease_check().is_ok() && self.map().is_some()
+    /// Whether this coordinator leads the metadata group and holds its lease: the one that does what only one may do.
+    pub(crate) fn leads(&self) -> bool {
+        self.group.lease_check().is_ok()
     }
 
-    /// Proposes a change and waits until it is applied. A refusal by the rules is an error.
-    pub(crate) async fn propose(&self, command: &Command) -> Result<Response, ApiError> {
-        let bytes = Bytes::from(command.encode());
-        let committed = self.group.propose(command.kind(), bytes).await;
-        let response = committed.map_err(|error| unproposed(&error))?.response;
-        match &response {
-            Response::Refused(refusal) => Err(refused(refusal)),
-            Response::Done
-            | Response::Node { .. }
-            | Response::Namespace
-            | Response::Generation { .. }
-            | Response::Incarnation { .. } => Ok(response),
-        }
+    /// Whether the metadata can be changed through this coordinator, as far as was seen lately.
+    pub(crate) fn is_available(&self) -> bool {
+        let now = self.runtime.now();
+        let lately = |at: &Instant| now.saturating_since(*at) < CONFIRMED_FOR;
+        let confirmed = self.confirmed.lock().as_ref().is_some_and(lately);
+        self.map().is_some() && (confirmed || self.leads())
+    }
+
+    /// All coordinators, as far as is known here.
+    pub(crate) fn coordinators(&self) -> Vec<CoordinatorStatus> {
+        let status = self.group.status();
+        let leader = status.leader.map(|peer| peer.node);
+        let members = status.members.into_iter().map(|member| {
+            let configured = self.arrival.others.get(&member.node).cloned();
+            CoordinatorStatus {
+                coordinator_id: member.node.0,
+                address: configured.unwrap_or(member.address),
+                leads: leader == Some(member.node),
+                answers: member.node == self.id,
+            }
+        });
+        members.collect()
     }
 
     /// Why the metadata cannot go on; pending as long as they can.
@@ -213,47 +187,38 @@ impl Meta {
     }
 }
 
+/// What the others are reached with, for whoever has not arrived yet.
+pub(crate) fn pool(runtime: &Runtime) -> Pool {
+    let config = rpc::channel::PoolConfig {
+        connections_per_peer: 1,
+        connect_timeout: Duration::from_secs(1),
+        keepalive_interval: Duration::from_secs(2),
+        keepalive_timeout: Duration::from_secs(2),
+        ..rpc::channel::PoolConfig::default()
+    };
+    Pool::new(runtime, config)
+}
+
+/// How the group begins here. A crash between the identity and the first entry leaves a group that does not exist yet.
+fn start(
+    host: &Host,
+    others: &BTreeMap<NodeId, String>,
+    id: NodeId,
+    membership: &Membership,
+    address: &str,
+) -> Result<Start, Error> {
+    if host.exists(METADATA_GROUP)? {
+        return Ok(Start::Resume);
+    }
+    if membership.members.keys().next() != Some(&id) {
+        return Ok(Start::Join);
+    }
+    let others = others.iter().map(|(id, at)| Member::voter(*id, at));
+    let members = others.chain([Member::voter(id, address)]).collect();
+    Ok(Start::Bootstrap { members })
+}
+
 /// A response of another kind than the command has.
 pub(crate) fn unexpected(response: &Response) -> ApiError {
     ApiError::internal(format!("the metadata answered {response:?}"))
-}
-
-fn unproposed(error: &ProposeError) -> ApiError {
-    let outcome = match error.outcome() {
-        replication::Outcome::NotApplied => Outcome::NotApplied,
-        replication::Outcome::Unknown => Outcome::Unknown,
-    };
-    let reason = match error {
-        ProposeError::NotLeader { .. } => Reason::NotLeader,
-        ProposeError::DiskFull => Reason::DiskFull,
-        ProposeError::TooLarge { .. } => Reason::MessageTooLarge,
-        ProposeError::LeadLost { .. } => Reason::NoQuorum,
-        ProposeError::Stopped { .. } => Reason::Stopped,
-    };
-    ApiError::new(reason, format!("the metadata: {error}")).with_outcome(outcome)
-}
-
-fn refused(refusal: &Refusal) -> ApiError {
-    let reason = match refusal {
-        Refusal::NotInitialised => Reason::Starting,
-        Refusal::Initialised { .. } => Reason::AlreadyExists,
-        Refusal::UnknownNode { .. } => Reason::NotFound,
-        Refusal::NodeLost { .. } => Reason::NodeLost,
-        Refusal::TooManyNodes => Reason::Overloaded,
-        Refusal::UnknownShard { .. } => Reason::UnknownShard,
-        Refusal::StaleIncarnation { .. } => Reason::StaleIncarnation,
-        Refusal::ForeignSeed => Reason::UnknownSnapshot,
-        Refusal::TooManyNamespaces => Reason::TooManyNamespaces,
-        Refusal::BadNamespace => Reason::BadNamespace,
-        Refusal::SessionExpired => Reason::SessionExpired,
-        Refusal::RequestIdReused => Reason::RequestIdReused,
-        Refusal::IssuedAhead => Reason::BadRequestId,
-    };
-    // Whether an expired call was applied long ago, nobody can tell.
-    let outcome = if *refusal == Refusal::SessionExpired {
-        Outcome::Unknown
-    } else {
-        Outcome::NotApplied
-    };
-    ApiError::new(reason, refusal.to_string()).with_outcome(outcome)
 }

@@ -17,12 +17,13 @@ mod response;
 mod snapshot;
 mod state;
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use cluster::ShardMap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use replication::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
 
 pub use command::{Command, NewLife, Registration, Seed, ShardProgress};
@@ -36,7 +37,12 @@ pub struct Metadata {
     state: RwLock<State>,
     /// The map of the state; replaced whenever its epoch has changed.
     map: ArcSwapOption<ShardMap>,
+    /// The newest answers and the indexes of their commands, oldest first, for whoever proposed through another coordinator.
+    answers: Mutex<VecDeque<(u64, Response)>>,
 }
+
+/// Answers that are kept. They are asked for within moments; what is gone by then has an unknown outcome.
+const ANSWERS_MAX: usize = 1_024;
 
 impl Metadata {
     /// The newest map. `None` until the cluster has begun.
@@ -48,6 +54,22 @@ impl Metadata {
     /// Looks at the state. Must not block: it holds up the next command.
     pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state.read())
+    }
+
+    /// What was answered to the command at an index, if that was a short while ago.
+    #[must_use]
+    pub fn answer(&self, index: u64) -> Option<Response> {
+        let answers = self.answers.lock();
+        let place = answers.binary_search_by_key(&index, |(at, _)| *at).ok()?;
+        answers.get(place).map(|(_, response)| response.clone())
+    }
+
+    fn remember(&self, index: u64, response: Response) {
+        let mut answers = self.answers.lock();
+        if answers.len() >= ANSWERS_MAX {
+            answers.pop_front();
+        }
+        answers.push_back((index, response));
     }
 
     fn publish(&self, state: &State) {
@@ -65,7 +87,7 @@ impl StateMachine for Metadata {
 
     fn apply(
         &self,
-        _at: Applied,
+        at: Applied,
         stamp_ms: i64,
         kind: u16,
         command: &[u8],
@@ -79,6 +101,8 @@ impl StateMachine for Metadata {
         let mut state = self.state.write();
         let response = state.apply(stamp_ms, command);
         self.publish(&state);
+        drop(state);
+        self.remember(at.index, response.clone());
         Ok(response)
     }
 

@@ -25,7 +25,7 @@ use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
 use crate::metadata::ShardRecord;
 use crate::routing::Router;
-use crate::snapshots::Store;
+use crate::snapshots::{Held, Store};
 use crate::status;
 
 /// Repairs shards.
@@ -118,12 +118,14 @@ impl Recovery {
         }
     }
 
-    /// Goes on with what was broken off: a new life that still waits for its snapshot.
+    /// Goes on with what was broken off: a new life that still waits for its snapshot. Done by whoever leads, and by whoever holds
+    /// that very snapshot; sending it twice does no harm.
     pub(crate) fn resume(&self) {
+        let leads = self.meta.leads();
         let open: Vec<ShardId> = self.meta.read(|state| {
             let shards = state.shards.values();
             shards
-                .filter(|record| steps::awaits_seed(record))
+                .filter(|record| steps::awaits_seed(record) && (leads || self.holds_seed(record)))
                 .map(|record| record.shard.id)
                 .collect()
         });
@@ -132,6 +134,14 @@ impl Recovery {
                 self.start(shard);
             }
         }
+    }
+
+    fn holds_seed(&self, record: &ShardRecord) -> bool {
+        let seed = record.seed.as_ref();
+        seed.is_some_and(|seed| {
+            let held = Held::of_seed(record.shard.id, seed);
+            self.store.of(record.shard.id).contains(&held)
+        })
     }
 
     fn look(&self, shard: ShardId) -> Result<Case, ApiError> {

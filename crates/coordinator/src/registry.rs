@@ -74,8 +74,8 @@ impl Registry {
         let registration = registration(request)?;
         // A name that is in use by a node that is alive: the new one must wait until it is sure that the old one has gone.
         let rival = self.meta.read(|state| rival(state, &registration));
-        if let Some(rival) = rival.filter(|rival| self.liveness.is_alive(*rival)) {
-            let message = format!("node {rival} has this name and is alive");
+        if let Some(rival) = rival.filter(|rival| !self.liveness.is_gone(*rival)) {
+            let message = format!("node {rival} has this name and may be alive");
             return Err(ApiError::new(Reason::Starting, message));
         }
         let name = registration.name.clone();
@@ -97,16 +97,16 @@ impl Registry {
             let record = state.nodes.get(&node);
             (state.cluster, record.map(|record| record.node.clone()))
         });
-        let address = check_node(&request, known)?;
+        let address = check_node(&request, known, self.meta.leads())?;
+        let mut changes = self.begun(&request);
         if address != request.address {
             check_text("address", &request.address)?;
             let address = request.address.clone();
-            self.meta
-                .propose(&Command::UpdateAddress { node, address })
-                .await?;
+            changes.push(Command::UpdateAddress { node, address });
         }
         let known_epoch = request.known_epoch;
-        self.note(node, request).await?;
+        self.note(node, request);
+        self.tell(changes).await;
         let (assignments, epoch) = self
             .meta
             .read(|state| (assignments(state, node), state.epoch));
@@ -122,9 +122,9 @@ impl Registry {
         })
     }
 
-    /// Takes in what a node reports: a group that exists must never be begun again.
-    async fn note(&self, node: NodeId, request: SyncRequest) -> Result<(), ApiError> {
-        let begun: Vec<ShardRecord> = self.meta.read(|state| {
+    /// What a node's report says of groups that the metadata do not know to exist: one that exists must never be begun again.
+    fn begun(&self, request: &SyncRequest) -> Vec<Command> {
+        self.meta.read(|state| {
             let reported = |record: &&ShardRecord| {
                 !record.begun
                     && request.replicas.iter().any(|at| {
@@ -133,15 +133,32 @@ impl Registry {
                             && at.serving
                     })
             };
-            state.shards.values().filter(reported).cloned().collect()
-        });
-        for record in begun {
-            let command = Command::ShardBegun {
-                shard: record.shard.id,
-                incarnation: record.shard.incarnation,
-            };
-            self.meta.propose(&command).await?;
+            let begun = state.shards.values().filter(reported);
+            begun
+                .map(|record| Command::ShardBegun {
+                    shard: record.shard.id,
+                    incarnation: record.shard.incarnation,
+                })
+                .collect()
+        })
+    }
+
+    /// Brings what a node reports into the metadata. Without a majority that has to wait: the node reports again, and is heard all
+    /// the same.
+    async fn tell(&self, changes: Vec<Command>) {
+        if !self.meta.is_available() {
+            return;
         }
+        for change in changes {
+            if let Err(error) = self.meta.propose(&change).await {
+                tracing::info!(%error, ?change, "a report did not reach the metadata, waiting for the next");
+                return;
+            }
+        }
+    }
+
+    /// Takes in what a node reports.
+    fn note(&self, node: NodeId, request: SyncRequest) {
         for replica in &request.replicas {
             if replica.leader_node_id > 0 {
                 let leader = NodeId(replica.leader_node_id);
@@ -158,7 +175,6 @@ impl Registry {
                 reason: request.reason,
             },
         );
-        Ok(())
     }
 
     async fn resolve(
@@ -172,8 +188,12 @@ impl Registry {
             Some((found, map.epoch.0))
         };
         let mut found = find();
-        if request.create && found.as_ref().is_none_or(|(found, _)| found.is_none()) {
-            self.router.create_namespace(&name).await?;
+        if found.as_ref().is_none_or(|(found, _)| found.is_none()) {
+            if request.create {
+                self.router.create_namespace(&name).await?;
+            } else {
+                self.meta.catch_up().await?;
+            }
             found = find();
         }
         let (namespace, epoch) = found
@@ -234,6 +254,7 @@ fn rival(state: &State, registration: &Registration) -> Option<NodeId> {
 fn check_node(
     request: &SyncRequest,
     (cluster, node): (Option<ClusterId>, Option<Node>),
+    leads: bool,
 ) -> Result<String, ApiError> {
     let cluster = cluster
         .ok_or_else(|| ApiError::new(Reason::Starting, "the metadata is not readable yet"))?;
@@ -247,9 +268,15 @@ fn check_node(
             let message = format!("the identity {} was given up", node.id);
             Err(ApiError::new(Reason::NodeLost, message))
         }
+        // Only the leader has certainly applied every identity that was ever issued.
         None => {
-            let message = format!("the identity {} was never issued", request.node_id);
-            Err(ApiError::new(Reason::NodeLost, message))
+            let message = format!("the identity {} is not known", request.node_id);
+            let reason = if leads {
+                Reason::NodeLost
+            } else {
+                Reason::Starting
+            };
+            Err(ApiError::new(reason, message))
         }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use api::shard::v1::Route;
 use api::{ApiError, Consistency, Outcome, Reason};
-use cluster::{Namespace, NodeId, Shard, ShardId, ShardMap};
+use cluster::{Namespace, NodeId, SessionToken, Shard, ShardId, ShardMap};
 use runtime::{Instant, Runtime};
 use term::NamespaceName;
 
@@ -90,6 +90,26 @@ impl Router {
             ApiError::new(Reason::Starting, "the metadata is not readable yet")
                 .with_outcome(Outcome::NotApplied)
         })
+    }
+
+    /// The map for a read or a delete. What is missing in it (a namespace, a life that a token names) does not exist: before anybody
+    /// is told so, this coordinator catches up with the one that leads. Only a STALE read does without.
+    async fn map_for(
+        &self,
+        name: &NamespaceName,
+        token: Option<&SessionToken>,
+        consistency: Option<Consistency>,
+    ) -> Result<Arc<ShardMap>, ApiError> {
+        let map = self.map()?;
+        let is_known = |position| map.translate(position).is_some();
+        let knows_token = token.is_none_or(|token| token.iter().all(is_known));
+        if knows_token && map.namespaces.contains_key(name) {
+            return Ok(map);
+        }
+        match self.meta.catch_up().await {
+            Err(error) if consistency != Some(Consistency::Stale) => Err(error),
+            Ok(()) | Err(_) => self.map(),
+        }
     }
 
     /// How long an answer from a shard may be waited for.

@@ -2,15 +2,22 @@
 
 use std::sync::Arc;
 
-use rpc::{Call, Health, Server, ServerConfig};
+use api::admin::v1::cluster_admin_service_server::ClusterAdminServiceServer;
+use api::raft::v1::raft_service_server::RaftServiceServer;
+use api::registry::v1::registry_service_server::RegistryServiceServer;
+use api::v1::autocomplete_service_server::AutocompleteServiceServer;
+use replication::RaftServer;
+use rpc::{Call, Health, Late, Server, ServerConfig};
 use runtime::{CancellationToken, Listener, Runtime};
 use telemetry::Metrics;
 use vfs::Vfs;
 
 use crate::admin::Admin;
+use crate::arrival::{Arrival, Myself};
 use crate::config::Config;
+use crate::identity::{self, Membership};
 use crate::liveness::Liveness;
-use crate::meta::Meta;
+use crate::meta::{self, Meta, MetadataDoor};
 use crate::public::Public;
 use crate::recovery::Recovery;
 use crate::registry::Registry;
@@ -43,10 +50,10 @@ struct Parts {
     router: Arc<Router>,
     store: Arc<Store>,
     recovery: Recovery,
-    health: Health,
 }
 
-/// Runs a coordinator until `stop` is cancelled or it cannot go on.
+/// Runs a coordinator until `stop` is cancelled or it cannot go on. It listens at once and says that it is starting until its
+/// data are open.
 ///
 /// # Errors
 /// When the data directory cannot be used, or the metadata's disk fails; the process must then exit with a code other than 0.
@@ -58,88 +65,193 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
         grpc,
         http,
     } = deps;
-    let parts = open(
-        &config,
-        &runtime,
-        vfs,
-        metrics,
-        &grpc.local_addr().to_string(),
-    )
-    .await?;
+    let local = grpc.local_addr().to_string();
+    let (world, disk, dir) = (runtime.clone(), Arc::clone(&vfs), config.data_dir.clone());
+    let id = config.group.id;
+    let identity = runtime.spawn_blocking("coordinator-id", move || {
+        identity::open(disk.as_ref(), &world, &dir, id)
+    });
+    let myself = Arc::new(Myself::new(identity.await??, config.group.ids()));
     // One token for everything in here, so that a failure stops the rest as a caller's stop does.
     let ending = stop.child_token();
     let _stop_with_me = ending.clone().drop_guard();
-    let upkeep = runtime.spawn("upkeep", parts.upkeep(&config)?.run(ending.clone()));
-    let puller = runtime.spawn("snapshot-puller", parts.puller().run(ending.clone()));
-    let mut tasks = vec![upkeep, puller];
+    let doors = Doors::new(&runtime, &myself);
+    let server = doors.server(&runtime, &config, &metrics);
+    let draining = ending.clone();
+    let serving = runtime.spawn("grpc", async move {
+        server.serve(grpc, draining).await;
+    });
+
+    let arrival = Arrival {
+        runtime: runtime.clone(),
+        vfs,
+        pool: meta::pool(&runtime),
+        others: config.group.others(),
+    };
+    let arrived = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        arrived = Box::pin(arrival.establish(&myself, &config.data_dir)) => Some(arrived),
+    };
+    let ended = match arrived {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(membership)) => {
+            let address = config.group.address().unwrap_or(local);
+            let opened = open(&config, arrival, &myself, &membership, &address, metrics);
+            match Box::pin(opened).await {
+                Ok(parts) => {
+                    let life = live(&config, parts, &doors, &myself, http, &stop, &ending);
+                    Box::pin(life).await
+                }
+                Err(error) => Err(error),
+            }
+        }
+    };
+    doors.health.stop_serving();
+    ending.cancel();
+    serving.await?;
+    ended
+}
+
+/// The life of a coordinator whose data are open.
+async fn live(
+    config: &Config,
+    parts: Parts,
+    doors: &Doors,
+    myself: &Myself,
+    http: Option<Listener>,
+    stop: &CancellationToken,
+    ending: &CancellationToken,
+) -> Result<(), Error> {
+    let runtime = &parts.runtime;
+    doors.open(&parts, config);
+    let upkeep = parts.upkeep(config, &doors.health)?;
+    let mut tasks = vec![
+        runtime.spawn("upkeep", upkeep.run(ending.clone())),
+        runtime.spawn("snapshot-puller", parts.puller().run(ending.clone())),
+    ];
     if let Some(listener) = http {
-        let site = parts.site(&config);
+        let site = parts.site(config, &doors.health);
         let (world, stop) = (runtime.clone(), ending.clone());
         tasks.push(runtime.spawn("http", async move {
             telemetry::admin::serve(&world, listener, http::routes(site), stop).await;
         }));
     }
-    let server = parts.server(&config);
-    let health = parts.health.clone();
-    let draining = ending.clone();
-    let serving = runtime.spawn("grpc", async move {
-        server.serve(grpc, draining).await;
-    });
-    tracing::info!(cluster = %parts.meta.cluster(), "coordinator started");
+    tracing::info!(cluster = %parts.meta.cluster(), coordinator = %myself.id(), "coordinator started");
 
     let failure = tokio::select! {
         () = stop.cancelled() => None,
         failure = parts.meta.failed() => Some(failure),
+        failure = parts.meta.keep(config, myself) => Some(failure),
     };
-    health.stop_serving();
+    doors.health.stop_serving();
     ending.cancel();
-    serving.await?;
     for task in tasks {
         task.await?;
     }
     parts.meta.shutdown().await;
-    match failure {
-        Some(failure) => Err(failure),
-        None => Ok(()),
-    }
+    failure.map_or(Ok(()), Err)
 }
 
 async fn open(
     config: &Config,
-    runtime: &Runtime,
-    vfs: Arc<dyn Vfs>,
-    metrics: Metrics,
+    arrival: Arrival,
+    myself: &Myself,
+    membership: &Membership,
     address: &str,
+    metrics: Metrics,
 ) -> Result<Parts, Error> {
-    let meta = Arc::new(Meta::open(runtime, Arc::clone(&vfs), config, address).await?);
+    let (runtime, vfs) = (arrival.runtime.clone(), Arc::clone(&arrival.vfs));
+    let dir = config.data_dir.clone();
+    let meta = Meta::open(arrival, myself.id(), membership, dir, address).await?;
+    meta.begin_alone(config, myself).await?;
+    let meta = Arc::new(meta);
     let dir = config.data_dir.join("held-snapshots");
     let (world, kept) = (runtime.clone(), config.snapshots_kept);
     let store =
         runtime.spawn_blocking("snapshot-store", move || Store::open(world, vfs, dir, kept));
     let store = Arc::new(store.await??);
-    let liveness = Arc::new(Liveness::new(runtime, config.silent_after));
-    let router = Arc::new(Router::new(runtime, Arc::clone(&meta), config.limits));
+    let liveness = Arc::new(Liveness::new(&runtime, config.silent_after));
+    let router = Arc::new(Router::new(&runtime, Arc::clone(&meta), config.limits));
     let recovery = Recovery::new(
-        runtime,
+        &runtime,
         Arc::clone(&meta),
         Arc::clone(&liveness),
         Arc::clone(&router),
         Arc::clone(&store),
     );
     Ok(Parts {
-        runtime: runtime.clone(),
+        runtime,
         metrics,
         meta,
         liveness,
         router,
         store,
         recovery,
-        health: Health::new(),
     })
 }
 
+/// The services, which are there before what they serve.
+struct Doors {
+    public: Late<AutocompleteServiceServer<Public>>,
+    registry: Late<RegistryServiceServer<Registry>>,
+    admin: Late<ClusterAdminServiceServer<Admin>>,
+    raft: Late<RaftServiceServer<RaftServer>>,
+    metadata: MetadataDoor,
+    health: Health,
+}
+
+impl Doors {
+    fn new(runtime: &Runtime, myself: &Arc<Myself>) -> Self {
+        Self {
+            public: Late::default(),
+            registry: Late::default(),
+            admin: Late::default(),
+            raft: Late::default(),
+            metadata: MetadataDoor::new(runtime, Arc::clone(myself)),
+            health: Health::new(),
+        }
+    }
+
+    fn server(&self, runtime: &Runtime, config: &Config, metrics: &Metrics) -> Server {
+        let server_config = ServerConfig {
+            calls_max: config.limits.calls_max,
+            ..ServerConfig::default()
+        };
+        let metrics = metrics.clone();
+        let observer = move |call: Call<'_>| {
+            if call.streaming {
+                metrics.rpc_stream_ended(call.method, call.code_name());
+            } else {
+                metrics.rpc_ended(call.method, call.code_name(), call.took);
+            }
+        };
+        Server::new(runtime, server_config)
+            .with_service(self.public.clone())
+            .with_service(self.registry.clone())
+            .with_service(self.admin.clone())
+            .with_service(self.raft.clone())
+            .with_service(rpc::services::metadata(self.metadata.clone()))
+            .with_health(&self.health)
+            .with_reflection()
+            .with_grpc_web()
+            .with_observer(Arc::new(observer))
+    }
+
+    /// The data are open.
+    fn open(&self, parts: &Parts, config: &Config) {
+        self.raft.set(parts.meta.host().raft_service());
+        self.metadata.open(&parts.meta);
+        let (public, registry, admin) = parts.services(config);
+        self.admin.set(rpc::services::admin(admin));
+        self.registry.set(rpc::services::registry(registry));
+        self.public.set(rpc::services::autocomplete(public));
+    }
+}
+
 impl Parts {
-    fn server(&self, config: &Config) -> Server {
+    fn services(&self, config: &Config) -> (Public, Registry, Admin) {
         let public = Public {
             runtime: self.runtime.clone(),
             router: Arc::clone(&self.router),
@@ -160,30 +272,10 @@ impl Parts {
             store: Arc::clone(&self.store),
             recovery: self.recovery.clone(),
         };
-        let server_config = ServerConfig {
-            calls_max: config.limits.calls_max,
-            ..ServerConfig::default()
-        };
-        let metrics = self.metrics.clone();
-        let observer = move |call: Call<'_>| {
-            if call.streaming {
-                metrics.rpc_stream_ended(call.method, call.code_name());
-            } else {
-                metrics.rpc_ended(call.method, call.code_name(), call.took);
-            }
-        };
-        Server::new(&self.runtime, server_config)
-            .with_service(rpc::services::autocomplete(public))
-            .with_service(rpc::services::registry(registry))
-            .with_service(rpc::services::admin(admin))
-            .with_service(self.meta.host().raft_service())
-            .with_health(&self.health)
-            .with_reflection()
-            .with_grpc_web()
-            .with_observer(Arc::new(observer))
+        (public, registry, admin)
     }
 
-    fn upkeep(&self, config: &Config) -> Result<Upkeep, Error> {
+    fn upkeep(&self, config: &Config, health: &Health) -> Result<Upkeep, Error> {
         let gauges = Gauges::new(&self.metrics).map_err(|error| Error::Telemetry {
             reason: error.to_string(),
         })?;
@@ -193,7 +285,7 @@ impl Parts {
             liveness: Arc::clone(&self.liveness),
             router: Arc::clone(&self.router),
             recovery: self.recovery.clone(),
-            health: self.health.clone(),
+            health: health.clone(),
             expect_nodes: config.cluster.expect_nodes,
             gauges,
         })
@@ -209,14 +301,14 @@ impl Parts {
         }
     }
 
-    fn site(&self, config: &Config) -> http::Site {
+    fn site(&self, config: &Config, health: &Health) -> http::Site {
         http::Site {
             runtime: self.runtime.clone(),
             router: Arc::clone(&self.router),
             meta: Arc::clone(&self.meta),
             liveness: Arc::clone(&self.liveness),
             metrics: self.metrics.clone(),
-            health: self.health.clone(),
+            health: health.clone(),
             allowed_origins: config.allowed_origins.clone(),
         }
     }

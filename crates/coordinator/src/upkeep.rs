@@ -10,7 +10,7 @@ use cluster::{Epoch, NodeId, ShardId};
 use rpc::Health;
 use rpc::health::READY_SERVICE;
 use runtime::{CancellationToken, Instant, Runtime};
-use telemetry::{GaugeFamily, Metrics, MetricsError};
+use telemetry::{Gauge, GaugeFamily, Metrics, MetricsError};
 
 use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
@@ -47,6 +47,8 @@ pub(crate) struct Gauges {
     shards: GaugeFamily<1>,
     nodes: GaugeFamily<1>,
     states: GaugeFamily<1>,
+    majority: Gauge,
+    leads: Gauge,
 }
 
 impl Gauges {
@@ -63,6 +65,14 @@ impl Gauges {
                 "shard_serving_ratio",
                 "1 while the shard serves, as far as this coordinator has heard, else 0.",
                 ["shard_key"],
+            )?,
+            majority: part.gauge(
+                "metadata_majority_state",
+                "1 while the metadata can be changed through this coordinator, else 0.",
+            )?,
+            leads: part.gauge(
+                "metadata_leader_state",
+                "1 while this coordinator leads the metadata and holds its lease, else 0.",
             )?,
         })
     }
@@ -89,9 +99,13 @@ impl Upkeep {
                 () = self.runtime.sleep(pause) => {}
             }
             let heard = self.liveness.all();
-            self.place(&heard).await;
+            // What only one may do is done by the one that leads. Should another begin to lead meanwhile: every command names
+            // what it expects to find, and the second of two is refused.
+            if self.meta.leads() {
+                self.place(&heard).await;
+                self.note_progress(&heard, &mut memory).await;
+            }
             self.recovery.resume();
-            self.note_progress(&heard, &mut memory).await;
             let epoch = self.meta.read(|state| state.epoch);
             if epoch != memory.epoch {
                 memory.epoch = epoch;
@@ -101,9 +115,13 @@ impl Upkeep {
                 let waited = self.runtime.now().saturating_since(begun);
                 is_ready(state, &heard, waited)
             });
-            let ready = memory.ready && self.meta.is_available() && !stop.is_cancelled();
+            // Without a majority of the coordinators it still routes, by the last map.
+            let ready = memory.ready && !stop.is_cancelled();
             self.health.set(READY_SERVICE, ready);
             self.show(&heard);
+            let majority = self.meta.is_available();
+            self.gauges.majority.set_count(majority.into());
+            self.gauges.leads.set_count(self.meta.leads().into());
         }
     }
 

@@ -6,6 +6,7 @@
 //! - [`deadline`]: how long a call may still take, here and further down.
 //! - [`channel`]: kept connections to peers.
 //! - [`streams`]: streams of requests, answered in their order.
+//! - [`Late`]: a service that is not there yet while the server already serves.
 //! - [`health`]: `grpc.health.v1`, and [`healthcheck()`] for the command line.
 //!
 //! What always holds: an error that leaves a server here is one of [`api::Reason`], also where the gRPC library
@@ -16,6 +17,7 @@ pub mod channel;
 pub mod deadline;
 pub mod health;
 mod healthcheck;
+mod late;
 mod methods;
 mod observer;
 pub mod server;
@@ -25,5 +27,6 @@ pub mod streams;
 pub use deadline::Deadline;
 pub use health::Health;
 pub use healthcheck::{HealthcheckError, healthcheck};
+pub use late::Late;
 pub use observer::{Call, RpcObserver, code_name};
 pub use server::{Drained, Server, ServerConfig};

@@ -14,7 +14,8 @@ pub(crate) struct Method {
     /// A stream on either side.
     pub(crate) streaming: bool,
     /// Counts against the limit of calls in work. Health and Raft do not: an overloaded server is alive, and
-    /// shedding the traffic between replicas would make overload permanent.
+    /// shedding the traffic between replicas would make overload permanent. Nor do calls between coordinators: what they pass
+    /// on was counted where it came in.
     pub(crate) shed: bool,
 }
 
@@ -48,7 +49,7 @@ impl Methods {
                             streaming: method.client_streaming() || method.server_streaming(),
                             shed: !matches!(
                                 package.as_str(),
-                                "grpc.health.v1" | "autocomplete.raft.v1"
+                                "grpc.health.v1" | "autocomplete.raft.v1" | "autocomplete.meta.v1"
                             ),
                         };
                         by_path.insert(format!("/{name}"), entry);
@@ -95,6 +96,7 @@ mod tests {
         for path in [
             "/grpc.health.v1.Health/Check",
             "/autocomplete.raft.v1.RaftService/Vote",
+            "/autocomplete.meta.v1.MetadataService/Propose",
         ] {
             let method = methods.of(path);
             assert!(!method.shed && !method.streaming, "{path}");

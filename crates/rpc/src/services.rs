@@ -5,6 +5,7 @@
 use api::admin::v1::cluster_admin_service_server::{
     ClusterAdminService, ClusterAdminServiceServer,
 };
+use api::meta::v1::metadata_service_server::{MetadataService, MetadataServiceServer};
 use api::raft::v1::raft_service_server::{RaftService, RaftServiceServer};
 use api::registry::v1::registry_service_server::{RegistryService, RegistryServiceServer};
 use api::shard::v1::node_service_server::{NodeService, NodeServiceServer};
@@ -43,4 +44,9 @@ pub fn registry<T: RegistryService>(service: T) -> RegistryServiceServer<T> {
 /// Operators and the watchdog to the coordinator.
 pub fn admin<T: ClusterAdminService>(service: T) -> ClusterAdminServiceServer<T> {
     ClusterAdminServiceServer::new(service).max_decoding_message_size(RAFT_MESSAGE_BYTES_MAX)
+}
+
+/// Coordinator to coordinator.
+pub fn metadata<T: MetadataService>(service: T) -> MetadataServiceServer<T> {
+    MetadataServiceServer::new(service).max_decoding_message_size(RAFT_MESSAGE_BYTES_MAX)
 }

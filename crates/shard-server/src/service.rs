@@ -1,13 +1,12 @@
 //! The services of a node: they decode, call, and map errors, and do nothing else.
 //!
 //! - `shard`: `ShardService`, for coordinators. `node`: `NodeService`, for coordinators and operators. `public`:
-//!   `AutocompleteService`, for clients that come directly, about what this node owns. `late_raft`: `RaftService`, from the moment on
-//!   when the log is open.
+//!   `AutocompleteService`, for clients that come directly, about what this node owns. Beside them `RaftService`,
+//!   from the moment on when the log is open.
 //! - Errors are [`api::ApiError`] up to the last step; a status is built in one place, in `api`.
 //! - A stream works on a bounded number of its requests at once; what is beyond waits in the transport.
 
 mod convert;
-mod late_raft;
 mod node;
 mod public;
 mod route;
@@ -19,13 +18,16 @@ mod writes;
 use std::sync::Arc;
 
 use api::ApiError;
+use api::raft::v1::raft_service_server::RaftServiceServer;
 use cluster::limits;
-use rpc::{Call, Deadline, Health, Server, ServerConfig};
+use replication::RaftServer;
+use rpc::{Call, Deadline, Health, Late, Server, ServerConfig};
 use tonic::Status;
 
-pub(crate) use late_raft::LateRaft;
-
 use crate::node::Node;
+
+/// Raft's service from the moment on when the log is open.
+pub(crate) type LateRaft = Late<RaftServiceServer<RaftServer>>;
 
 /// All services of a node. Clones share the node.
 #[derive(Debug, Clone)]

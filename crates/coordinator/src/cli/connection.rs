@@ -1,52 +1,80 @@
-//! A coordinator as the command line reaches it.
+//! The coordinators as the command line reaches them: the first that answers will do.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use api::ApiError;
 use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
+use api::{ApiError, Reason};
 use rpc::Deadline;
 use rpc::channel::{PoolConfig, connect};
 use runtime::Runtime;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// The longest that one call may take; longer work is asked for again.
 const PATIENCE: Duration = cluster::limits::DEADLINE_MAX;
 /// A whole map or status of a large cluster.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// A coordinator's admin service.
+/// How long one that does not answer keeps the next from being asked.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The coordinators' admin service.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) runtime: Runtime,
-    pub(super) admin: ClusterAdminServiceClient<Channel>,
+    /// The one that answered last stands first.
+    admins: VecDeque<ClusterAdminServiceClient<Channel>>,
 }
 
 impl Connection {
-    pub(super) fn new(runtime: &Runtime, address: &str) -> Result<Self, ApiError> {
-        let channel = connect(runtime, address, &PoolConfig::default())?;
-        let admin = ClusterAdminServiceClient::new(channel);
+    pub(super) fn new(runtime: &Runtime, addresses: &[String]) -> Result<Self, ApiError> {
+        let config = PoolConfig {
+            connect_timeout: CONNECT_PATIENCE,
+            ..PoolConfig::default()
+        };
+        let admin = |address: &String| {
+            let channel = connect(runtime, address, &config)?;
+            let admin = ClusterAdminServiceClient::new(channel);
+            Ok(admin.max_decoding_message_size(ANSWER_BYTES_MAX))
+        };
         Ok(Self {
             runtime: runtime.clone(),
-            admin: admin.max_decoding_message_size(ANSWER_BYTES_MAX),
+            admins: addresses
+                .iter()
+                .map(admin)
+                .collect::<Result<_, ApiError>>()?,
         })
     }
 
-    /// Makes one call, for as long as one may take.
+    /// Makes one call, for as long as one may take. Where a coordinator is not there, the next is asked: what this asks for is
+    /// safe to repeat.
     pub(super) async fn call<Q, A, F>(
         &mut self,
         message: Q,
-        call: impl FnOnce(ClusterAdminServiceClient<Channel>, Request<Q>) -> F,
+        call: impl Fn(ClusterAdminServiceClient<Channel>, Request<Q>) -> F,
     ) -> Result<A, ApiError>
     where
+        Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
         let deadline = Deadline::after(&self.runtime, PATIENCE);
-        let request = deadline.request(&self.runtime, message)?;
-        let answer = deadline
-            .call(&self.runtime, call(self.admin.clone(), request))
-            .await?;
-        Ok(answer.into_inner())
+        let mut failure = ApiError::new(Reason::BadArgument, "no coordinator was named");
+        for _ in 0..self.admins.len() {
+            let Some(admin) = self.admins.front().cloned() else {
+                break;
+            };
+            let request = deadline.request(&self.runtime, message.clone())?;
+            match deadline.call(&self.runtime, call(admin, request)).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(error) if error.code() == Code::Unavailable => {
+                    failure = error;
+                    self.admins.rotate_left(1);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure)
     }
 }
 

@@ -43,6 +43,16 @@ impl Status {
                 status.epoch,
                 status.namespaces
             )?;
+            for at in &status.coordinators {
+                writeln!(
+                    out,
+                    "coordinator {}  {}{}{}",
+                    at.coordinator_id,
+                    at.address,
+                    if at.leads { "  leads" } else { "" },
+                    if at.answers { "  answers" } else { "" },
+                )?;
+            }
             writeln!(out, "{}", shard_table(&status.shards))?;
             writeln!(out, "{}", node_table(&status.nodes))?;
         }

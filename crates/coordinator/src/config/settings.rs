@@ -1,17 +1,20 @@
 //! The options of `serve` as they are written on a command line, in the environment or in a file, and how they are checked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster::{Layout, ShardId, limits};
+use cluster::{Layout, NodeId, ShardId, limits};
 use settings::Problems;
 use telemetry::logging::LogConfig;
 use term::Term;
 
-use super::{ClusterConfig, Config, LimitsConfig, SHARDS_DEFAULT};
+use super::{ClusterConfig, Config, CoordinatorsConfig, LimitsConfig, SHARDS_DEFAULT};
 
 /// The longest silence of a shard server that may be configured.
 const HOUR: Duration = Duration::from_hours(1);
+/// Ids of coordinators are small numbers that people give.
+const COORDINATOR_ID_MAX: u64 = 1_000;
 
 settings::settings! {
     /// The options of `serve`.
@@ -23,6 +26,11 @@ settings::settings! {
     http_addr: String, "HTTP_ADDR", "ADDR:PORT";
     /// Directory of the cluster's metadata and of the snapshots held for recovery [default: coordinator-data]
     data_dir: PathBuf, "DATA_DIR", "DIR";
+    /// Which of the cluster's coordinators this is, 1 to 1000 [default: 1]
+    id: u64, "ID", "N";
+    /// All three coordinators of the cluster, this one included: ID=HOST:PORT, comma separated [default: this one alone]
+    #[arg(value_delimiter = ',')]
+    peers: Vec<String>, "PEERS", "ID=HOST:PORT,...";
     /// Shards of a new cluster, 1 to 1024 [default: 3]
     shards: usize, "SHARDS", "N";
     /// First terms of the second, third, ... shard of a new cluster, comma separated [default: an even split of English]
@@ -57,6 +65,7 @@ impl Settings {
         Config {
             grpc_addr: grpc_addr.unwrap_or(default.grpc_addr),
             http_addr: http_addr.unwrap_or(default.http_addr),
+            group: self.group(at),
             cluster: self.cluster(at),
             limits: self.limits(at),
             logging: self.logging(at),
@@ -75,6 +84,34 @@ impl Settings {
             allowed_origins: origins(at, self.allowed_origins.unwrap_or_default()),
             data_dir: self.data_dir.unwrap_or(default.data_dir),
         }
+    }
+
+    fn group(&self, at: &mut Problems) -> CoordinatorsConfig {
+        let id = NodeId(at.number("id", self.id, 1..=COORDINATOR_ID_MAX, 1));
+        let list = self.peers.as_deref().unwrap_or_default();
+        let mut peers = BTreeMap::new();
+        for entry in list {
+            if let Some((peer, address)) = at.keep("peers", peer(entry))
+                && peers.insert(peer, address).is_some()
+            {
+                at.add("peers", format!("coordinator {peer} is named twice"));
+            }
+        }
+        let addresses: BTreeSet<&String> = peers.values().collect();
+        if addresses.len() < peers.len() {
+            at.add("peers", "two coordinators have the same address".to_owned());
+        }
+        if !matches!(list.len(), 0 | 1 | 3) {
+            let text = format!("{} coordinators; a cluster has one or three", list.len());
+            at.add("peers", text);
+        }
+        if !list.is_empty() && !peers.contains_key(&id) {
+            at.add(
+                "peers",
+                format!("this coordinator, {id}, is not among them"),
+            );
+        }
+        CoordinatorsConfig { id, peers }
     }
 
     fn cluster(&self, at: &mut Problems) -> ClusterConfig {
@@ -139,6 +176,18 @@ impl Settings {
         at.keep("log-filter", logging.check());
         logging
     }
+}
+
+/// A coordinator of the list: `1=host:port`.
+fn peer(entry: &str) -> Result<(NodeId, String), String> {
+    let parsed = entry.split_once('=').and_then(|(id, address)| {
+        let id = id.trim().parse().ok();
+        let id = id.filter(|id| (1..=COORDINATOR_ID_MAX).contains(id))?;
+        let (host, port) = address.trim().rsplit_once(':')?;
+        let port: u16 = port.parse().ok()?;
+        (!host.is_empty() && port > 0).then(|| (NodeId(id), address.trim().to_owned()))
+    });
+    parsed.ok_or_else(|| format!("{entry:?} is not an id and an address like 1=host:50051"))
 }
 
 fn split(at: &mut Problems, points: &[String]) -> Option<Layout> {

@@ -89,3 +89,44 @@ fn the_command_line_wins_over_the_file() {
     assert_eq!(problems.0[0].option, "config");
     assert!(problems.0[0].text.contains("shard"), "{problems}");
 }
+
+#[test]
+fn coordinators_are_one_or_three_and_this_one_is_among_them() {
+    let group = |id: u64, peers: &[&str]| {
+        Settings {
+            id: Some(id),
+            peers: Some(peers.iter().map(|at| (*at).to_owned()).collect()),
+            ..Settings::default()
+        }
+        .check()
+        .map(|config| config.group)
+    };
+    assert_eq!(
+        Settings::default().check().unwrap().group,
+        CoordinatorsConfig::default()
+    );
+    let three = group(2, &["1=a:1", "2=b:1", "3=[::1]:1"]).unwrap();
+    assert_eq!(three.ids(), [NodeId(1), NodeId(2), NodeId(3)]);
+    assert_eq!(three.address().as_deref(), Some("b:1"));
+    assert!(!three.others().contains_key(&NodeId(2)));
+    assert!(group(1, &["1=a:1"]).is_ok());
+    for (id, bad) in [
+        (4, &["1=a:1", "2=b:1", "3=c:1"][..]),
+        (1, &["1=a:1", "2=b:1"]),
+        (1, &["1=a:1", "1=b:1", "3=c:1"]),
+        (1, &["1=a:1", "2=a:1", "3=c:1"]),
+        (1, &["a:1", "2=b:1", "3=c:1"]),
+        (1, &["1=a", "2=b:1", "3=c:1"]),
+        (1, &["1=a:0", "2=b:1", "3=c:1"]),
+        (0, &["0=a:1", "2=b:1", "3=c:1"]),
+    ] {
+        let problems = group(id, bad).unwrap_err();
+        assert!(
+            problems
+                .0
+                .iter()
+                .any(|at| matches!(at.option, "peers" | "id")),
+            "{problems}"
+        );
+    }
+}

@@ -137,6 +137,27 @@ impl Command {
         }
     }
 
+    /// Whether making the change twice is making it once, with the same answer: then it may be proposed again by whoever
+    /// does not know what became of it.
+    #[must_use]
+    pub const fn is_idempotent(&self) -> bool {
+        match self {
+            Self::RegisterNode(_)
+            | Self::UpdateAddress { .. }
+            | Self::PlaceShards(_)
+            | Self::ShardBegun { .. }
+            | Self::MarkNodeLost { .. }
+            | Self::CreateNamespace { .. }
+            | Self::RaiseGeneration {
+                request: Some(_), ..
+            }
+            | Self::NoteProgress(_) => true,
+            Self::Init { .. }
+            | Self::RaiseGeneration { request: None, .. }
+            | Self::NewIncarnation(_) => false,
+        }
+    }
+
     /// The fields.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

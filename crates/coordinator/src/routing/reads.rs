@@ -19,7 +19,8 @@ impl Router {
     ) -> Result<GetCountResponse, ApiError> {
         let mut rounds = Rounds::new(Kind::Read, deadline);
         loop {
-            let map = self.map()?;
+            let (name, token) = (&ask.namespace, Some(&ask.token));
+            let map = self.map_for(name, token, Some(ask.consistency)).await?;
             let shard = map.owner(&ask.namespace, ask.term.as_str());
             match self
                 .count_once(&ask, &map, shard, rounds.tried, deadline)

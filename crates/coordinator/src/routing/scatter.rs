@@ -35,7 +35,8 @@ impl Router {
         let mut rounds = Rounds::new(Kind::Read, deadline);
         let mut parts = Parts::new();
         loop {
-            let map = self.map()?;
+            let (name, token) = (&ask.namespace, Some(&ask.token));
+            let map = self.map_for(name, token, Some(ask.consistency)).await?;
             let Some(namespace) = map.namespaces.get(&ask.namespace) else {
                 return Ok(nothing(&ask));
             };

@@ -141,7 +141,8 @@ impl Router {
         let identity = self.identity(delete.request_id, fingerprint);
         let mut rounds = Rounds::new(Kind::Write, deadline);
         loop {
-            let map = self.map()?;
+            let map = self.map_for(name, None, None).await;
+            let map = map.map_err(|error| error.with_outcome(Outcome::NotApplied))?;
             let Some(namespace) = map.namespaces.get(name) else {
                 return Ok(DeleteResponse::default());
             };

@@ -1,5 +1,6 @@
-//! A cluster in this process: one coordinator, some shard servers, each on a directory of its own.
+//! A cluster in this process: one coordinator or three, some shard servers, each on a directory of its own.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,10 +10,10 @@ use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
 use api::admin::v1::{GetStatusRequest, GetStatusResponse, ShardState};
 use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::v1::{GetTopKRequest, GetTopKResponse, RecordRequest};
-use cluster::{Layout, ShardId};
-use coordinator::{ClusterConfig, Config, Deps, LimitsConfig};
+use cluster::{Layout, NodeId, ShardId};
+use coordinator::{ClusterConfig, Config, CoordinatorsConfig, Deps, LimitsConfig};
 use rpc::channel::{PoolConfig, connect};
-use runtime::{CancellationToken, Runtime, Task};
+use runtime::{CancellationToken, Listener, Runtime, Task};
 use telemetry::Metrics;
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -25,9 +26,15 @@ pub(crate) struct Cluster {
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
     dir: TempDir,
-    config: Config,
-    coordinator: Option<Running<coordinator::Error>>,
+    coordinators: Vec<Coordinator>,
     servers: Vec<ShardServer>,
+}
+
+struct Coordinator {
+    config: Config,
+    grpc: SocketAddr,
+    http: SocketAddr,
+    running: Option<Running<coordinator::Error>>,
 }
 
 struct Running<E> {
@@ -58,57 +65,143 @@ impl Cluster {
     }
 
     pub(crate) async fn with_limits(limits: LimitsConfig) -> Self {
+        Self::of_coordinators(1, limits).await
+    }
+
+    /// Three coordinators, and shards as in [`Cluster::start`].
+    pub(crate) async fn of_three() -> Self {
+        let mut cluster = Self::of_coordinators(3, LimitsConfig::default()).await;
+        for number in 1..=3 {
+            cluster.add_server(&format!("shard-{number}")).await;
+        }
+        for place in 0..3 {
+            cluster.until_at(place, "all shards serve", serves).await;
+        }
+        cluster
+    }
+
+    pub(crate) async fn of_coordinators(count: u64, limits: LimitsConfig) -> Self {
         let runtime = Runtime::real();
         let dir = TempDir::new().unwrap();
         let starts = ["", "g", "p"].map(str::to_owned).into_iter();
         let template = Layout::new(starts.zip((1..).map(ShardId)).collect()).unwrap();
-        let config = Config {
-            data_dir: dir.path().join("coordinator"),
-            cluster: ClusterConfig {
-                template,
-                replicas: 1,
-                expect_nodes: 3,
-            },
-            limits,
-            silent_after: Duration::from_millis(2_500),
-            allowed_origins: vec!["https://search.example".into()],
-            ..Config::default()
-        };
+        let anywhere: SocketAddr = ([127, 0, 0, 1], 0).into();
+        // All ports are taken before any address is told.
+        let mut listeners = Vec::new();
+        for _ in 0..count {
+            let grpc = runtime.bind(anywhere).await.unwrap();
+            listeners.push((grpc, runtime.bind(anywhere).await.unwrap()));
+        }
+        let ids = (1..=count).map(NodeId);
+        let addresses = listeners
+            .iter()
+            .map(|(grpc, _)| grpc.local_addr().to_string());
+        let peers: BTreeMap<NodeId, String> = ids.zip(addresses).collect();
         let mut cluster = Self {
             runtime,
-            grpc: ([127, 0, 0, 1], 0).into(),
-            http: ([127, 0, 0, 1], 0).into(),
+            grpc: listeners[0].0.local_addr(),
+            http: listeners[0].1.local_addr(),
             dir,
-            config,
-            coordinator: None,
+            coordinators: Vec::new(),
             servers: Vec::new(),
         };
-        cluster.start_coordinator().await;
+        for ((grpc, http), id) in listeners.into_iter().zip((1..).map(NodeId)) {
+            let peers = if count == 1 {
+                BTreeMap::new()
+            } else {
+                peers.clone()
+            };
+            let config = Config {
+                data_dir: cluster.dir.path().join(format!("coordinator-{id}")),
+                group: CoordinatorsConfig { id, peers },
+                cluster: ClusterConfig {
+                    template: template.clone(),
+                    replicas: 1,
+                    expect_nodes: 3,
+                },
+                limits,
+                silent_after: Duration::from_millis(2_500),
+                allowed_origins: vec!["https://search.example".into()],
+                ..Config::default()
+            };
+            let mut coordinator = Coordinator {
+                config,
+                grpc: grpc.local_addr(),
+                http: http.local_addr(),
+                running: None,
+            };
+            coordinator.run(&cluster.runtime, grpc, http);
+            cluster.coordinators.push(coordinator);
+        }
+        for place in 0..cluster.coordinators.len() {
+            cluster.until_open(place).await;
+        }
         cluster
     }
 
-    /// Starts the coordinator, at the address it had before.
+    /// Starts the only coordinator, at the address it had before.
     pub(crate) async fn start_coordinator(&mut self) {
-        let grpc = self.runtime.bind(self.grpc).await.unwrap();
-        let http = self.runtime.bind(self.http).await.unwrap();
-        (self.grpc, self.http) = (grpc.local_addr(), http.local_addr());
-        let deps = Deps {
-            runtime: self.runtime.clone(),
-            vfs: Arc::new(vfs::RealDisk::new()),
-            metrics: Metrics::new(&self.runtime).unwrap(),
-            grpc,
-            http: Some(http),
-        };
-        let stop = CancellationToken::new();
-        let run = coordinator::run(self.config.clone(), deps, stop.clone());
-        let task = self.runtime.spawn("test-coordinator", run);
-        self.coordinator = Some(Running { stop, task });
+        self.start_coordinator_at(0).await;
+        self.until_open(0).await;
+    }
+
+    pub(crate) async fn start_coordinator_at(&mut self, place: usize) {
+        let coordinator = &mut self.coordinators[place];
+        let grpc = self.runtime.bind(coordinator.grpc).await.unwrap();
+        let http = self.runtime.bind(coordinator.http).await.unwrap();
+        coordinator.run(&self.runtime, grpc, http);
     }
 
     pub(crate) async fn stop_coordinator(&mut self) {
-        let Running { stop, task } = self.coordinator.take().unwrap();
-        stop.cancel();
-        task.await.unwrap().unwrap();
+        self.stop_coordinators(&[0]).await;
+    }
+
+    /// Stops coordinators at the same time.
+    pub(crate) async fn stop_coordinators(&mut self, places: &[usize]) {
+        let running = places
+            .iter()
+            .map(|place| self.coordinators[*place].running.take().unwrap());
+        let tasks: Vec<_> = running
+            .map(|Running { stop, task }| {
+                stop.cancel();
+                task
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+    }
+
+    /// Waits until a coordinator has ended by itself.
+    pub(crate) async fn coordinator_ended(
+        &mut self,
+        place: usize,
+    ) -> Result<(), coordinator::Error> {
+        let Running { task, .. } = self.coordinators[place].running.take().unwrap();
+        let ended = self.runtime.timeout(PATIENCE, task).await;
+        ended.expect("the coordinator goes on").unwrap()
+    }
+
+    pub(crate) fn coordinator_config(&mut self, place: usize) -> &mut Config {
+        &mut self.coordinators[place].config
+    }
+
+    /// Waits until a coordinator has the map.
+    async fn until_open(&self, place: usize) {
+        self.until_at(place, "the cluster has begun", |status| {
+            !status.shards.is_empty()
+        })
+        .await;
+    }
+
+    /// The coordinator that leads, in the eyes of one of them.
+    pub(crate) async fn leader_at(&self, place: usize) -> usize {
+        let leads = |status: &GetStatusResponse| {
+            status.metadata_available && status.coordinators.iter().any(|at| at.leads)
+        };
+        let status = self.until_at(place, "somebody leads", leads).await;
+        let leader = status.coordinators.iter().position(|at| at.leads);
+        leader.unwrap()
     }
 
     pub(crate) async fn add_server(&mut self, name: &str) {
@@ -123,13 +216,15 @@ impl Cluster {
 
     /// Starts a server on its directory, at the address it had before.
     pub(crate) async fn start_server(&mut self, place: usize) {
+        let addresses = self.coordinators.iter().map(|at| at.grpc.to_string());
+        let coordinators: Vec<String> = addresses.collect();
         let server = &mut self.servers[place];
         let listener = self.runtime.bind(server.address).await.unwrap();
         server.address = listener.local_addr();
         let config = shard_server::Config {
             data_dir: server.dir.clone(),
             node_name: server.name.clone(),
-            coordinators: vec![self.grpc.to_string()],
+            coordinators: coordinators.clone(),
             ..shard_server::Config::default()
         };
         let deps = shard_server::Deps {
@@ -165,14 +260,7 @@ impl Cluster {
     }
 
     pub(crate) async fn until_serving(&self) {
-        self.until("all shards serve", |status| {
-            status.shards.len() == 3
-                && status
-                    .shards
-                    .iter()
-                    .all(|at| at.state() == ShardState::Serving)
-        })
-        .await;
+        self.until("all shards serve", serves).await;
     }
 
     /// Waits until the status is as it is wanted.
@@ -181,10 +269,19 @@ impl Cluster {
         what: &str,
         is_so: impl Fn(&GetStatusResponse) -> bool,
     ) -> GetStatusResponse {
+        self.until_at(0, what, is_so).await
+    }
+
+    pub(crate) async fn until_at(
+        &self,
+        place: usize,
+        what: &str,
+        is_so: impl Fn(&GetStatusResponse) -> bool,
+    ) -> GetStatusResponse {
         let mut last = String::new();
         let wait = async {
             loop {
-                match self.admin().get_status(GetStatusRequest {}).await {
+                match self.admin_at(place).get_status(GetStatusRequest {}).await {
                     Ok(status) => {
                         let status = status.into_inner();
                         if is_so(&status) {
@@ -203,21 +300,25 @@ impl Cluster {
         }
     }
 
-    fn channel(&self) -> Channel {
-        connect(
-            &self.runtime,
-            &self.grpc.to_string(),
-            &PoolConfig::default(),
-        )
-        .unwrap()
+    fn channel(&self, place: usize) -> Channel {
+        let address = self.coordinators[place].grpc.to_string();
+        connect(&self.runtime, &address, &PoolConfig::default()).unwrap()
     }
 
     pub(crate) fn client(&self) -> AutocompleteServiceClient<Channel> {
-        AutocompleteServiceClient::new(self.channel()).max_decoding_message_size(4 << 20)
+        self.client_at(0)
+    }
+
+    pub(crate) fn client_at(&self, place: usize) -> AutocompleteServiceClient<Channel> {
+        AutocompleteServiceClient::new(self.channel(place)).max_decoding_message_size(4 << 20)
     }
 
     pub(crate) fn admin(&self) -> ClusterAdminServiceClient<Channel> {
-        ClusterAdminServiceClient::new(self.channel())
+        self.admin_at(0)
+    }
+
+    pub(crate) fn admin_at(&self, place: usize) -> ClusterAdminServiceClient<Channel> {
+        ClusterAdminServiceClient::new(self.channel(place))
     }
 
     pub(crate) async fn record(&self, term: &str, count: u64) -> u64 {
@@ -242,6 +343,27 @@ impl Cluster {
         };
         self.client().get_top_k(request).await.unwrap().into_inner()
     }
+}
+
+impl Coordinator {
+    fn run(&mut self, runtime: &Runtime, grpc: Listener, http: Listener) {
+        let deps = Deps {
+            runtime: runtime.clone(),
+            vfs: Arc::new(vfs::RealDisk::new()),
+            metrics: Metrics::new(runtime).unwrap(),
+            grpc,
+            http: Some(http),
+        };
+        let stop = CancellationToken::new();
+        let run = coordinator::run(self.config.clone(), deps, stop.clone());
+        let task = runtime.spawn("test-coordinator", run);
+        self.running = Some(Running { stop, task });
+    }
+}
+
+fn serves(status: &GetStatusResponse) -> bool {
+    let mut shards = status.shards.iter();
+    status.shards.len() == 3 && shards.all(|at| at.state() == ShardState::Serving)
 }
 
 /// What an answer lists, in short.

@@ -14,6 +14,7 @@
 mod bad_input;
 mod cli;
 mod damage;
+mod group;
 mod harness;
 mod namespaces;
 mod reads;

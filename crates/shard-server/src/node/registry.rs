@@ -1,10 +1,13 @@
-//! Calls to the coordinators: any of them will do, and the one that answered last is asked first.
+//! Calls to the coordinators. For most any of them will do, and the one that answered last is asked first; reports go to all.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::registry::v1::registry_service_client::RegistryServiceClient;
 use api::{ApiError, Reason};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use rpc::Deadline;
 use rpc::channel::{Pool, PoolConfig};
 use runtime::Runtime;
@@ -64,9 +67,10 @@ impl RegistryClient {
             let left = deadline.remaining(&self.runtime);
             let patience = Deadline::after(&self.runtime, left.min(PATIENCE));
             let request = patience.request(&self.runtime, message.clone())?;
-            let client = RegistryServiceClient::new(channel)
-                .max_decoding_message_size(cluster::limits::RAFT_MESSAGE_BYTES_MAX);
-            match patience.call(&self.runtime, call(client, request)).await {
+            match patience
+                .call(&self.runtime, call(client_of(channel), request))
+                .await
+            {
                 Ok(response) => {
                     self.preferred.store(place, Ordering::Relaxed);
                     return Ok(response.into_inner());
@@ -80,6 +84,39 @@ impl RegistryClient {
         }
         Err(last)
     }
+}
+
+impl RegistryClient {
+    /// Asks all coordinators at the same time. Answers come as they arrive, each within `patience`.
+    pub(crate) fn call_each<'a, M, T, F>(
+        &'a self,
+        patience: Duration,
+        message: &M,
+        call: impl Fn(RegistryServiceClient<Channel>, Request<M>) -> F + Copy + Send + 'a,
+    ) -> FuturesUnordered<BoxFuture<'a, Result<T, ApiError>>>
+    where
+        M: Clone + Send + 'a,
+        T: Send + 'a,
+        F: Future<Output = Result<Response<T>, Status>> + Send + 'a,
+    {
+        let deadline = Deadline::after(&self.runtime, patience);
+        let calls = self.coordinators.iter().map(|address| {
+            let message = message.clone();
+            async move {
+                let request = deadline.request(&self.runtime, message)?;
+                let client = client_of(self.pool.get(address)?);
+                let answer = deadline.call(&self.runtime, call(client, request)).await;
+                answer.map(Response::into_inner)
+            }
+            .boxed()
+        });
+        calls.collect()
+    }
+}
+
+fn client_of(channel: Channel) -> RegistryServiceClient<Channel> {
+    RegistryServiceClient::new(channel)
+        .max_decoding_message_size(cluster::limits::RAFT_MESSAGE_BYTES_MAX)
 }
 
 fn another_may_do(error: &ApiError) -> bool {

@@ -1,11 +1,15 @@
-//! Talking to the coordinators: registering once, then reporting each second and taking orders.
+//! Talking to the coordinators: registering once with any of them, then reporting to all of them each second and taking orders.
+//!
+//! Everybody hears every node, so that each coordinator knows by itself who is alive, and the loss of one changes nothing here. Orders
+//! carry the epoch of the map they were made by: those of a coordinator that lags behind are left alone.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::registry::v1::{RegisterRequest, RegisterResponse, SyncRequest, SyncResponse};
 use api::{ApiError, Reason};
-use cluster::{ClusterId, NodeId, ShardMap};
+use cluster::{ClusterId, Epoch, NodeId, ShardMap};
+use futures::StreamExt as _;
 use rpc::Deadline;
 
 use super::memory;
@@ -18,8 +22,10 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Pauses after failures: doubled from the first to the last, each with as much again at random.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
-/// How long all coordinators together may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a registration may take, with all coordinators together.
+const REGISTER_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a coordinator may take to answer a report; one that hangs must not keep the next report from the others.
+const REPORT_PATIENCE: Duration = Duration::from_millis(700);
 
 /// Registers this node with any coordinator, as often as it takes, and stores the identity. `None` when the node is told to stop first.
 pub(crate) async fn register(node: &Arc<Node>, mut file: IdentityFile) -> Option<IdentityFile> {
@@ -49,7 +55,7 @@ async fn register_once(node: &Arc<Node>, file: &mut IdentityFile) -> Result<(), 
         region: node.config.region.clone(),
         instance_id: file.instance.to_vec().into(),
     };
-    let deadline = Deadline::after(&node.runtime, PATIENCE);
+    let deadline = Deadline::after(&node.runtime, REGISTER_PATIENCE);
     let answer: RegisterResponse = node
         .registry
         .call(deadline, message, |mut client, request| async move {
@@ -89,10 +95,12 @@ async fn register_once(node: &Arc<Node>, file: &mut IdentityFile) -> Result<(), 
 pub(super) async fn run(node: Arc<Node>) {
     let mut pause = FIRST_PAUSE;
     loop {
+        let begun = node.runtime.now();
         let wait = match sync_once(&node).await {
             Ok(()) => {
                 pause = FIRST_PAUSE;
-                EVERY - EVERY / 10 + node.runtime.jitter(EVERY / 5)
+                let next = begun + (EVERY - EVERY / 10) + node.runtime.jitter(EVERY / 5);
+                next.saturating_since(node.runtime.now())
             }
             Err(error) if error.reason() == Reason::NodeLost => {
                 let reason = error.message().to_owned();
@@ -124,14 +132,30 @@ async fn sync_once(node: &Arc<Node>) -> Result<(), ApiError> {
         known_epoch: node.view().epoch().0,
         ..node.report()
     };
-    let deadline = Deadline::after(&node.runtime, PATIENCE);
-    let orders: SyncResponse = node
-        .registry
-        .call(deadline, message, |mut client, request| async move {
-            client.sync(request).await
-        })
-        .await?;
-    node.take_orders(orders).await
+    let mut answers = node.registry.call_each(
+        REPORT_PATIENCE,
+        &message,
+        |mut client, request| async move { client.sync(request).await },
+    );
+    let mut outcome = Err(ApiError::new(
+        Reason::Disconnected,
+        "no coordinator is known",
+    ));
+    while let Some(answer) = answers.next().await {
+        let taken = match answer {
+            Ok(orders) => node.take_orders(orders).await,
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(()) => outcome = Ok(()),
+            Err(error) if error.reason() == Reason::NodeLost => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "a coordinator did not take the report");
+                outcome = outcome.or(Err(error));
+            }
+        }
+    }
+    outcome
 }
 
 /// The map of remembered orders.
@@ -149,13 +173,14 @@ pub(super) fn view_of(orders: &SyncResponse) -> Option<View> {
 impl Node {
     /// Takes over a newer map and the assignments, remembers them, and acts on them.
     async fn take_orders(self: &Arc<Self>, mut orders: SyncResponse) -> Result<(), ApiError> {
+        let (theirs, ours) = (Epoch(orders.epoch), self.view().epoch());
+        if theirs < ours {
+            tracing::debug!(%theirs, %ours, "a coordinator lags behind, its orders are left alone");
+            return Ok(());
+        }
         if let Some(map) = orders.map.clone() {
             let map = ShardMap::try_from(map)
                 .map_err(|error| ApiError::internal(format!("the coordinator's map: {error}")))?;
-            if map.epoch < self.view().epoch() {
-                let message = format!("a coordinator still speaks of epoch {}", map.epoch);
-                return Err(ApiError::new(Reason::Starting, message));
-            }
             let view = View::new(Arc::new(map));
             self.names.caught_up(&view);
             tracing::info!(epoch = %view.epoch(), "a new map");

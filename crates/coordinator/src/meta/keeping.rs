@@ -1,0 +1,144 @@
+//! What the metadata group needs to be looked after: the first command of the cluster, the note that the log has begun, and the
+//! question whether a majority is at work.
+
+use std::time::Duration;
+
+use api::ApiError;
+use api::meta::v1::ConfirmRequest;
+use api::meta::v1::metadata_service_client::MetadataServiceClient;
+use replication::METADATA_GROUP;
+use rpc::Deadline;
+
+use super::Meta;
+use super::proposing::{PATIENCE, PAUSE, concluded, unready};
+use crate::Error;
+use crate::arrival::Myself;
+use crate::config::Config;
+use crate::metadata::Command;
+
+/// How long a group of one may take to elect itself before its start fails.
+const LEAD_PATIENCE: Duration = Duration::from_secs(30);
+const LEAD_POLL: Duration = Duration::from_millis(5);
+/// How often it is looked whether a majority is at work, and while none is.
+const LOOK: Duration = Duration::from_millis(500);
+const LOOK_FAST: Duration = Duration::from_millis(50);
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Meta {
+    /// Begins the cluster of a single coordinator, unless it has begun: nobody else has to be waited for.
+    pub(crate) async fn begin_alone(&self, config: &Config, myself: &Myself) -> Result<(), Error> {
+        if !self.arrival.others.is_empty() {
+            return Ok(());
+        }
+        let begun = async {
+            loop {
+                if let Err(replication::ReadError::Stopped { reason }) = self.group.lease_check() {
+                    return Err(Error::MetadataStopped { reason });
+                }
+                if self.leads() {
+                    return self.look_after(config, myself).await;
+                }
+                self.runtime.sleep(LEAD_POLL).await;
+            }
+        };
+        let waited = self.runtime.timeout(LEAD_PATIENCE, begun).await;
+        waited.unwrap_or_else(|_| {
+            Err(Error::MetadataStopped {
+                reason: "no leader was elected".into(),
+            })
+        })
+    }
+
+    /// Looks after the group for as long as it goes well.
+    pub(crate) async fn keep(&self, config: &Config, myself: &Myself) -> Error {
+        loop {
+            if let Err(error) = self.look_after(config, myself).await {
+                return error;
+            }
+            let pause = if self.is_available() { LOOK } else { LOOK_FAST };
+            self.runtime.sleep(pause).await;
+        }
+    }
+
+    async fn look_after(&self, config: &Config, myself: &Myself) -> Result<(), Error> {
+        if !myself.identity().begun && self.host.exists(METADATA_GROUP)? {
+            self.arrival.note_begun(myself, &self.data_dir).await?;
+        }
+        match self.read(|state| state.cluster) {
+            Some(found) if found != self.cluster => {
+                return Err(Error::ForeignMetadata {
+                    expected: self.cluster,
+                    found,
+                });
+            }
+            None if self.leads() => self.init(config).await?,
+            Some(_) | None => {}
+        }
+        match self.confirm().await {
+            Ok(_) => *self.confirmed.lock() = Some(self.runtime.now()),
+            Err(error) => tracing::debug!(%error, "no leader of the metadata is confirmed"),
+        }
+        Ok(())
+    }
+
+    async fn init(&self, config: &Config) -> Result<(), Error> {
+        let init = Command::Init {
+            cluster: self.cluster,
+            template: config.cluster.template.clone(),
+            replicas: u32::try_from(config.cluster.replicas).unwrap_or(u32::MAX),
+        };
+        match self.propose(&init).await {
+            Ok(_) => {
+                tracing::info!(cluster = %self.cluster, "a new cluster has begun");
+                Ok(())
+            }
+            // Another coordinator was faster, or will be: of several only one is the first in the log.
+            Err(error) if !self.arrival.others.is_empty() => {
+                tracing::info!(%error, "the cluster was not begun from here");
+                Ok(())
+            }
+            Err(error) => Err(Error::Init {
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Waits until everything is applied here that was changed before the call, through whichever coordinator.
+    pub(crate) async fn catch_up(&self) -> Result<(), ApiError> {
+        let until = self.runtime.now() + PATIENCE;
+        loop {
+            let error = match self.confirm().await {
+                Ok(index) => {
+                    let applied = self.group.wait_applied(index, PATIENCE).await;
+                    return applied.map(drop).map_err(|error| unready(&error));
+                }
+                Err(error) => error,
+            };
+            if self.runtime.now() + PAUSE >= until {
+                return Err(concluded(error, false));
+            }
+            self.runtime.sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks the leader that is known here whether it holds its lease, and up to where it has applied.
+    async fn confirm(&self) -> Result<u64, ApiError> {
+        let Some((leader, address)) = self.leader() else {
+            let point = self.group.lease_check();
+            return point
+                .map(|at| at.applied.index)
+                .map_err(|error| unready(&error));
+        };
+        let deadline = Deadline::after(&self.runtime, CONFIRM_PATIENCE);
+        let message = ConfirmRequest {
+            cluster_id: self.cluster.0.to_vec().into(),
+            to_coordinator_id: leader.0,
+        };
+        let request = deadline.request(&self.runtime, message)?;
+        let mut client = MetadataServiceClient::new(self.arrival.pool.get(&address)?);
+        let answer = deadline
+            .call(&self.runtime, client.confirm(request))
+            .await?;
+        Ok(answer.into_inner().applied_index)
+    }
+}

@@ -1,0 +1,98 @@
+//! What the other coordinators ask: who is there, a change at the leader, and whether the leader leads.
+
+use std::sync::{Arc, OnceLock};
+
+use api::meta::v1::metadata_service_server::MetadataService;
+use api::meta::v1::{
+    ConfirmRequest, ConfirmResponse, GreetRequest, GreetResponse, ProposeRequest, ProposeResponse,
+};
+use api::{ApiError, Reason};
+use cluster::NodeId;
+use rpc::Deadline;
+use runtime::Runtime;
+use tonic::{Request, Response, Status};
+
+use super::Meta;
+use super::proposing::unready;
+use crate::arrival::Myself;
+
+/// `MetadataService`. Answers greetings at once, and the rest once the metadata are open.
+#[derive(Debug, Clone)]
+pub(crate) struct MetadataDoor {
+    runtime: Runtime,
+    myself: Arc<Myself>,
+    meta: Arc<OnceLock<Arc<Meta>>>,
+}
+
+impl MetadataDoor {
+    pub(crate) fn new(runtime: &Runtime, myself: Arc<Myself>) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            myself,
+            meta: Arc::default(),
+        }
+    }
+
+    /// The metadata are open.
+    pub(crate) fn open(&self, meta: &Arc<Meta>) {
+        drop(self.meta.set(Arc::clone(meta)));
+    }
+
+    /// The metadata, if a message is meant for them.
+    fn meta(&self, cluster: &[u8], to: u64) -> Result<&Arc<Meta>, ApiError> {
+        let starting = || ApiError::new(Reason::Starting, "this coordinator is opening its data");
+        let meta = self.meta.get().ok_or_else(starting)?;
+        if cluster != meta.cluster.0 {
+            let message = "this coordinator belongs to another cluster";
+            return Err(ApiError::new(Reason::WrongCluster, message));
+        }
+        if NodeId(to) != meta.id {
+            let message = format!("this is coordinator {}, not {to}", meta.id);
+            return Err(ApiError::new(Reason::WrongNode, message));
+        }
+        Ok(meta)
+    }
+}
+
+#[tonic::async_trait]
+impl MetadataService for MetadataDoor {
+    async fn greet(
+        &self,
+        _request: Request<GreetRequest>,
+    ) -> Result<Response<GreetResponse>, Status> {
+        Ok(Response::new(self.myself.greet()))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<ProposeRequest>,
+    ) -> Result<Response<ProposeResponse>, Status> {
+        let deadline = Deadline::of(&request, &self.runtime);
+        let request = request.into_inner();
+        let meta = self.meta(&request.cluster_id, request.to_coordinator_id);
+        let meta = meta.map_err(ApiError::for_write)?;
+        let kind = u16::try_from(request.kind).map_err(|_| {
+            ApiError::field(Reason::Malformed, "kind", "is above 65535").for_write()
+        })?;
+        let proposal = meta.propose_here(kind, request.command);
+        let committed = deadline.limit(&self.runtime, proposal).await;
+        let committed = committed
+            .and_then(|done| done)
+            .map_err(ApiError::for_write)?;
+        Ok(Response::new(ProposeResponse {
+            index: committed.index,
+        }))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<ConfirmRequest>,
+    ) -> Result<Response<ConfirmResponse>, Status> {
+        let request = request.into_inner();
+        let meta = self.meta(&request.cluster_id, request.to_coordinator_id)?;
+        let point = meta.group.lease_check().map_err(|error| unready(&error))?;
+        Ok(Response::new(ConfirmResponse {
+            applied_index: point.applied.index,
+        }))
+    }
+}

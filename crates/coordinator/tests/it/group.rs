@@ -1,0 +1,290 @@
+//! Three coordinators: each serves everybody, any one may go, and none comes back as somebody else.
+
+use std::time::Duration;
+
+use api::v1::{
+    GetTopKRequest, RecordBatchRequest, RecordBatchResponse, RecordItem, RecordRequest, RequestId,
+};
+use api::{ApiError, Outcome};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::harness::{Cluster, listed};
+
+fn record_in(namespace: &str, term: &str) -> RecordRequest {
+    RecordRequest {
+        term: term.into(),
+        namespace: namespace.into(),
+        ..RecordRequest::default()
+    }
+}
+
+async fn record_at(
+    cluster: &Cluster,
+    place: usize,
+    namespace: &str,
+    term: &str,
+) -> Result<u64, Status> {
+    let mut client = cluster.client_at(place);
+    let answer = client.record(record_in(namespace, term)).await;
+    answer.map(|answer| answer.into_inner().count)
+}
+
+async fn top_at(cluster: &Cluster, place: usize, namespace: &str) -> Vec<(String, u64)> {
+    let request = GetTopKRequest {
+        namespace: namespace.into(),
+        require_complete: true,
+        ..GetTopKRequest::default()
+    };
+    let answer = cluster.client_at(place).get_top_k(request).await;
+    let answer = answer.unwrap().into_inner();
+    let listed = listed(&answer).into_iter();
+    listed
+        .map(|(term, count)| (term.to_owned(), count))
+        .collect()
+}
+
+/// Records until it is done, as a client would that is told to come back.
+async fn record_patiently(cluster: &Cluster, place: usize, namespace: &str, term: &str) -> u64 {
+    let tries = async {
+        loop {
+            match record_at(cluster, place, namespace, term).await {
+                Ok(count) => return count,
+                Err(status) => {
+                    assert_eq!(status.code(), Code::Unavailable, "{status}");
+                    let outcome = ApiError::from_status(&status).outcome();
+                    assert_eq!(outcome, Some(Outcome::NotApplied), "{status}");
+                }
+            }
+            cluster.runtime.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let limit = Duration::from_secs(30);
+    cluster.runtime.timeout(limit, tries).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_recorded_through_one_is_seen_through_all_at_once() {
+    let cluster = Cluster::of_three().await;
+    let mut ids = Vec::new();
+    for place in 0..3 {
+        let what = "everybody is there";
+        let status = cluster
+            .until_at(place, what, |status| {
+                status.metadata_available && status.nodes.iter().all(|node| node.alive)
+            })
+            .await;
+        assert_eq!(status.coordinators.len(), 3);
+        assert_eq!(status.nodes.len(), 3);
+        assert!(status.coordinators[place].answers);
+        ids.push(status.cluster_id);
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "one cluster: {ids:?}");
+
+    for place in 0..3 {
+        // The namespace is new each time: whoever does not lead must have the leader create it, and the others learn of it.
+        for round in 0..5 {
+            let namespace = format!("through-{place}-{round}");
+            let count = record_at(&cluster, place, &namespace, "kiwi").await;
+            assert_eq!(count.unwrap(), 1);
+            for other in 0..3 {
+                let seen = top_at(&cluster, other, &namespace).await;
+                assert_eq!(seen, [("kiwi".to_owned(), 1)], "{place} by {other}");
+            }
+        }
+    }
+}
+
+type Open = (
+    mpsc::Sender<RecordBatchRequest>,
+    Streaming<RecordBatchResponse>,
+);
+
+/// One batch over a stream, which is kept for the next when all went well.
+async fn exchange(
+    cluster: &Cluster,
+    place: usize,
+    open: &mut Option<Open>,
+    batch: RecordBatchRequest,
+) -> Result<RecordBatchResponse, Status> {
+    let ended = || Status::unavailable("the stream ended");
+    let (requests, mut answers) = match open.take() {
+        Some((requests, answers)) => {
+            requests.send(batch).await.map_err(|_| ended())?;
+            (requests, answers)
+        }
+        None => {
+            let (requests, receiver) = mpsc::channel(1);
+            requests.send(batch).await.map_err(|_| ended())?;
+            let stream = ReceiverStream::new(receiver);
+            let answers = cluster.client_at(place).record_stream(stream).await?;
+            (requests, answers.into_inner())
+        }
+    };
+    let answer = answers.message().await?.ok_or_else(ended)?;
+    *open = Some((requests, answers));
+    Ok(answer)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_goes_while_a_stream_runs_through_another() {
+    let mut cluster = Cluster::of_three().await;
+    record_at(&cluster, 0, "", "begun").await.unwrap();
+    let leader = cluster.leader_at(0).await;
+    let place = (leader + 1) % 3;
+    let batches = 60_u64;
+    let issued_at_ms = cluster.runtime.wall_ms();
+    let batch = |number: u64| RecordBatchRequest {
+        items: ["ant", "kiwi", "zoo"]
+            .map(|term| RecordItem {
+                term: term.into(),
+                count: 1,
+            })
+            .to_vec(),
+        request_id: Some(RequestId {
+            client_id: vec![5; 16].into(),
+            sequence: number,
+            issued_at_ms,
+            acked_below: number,
+        }),
+        ..RecordBatchRequest::default()
+    };
+    let mut open = None;
+    for number in 1..=batches {
+        let answer = loop {
+            match exchange(&cluster, place, &mut open, batch(number)).await {
+                Ok(answer) => break answer,
+                // A busy machine; the same request again is what a client would send, too.
+                Err(status) => assert!(
+                    matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable),
+                    "{status}"
+                ),
+            }
+        };
+        for result in &answer.results {
+            assert_eq!((result.code, result.count), (0, number), "{result:?}");
+        }
+        if number == batches / 2 {
+            cluster.stop_coordinators(&[leader]).await;
+        }
+    }
+    // A new leader takes over what only a leader can do.
+    assert_eq!(record_patiently(&cluster, place, "later", "fig").await, 1);
+    let other = (leader + 2) % 3;
+    assert_eq!(
+        top_at(&cluster, other, "later").await,
+        [("fig".to_owned(), 1)]
+    );
+    let seen = top_at(&cluster, other, "").await;
+    assert!(seen.contains(&("kiwi".to_owned(), batches)), "{seen:?}");
+
+    cluster.start_coordinator_at(leader).await;
+    let is_back = cluster.until_at(leader, "it has caught up", |status| {
+        status.metadata_available && status.namespaces == 2
+    });
+    is_back.await;
+    assert_eq!(
+        record_at(&cluster, leader, "", "kiwi").await.unwrap(),
+        batches + 1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_the_last_map_still_routes_and_nothing_is_created() {
+    let mut cluster = Cluster::of_three().await;
+    assert_eq!(record_at(&cluster, 0, "", "kiwi").await.unwrap(), 1);
+    cluster.stop_coordinators(&[0, 1]).await;
+    let lost = "the loss is noticed";
+    cluster
+        .until_at(2, lost, |status| !status.metadata_available)
+        .await;
+    assert_eq!(record_at(&cluster, 2, "", "kiwi").await.unwrap(), 2);
+    assert_eq!(top_at(&cluster, 2, "").await, [("kiwi".to_owned(), 2)]);
+    let refused = record_at(&cluster, 2, "new", "kiwi").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let outcome = ApiError::from_status(&refused).outcome();
+    assert_eq!(outcome, Some(Outcome::NotApplied));
+    // Whether a namespace that is not known here exists, nobody can tell now: that is no empty answer.
+    let unknown = GetTopKRequest {
+        namespace: "new".into(),
+        ..GetTopKRequest::default()
+    };
+    let refused = cluster.client_at(2).get_top_k(unknown).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+
+    cluster.start_coordinator_at(0).await;
+    assert_eq!(record_patiently(&cluster, 2, "new", "kiwi").await, 1);
+    assert_eq!(top_at(&cluster, 0, "new").await, [("kiwi".to_owned(), 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_coordinators_restart_at_once() {
+    let mut cluster = Cluster::of_three().await;
+    for place in 0..3 {
+        record_at(&cluster, place, "fruit", "kiwi").await.unwrap();
+    }
+    let before = cluster.until_at(0, "a status", |_| true).await;
+    cluster.stop_coordinators(&[0, 1, 2]).await;
+    for place in [2, 0, 1] {
+        cluster.start_coordinator_at(place).await;
+    }
+    for place in 0..3 {
+        assert_eq!(
+            record_patiently(&cluster, place, "fruit", "kiwi").await,
+            4 + place as u64
+        );
+        let namespace = format!("after-{place}");
+        assert_eq!(
+            record_patiently(&cluster, place, &namespace, "kiwi").await,
+            1
+        );
+    }
+    let after = cluster.until_at(1, "a status", |_| true).await;
+    assert_eq!(after.cluster_id, before.cluster_id);
+    let nodes = |status: &api::admin::v1::GetStatusResponse| {
+        let nodes = status.nodes.iter();
+        nodes
+            .map(|node| (node.node_id, node.name.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(nodes(&after), nodes(&before));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_comes_back_with_an_empty_or_a_foreign_directory() {
+    let mut cluster = Cluster::of_three().await;
+    for place in [0, 1] {
+        cluster.stop_coordinators(&[place]).await;
+        let kept = cluster.coordinator_config(place).data_dir.clone();
+        cluster.coordinator_config(place).data_dir = kept.with_extension("empty");
+        cluster.start_coordinator_at(place).await;
+        let ended = cluster.coordinator_ended(place).await.unwrap_err();
+        let is_right = matches!(ended, coordinator::Error::DirectoryReplaced { .. });
+        assert!(is_right, "{ended}");
+        cluster.coordinator_config(place).data_dir = kept;
+        cluster.start_coordinator_at(place).await;
+        assert_eq!(
+            record_patiently(&cluster, place, "", "kiwi").await,
+            place as u64 + 1
+        );
+    }
+    // Another one's directory, and one that was begun with others.
+    cluster.stop_coordinators(&[2]).await;
+    let kept = cluster.coordinator_config(2).data_dir.clone();
+    cluster.coordinator_config(2).data_dir = cluster.coordinator_config(1).data_dir.clone();
+    cluster.start_coordinator_at(2).await;
+    let ended = cluster.coordinator_ended(2).await.unwrap_err();
+    assert!(
+        matches!(ended, coordinator::Error::Identity { .. }),
+        "{ended}"
+    );
+    cluster.coordinator_config(2).data_dir = kept;
+    cluster.coordinator_config(2).group.peers.clear();
+    cluster.start_coordinator_at(2).await;
+    let ended = cluster.coordinator_ended(2).await.unwrap_err();
+    assert!(
+        matches!(ended, coordinator::Error::OtherMembers { .. }),
+        "{ended}"
+    );
+}
