@@ -9,5 +9,7 @@ mod arguments;
 mod exactness;
 mod files;
 mod life;
+mod log_tool;
+mod operations;
 mod page;
 mod support;

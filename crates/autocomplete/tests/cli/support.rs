@@ -17,7 +17,8 @@ pub(crate) fn autocomplete(arguments: &[&str]) -> Command {
         "NAMESPACE",
         "STATE_DIR",
         "DATA_DIR",
-        "LOG",
+        "LOG_FILTER",
+        "LOG_FORMAT",
         "SHARDS",
         "GRPC_ADDR",
         "HTTP_ADDR",
@@ -93,6 +94,12 @@ impl Up {
             addr: addr.to_owned(),
             dir: dir.to_owned(),
         }
+    }
+
+    /// `host:port` of its page.
+    pub(crate) fn http(&self) -> String {
+        let (_, rest) = self.banner.split_once("http://").unwrap();
+        rest.split('/').next().unwrap().to_owned()
     }
 
     /// The next line that is not empty.

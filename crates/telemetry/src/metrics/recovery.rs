@@ -34,6 +34,7 @@ impl RecoveryMetrics {
     /// Makes a shard's series appear with 0, so that the first recovery shows as a change.
     pub fn announce(&self, shard_key: &str) {
         self.attempts.with([shard_key]).add(0);
+        drop(self.duration.with([shard_key]));
     }
 
     /// A recovery begins.

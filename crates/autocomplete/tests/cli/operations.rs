@@ -1,0 +1,112 @@
+//! What operators are given: alerts and a dashboard that speak of metrics which exist.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use runtime::Runtime;
+
+use crate::support::Up;
+
+/// How long the metrics may take to appear.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
+}
+
+/// The metrics page of a cluster.
+fn metrics(up: &Up) -> String {
+    let address = up.http();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    page
+}
+
+/// The metrics that an expression names.
+fn named(text: &str) -> BTreeSet<String> {
+    let is_part = |at: char| at.is_ascii_alphanumeric() || at == '_' || at == ':';
+    let words = text.split(|at| !is_part(at));
+    let ours = ["autocomplete_", "trie_", "grpc_", "shard_recovery_"];
+    let metrics = words.filter(|word| ours.iter().any(|start| word.starts_with(start)));
+    let families = metrics.map(|word| word.strip_suffix("_bucket").unwrap_or(word));
+    families.map(str::to_owned).collect()
+}
+
+#[test]
+fn alerts_and_the_dashboard_name_metrics_that_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = Up::start(dir.path(), &[]);
+    up.answer(&["record", "ant"]);
+    up.answer(&["top", "a"]);
+    let mut wanted = BTreeSet::new();
+    for file in ["prometheus/rules.yml", "grafana/autocomplete.json"] {
+        let text = std::fs::read_to_string(deploy().join(file)).unwrap();
+        let names = named(&text);
+        assert!(names.len() > 8, "{file} names {names:?}");
+        wanted.extend(names);
+    }
+    // What rules record begins with the name of the thing and a colon.
+    wanted.retain(|name| !name.contains(':'));
+    // The watchdog's series are there once it has looked at the shards.
+    let runtime = Runtime::real();
+    let until = runtime.now() + PATIENCE;
+    loop {
+        let page = metrics(&up);
+        let exposed: BTreeSet<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        wanted.retain(|name| !exposed.contains(name.as_str()));
+        if wanted.is_empty() {
+            return;
+        }
+        assert!(runtime.now() < until, "no such metrics: {wanted:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn every_alert_is_explained() {
+    let rules = std::fs::read_to_string(deploy().join("prometheus/rules.yml")).unwrap();
+    let book = std::fs::read_to_string(deploy().join("../docs/operations.md")).unwrap();
+    let alerts = rules.lines().filter_map(|line| line.split_once("alert: "));
+    let mut explained = 0;
+    for (_, alert) in alerts {
+        assert!(book.contains(&format!("### {alert}\n")), "{alert}");
+        explained += 1;
+    }
+    assert!(explained > 8, "only {explained} alerts");
+}
+
+#[test]
+fn the_rules_fire_when_they_should() {
+    let promtool = |arguments: &[&str]| {
+        Command::new("promtool")
+            .args(arguments)
+            .current_dir(deploy().join("prometheus"))
+            .output()
+    };
+    if promtool(&["--version"]).is_err() {
+        assert!(
+            std::env::var_os("REQUIRE_ALL").is_none(),
+            "promtool is required"
+        );
+        eprintln!("left out: the alerting rules, for there is no promtool here");
+        return;
+    }
+    for arguments in [
+        &["check", "config", "prometheus.yml"],
+        &["test", "rules", "rules_test.yml"],
+    ] {
+        let output = promtool(arguments).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+}
