@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::ApiError;
 use cluster::limits;
 use runtime::{Instant, Runtime};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 /// The header that carries the caller's patience.
 pub(crate) const TIMEOUT_HEADER: &str = "grpc-timeout";
@@ -98,9 +98,14 @@ impl Deadline {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        self.limit(runtime, call)
-            .await?
-            .map_err(|status| ApiError::from_status(&status))
+        self.limit(runtime, call).await?.map_err(|status| {
+            // The transport watches the same time, and calls it a cancellation when it is the first to see it pass.
+            if status.code() == Code::Cancelled {
+                Self::error()
+            } else {
+                ApiError::from_status(&status)
+            }
+        })
     }
 }
 
@@ -188,6 +193,15 @@ mod tests {
         let error = deadline.call(&runtime, hangs).await.unwrap_err();
         assert_eq!(error.reason(), Reason::Deadline);
         assert!(deadline.has_passed(&runtime));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_the_transport_gave_up_is_overdue_too() {
+        let runtime = Runtime::real();
+        let deadline = Deadline::after(&runtime, Duration::from_secs(2));
+        let late = std::future::ready(Err::<(), _>(Status::cancelled("Timeout expired")));
+        let error = deadline.call(&runtime, late).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::Deadline);
     }
 
     #[tokio::test(start_paused = true)]
