@@ -74,10 +74,10 @@ pub(crate) struct UpArgs {
     #[arg(
         long,
         value_name = "FILTER",
-        env = "AUTOCOMPLETE_LOG",
+        env = "AUTOCOMPLETE_LOG_FILTER",
         default_value = "warn,autocomplete=info"
     )]
-    log: String,
+    log_filter: String,
 
     /// How log lines look
     #[arg(long, value_name = "FORMAT", env = "AUTOCOMPLETE_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
@@ -91,7 +91,7 @@ pub(crate) async fn run(runtime: &Runtime, arguments: UpArgs) -> Result<(), anyh
         .map_err(|error: logging::LoggingError| usage(error.to_string()))?;
     let log = LogConfig {
         format,
-        filter: arguments.log.clone(),
+        filter: arguments.log_filter.clone(),
     };
     logging::init(&log).map_err(|error| usage(error.to_string()))?;
     let mut signals = Signals::new()?;

@@ -117,11 +117,16 @@ impl Report {
             time.as_secs_f64(),
             grouped(per_second(self.applied, time))
         ));
-        let before = self.skipped + self.repeated;
-        if before > 0 {
+        if self.skipped > 0 {
             say(&format!(
                 "{} had been recorded by an earlier run of this load; --again would count them once more",
-                counted(before, "term")
+                counted(self.skipped, "term")
+            ));
+        }
+        if self.repeated > 0 {
+            say(&format!(
+                "{} had been recorded already, by an earlier run of this load or by a try whose answer was lost, and were not counted again",
+                counted(self.repeated, "term")
             ));
         }
         if self.bad > 0 {

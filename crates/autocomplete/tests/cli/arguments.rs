@@ -19,7 +19,7 @@ fn bad_arguments_end_with_64_and_say_what_is_wrong() {
         (vec!["count", "x", "--deadline", "0s"], "above 0"),
         (vec!["up", "--shards", "0"], "0"),
         (vec!["up", "--grpc-addr", "x"], "x"),
-        (vec!["up", "--log", "a=nonsense=b"], "filter"),
+        (vec!["up", "--log-filter", "a=nonsense=b"], "filter"),
         (vec!["bench", "top-k", "--in-flight", "0"], "0"),
         (vec!["load", "--again", "-"], "standard input"),
         (vec!["wal", "verify", "/nonexistent"], "/nonexistent"),

@@ -2,6 +2,7 @@
 
 use api::v1::{ClearNamespaceRequest, GetTopKRequest, RecordRequest, RequestId};
 use bytes::Bytes;
+use tonic::Code;
 
 use super::harness::{Cluster, listed};
 
@@ -87,4 +88,42 @@ async fn clearing_takes_effect_at_once_and_once() {
     };
     let answer = client.clear_namespace(nobody).await.unwrap().into_inner();
     assert_eq!(answer.generation, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_was_away_forgets_what_was_cleared_meanwhile() {
+    let mut cluster = Cluster::start().await;
+    let mut client = cluster.client();
+    for term in ["ant", "kiwi", "zoo"] {
+        client.record(record("a", term)).await.unwrap();
+    }
+    cluster.stop_server(1).await;
+    let clear = ClearNamespaceRequest {
+        namespace: "a".into(),
+        request_id: Some(RequestId {
+            client_id: Bytes::from_static(b"sixteen bytes id"),
+            sequence: 1,
+            issued_at_ms: cluster.runtime.wall_ms(),
+            acked_below: 0,
+        }),
+    };
+    let refused = client.clear_namespace(clear.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let outcome = api::ApiError::from_status(&refused).outcome();
+    assert_eq!(outcome, Some(api::Outcome::Unknown));
+    let partial = GetTopKRequest {
+        namespace: "a".into(),
+        ..GetTopKRequest::default()
+    };
+    let partial = client.get_top_k(partial).await.unwrap().into_inner();
+    assert!(listed(&partial).is_empty(), "{partial:?}");
+    assert_eq!(partial.completeness.unwrap().shards_failed, 1);
+
+    cluster.start_server(1).await;
+    cluster.until_serving().await;
+    assert!(terms(&cluster, "a").await.is_empty());
+    let again = client.clear_namespace(clear).await.unwrap().into_inner();
+    assert_eq!(again.generation, 2, "the first try had raised it");
+    let counted = client.record(record("a", "kiwi")).await.unwrap();
+    assert_eq!(counted.into_inner().count, 1);
 }
