@@ -5,6 +5,7 @@ use bytes::Bytes;
 use tonic::Code;
 
 use super::harness::{Cluster, listed};
+use super::writes::until_complete;
 
 fn record(namespace: &str, term: &str) -> RecordRequest {
     RecordRequest {
@@ -120,7 +121,7 @@ async fn a_shard_that_was_away_forgets_what_was_cleared_meanwhile() {
     assert_eq!(partial.completeness.unwrap().shards_failed, 1);
 
     cluster.start_server(1).await;
-    cluster.until_serving().await;
+    until_complete(&cluster).await;
     assert!(terms(&cluster, "a").await.is_empty());
     let again = client.clear_namespace(clear).await.unwrap().into_inner();
     assert_eq!(again.generation, 2, "the first try had raised it");

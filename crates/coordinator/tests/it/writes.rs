@@ -1,5 +1,7 @@
 //! Writes over several shards, and their retries.
 
+use std::time::Duration;
+
 use api::Reason;
 use api::v1::{
     DeleteRequest, RecordBatchRequest, RecordBatchResponse, RecordItem, RecordRequest, RequestId,
@@ -33,6 +35,23 @@ fn batch(terms: &[(&str, u64)], request_id: Option<RequestId>) -> RecordBatchReq
 fn counts(answer: &RecordBatchResponse) -> Vec<(u64, bool)> {
     let results = answer.results.iter();
     results.map(|at| (at.count, at.repeated)).collect()
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until every shard answers. The status of a server that came back soon may still be what it said before it went.
+pub(super) async fn until_complete(cluster: &Cluster) {
+    let is_complete = async || {
+        let answer = cluster.top("", 1).await;
+        answer.completeness.is_some_and(|at| at.shards_failed == 0)
+    };
+    let complete = async {
+        while !is_complete().await {
+            cluster.runtime.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = cluster.runtime.timeout(PATIENCE, complete).await;
+    waited.expect("every shard answers in the end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,7 +205,7 @@ async fn of_a_batch_the_shards_that_are_there_take_their_part() {
     assert!(api::ApiError::from_status(&refused).outcome().is_some());
 
     cluster.start_server(1).await;
-    cluster.until_serving().await;
+    until_complete(&cluster).await;
     let again = client.record_batch(request).await.unwrap().into_inner();
     assert_eq!(counts(&again), [(2, true), (1, false), (1, true)]);
 }
