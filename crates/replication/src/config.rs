@@ -50,6 +50,11 @@ pub struct HostOptions {
     /// A peer that has begun a stream of appends or a snapshot and then sends nothing for this long is given up.
     /// Default 10 s.
     pub peer_silence_max: Duration,
+    /// How fast the log and the snapshots are read again in the background to find rot, in bytes a second; 0 turns it
+    /// off. Default 4 MiB.
+    pub scrub_bytes_per_second: u64,
+    /// The pause between two passes of the scrub. Default 60 s.
+    pub scrub_pause: Duration,
 }
 
 impl Default for HostOptions {
@@ -60,6 +65,8 @@ impl Default for HostOptions {
             log_bytes_max: 1 << 30,
             snapshot_bytes_max: 64 << 30,
             peer_silence_max: Duration::from_secs(10),
+            scrub_bytes_per_second: 4 << 20,
+            scrub_pause: Duration::from_secs(60),
         }
     }
 }

@@ -180,6 +180,12 @@ impl<S: StateMachine> Inner<S> {
         &self.shared.runtime
     }
 
+    /// Stops the replica for good.
+    pub(crate) async fn halt_for(&self, cause: StopCause, reason: &str) {
+        self.shared.halt.set(cause, reason);
+        self.shutdown().await;
+    }
+
     pub(crate) async fn shutdown(&self) {
         self.shared.halt.set(StopCause::Shutdown, "shut down");
         self.ended.cancel();

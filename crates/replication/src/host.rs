@@ -4,6 +4,7 @@ mod drive;
 mod maintain;
 mod recover;
 mod registry;
+mod scrub;
 mod start;
 mod voters;
 
@@ -18,6 +19,7 @@ use vfs::{Vfs, durable};
 use wal::{GroupId, Record, Wal, WalStats, Writer};
 
 pub(crate) use registry::Registry;
+pub use scrub::ScrubStats;
 pub use start::ReplayWatch;
 pub(crate) use voters::VotersNote;
 
@@ -57,6 +59,7 @@ pub(crate) struct Inner {
     fault: NodeFault,
     /// Which groups have other voters, written before the log is.
     voters: Arc<VotersNote>,
+    scrub: Mutex<ScrubStats>,
     ended: CancellationToken,
     /// Groups that are being started or removed.
     busy: Mutex<Vec<GroupId>>,
@@ -89,6 +92,7 @@ impl Host {
             let task = drive::run(&inner, Arc::clone(&inner.due));
             drop(inner.runtime.spawn("log-writer", task));
         }
+        scrub::spawn(&inner);
         Ok((Self { inner }, report))
     }
 
@@ -123,6 +127,21 @@ impl Host {
     #[must_use]
     pub fn poisoned(&self) -> watch::Receiver<Option<String>> {
         self.inner.fault.subscribe()
+    }
+
+    /// Follows whether the log is sound: `Some` with a reason once something that was durable no longer verifies. All groups
+    /// have stopped or are about to, with [`crate::StopCause::DataLoss`], and none can be started. The data directory must
+    /// be put aside, and the node be rebuilt from its peers under a new identity. [`Host::poisoned`] follows, so that whoever
+    /// only restarts finds the rot at the start.
+    #[must_use]
+    pub fn damaged(&self) -> watch::Receiver<Option<String>> {
+        self.inner.fault.subscribe_damage()
+    }
+
+    /// What the background scrub has done.
+    #[must_use]
+    pub fn scrub_stats(&self) -> ScrubStats {
+        self.inner.scrub_stats()
     }
 
     /// Counters and sizes of the log.
@@ -237,6 +256,7 @@ impl Inner {
             registry: Arc::new(Registry::new(identity, &options, runtime.clone())),
             fault,
             voters: Arc::new(voters),
+            scrub: Mutex::default(),
             ended: CancellationToken::new(),
             busy: Mutex::default(),
             due,

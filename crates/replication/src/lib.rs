@@ -15,6 +15,7 @@
 //! - A proposal is answered after its entry is synced on a majority of the voters and applied here.
 //! - A replica that cannot be brought back completely is not started ([`StartError::DataLoss`]); one that cannot go on
 //!   stops for good and says why ([`GroupStatus::stopped`]).
+//! - Rot in the log, met by a reader or found by the background scrub, stops all replicas of the node ([`Host::damaged`]).
 //! - A failed sync of the log ends all replicas of the node ([`Host::poisoned`]), and the process must exit.
 //! - Time reaches a state machine only as the leader's stamp in an entry, which never goes back.
 
@@ -39,7 +40,7 @@ pub use error::{
     ChangeError, OpenError, Outcome, ProposeError, ReadError, SnapshotError, StartError,
 };
 pub use group::{Committed, Group, Pending, ReadPoint};
-pub use host::{Host, RecoveryReport, ReplayWatch};
+pub use host::{Host, RecoveryReport, ReplayWatch, ScrubStats};
 pub use machine::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
 pub use member::{METADATA_GROUP, Member, Peer, shard_group};
 pub use network::service::RaftServer;

@@ -27,28 +27,54 @@ use crate::status::{Halt, StopCause};
 
 pub(crate) use reader::LogReader;
 
-/// Says that the node's disk has failed and the process must end.
+/// Says that the node's disk has failed and the process must end, or that the log is rotten and must not be served from.
 #[derive(Debug, Clone)]
-pub(crate) struct NodeFault(Arc<watch::Sender<Option<String>>>);
+pub(crate) struct NodeFault {
+    failed: Arc<Reason>,
+    damaged: Arc<Reason>,
+}
+
+type Reason = watch::Sender<Option<String>>;
 
 impl NodeFault {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::channel(None).0))
+        Self {
+            failed: Arc::new(watch::channel(None).0),
+            damaged: Arc::new(watch::channel(None).0),
+        }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Option<String>> {
-        self.0.subscribe()
+        self.failed.subscribe()
+    }
+
+    pub(crate) fn subscribe_damage(&self) -> watch::Receiver<Option<String>> {
+        self.damaged.subscribe()
     }
 
     pub(crate) fn report(&self, reason: &str) {
-        self.0.send_if_modified(|present| {
-            let first = present.is_none();
-            if first {
-                *present = Some(reason.to_owned());
-            }
-            first
-        });
+        first(&self.failed, reason);
     }
+
+    pub(crate) fn damage(&self, reason: &str) {
+        first(&self.damaged, reason);
+    }
+
+    /// Why the log must not be served from, if that is so.
+    pub(crate) fn damaged(&self) -> Option<String> {
+        self.damaged.borrow().clone()
+    }
+}
+
+/// Only the first reason counts.
+fn first(told: &Reason, reason: &str) {
+    told.send_if_modified(|present| {
+        let first = present.is_none();
+        if first {
+            *present = Some(reason.to_owned());
+        }
+        first
+    });
 }
 
 /// Judges the outcome of every append of a group.
@@ -126,7 +152,7 @@ impl LogStore {
         LogReader::new(
             self.wal.clone(),
             self.group,
-            Arc::clone(&self.judge.halt),
+            self.judge.clone(),
             self.runtime.clone(),
         )
     }

@@ -39,6 +39,7 @@ mod file;
 mod format;
 mod reader;
 mod receive;
+mod reread;
 mod store;
 mod writer;
 
@@ -46,6 +47,7 @@ pub use file::{SnapshotFile, SnapshotInfo};
 pub(crate) use format::Header;
 pub(crate) use reader::verify;
 pub(crate) use receive::Receiver;
+pub(crate) use reread::Reread;
 pub(crate) use store::{Found, SnapshotStore};
 pub(crate) use writer::{copy, write};
 

@@ -380,3 +380,140 @@ async fn a_rotten_snapshot_is_not_sent_for_ever() {
 async fn a_leader_without_a_sound_snapshot_makes_one() {
     a_rotten_snapshot_is_replaced(2).await;
 }
+
+fn quick_scrub() -> HostOptions {
+    HostOptions {
+        scrub_bytes_per_second: 64 << 20,
+        scrub_pause: Duration::from_millis(10),
+        ..small_options()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_rots_under_a_running_node_stops_it_and_it_is_rebuilt() {
+    let mut trio = Trio::within(World::simulated(quick_scrub())).await;
+    let (leads, others) = trio.roles().await;
+    let leader = &trio.replicas[&leads];
+    for _ in 0..60 {
+        put(&leader.group, &long_name(), 1).await.unwrap();
+    }
+    trio.agree().await;
+    let bad = others[0];
+    let disk = trio.world.disks[&bad].clone();
+    let (host, group) = (&trio.replicas[&bad].node.host, &trio.replicas[&bad].group);
+    assert!(host.wal_stats().segments > 2);
+    let sealed = log_dir().join("00000000000000000001.wal");
+    disk.flip_bit(&sealed, 300 * 8).unwrap();
+    let mut damaged = host.damaged();
+    let found = damaged.wait_for(Option::is_some);
+    let found = Runtime::real().timeout(PATIENCE, found).await;
+    let reason = found.unwrap().unwrap().clone().unwrap();
+    assert!(reason.contains("segment 1 "), "{reason}");
+    let mut poisoned = host.poisoned();
+    let told = poisoned.wait_for(Option::is_some);
+    drop(
+        Runtime::real()
+            .timeout(PATIENCE, told)
+            .await
+            .unwrap()
+            .unwrap(),
+    );
+    let mut status = group.watch_status();
+    let stopped = status.wait_for(|status| status.role == replication::Role::Stopped);
+    let stopped = Runtime::real().timeout(PATIENCE, stopped).await;
+    assert!(stopped.unwrap().unwrap().data_loss());
+    assert!(put(group, "a", 1).await.is_err());
+    assert!(group.read_index(PATIENCE).await.is_err());
+    let other = replication::GroupConfig::new(replication::GroupId(9), Start::Join);
+    let machine = Arc::new(common::Counters::default());
+    let refused = host.start_group(other, machine).await;
+    assert!(
+        matches!(refused, Err(replication::StartError::DataLoss { .. })),
+        "{refused:?}"
+    );
+    // A restart does not help it, and the others go on.
+    trio.kill(bad).await;
+    let error = opened(&disk, bad).await.unwrap_err();
+    let rotten = matches!(error, OpenError::Wal(wal::OpenError::Rotten { .. }));
+    assert!(rotten, "{error}");
+    put(&trio.leader().await.group, "meanwhile", 1)
+        .await
+        .unwrap();
+    let node = trio.open(4, None).await;
+    let (group, machine) = begin(&node.host, Start::Join).await;
+    let leader = &trio.leader().await.group;
+    leader.remove(replication::NodeId(bad)).await.unwrap();
+    leader.add_learner(node.peer(), PATIENCE).await.unwrap();
+    leader.promote(node.id).await.unwrap();
+    trio.replicas.insert(
+        4,
+        common::trio::Replica {
+            node,
+            group,
+            machine,
+        },
+    );
+    trio.agree().await;
+    trio.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_rots_under_a_running_node_is_replaced() {
+    let disk = SimDisk::new();
+    let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+    let (host, _) = open(Arc::clone(&vfs), quick_scrub()).await;
+    let (group, _) = start(&host, alone()).await;
+    settle(&group).await;
+    let mut newest = None;
+    for _ in 0..2 {
+        put(&group, &long_name(), 1).await.unwrap();
+        newest = Some(group.take_snapshot().await.unwrap());
+    }
+    let path = newest.take().unwrap().path().to_owned();
+    disk.flip_bit(&path, 900).unwrap();
+    let runtime = Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    while host.scrub_stats().rotten_snapshots == 0
+        || replication::SnapshotFile::open(Arc::clone(&vfs), &path).is_err()
+    {
+        assert!(runtime.now() < deadline, "{:?}", host.scrub_stats());
+        runtime.sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(group.status().stopped, None);
+    assert_eq!(*host.damaged().borrow(), None);
+    put(&group, "a", 1).await.unwrap();
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scrub_keeps_its_pace() {
+    let options = HostOptions {
+        scrub_bytes_per_second: 64 << 10,
+        ..small_options()
+    };
+    let disk = SimDisk::new();
+    let runtime = Runtime::real();
+    let (host, _) = open(Arc::new(disk), options).await;
+    let since = runtime.now();
+    let (group, _) = start(&host, alone()).await;
+    settle(&group).await;
+    for _ in 0..30 {
+        put(&group, &long_name(), 1).await.unwrap();
+    }
+    let deadline = runtime.now() + PATIENCE;
+    while host.scrub_stats().passes == 0 {
+        assert!(runtime.now() < deadline, "{:?}", host.scrub_stats());
+        runtime.sleep(Duration::from_millis(5)).await;
+    }
+    let (bytes, taken) = (
+        host.scrub_stats().bytes,
+        runtime.now().saturating_since(since),
+    );
+    // At least a step is read before the first pause.
+    let paced = bytes.saturating_sub(16 << 10) * 1000 / (64 << 10);
+    assert!(
+        taken.as_millis() >= u128::from(paced),
+        "{bytes} bytes in {taken:?}"
+    );
+    host.shutdown().await.unwrap();
+}

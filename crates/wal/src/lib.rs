@@ -166,6 +166,7 @@ mod read;
 mod recover;
 mod repair;
 mod reserve;
+mod scrub;
 mod segment;
 mod shared;
 mod state;
@@ -176,6 +177,7 @@ mod writer;
 
 pub use error::{AppendError, DiskFull, OpenError, ReadError, RotReason};
 pub use options::{Ambiguous, PAYLOAD_BYTES_MAX, WalOptions};
+pub use scrub::{ScrubPosition, ScrubStep};
 pub use types::{
     Entry, EntryMeta, GroupId, GroupState, Identity, LogId, Place, Record, RecoveryReport, Vote,
     WalStats,

@@ -19,6 +19,7 @@ use crate::{
     read,
     recover::{self, Mode},
     reserve::Reserve,
+    scrub::{self, ScrubPosition, ScrubStep},
     shared::{Drive, Shared},
     state::Job,
     types::{Entry, EntryMeta, GroupId, GroupState, Identity, Record, RecoveryReport, WalStats},
@@ -320,6 +321,15 @@ impl Wal {
             let live = segment.live.iter();
             live.map(|(group, count)| (*group, *count)).collect()
         })
+    }
+
+    /// Reads a part of the log again and verifies it: from a position, about `bytes_max` bytes. A pass begins at the default
+    /// position and goes on at [`ScrubStep::next`] until there is none. Reads files, so not for an async thread.
+    ///
+    /// # Errors
+    /// [`ReadError::Rotten`] where what was durable does not verify any more: the log must not be served from.
+    pub fn scrub(&self, from: ScrubPosition, bytes_max: u64) -> Result<ScrubStep, ReadError> {
+        scrub::step(self.shared(), from, bytes_max)
     }
 
     /// Counters and sizes.

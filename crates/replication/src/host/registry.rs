@@ -12,16 +12,18 @@ use parking_lot::{Mutex, RwLock};
 use runtime::Runtime;
 use wal::GroupId;
 
-use crate::StateMachine;
 use crate::config::{HostOptions, Identity};
 use crate::group;
 use crate::network::service::Hosted;
+use crate::{SnapshotFile, StateMachine, StopCause};
 
 /// A running group, whatever its state machine.
 #[async_trait]
 pub(crate) trait Running: Hosted {
     /// Stops it.
     async fn stop(&self);
+    /// Stops it for a reason other than being told to.
+    async fn halt(&self, cause: StopCause, reason: &str);
     /// Asks it to take a snapshot that lets go of the oldest log.
     fn want_snapshot(&self);
     /// Whether it has stopped.
@@ -32,6 +34,10 @@ pub(crate) trait Running: Hosted {
 impl<S: StateMachine> Running for group::Inner<S> {
     async fn stop(&self) {
         self.shutdown().await;
+    }
+
+    async fn halt(&self, cause: StopCause, reason: &str) {
+        self.halt_for(cause, reason).await;
     }
 
     fn want_snapshot(&self) {
@@ -130,6 +136,19 @@ impl Registry {
 
     pub(super) fn insert(&self, group: GroupId, running: Arc<dyn Running>) {
         self.running.write().insert(group, running);
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<dyn Running>> {
+        self.running.read().values().cloned().collect()
+    }
+
+    /// The sound snapshots of all running groups.
+    pub(super) fn snapshots(&self) -> Vec<SnapshotFile> {
+        let all = self.all();
+        all.iter()
+            .filter(|running| !running.has_ended())
+            .flat_map(|running| running.snapshots().sound())
+            .collect()
     }
 
     pub(super) fn take_all(&self) -> Vec<Arc<dyn Running>> {

@@ -43,6 +43,7 @@ impl Host {
     ) -> Result<Group<S>, StartError> {
         let raft_config = config.to_raft()?;
         let group = config.group;
+        self.inner.check_sound(group)?;
         let _claim = self.inner.claim(group)?;
         let inner = Arc::clone(&self.inner);
         let start = config.start.clone();
@@ -129,6 +130,12 @@ impl Host {
             group,
             Arc::clone(started.inner()) as Arc<dyn super::registry::Running>,
         );
+        // Found out while it started: whoever stops all groups may have come before this one was among them.
+        if let Some(problem) = inner.fault.damaged() {
+            let cause = crate::StopCause::DataLoss;
+            started.inner().halt_for(cause, &problem).await;
+            return Err(StartError::DataLoss { group, problem });
+        }
         Ok(started)
     }
 
@@ -188,6 +195,14 @@ impl Inner {
     fn stored(&self, group: GroupId) -> Result<recover::Stored, StartError> {
         let opened = SnapshotStore::open(Arc::clone(&self.vfs), &self.snapshot_root, group)?;
         recover::Stored::open(&self.wal, opened, group)
+    }
+
+    /// Nothing is served from a log that is known to be rotten.
+    fn check_sound(&self, group: GroupId) -> Result<(), StartError> {
+        let damaged = self.fault.damaged();
+        damaged.map_or(Ok(()), |problem| {
+            Err(StartError::DataLoss { group, problem })
+        })
     }
 
     /// Says in the node's note whether others vote, before anything of the group is written.

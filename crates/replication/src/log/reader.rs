@@ -3,7 +3,6 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::Arc;
 
 use futures::Stream;
 use openraft::OptionalSend;
@@ -13,7 +12,9 @@ use wal::{GroupId, ReadError, Wal};
 
 use crate::convert;
 use crate::raft::{Entry, TypeConfig, Vote};
-use crate::status::{Halt, StopCause};
+use crate::status::StopCause;
+
+use super::Judge;
 
 /// Payload bytes of one message to a follower. With its overhead it stays far below the limit of a message.
 pub(crate) const MESSAGE_BYTES_MAX: u64 = 1 << 20;
@@ -29,16 +30,16 @@ const TAIL_ENTRIES: u64 = 1024;
 pub(crate) struct LogReader {
     wal: Wal,
     group: GroupId,
-    halt: Arc<Halt>,
+    judge: Judge,
     runtime: Runtime,
 }
 
 impl LogReader {
-    pub(super) fn new(wal: Wal, group: GroupId, halt: Arc<Halt>, runtime: Runtime) -> Self {
+    pub(super) fn new(wal: Wal, group: GroupId, judge: Judge, runtime: Runtime) -> Self {
         Self {
             wal,
             group,
-            halt,
+            judge,
             runtime,
         }
     }
@@ -77,17 +78,20 @@ impl LogReader {
 
     /// The state without an entry would be another one than the peers'.
     fn missing(&self, problem: &str) -> io::Error {
-        self.halt.set(StopCause::DataLoss, problem);
+        self.judge.halt.set(StopCause::DataLoss, problem);
         io::Error::other(problem.to_owned())
     }
 
     /// Going on without an entry would build a wrong log at a peer or a wrong state here.
     fn unreadable(&self, error: ReadError) -> io::Error {
         let cause = match &error {
-            ReadError::Rotten { .. } => StopCause::DataLoss,
+            ReadError::Rotten { .. } => {
+                self.judge.fault.damage(&error.to_string());
+                StopCause::DataLoss
+            }
             ReadError::Io(_) => StopCause::Disk,
         };
-        self.halt.set(cause, &error.to_string());
+        self.judge.halt.set(cause, &error.to_string());
         io::Error::other(error)
     }
 }

@@ -1,0 +1,195 @@
+//! The background scrub: the log and the snapshots of a node are read again, at a bounded rate, so that rot is found while
+//! the peers can still make it good.
+//!
+//! Rot in the log is the end of the node: nobody knows which of its groups are touched, so that all of them stop
+//! ([`Inner::halt_all`]), none is started any more, and the process is told to end: its next start is refused as rotten. A rotten snapshot is no longer used, and another one is taken.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use runtime::{CancellationToken, Runtime};
+use wal::{ReadError, ScrubPosition};
+
+use super::Inner;
+use crate::SnapshotError;
+use crate::snapshot::{Reread, SnapshotFile};
+use crate::status::StopCause;
+
+/// The most that is read before the next pause.
+const STEP_BYTES_MAX: u64 = 1 << 20;
+
+/// What the scrub has done since the node started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScrubStats {
+    /// Passes over the whole log and all snapshots that came to their end.
+    pub passes: u64,
+    /// Bytes that were read again and found sound.
+    pub bytes: u64,
+    /// Snapshots that were found rotten.
+    pub rotten_snapshots: u64,
+}
+
+/// How fast it goes.
+#[derive(Debug, Clone)]
+struct Pace {
+    runtime: Runtime,
+    bytes_per_second: u64,
+}
+
+impl Pace {
+    fn step_bytes(&self) -> u64 {
+        (self.bytes_per_second / 4).clamp(1, STEP_BYTES_MAX)
+    }
+
+    /// Waits as long as so many bytes may take.
+    async fn keep(&self, bytes: u64) {
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second.max(1));
+        let pause = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.runtime.sleep(pause).await;
+    }
+}
+
+/// Makes pass after pass until the node ends or its log is found rotten.
+pub(super) async fn run(host: Weak<Inner>, ended: CancellationToken) {
+    tokio::select! {
+        () = ended.cancelled() => {}
+        () = passes(&host) => {}
+    }
+}
+
+async fn passes(host: &Weak<Inner>) {
+    while let Some(inner) = host.upgrade() {
+        let pause = inner.options.scrub_pause;
+        let pace = Pace {
+            runtime: inner.runtime.clone(),
+            bytes_per_second: inner.options.scrub_bytes_per_second,
+        };
+        drop(inner);
+        if pace.bytes_per_second == 0 || pass(host, &pace).await.is_none() {
+            return;
+        }
+        pace.runtime.sleep(pause).await;
+    }
+}
+
+/// One pass; `None` where there is no more to be done.
+async fn pass(host: &Weak<Inner>, pace: &Pace) -> Option<()> {
+    let mut position = Some(ScrubPosition::default());
+    while let Some(from) = position {
+        let inner = host.upgrade()?;
+        let (wal, limit) = (inner.wal.clone(), pace.step_bytes());
+        let step = pace
+            .runtime
+            .spawn_blocking("log-scrub", move || wal.scrub(from, limit))
+            .await
+            .ok()?;
+        match step {
+            Ok(step) => {
+                inner.scrubbed(step.bytes);
+                drop(inner);
+                position = step.next;
+                pace.keep(step.bytes).await;
+            }
+            Err(error @ ReadError::Rotten { .. }) => {
+                inner.fault.damage(&error.to_string());
+                return None;
+            }
+            Err(error @ ReadError::Io(_)) => {
+                // That it cannot be read now does not say that it is damaged; the next pass tries again.
+                tracing::warn!(%error, "the log could not be read again");
+                return Some(());
+            }
+        }
+    }
+    let snapshots: Vec<SnapshotFile> = host.upgrade()?.registry.snapshots();
+    for file in snapshots {
+        snapshot(host, pace, &file).await?;
+    }
+    host.upgrade()?.scrub.lock().passes += 1;
+    Some(())
+}
+
+async fn snapshot(host: &Weak<Inner>, pace: &Pace, file: &SnapshotFile) -> Option<()> {
+    let mut reading = match Reread::new(file) {
+        Ok(reading) => reading,
+        Err(error) => {
+            // It may have been replaced meanwhile.
+            tracing::debug!(%error, "a snapshot was not read again");
+            return Some(());
+        }
+    };
+    loop {
+        let limit = pace.step_bytes();
+        let work = move || {
+            let read = reading.step(limit);
+            (reading, read)
+        };
+        let done = pace.runtime.spawn_blocking("snapshot-scrub", work).await;
+        let (back, read) = done.ok()?;
+        reading = back;
+        let inner = host.upgrade()?;
+        match read {
+            Ok(Some(bytes)) => {
+                inner.scrubbed(bytes);
+                drop(inner);
+                pace.keep(bytes).await;
+            }
+            Ok(None) => return Some(()),
+            Err(error) => {
+                inner.note_rotten(file, &error);
+                return Some(());
+            }
+        }
+    }
+}
+
+/// Stops all groups once the log is known to be damaged, whoever found out.
+pub(super) async fn stop_on_damage(host: Weak<Inner>, ended: CancellationToken) {
+    let Some(mut damaged) = host.upgrade().map(|inner| inner.fault.subscribe_damage()) else {
+        return;
+    };
+    let found = tokio::select! {
+        () = ended.cancelled() => return,
+        found = damaged.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
+    };
+    if let (Some(inner), Some(reason)) = (host.upgrade(), found) {
+        tracing::error!(%reason, "the log is rotten, all replicas of this node stop and must be rebuilt from their peers");
+        inner.halt_all(&reason).await;
+        // What else is rotten only a start finds out, which verifies all of it and is refused.
+        inner.fault.report(&reason);
+    }
+}
+
+impl Inner {
+    fn scrubbed(&self, bytes: u64) {
+        self.scrub.lock().bytes += bytes;
+    }
+
+    fn note_rotten(&self, file: &SnapshotFile, error: &SnapshotError) {
+        if !file.is_rotten() {
+            self.scrub.lock().rotten_snapshots += 1;
+        }
+        file.mark_rotten(&error.to_string());
+    }
+
+    /// Stops every group for the loss of its log's integrity.
+    pub(super) async fn halt_all(&self, reason: &str) {
+        for running in self.registry.all() {
+            running.halt(StopCause::DataLoss, reason).await;
+        }
+    }
+
+    /// What the scrub has done.
+    pub(super) fn scrub_stats(&self) -> ScrubStats {
+        *self.scrub.lock()
+    }
+}
+
+/// Starts the scrub's tasks.
+pub(super) fn spawn(inner: &Arc<Inner>) {
+    let (runtime, ended) = (&inner.runtime, &inner.ended);
+    let scrub = run(Arc::downgrade(inner), ended.clone());
+    drop(runtime.spawn("host-scrub", scrub));
+    let stop = stop_on_damage(Arc::downgrade(inner), ended.clone());
+    drop(runtime.spawn("host-damage", stop));
+}
