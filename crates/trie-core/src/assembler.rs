@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::bucket::{Bucket, BucketWriter, common_prefix};
+use crate::bucket::{Bucket, BucketWriter};
 use crate::display::Display;
 use crate::memory::MemoryUsage;
 use crate::node::{Child, Node, Slots, Terminal};
@@ -69,15 +69,28 @@ impl Assembler {
         &self.last
     }
 
-    /// Adds a term; it must come after the last one.
-    pub(crate) fn push(&mut self, term: &[u8], count: u64, display: Option<Display<'_>>) {
-        let shared = common_prefix(term, &self.last);
+    /// Adds a term, which must come after the last one and shares exactly `shared` bytes with it. Whoever pushes knows
+    /// that number already.
+    pub(crate) fn push(
+        &mut self,
+        term: &[u8],
+        shared: usize,
+        count: u64,
+        display: Option<Display<'_>>,
+    ) {
         self.close_below(shared);
         let depth = self.depth();
         if self.bucket.is_empty() {
             self.bucket_first = term[depth];
         }
-        self.bucket.push(&term[depth..], count, display);
+        // The last term of a bucket that is not empty is the last term of all.
+        let shared_here = if self.bucket.is_empty() {
+            0
+        } else {
+            shared - depth
+        };
+        self.bucket
+            .push(shared_here, &term[depth + shared_here..], count, display);
         self.last.truncate(shared);
         self.last.extend_from_slice(&term[shared..]);
         self.relieve();
@@ -169,7 +182,7 @@ impl Assembler {
             if below.is_empty() {
                 self.bucket_first = rest[0];
             }
-            below.push_rest(shared, rest, entry.count, entry.display);
+            below.push(shared, rest, entry.count, entry.display);
         }
         self.bucket = below;
         self.open.push(Open {

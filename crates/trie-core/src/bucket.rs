@@ -120,7 +120,15 @@ impl Bucket {
         let bytes = self.coded();
         let mut shared = 0;
         let mut at = HEADER_LEN.min(bytes.len());
-        while let Some(entry) = RawEntry::read(bytes, at) {
+        loop {
+            if let Some(&next) = target.get(shared) {
+                while let Some(behind) = raw::skip_smaller(bytes, at, shared, next) {
+                    at = behind;
+                }
+            }
+            let Some(entry) = RawEntry::read(bytes, at) else {
+                break;
+            };
             if entry.shared < shared {
                 return Spot {
                     at,

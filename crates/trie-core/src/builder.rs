@@ -1,6 +1,7 @@
 //! Bulk load.
 
 use crate::assembler::Assembler;
+use crate::bucket::common_prefix;
 use crate::dictionary::Dictionary;
 use crate::display::{self, Display};
 use crate::error::{RecordError, check};
@@ -66,21 +67,36 @@ impl Builder {
         display: Option<&[u8]>,
     ) -> Result<(), RecordError> {
         check(term, count, display)?;
-        if term <= self.assembler.last() {
+        let last = self.assembler.last();
+        let shared = common_prefix(term, last);
+        if term[shared..] <= last[shared..] {
             return Err(RecordError::OutOfOrder { position: self.len });
         }
         let display = display.filter(|&display| display != term);
         self.code.clear();
         if let Some(form) = display {
             display::put(&mut self.code, term, form);
-            self.display_bytes += form.len() as u64;
         }
-        let coded = display.and_then(|_| Display::get(&self.code, &mut 0));
-        self.assembler.push(term, count, coded);
+        let code = std::mem::take(&mut self.code);
+        let coded = display.and_then(|_| Display::get(&code, &mut 0));
+        self.push_coded(term, shared, count, coded);
+        self.code = code;
+        Ok(())
+    }
+
+    /// Adds a term that was checked, comes after the one before, and shares exactly `shared` bytes with it.
+    pub(crate) fn push_coded(
+        &mut self,
+        term: &[u8],
+        shared: usize,
+        count: u64,
+        display: Option<Display<'_>>,
+    ) {
+        self.assembler.push(term, shared, count, display);
         self.len += 1;
         self.total += u128::from(count);
         self.text_bytes += term.len() as u64;
-        Ok(())
+        self.display_bytes += display.map_or(0, |form| form.len_for(term.len())) as u64;
     }
 
     /// The dictionary.

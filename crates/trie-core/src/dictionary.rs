@@ -7,7 +7,7 @@ mod merge;
 mod read;
 mod record;
 
-use crate::bucket::Spot;
+use crate::bucket::{Spot, common_prefix};
 use crate::cursor::Cursor;
 use crate::display::Display;
 use crate::iter::Iter;
@@ -157,9 +157,11 @@ impl Dictionary {
                     };
                 }
                 Child::Node(node) => {
-                    let Some(below) = rest.strip_prefix(node.label()) else {
+                    let same = common_prefix(rest, node.label());
+                    if same < node.label().len() {
                         return absent;
-                    };
+                    }
+                    let below = &rest[same..];
                     let Some(&first) = below.first() else {
                         return match &node.terminal {
                             Some(terminal) => Located {

@@ -55,11 +55,16 @@ pub(crate) fn check(term: &[u8], count: u64, display: Option<&[u8]>) -> Result<(
             max: TERM_BYTES_MAX,
         });
     }
-    match display {
-        Some(display) if display.len() > DISPLAY_BYTES_MAX => Err(RecordError::DisplayLength {
-            len: display.len(),
+    check_display(display.map_or(0, <[u8]>::len))
+}
+
+/// Checks the length of a display form.
+pub(crate) fn check_display(len: usize) -> Result<(), RecordError> {
+    if len > DISPLAY_BYTES_MAX {
+        return Err(RecordError::DisplayLength {
+            len,
             max: DISPLAY_BYTES_MAX,
-        }),
-        Some(_) | None => Ok(()),
+        });
     }
+    Ok(())
 }

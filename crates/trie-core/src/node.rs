@@ -76,9 +76,6 @@ impl From<Child> for Slot {
     }
 }
 
-/// What a slot adds to its node: itself and its first byte.
-pub(crate) const SLOT_BYTES: usize = size_of::<Slot>() + 1;
-
 /// Slots, each with the lowest first byte that belongs to it, in ascending order.
 pub(crate) type Slots = Vec<(u8, Slot)>;
 
@@ -96,22 +93,25 @@ impl Terminal {
     }
 }
 
-/// An inner node.
+/// An inner node. The fields stand in the order in which a look-up reads them: head and slots share a line of the
+/// processor's cache with the reference counts.
 #[derive(Clone)]
+#[repr(C)]
 pub(crate) struct Node {
     head: Head,
+    /// The children. Their first bytes are in the head, so their number is changed through the node only.
+    slots: Box<[Slot]>,
+    pub(crate) top: TopList,
     /// The term that ends here.
     pub(crate) terminal: Option<Box<Terminal>>,
-    /// The children. Their first bytes are in the head, so their number is changed through the node only.
-    slots: Vec<Slot>,
-    pub(crate) top: TopList,
 }
 
 impl Node {
     /// A node without a term of its own; its list is still to be made.
     pub(crate) fn new(label: &[u8], slots: Slots) -> Self {
+        let firsts: Vec<u8> = slots.iter().map(|(first, _)| *first).collect();
         Self {
-            head: Head::new(label, slots.iter().map(|(first, _)| *first)),
+            head: Head::new(label, &firsts),
             terminal: None,
             slots: slots.into_iter().map(|(_, slot)| slot).collect(),
             top: TopList::default(),
@@ -125,7 +125,7 @@ impl Node {
     }
 
     pub(crate) fn set_label(&mut self, label: &[u8]) {
-        self.head = Head::new(label, self.head.firsts().iter().copied());
+        self.head = Head::new(label, self.head.firsts());
     }
 
     /// The lowest first byte of each slot.
@@ -144,22 +144,18 @@ impl Node {
 
     /// Takes all slots out; the node is of no more use.
     pub(crate) fn take_slots(&mut self) -> Vec<Slot> {
-        std::mem::take(&mut self.slots)
+        std::mem::take(&mut self.slots).into_vec()
     }
 
     /// Puts `by` in the place of slots `from..to`.
     pub(crate) fn replace_slots(&mut self, from: usize, to: usize, by: Slots) {
-        let firsts = self.firsts();
-        let firsts = firsts[..from]
-            .iter()
-            .copied()
-            .chain(by.iter().map(|(first, _)| *first))
-            .chain(firsts[to..].iter().copied());
-        self.head = Head::new(self.label(), firsts);
-        self.slots.reserve_exact(by.len().saturating_sub(to - from));
-        self.slots
-            .splice(from..to, by.into_iter().map(|(_, slot)| slot));
-        self.slots.shrink_to_fit();
+        let mut firsts = self.firsts().to_vec();
+        firsts.splice(from..to, by.iter().map(|(first, _)| *first));
+        self.head = Head::new(self.label(), &firsts);
+        let mut slots = self.take_slots();
+        slots.reserve_exact(by.len().saturating_sub(to - from));
+        slots.splice(from..to, by.into_iter().map(|(_, slot)| slot));
+        self.slots = slots.into_boxed_slice();
     }
 
     /// The slot that `first` belongs to.
@@ -210,7 +206,7 @@ impl Node {
             ranking.offer(&[], &[], terminal.count, terminal.display());
         }
         let mut by_best: Vec<(u8, &Slot)> =
-            self.firsts().iter().copied().zip(&self.slots).collect();
+            self.firsts().iter().copied().zip(&*self.slots).collect();
         by_best.sort_unstable_by(|a, b| b.1.best.cmp(&a.1.best).then(a.0.cmp(&b.0)));
         let mut suffix = Vec::new();
         for (first, slot) in by_best {
@@ -236,16 +232,17 @@ impl Node {
         self.top = ranking.to_list();
     }
 
+    /// Bytes of the children's table: what changes with their number.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.head.heap_bytes() + self.slots.len() * size_of::<Slot>()
+    }
+
     /// Adds what the node itself takes, without its children.
     pub(crate) fn weigh(&self, memory: &mut MemoryUsage) {
         let terminal = self.terminal.as_ref().map_or(0, |terminal| {
             size_of::<Terminal>() + terminal.display.as_ref().map_or(0, |display| display.len())
         });
-        let own = ARC_BYTES
-            + size_of::<Self>()
-            + self.head.heap_bytes()
-            + self.slots.len() * size_of::<Slot>()
-            + terminal;
+        let own = ARC_BYTES + size_of::<Self>() + self.table_bytes() + terminal;
         memory.node_bytes += own as u64;
         memory.cached_list_bytes += self.top.heap_bytes();
     }
@@ -261,12 +258,12 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut slots = std::mem::take(&mut self.slots);
+        let mut slots = self.take_slots();
         while let Some(slot) = slots.pop() {
             if let Child::Node(node) = slot.child
                 && let Some(mut node) = Arc::into_inner(node)
             {
-                slots.append(&mut node.slots);
+                slots.append(&mut node.take_slots());
             }
         }
     }

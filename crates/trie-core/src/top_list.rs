@@ -21,7 +21,12 @@ const COUNT_BYTES: usize = 8;
 
 /// First-ranked terms, in order.
 #[derive(Clone, Default)]
-pub(crate) struct TopList(Box<[u8]>);
+pub(crate) struct TopList {
+    bytes: Box<[u8]>,
+    /// A rise to a count below this leaves the list as it is; 0 while that is not known. Most records pass most lists by
+    /// it, without fetching them from memory. Counts only rise, so it stays true; what is deleted makes a new list.
+    floor: u64,
+}
 
 /// An entry of a list.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +51,7 @@ pub(crate) struct Rise<'a> {
 impl TopList {
     /// Number of entries.
     pub(crate) fn len(&self) -> usize {
-        match self.0.first_chunk::<LEN_BYTES>() {
+        match self.bytes.first_chunk::<LEN_BYTES>() {
             Some(len) => usize::from(u16::from_le_bytes(*len)),
             None => 0,
         }
@@ -59,7 +64,7 @@ impl TopList {
 
     /// Bytes of memory.
     pub(crate) fn heap_bytes(&self) -> u64 {
-        self.0.len() as u64
+        self.bytes.len() as u64
     }
 
     /// The entries, in order.
@@ -76,20 +81,26 @@ impl TopList {
     fn count(&self, i: usize) -> u64 {
         let at = LEN_BYTES + i * COUNT_BYTES;
         let mut out = [0; COUNT_BYTES];
-        out.copy_from_slice(&self.0[at..at + COUNT_BYTES]);
+        out.copy_from_slice(&self.bytes[at..at + COUNT_BYTES]);
         u64::from_le_bytes(out)
     }
 
     fn set_count(&mut self, i: usize, count: u64) {
         let at = LEN_BYTES + i * COUNT_BYTES;
-        self.0[at..at + COUNT_BYTES].copy_from_slice(&count.to_le_bytes());
+        self.bytes[at..at + COUNT_BYTES].copy_from_slice(&count.to_le_bytes());
     }
 
     /// Takes in that the term with `suffix` rose. `k` is the length the list may have.
     pub(crate) fn raise(&mut self, k: usize, suffix: &[u8], rise: &Rise<'_>) {
-        let len = self.len();
-        if len == k && rise.new < self.count(len - 1) {
+        if rise.new < self.floor {
             return;
+        }
+        let len = self.len();
+        if len == k {
+            self.floor = self.count(len - 1);
+            if rise.new < self.floor {
+                return;
+            }
         }
         let mut place = None;
         let mut old = None;
@@ -114,7 +125,7 @@ impl TopList {
             None => match place {
                 Some((to, to_at)) => self.insert(k, to, to_at, suffix, rise),
                 None if len < k => {
-                    self.insert(k, len, self.0.len().max(bodies_at(0)), suffix, rise)
+                    self.insert(k, len, self.bytes.len().max(bodies_at(0)), suffix, rise)
                 }
                 None => {}
             },
@@ -130,7 +141,7 @@ impl TopList {
         self.set_count(to, count);
         if to < from {
             let body_len = body.len();
-            self.0[to_at..body.end].rotate_right(body_len);
+            self.bytes[to_at..body.end].rotate_right(body_len);
         }
     }
 
@@ -139,28 +150,28 @@ impl TopList {
         let len = self.len();
         let kept = len.min(k - 1);
         let kept_end = if kept == len {
-            self.0.len()
+            self.bytes.len()
         } else {
             self.last_body_at()
         };
         let body_len = 10 + suffix.len() + rise.display.map_or(0, <[u8]>::len);
-        let mut out = Vec::with_capacity(self.0.len() + COUNT_BYTES + body_len);
+        let mut out = Vec::with_capacity(self.bytes.len() + COUNT_BYTES + body_len);
         out.extend_from_slice(&(kept as u16 + 1).to_le_bytes());
         let old_counts = LEN_BYTES..LEN_BYTES + kept * COUNT_BYTES;
         let split = LEN_BYTES + to * COUNT_BYTES;
         if len > 0 {
-            out.extend_from_slice(&self.0[old_counts.start..split]);
+            out.extend_from_slice(&self.bytes[old_counts.start..split]);
         }
         out.extend_from_slice(&rise.new.to_le_bytes());
         if len > 0 {
-            out.extend_from_slice(&self.0[split..old_counts.end]);
-            out.extend_from_slice(&self.0[bodies_at(len)..to_at]);
+            out.extend_from_slice(&self.bytes[split..old_counts.end]);
+            out.extend_from_slice(&self.bytes[bodies_at(len)..to_at]);
         }
         put_body(&mut out, [suffix, &[]], rise.display);
         if len > 0 && to_at < kept_end {
-            out.extend_from_slice(&self.0[to_at..kept_end]);
+            out.extend_from_slice(&self.bytes[to_at..kept_end]);
         }
-        self.0 = out.into_boxed_slice();
+        self.bytes = out.into_boxed_slice();
     }
 
     fn last_body_at(&self) -> usize {
@@ -219,7 +230,10 @@ impl TopList {
             out.extend_from_slice(&count.to_le_bytes());
         }
         out.extend_from_slice(&bodies);
-        Self(out.into_boxed_slice())
+        Self {
+            bytes: out.into_boxed_slice(),
+            floor: 0,
+        }
     }
 }
 
@@ -252,7 +266,7 @@ impl<'a> Iterator for TopEntries<'a> {
         if self.next == self.len {
             return None;
         }
-        let bytes = &self.list.0;
+        let bytes = &self.list.bytes;
         let mut at = self.body_at;
         let head = varint::get(bytes, &mut at)?;
         let end = at + (head >> 1) as usize;

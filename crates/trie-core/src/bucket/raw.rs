@@ -81,6 +81,35 @@ impl<'a> RawEntry<'a> {
     }
 }
 
+/// Offset behind the term at `at` if its first bytes alone say that it comes before a target which shares `shared` bytes
+/// with the term before it, and goes on with `next`. `None` if they do not.
+///
+/// This is all that a search reads of most terms it passes. To read them whole took a third of the time of a look-up.
+#[inline]
+pub(super) fn skip_smaller(bytes: &[u8], at: usize, shared: usize, next: u8) -> Option<usize> {
+    let head = *bytes.get(at)?;
+    let (own_shared, mut len) = (usize::from(head >> 4), usize::from(head & 0xf));
+    let mut text_at = at + 1;
+    if own_shared == ESCAPE {
+        return None;
+    }
+    if len == ESCAPE {
+        let more = *bytes.get(text_at)?;
+        if more >= 0x80 {
+            return None;
+        }
+        len += usize::from(more);
+        text_at += 1;
+    }
+    // One byte is cheaper fetched in vain than asked for: whether terms are skipped by the first or the second of these is
+    // what no processor can guess.
+    let is_smaller =
+        (own_shared > shared) | ((own_shared == shared) & (*bytes.get(text_at)? < next));
+    let count_at = text_at + len;
+    let is_plain = *bytes.get(count_at)? & (COUNT_MORE | COUNT_DISPLAY) == 0;
+    (is_smaller & is_plain).then_some(count_at + 1)
+}
+
 /// Appends the head and the rest of a term, in two parts.
 pub(crate) fn put_head(out: &mut Vec<u8>, shared: usize, rest: [&[u8]; 2]) {
     let len = rest[0].len() + rest[1].len();

@@ -85,8 +85,9 @@ fn edits_equal_a_map() {
 #[test]
 fn a_group_is_cut_off() {
     let mut writer = BucketWriter::new();
-    for (term, count) in [(b"aa".as_slice(), 1), (b"ab", 2), (b"bab", 70), (b"bac", 4)] {
-        writer.push(term, count, None);
+    let rests = [(0, b"aa".as_slice(), 1), (1, b"b", 2), (0, b"bab", 70)];
+    for (shared, rest, count) in rests.into_iter().chain([(2, b"c".as_slice(), 4)]) {
+        writer.push(shared, rest, count, None);
     }
     assert!(writer.shared_by_all().is_empty());
     let left = writer.take_before_group();
@@ -103,8 +104,8 @@ fn a_group_is_cut_off() {
 #[test]
 fn the_first_match_of_a_prefix_is_seen() {
     let mut writer = BucketWriter::new();
-    for term in [b"aa".as_slice(), b"abc", b"abd", b"b"] {
-        writer.push(term, 1, None);
+    for (shared, rest) in [(0, b"aa".as_slice()), (1, b"bc"), (2, b"d"), (0, b"b")] {
+        writer.push(shared, rest, 1, None);
     }
     let bucket = writer.take();
     for (prefix, starts) in [

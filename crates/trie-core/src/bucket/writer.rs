@@ -1,7 +1,7 @@
 //! Makes buckets of terms that come in order.
 
 use super::raw::{put_count, put_head};
-use super::{Bucket, HEADER_LEN, RawEntries, common_prefix};
+use super::{Bucket, HEADER_LEN, RawEntries};
 use crate::display::Display;
 
 /// A bucket that is being written, and what is needed to divide it: its terms fall into *groups* of one first
@@ -10,8 +10,6 @@ use crate::display::Display;
 pub(crate) struct BucketWriter {
     /// The coded terms behind room for the header.
     bytes: Vec<u8>,
-    /// The last term.
-    last: Vec<u8>,
     /// Number of terms.
     len: usize,
     /// Offset of the last group.
@@ -24,7 +22,6 @@ impl BucketWriter {
     pub(crate) fn new() -> Self {
         Self {
             bytes: vec![0; HEADER_LEN],
-            last: Vec::new(),
             len: 0,
             group_at: HEADER_LEN,
             group_shared: 0,
@@ -55,18 +52,15 @@ impl BucketWriter {
         if self.bytes_before_group() > 0 {
             &[]
         } else {
-            &self.last[..self.group_shared]
+            // The first term stands there whole.
+            self.entries()
+                .next()
+                .map_or(&[], |first| &first.suffix[..self.group_shared])
         }
     }
 
-    /// Adds a term behind the last one.
-    pub(crate) fn push(&mut self, term: &[u8], count: u64, display: Option<Display<'_>>) {
-        let shared = common_prefix(term, &self.last);
-        self.push_rest(shared, &term[shared..], count, display);
-    }
-
-    /// Adds the term that consists of `shared` bytes of the last one and `rest`.
-    pub(crate) fn push_rest(
+    /// Adds the term that consists of `shared` bytes of the last one, as many as the two share, and `rest`.
+    pub(crate) fn push(
         &mut self,
         shared: usize,
         rest: &[u8],
@@ -84,8 +78,6 @@ impl BucketWriter {
         if let Some(display) = display {
             display.put_again(&mut self.bytes);
         }
-        self.last.truncate(shared);
-        self.last.extend_from_slice(rest);
         self.len += 1;
     }
 
@@ -98,7 +90,6 @@ impl BucketWriter {
     pub(crate) fn take(&mut self) -> Bucket {
         let bucket = Bucket::from_coded(&mut self.bytes);
         self.bytes.truncate(HEADER_LEN);
-        self.last.clear();
         self.len = 0;
         self.group_at = HEADER_LEN;
         self.group_shared = 0;
@@ -108,10 +99,8 @@ impl BucketWriter {
     /// Makes a bucket of all terms before the last group and keeps that group.
     pub(crate) fn take_before_group(&mut self) -> Bucket {
         // The first term of a group shares nothing with the one before, so its code stands on its own.
-        let group = self.bytes.split_off(self.group_at);
-        let bucket = Bucket::from_coded(&mut self.bytes);
-        self.bytes.truncate(HEADER_LEN);
-        self.bytes.extend_from_slice(&group);
+        let bucket = Bucket::from_coded(&mut self.bytes[..self.group_at]);
+        self.bytes.drain(HEADER_LEN..self.group_at);
         self.group_at = HEADER_LEN;
         self.len = self.entries().count();
         bucket

@@ -207,7 +207,7 @@ impl Gone<'_> {
     fn to_bucket(&self, node: &Node, below: Option<&Bucket>, memory: &mut MemoryUsage) -> Child {
         let mut writer = BucketWriter::new();
         if let Some(terminal) = &node.terminal {
-            writer.push(node.label(), terminal.count, terminal.display());
+            writer.push(0, node.label(), terminal.count, terminal.display());
         }
         if let Some(bucket) = below {
             memory.bucket_bytes -= bucket.heap_bytes();
@@ -231,10 +231,18 @@ fn prefix_bytes(label: &[u8], terminal: &Option<Box<Terminal>>) -> usize {
 
 /// Appends the terms of `bucket`, each behind `label`.
 fn copy_into(writer: &mut BucketWriter, bucket: &Bucket, label: &[u8]) {
-    let mut term = label.to_vec();
-    for entry in bucket.entries() {
-        term.truncate(label.len() + entry.shared);
-        term.extend_from_slice(entry.suffix);
-        writer.push(&term, entry.count, entry.display);
+    let mut entries = bucket.entries();
+    // Before the first term stands the one that is the label, or one of another first byte.
+    if let Some(first) = entries.next() {
+        if writer.is_empty() {
+            let term = [label, first.suffix].concat();
+            writer.push(0, &term, first.count, first.display);
+        } else {
+            writer.push(label.len(), first.suffix, first.count, first.display);
+        }
+    }
+    for entry in entries {
+        let shared = label.len() + entry.shared;
+        writer.push(shared, entry.suffix, entry.count, entry.display);
     }
 }

@@ -13,7 +13,7 @@ use crate::bucket::{Bucket, Spot, common_prefix};
 use crate::display;
 use crate::error::{RecordError, check};
 use crate::memory::MemoryUsage;
-use crate::node::{Child, Node, SLOT_BYTES, Slots, Terminal};
+use crate::node::{Child, Node, Slots, Terminal};
 use crate::options::Options;
 use crate::top_list::Rise;
 
@@ -84,15 +84,16 @@ impl Dictionary {
                 end_in(node, rise, memory);
                 return;
             };
-            let slots_before = node.slots().len();
+            let table_before = node.table_bytes();
             let i = node.slot_of_or_new(first);
-            memory.node_bytes += ((node.slots().len() - slots_before) * SLOT_BYTES) as u64;
+            memory.node_bytes += (node.table_bytes() - table_before) as u64;
             let slot = &mut node.slots_mut()[i];
             slot.best = slot.best.max(rise.new);
             if let Child::Bucket(bucket) = &mut slot.child {
                 if let Some(slots) = write(bucket, rest, spot, rise, options, memory) {
-                    memory.node_bytes += ((slots.len() - 1) * SLOT_BYTES) as u64;
+                    let table_before = node.table_bytes();
                     node.replace_slots(i, i + 1, slots);
+                    memory.node_bytes += (node.table_bytes() - table_before) as u64;
                 }
                 return;
             }
@@ -127,7 +128,7 @@ fn write(
     for entry in bucket.entries() {
         term.truncate(entry.shared);
         term.extend_from_slice(entry.suffix);
-        assembler.push(&term, entry.count, entry.display);
+        assembler.push(&term, entry.shared, entry.count, entry.display);
     }
     let (slots, weight) = assembler.finish();
     memory.bucket_bytes += weight.bucket_bytes;

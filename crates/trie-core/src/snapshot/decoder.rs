@@ -6,11 +6,12 @@ use super::format::{
     CODEC_ZSTD, FOOTER_LEN, FRAME_LEN, Frame, HEADER_LEN, KIND_FOOTER, MAGIC, RAW_BYTES_MAX, crc,
 };
 use super::{CRC_SEED, FORMAT_VERSION, SnapshotError, Summary};
+use crate::bucket::common_prefix;
 use crate::builder::Builder;
 use crate::dictionary::Dictionary;
 use crate::display::Display;
 use crate::entry::Entry;
-use crate::error::{RecordError, check};
+use crate::error::{RecordError, check, check_display};
 use crate::options::Options;
 use crate::varint;
 
@@ -22,8 +23,8 @@ pub fn decode<R: Read>(input: R, options: Options) -> Result<Dictionary, Snapsho
     let mut decoder = Decoder::new(input)?;
     let mut builder = Builder::new(options);
     while decoder.advance()? {
-        let display = decoder.display.as_deref();
-        builder.push(&decoder.term, decoder.count, display)?;
+        let (term, shared) = (decoder.term.as_slice(), decoder.shared);
+        builder.push_coded(term, shared, decoder.count, decoder.display());
     }
     Ok(builder.finish())
 }
@@ -46,8 +47,11 @@ pub struct Decoder<R: Read> {
     summary: Summary,
     finished: bool,
     term: Vec<u8>,
+    /// Bytes that the term shares with the one before.
+    shared: usize,
     count: u64,
-    display: Option<Vec<u8>>,
+    /// Where the code of the display form stands in the block.
+    display_at: Option<usize>,
 }
 
 impl<R: Read> std::fmt::Debug for Decoder<R> {
@@ -98,8 +102,9 @@ impl<R: Read> Decoder<R> {
             },
             finished: false,
             term: Vec::new(),
+            shared: 0,
             count: 0,
-            display: None,
+            display_at: None,
         })
     }
 
@@ -111,7 +116,7 @@ impl<R: Read> Decoder<R> {
         Ok(self.advance()?.then(|| Entry {
             term: self.term.clone(),
             count: self.count,
-            display: self.display.clone(),
+            display: self.display().map(|display| display.of(&self.term)),
         }))
     }
 
@@ -137,8 +142,14 @@ impl<R: Read> Decoder<R> {
         self.summary.terms += 1;
         self.summary.total += u128::from(self.count);
         self.summary.text_bytes += self.term.len() as u64;
-        self.summary.display_bytes += self.display.as_ref().map_or(0, Vec::len) as u64;
+        let display_len = self.display().map(|form| form.len_for(self.term.len()));
+        self.summary.display_bytes += display_len.unwrap_or(0) as u64;
         Ok(true)
+    }
+
+    /// The display form of the term at hand.
+    fn display(&self) -> Option<Display<'_>> {
+        Display::get(&self.raw, &mut self.display_at?)
     }
 
     fn read_term(&mut self) -> Result<(), SnapshotError> {
@@ -152,6 +163,7 @@ impl<R: Read> Decoder<R> {
         let rest = raw.get(*at..end).ok_or_else(cut)?;
         *at = end;
         self.count = varint::get(raw, at).ok_or_else(cut)?;
+        self.display_at = (head & 1 == 1).then_some(*at);
         let display = if head & 1 == 1 {
             Some(Display::get(raw, at).ok_or_else(cut)?)
         } else {
@@ -163,22 +175,21 @@ impl<R: Read> Decoder<R> {
             .term
             .get(shared..)
             .ok_or_else(|| corrupt(frame, "shared bytes of a term"))?;
-        if rest <= kept && self.summary.terms > 0 {
+        let more_shared = common_prefix(rest, kept);
+        if rest[more_shared..] <= kept[more_shared..] && self.summary.terms > 0 {
             return Err(SnapshotError::Term(RecordError::OutOfOrder {
                 position: self.summary.terms,
             }));
         }
+        self.shared = shared + more_shared;
         self.term.truncate(shared);
         self.term.extend_from_slice(rest);
         check(&self.term, self.count, None)?;
-        self.display = None;
         if let Some(display) = display {
             if !display.is_canonical_for(&self.term) {
                 return Err(corrupt(frame, "display form of a term"));
             }
-            let form = display.of(&self.term);
-            check(&self.term, self.count, Some(&form))?;
-            self.display = Some(form);
+            check_display(display.len_for(self.term.len()))?;
         }
         Ok(())
     }
