@@ -5,68 +5,75 @@
 //! `INVALID_ARGUMENT`; in a client it is the server, and the caller of the client sees `INTERNAL`. Stock
 //! codecs answer `INTERNAL` on both sides.
 
+use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::Buf as _;
-use prost::Message;
+use prost::{DecodeError, Message};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use crate::error::ApiError;
+
 /// Reads requests, writes responses.
-#[derive(Debug, Clone)]
-pub struct ServerCodec<T, U>(PhantomData<(T, U)>);
+pub type ServerCodec<T, U> = MessageCodec<T, U, Caller>;
 
 /// Writes requests, reads responses.
+pub type ClientCodec<T, U> = MessageCodec<T, U, Server>;
+
+/// Whose fault a malformed message is.
+pub trait Blame: fmt::Debug + Send + 'static {
+    /// What is answered to it.
+    fn malformed(error: &DecodeError) -> Status;
+}
+
+/// The caller's: it sent a request that cannot be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller;
+
+/// The server's: it sent a response that cannot be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Server;
+
+impl Blame for Caller {
+    fn malformed(error: &DecodeError) -> Status {
+        ApiError::malformed(error).into()
+    }
+}
+
+impl Blame for Server {
+    fn malformed(error: &DecodeError) -> Status {
+        Status::internal(format!("the server sent a malformed message: {error}"))
+    }
+}
+
+/// Writes `T` and reads `U`; a `U` that is malformed is `B`'s fault.
 #[derive(Debug, Clone)]
-pub struct ClientCodec<T, U>(PhantomData<(T, U)>);
+pub struct MessageCodec<T, U, B>(PhantomData<(T, U, B)>);
 
-impl<T, U> Default for ServerCodec<T, U> {
+impl<T, U, B> Default for MessageCodec<T, U, B> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<T, U> Default for ClientCodec<T, U> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<T, U> Codec for ServerCodec<T, U>
+impl<T, U, B> Codec for MessageCodec<T, U, B>
 where
     T: Message + Send + 'static,
     U: Message + Default + Send + 'static,
+    B: Blame,
 {
     type Encode = T;
     type Decode = U;
     type Encoder = MessageEncoder<T>;
-    type Decoder = RequestDecoder<U>;
+    type Decoder = MessageDecoder<U, B>;
 
     fn encoder(&mut self) -> Self::Encoder {
         MessageEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        RequestDecoder(PhantomData)
-    }
-}
-
-impl<T, U> Codec for ClientCodec<T, U>
-where
-    T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
-{
-    type Encode = T;
-    type Decode = U;
-    type Encoder = MessageEncoder<T>;
-    type Decoder = ResponseDecoder<U>;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        MessageEncoder(PhantomData)
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ResponseDecoder(PhantomData)
+        MessageDecoder(PhantomData)
     }
 }
 
@@ -74,13 +81,9 @@ where
 #[derive(Debug, Clone)]
 pub struct MessageEncoder<T>(PhantomData<T>);
 
-/// Reads a request; what is malformed is the caller's fault.
+/// Reads a message; what is malformed is `B`'s fault.
 #[derive(Debug, Clone)]
-pub struct RequestDecoder<U>(PhantomData<U>);
-
-/// Reads a response; what is malformed is the server's fault.
-#[derive(Debug, Clone)]
-pub struct ResponseDecoder<U>(PhantomData<U>);
+pub struct MessageDecoder<U, B>(PhantomData<(U, B)>);
 
 impl<T: Message> Encoder for MessageEncoder<T> {
     type Item = T;
@@ -97,7 +100,7 @@ impl<T: Message> Encoder for MessageEncoder<T> {
     }
 }
 
-impl<U: Message + Default> Decoder for RequestDecoder<U> {
+impl<U: Message + Default, B: Blame> Decoder for MessageDecoder<U, B> {
     type Item = U;
     type Error = Status;
 
@@ -105,23 +108,7 @@ impl<U: Message + Default> Decoder for RequestDecoder<U> {
         U::decode(&mut *buf).map(Some).map_err(|error| {
             // The rest of a broken message must not be taken for the start of the next one.
             buf.advance(buf.remaining());
-            crate::error::ApiError::malformed(&error).into()
-        })
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
-    }
-}
-
-impl<U: Message + Default> Decoder for ResponseDecoder<U> {
-    type Item = U;
-    type Error = Status;
-
-    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        U::decode(&mut *buf).map(Some).map_err(|error| {
-            buf.advance(buf.remaining());
-            Status::internal(format!("the server sent a malformed message: {error}"))
+            B::malformed(&error)
         })
     }
 

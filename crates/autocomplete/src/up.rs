@@ -1,7 +1,7 @@
 //! `autocomplete up`: the whole cluster in one process.
 //!
-//! The same parts as in a cluster of many machines, over the same protocols: a coordinator, one shard server a shard (each with a data
-//! directory and an internal port of its own), and a watchdog. What a process manager does elsewhere, the [`Supervisor`] does here: a node
+//! The same parts as in a cluster of many machines, over the same protocols: a coordinator, one shard server a shard and at
+//! least as many as replicas (each with a data directory and an internal port of its own), and a watchdog. What a process manager does elsewhere, the [`Supervisor`] does here: a node
 //! that ends is started again.
 //!
 //! What always holds:
@@ -29,8 +29,9 @@ use crate::target::connect;
 use cluster::{Addresses, Cluster};
 use place::Place;
 
-/// Shards of a cluster that is begun without saying how many.
+/// Shards of a cluster that is begun without saying how many, and replicas of each.
 const SHARDS_DEFAULT: u16 = 3;
+const REPLICAS_DEFAULT: u16 = 1;
 
 /// Starts a whole cluster in one process: shards, coordinator and watchdog. Data stays in the data directory; Ctrl-C stops.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,6 +39,11 @@ pub(crate) struct UpArgs {
     /// Shards to spread terms over; fixed when the data directory is first used [default: 3]
     #[arg(long, value_name = "NUMBER", env = "AUTOCOMPLETE_SHARDS", value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: Option<u16>,
+
+    /// Replicas of each shard, on as many servers; a majority of them must run. In one process this protects from a failed
+    /// data directory, not from a failed machine; fixed when the data directory is first used [default: 1]
+    #[arg(long, value_name = "NUMBER", env = "AUTOCOMPLETE_REPLICAS", value_parser = clap::value_parser!(u16).range(1..=7))]
+    replicas: Option<u16>,
 
     /// Where gRPC is served
     #[arg(
@@ -75,7 +81,7 @@ pub(crate) struct UpArgs {
         long,
         value_name = "FILTER",
         env = "AUTOCOMPLETE_LOG_FILTER",
-        default_value = "warn,autocomplete=info"
+        default_value = "warn,openraft=error,autocomplete=info"
     )]
     log_filter: String,
 
@@ -95,7 +101,7 @@ pub(crate) async fn run(runtime: &Runtime, arguments: UpArgs) -> Result<(), anyh
     };
     logging::init(&log).map_err(|error| usage(error.to_string()))?;
     let mut signals = Signals::new()?;
-    let place = Place::open(&arguments.data_dir, arguments.shards)?;
+    let place = Place::open(&arguments.data_dir, arguments.shards, arguments.replicas)?;
     let stop = CancellationToken::new();
     let mut cluster = Cluster::start(runtime, &arguments, &place, &stop).await?;
     let addresses = cluster.addresses();

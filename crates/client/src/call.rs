@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::v1::autocomplete_service_client::AutocompleteServiceClient;
-use api::{ApiError, Retry};
-use cluster::{Epoch, ShardId};
+use api::{ApiError, Reason, Retry};
+use cluster::{Epoch, NodeId, ShardId};
 use runtime::{Instant, Runtime};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -58,7 +58,7 @@ struct Target {
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Coordinator(usize),
-    Owner(ShardId),
+    Owner(ShardId, NodeId),
 }
 
 impl Caller {
@@ -66,7 +66,7 @@ impl Caller {
         options.check()?;
         let pool = pool(&runtime, &options);
         let coordinators = Coordinators::new(pool.clone(), &options.endpoints)?;
-        let routing = Routing::new(pool);
+        let routing = Routing::new(runtime.clone(), pool);
         Ok(Arc::new(Self {
             runtime,
             options,
@@ -145,8 +145,11 @@ impl Caller {
         };
         match target.place {
             Place::Coordinator(index) => self.coordinators.failed(index),
-            Place::Owner(shard) => {
+            Place::Owner(shard, node) => {
                 self.routing.leads(shard, error.leader());
+                if is_unreached(error) {
+                    self.routing.failed(node);
+                }
                 if refresh_map {
                     self.refresh_map(target.epoch).await;
                 }
@@ -180,12 +183,12 @@ impl Caller {
             }
             let epoch = self.routing.epoch();
             let owner = self.routing.shard(route);
-            if let Some((shard, channel)) =
-                owner.and_then(|shard| self.routing.owner(shard).map(|channel| (shard, channel)))
+            if let Some((shard, (node, channel))) =
+                owner.and_then(|shard| self.routing.owner(shard).map(|found| (shard, found)))
             {
                 return Ok(Target {
                     channel,
-                    place: Place::Owner(shard),
+                    place: Place::Owner(shard, node),
                     epoch,
                 });
             }
@@ -216,6 +219,13 @@ impl Caller {
             Err(elapsed) => tracing::debug!(%elapsed, "the shard map could not be refreshed"),
         }
     }
+}
+
+/// Whether the server itself failed, and not what it was asked for.
+fn is_unreached(error: &ApiError) -> bool {
+    let reason = error.reason();
+    let is_gone = matches!(reason, Reason::Disconnected | Reason::Stopped);
+    is_gone || reason == Reason::Deadline
 }
 
 /// A request that tells the server how long it may take.

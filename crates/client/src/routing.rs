@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::ApiError;
 use api::admin::v1::GetMapRequest;
@@ -13,6 +14,7 @@ use arc_swap::ArcSwapOption;
 use cluster::{Epoch, NodeId, ShardId, ShardMap};
 use parking_lot::Mutex;
 use rpc::channel::Pool;
+use runtime::{Instant, Runtime};
 use term::{NamespaceName, Prefix, Term};
 use tonic::transport::Channel;
 
@@ -27,21 +29,29 @@ pub(crate) enum Route<'a> {
     Prefix { namespace: &'a str, prefix: &'a str },
 }
 
+/// For how long a node that could not be reached is not asked directly.
+const AVOID_FOR: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(crate) struct Routing {
     pool: Pool,
     map: ArcSwapOption<ShardMap>,
+    runtime: Runtime,
     /// Who was found to lead. Bounded by the shards of the map.
     leaders: Mutex<HashMap<ShardId, NodeId>>,
+    /// When a node last could not be reached. Bounded by the nodes of the map.
+    failed: Mutex<HashMap<NodeId, Instant>>,
     refreshing: tokio::sync::Mutex<()>,
 }
 
 impl Routing {
-    pub(crate) fn new(pool: Pool) -> Self {
+    pub(crate) fn new(runtime: Runtime, pool: Pool) -> Self {
         Self {
             pool,
             map: ArcSwapOption::empty(),
+            runtime,
             leaders: Mutex::default(),
+            failed: Mutex::default(),
             refreshing: tokio::sync::Mutex::new(()),
         }
     }
@@ -71,19 +81,34 @@ impl Routing {
         }
     }
 
-    /// A connection to the node that leads a shard, or is believed to.
-    pub(crate) fn owner(&self, shard: ShardId) -> Option<Channel> {
+    /// The node that leads a shard, or may, and a connection to it. `None` where all that may have failed lately: a
+    /// coordinator knows better.
+    pub(crate) fn owner(&self, shard: ShardId) -> Option<(NodeId, Channel)> {
         let map = self.map.load();
         let map = map.as_ref()?;
-        let replicas = &map.shards.get(&shard)?.replicas;
         let leader = self.leaders.lock().get(&shard).copied();
-        let node = leader
-            .filter(|leader| replicas.iter().any(|replica| replica.node == *leader))
-            .or_else(|| {
-                let voter = replicas.iter().find(|replica| replica.voter);
-                voter.map(|replica| replica.node)
-            })?;
-        self.pool.get(&map.nodes.get(&node)?.address).ok()
+        let mut voters: Vec<NodeId> = map
+            .shards
+            .get(&shard)?
+            .replicas
+            .iter()
+            .filter(|replica| replica.voter)
+            .map(|replica| replica.node)
+            .collect();
+        voters.sort_by_key(|node| leader != Some(*node));
+        let node = voters.into_iter().find(|node| !self.has_failed(*node))?;
+        let channel = self.pool.get(&map.nodes.get(&node)?.address).ok()?;
+        Some((node, channel))
+    }
+
+    /// Remembers that a node could not be reached.
+    pub(crate) fn failed(&self, node: NodeId) {
+        self.failed.lock().insert(node, self.runtime.now());
+    }
+
+    fn has_failed(&self, node: NodeId) -> bool {
+        let failed = self.failed.lock().get(&node).copied();
+        failed.is_some_and(|at| self.runtime.now().saturating_since(at) < AVOID_FOR)
     }
 
     /// Remembers who leads a shard.
@@ -120,6 +145,9 @@ impl Routing {
         self.leaders
             .lock()
             .retain(|shard, _| map.shards.contains_key(shard));
+        self.failed
+            .lock()
+            .retain(|node, _| map.nodes.contains_key(node));
         self.map.store(Some(Arc::new(map)));
         Ok(())
     }

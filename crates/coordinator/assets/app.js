@@ -281,7 +281,22 @@ function fact(name, value) {
   return pair;
 }
 
-function card(shard, next) {
+// One line for each replica: where it is, whether it leads, and how far it is behind.
+function replicaList(shard, nodes) {
+  const list = element("ul", "replicas");
+  for (const replica of shard.replicas) {
+    const node = nodes.find((at) => at.node_id === replica.node_id);
+    const line = element("li");
+    line.dataset.role = replica.role;
+    line.append(element("span", "node", node ? node.name : "node " + replica.node_id), element("span", "role", replica.role));
+    if (!replica.serving && replica.reason) line.append(element("span", "why", replica.reason));
+    else if (replica.entries_behind > 0) line.append(element("span", "behind", numbers.format(replica.entries_behind) + " behind"));
+    list.append(line);
+  }
+  return list;
+}
+
+function card(shard, next, nodes) {
   const item = element("li", "card");
   item.dataset.state = shard.state;
   const title = element("h3");
@@ -298,13 +313,14 @@ function card(shard, next) {
     fact("reads", rate(shard.reads_per_second)),
   );
   item.append(title, facts);
+  if (shard.replicas.length > 1) item.append(replicaList(shard, nodes));
   if (shard.state !== "serving" && shard.reason) item.append(element("p", "why", shard.reason));
   return item;
 }
 
 function showStatus(status) {
   const shards = status.shards;
-  cards.replaceChildren(...shards.map((shard, place) => card(shard, shards[place + 1])));
+  cards.replaceChildren(...shards.map((shard, place) => card(shard, shards[place + 1], status.nodes)));
   const sum = (field) => shards.reduce((total, shard) => total + shard[field], 0);
   totals.textContent = `${numbers.format(sum("terms"))} terms, ${bytes(sum("memory_bytes"))}`;
   const bad = shards.filter((shard) => shard.state !== "serving");

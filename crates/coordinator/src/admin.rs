@@ -1,15 +1,19 @@
 //! What operators and the watchdog ask.
 
+mod members;
+pub(crate) mod turns;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::admin::v1::cluster_admin_service_server::ClusterAdminService;
 use api::admin::v1::{
-    GetMapRequest, GetMapResponse, GetStatusRequest, GetStatusResponse, ListSnapshotsRequest,
-    ListSnapshotsResponse, PullSnapshotRequest, PullSnapshotResponse, PushSnapshotRequest,
-    PushSnapshotResponse, RecoverShardRequest, RecoverShardResponse, ShardState,
+    BeginRecoveryRequest, BeginRecoveryResponse, DrainNodeRequest, DrainNodeResponse,
+    EndRecoveryRequest, EndRecoveryResponse, GetMapRequest, GetMapResponse, GetStatusRequest,
+    GetStatusResponse, ListSnapshotsRequest, ListSnapshotsResponse, PromoteReplicaRequest,
+    PromoteReplicaResponse, PullSnapshotRequest, PullSnapshotResponse, PushSnapshotRequest,
+    PushSnapshotResponse, RecoverShardRequest, RecoverShardResponse, ReplaceReplicaRequest,
+    ReplaceReplicaResponse, ShardState, TransferLeaderRequest, TransferLeaderResponse,
 };
-use api::shard::v1::TakeSnapshotRequest;
 use api::{ApiError, Reason};
 use cluster::{Incarnation, NodeId, ShardId};
 use rpc::Deadline;
@@ -19,14 +23,10 @@ use tonic::{Request, Response, Status};
 use crate::liveness::Liveness;
 use crate::meta::Meta;
 use crate::metadata::ShardRecord;
-use crate::nodes::bounded;
-use crate::recovery::Recovery;
+use crate::recovery::{Recovery, Repair};
 use crate::routing::Router;
-use crate::snapshots::{Held, Store, pull, push};
+use crate::snapshots::{Held, Store, push, take_and_pull};
 use crate::status;
-
-/// Taking a snapshot of a large shard takes its time; the call that asks for it is cut earlier by its own deadline.
-const TAKE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// `ClusterAdminService`.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ pub(crate) struct Admin {
     pub(crate) router: Arc<Router>,
     pub(crate) store: Arc<Store>,
     pub(crate) recovery: Recovery,
+    pub(crate) repair: Repair,
 }
 
 #[tonic::async_trait]
@@ -70,6 +71,47 @@ impl ClusterAdminService for Admin {
         Ok(Response::new(done))
     }
 
+    async fn begin_recovery(
+        &self,
+        request: Request<BeginRecoveryRequest>,
+    ) -> Result<Response<BeginRecoveryResponse>, Status> {
+        let answer = turns::begin(&self.meta, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn end_recovery(
+        &self,
+        request: Request<EndRecoveryRequest>,
+    ) -> Result<Response<EndRecoveryResponse>, Status> {
+        let answer = turns::end(&self.meta, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<DrainNodeRequest>,
+    ) -> Result<Response<DrainNodeResponse>, Status> {
+        let answer = members::drain(self, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn promote_replica(
+        &self,
+        request: Request<PromoteReplicaRequest>,
+    ) -> Result<Response<PromoteReplicaResponse>, Status> {
+        let deadline = Deadline::of(&request, &self.runtime);
+        let answer = members::promote(self, request.into_inner(), deadline).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn replace_replica(
+        &self,
+        request: Request<ReplaceReplicaRequest>,
+    ) -> Result<Response<ReplaceReplicaResponse>, Status> {
+        let answer = members::replace(self, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+
     async fn list_snapshots(
         &self,
         _request: Request<ListSnapshotsRequest>,
@@ -97,6 +139,22 @@ impl ClusterAdminService for Admin {
         Ok(Response::new(PushSnapshotResponse {
             snapshot: Some((&held).into()),
             node_id: node.0,
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        let deadline = Deadline::of(&request, &self.runtime);
+        let request = request.into_inner();
+        let shard = ShardId(request.shard_id);
+        let to = Some(NodeId(request.to_node_id)).filter(|node| node.0 != 0);
+        let handed = self.router.transfer_leader(shard, to, deadline.at());
+        let leader = handed.await?;
+        tracing::info!(%shard, %leader, "the lead of a shard was handed over");
+        Ok(Response::new(TransferLeaderResponse {
+            leader_node_id: leader.0,
         }))
     }
 }
@@ -127,12 +185,7 @@ impl Admin {
         let node = node.or(record.shard.replicas.first().map(|at| at.node));
         let node = node.ok_or_else(starting)?;
         let link = self.router.link(node)?;
-        let request = TakeSnapshotRequest { shard_id: shard.0 };
-        let mut client = link.node_client()?;
-        client
-            .take_snapshot(bounded(request, TAKE_PATIENCE))
-            .await?;
-        pull(&self.runtime, &self.store, &link, shard).await
+        take_and_pull(&self.runtime, &self.store, &link, shard).await
     }
 
     async fn push(&self, shard: ShardId) -> Result<(Held, NodeId), ApiError> {
@@ -168,6 +221,7 @@ pub(crate) fn cluster_status(meta: &Meta, liveness: &Liveness) -> GetStatusRespo
     let heard = liveness.all();
     let metadata_available = meta.is_available();
     let coordinators = meta.coordinators();
+    let now_ms = meta.now_ms();
     meta.read(|state| GetStatusResponse {
         cluster_id: state.cluster.unwrap_or_default().0.to_vec().into(),
         epoch: state.epoch.0,
@@ -179,7 +233,7 @@ pub(crate) fn cluster_status(meta: &Meta, liveness: &Liveness) -> GetStatusRespo
         shards: state
             .shards
             .values()
-            .map(|record| status::shard_status(state, &heard, record))
+            .map(|record| status::shard_status(state, &heard, record, now_ms))
             .collect(),
         namespaces: state.namespaces.len() as u64,
         metadata_available,

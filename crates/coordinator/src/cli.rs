@@ -6,10 +6,12 @@
 mod connection;
 mod healthcheck;
 mod map;
+mod members;
 mod recover;
 mod serve;
 mod snapshot;
 mod status;
+mod transfer;
 
 use std::process::ExitCode;
 
@@ -52,6 +54,14 @@ enum Command {
     Map(map::Map),
     /// Find out what is wrong with a shard, and repair it
     Recover(recover::Recover),
+    /// Have a node's replicas moved to others, and none placed on it
+    Drain(members::Drain),
+    /// Give a node a voting replica of a shard
+    Promote(members::Promote),
+    /// Move a shard's replica from one node to another
+    Replace(members::Replace),
+    /// Hand the lead of a shard to another of its replicas
+    TransferLeader(transfer::TransferLeader),
     /// Look after the snapshots that the coordinator holds for recovery
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
@@ -97,6 +107,10 @@ impl Cli {
             Command::Status(status) => status.run(&connect).await,
             Command::Map(map) => map.run(&connect).await,
             Command::Recover(recover) => recover.run(&connect).await,
+            Command::Drain(drain) => drain.run(&connect).await,
+            Command::Promote(promote) => promote.run(&connect).await,
+            Command::Replace(replace) => replace.run(&connect).await,
+            Command::TransferLeader(transfer) => transfer.run(&connect).await,
             Command::Snapshot(snapshot) => snapshot.run(&connect).await,
             Command::Healthcheck(check) => check.run(&runtime).await,
         };

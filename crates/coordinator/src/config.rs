@@ -35,6 +35,11 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// A node that has not reported for this long counts as not alive. Default 3 s, at least 1 s.
     pub silent_after: Duration,
+    /// How long a node may be gone before others take its place, where there are others; never, if none. Default 10 min.
+    pub replace_after: Option<Duration>,
+    /// Where all voters stand; other regions that have nodes get a learner of each shard, which answers STALE reads. Default
+    /// none: voters anywhere, no learners.
+    pub home_region: Option<String>,
     /// Snapshots held of each shard. Default 2, at least 1.
     pub snapshots_kept: usize,
     /// How the process logs; for whoever owns the process. Default: text, from level info on.
@@ -132,6 +137,8 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             allowed_origins: Vec::new(),
             silent_after: Duration::from_secs(3),
+            replace_after: Some(Duration::from_mins(10)),
+            home_region: None,
             snapshots_kept: 2,
             logging: LogConfig::default(),
         }

@@ -103,6 +103,15 @@ impl Liveness {
         listened >= self.silent_after && !self.is_alive(node)
     }
 
+    /// How long a node has not been heard of; `None` while it is alive. Who has only begun to listen knows of no longer silence.
+    pub(crate) fn silent_for(&self, node: NodeId) -> Option<Duration> {
+        let now = self.runtime.now();
+        let heard = self.heard.read();
+        let since = heard.get(&node).map_or(self.since, |entry| entry.at);
+        let silent = now.saturating_since(since);
+        (silent >= self.silent_after || !heard.contains_key(&node)).then_some(silent)
+    }
+
     /// A node as it was last heard; `None` if it never was.
     pub(crate) fn of(&self, node: NodeId) -> Option<Heard> {
         let now = self.runtime.now();
@@ -206,6 +215,17 @@ mod tests {
         assert!(!liveness.is_alive(node));
         assert!(!liveness.of(node).unwrap().alive);
         assert!(liveness.is_gone(node));
+        assert_eq!(
+            liveness.silent_for(node),
+            Some(Duration::from_millis(3_100))
+        );
+        assert_eq!(
+            liveness.silent_for(NodeId(2)),
+            Some(Duration::from_millis(3_100)),
+            "it was not heard since the start"
+        );
+        liveness.hear(node, report(0));
+        assert_eq!(liveness.silent_for(node), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,6 +38,8 @@ const SEGMENT_BYTES: u64 = 8 << 20;
 const PREALLOCATE_BYTES: u64 = 1 << 20;
 /// Entries after which a snapshot of the metadata is taken.
 const SNAPSHOT_ENTRIES: u64 = 5_000;
+/// How long another coordinator may take to take the lead over; it takes some milliseconds.
+const HANDOVER_PATIENCE: Duration = Duration::from_millis(700);
 /// A majority that was seen at work this long ago still counts as being there.
 const CONFIRMED_FOR: Duration = Duration::from_secs(2);
 
@@ -139,6 +141,11 @@ impl Meta {
         self.map().is_some() && (confirmed || self.leads())
     }
 
+    /// About the leader's time, milliseconds since the Unix epoch; for people, not for decisions.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.group.stamp_ms().max(self.runtime.wall_ms())
+    }
+
     /// All coordinators, as far as is known here.
     pub(crate) fn coordinators(&self) -> Vec<CoordinatorStatus> {
         let status = self.group.status();
@@ -177,6 +184,17 @@ impl Meta {
                     reason: "the metadata group is gone".into(),
                 };
             }
+        }
+    }
+
+    /// Hands the lead of the metadata to another coordinator, if there is one that can take it.
+    pub(crate) async fn hand_over(&self) {
+        let Some(to) = self.group.successors().first().copied() else {
+            return;
+        };
+        match self.group.transfer_leader(to, HANDOVER_PATIENCE).await {
+            Ok(()) => tracing::info!(%to, "the lead of the metadata is handed over"),
+            Err(error) => tracing::warn!(%to, %error, "the lead is not handed over"),
         }
     }
 

@@ -4,6 +4,8 @@
 //! - A node's identity is issued once and never again, whatever becomes of it.
 //! - A shard's group is begun from nothing at most once a life ([`ShardRecord::begun`]), and a new life begins only by
 //!   [`Command::NewIncarnation`], which names the life it ends: of two that race one is refused.
+//! - The members of a shard change by steps that each name the version they were made for ([`Members`]), and of watchdogs that
+//!   would recover a shard one at a time has its turn ([`Recoveries`]).
 //! - [`cluster::ShardMap::epoch`] rises with every change of what the map shows, and the map that readers see is the one of the
 //!   last applied command.
 //! - Every decision is taken in [`State::apply`], from the command, the state and the leader's stamp alone.
@@ -13,6 +15,8 @@
 
 mod codec;
 mod command;
+mod members;
+mod recoveries;
 mod response;
 mod snapshot;
 mod state;
@@ -27,6 +31,11 @@ use parking_lot::{Mutex, RwLock};
 use replication::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
 
 pub use command::{Command, NewLife, Registration, Seed, ShardProgress};
+pub use members::{Intent, MemberChange, Members, NewReplicas, REPLICAS_MAX};
+pub use recoveries::{
+    ENDED_MAX, EndedTurn, Recoveries, Turn, TurnAnswer, TurnEnd, TurnOutcome, TurnRequest,
+    TurnVerdict, Turns,
+};
 pub use response::{Refusal, Response};
 pub use state::{NODES_MAX, NamespaceRecord, NodeRecord, ShardRecord, State};
 

@@ -189,7 +189,8 @@ impl Link {
         Ok(NodeServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
     }
 
-    async fn unary<T>(
+    /// Waits for the answer to one call, for as long as it may take.
+    pub(crate) async fn unary<T>(
         &self,
         limit: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,

@@ -7,23 +7,36 @@
 //! What always holds: each step is recorded in the metadata before the next, so that a recovery that was broken off (here or
 //! by a crash) goes on where it was, by the same verb or by itself ([`Recovery::resume`]); one recovery of a shard runs at a
 //! time; a shard that serves is left alone.
+//!
+//! A shard of several replicas that has lost its majority for good can also begin anew from what one of them still has
+//! ([`Recovery::begin_from`]). What needs nobody's word, because a majority is there, is [`repair`].
 
+mod observed;
+mod repair;
 mod steps;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::admin::v1::{RecoverShardRequest, RecoverShardResponse, RecoveryAction, ShardState};
+use api::shard::v1::GiveUpDataRequest;
 use api::{ApiError, Reason};
-use cluster::{NodeId, ShardId};
+use cluster::{Incarnation, NodeId, ShardId};
 use parking_lot::Mutex;
 use rpc::Deadline;
 use runtime::Runtime;
 use tokio::sync::watch;
 
+pub(crate) use repair::{Repair, RepairSettings};
+
+use observed::Observed;
+
 use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
-use crate::metadata::ShardRecord;
+use crate::metadata::{Command, ShardRecord};
+use crate::nodes::bounded;
+use crate::placement::repair::has_majority;
 use crate::routing::Router;
 use crate::snapshots::{Held, Store};
 use crate::status;
@@ -38,6 +51,18 @@ pub(crate) struct Recovery {
     store: Arc<Store>,
     /// Recoveries that run, and the last outcome of each that has ended; one for each shard.
     runs: Arc<Mutex<HashMap<ShardId, Run>>>,
+}
+
+/// How long a node may take to set its data aside.
+const GIVE_UP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a shard begins anew from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The newest snapshot that is held.
+    Held,
+    /// What a replica still has.
+    Replica(NodeId),
 }
 
 type Outcome = Result<RecoverShardResponse, ApiError>;
@@ -78,11 +103,7 @@ impl Recovery {
         let shard = ShardId(request.shard_id);
         let case = self.look(shard)?;
         if request.accept_loss {
-            let words = format!("lose shard {shard}");
-            if request.confirmation != words {
-                let message = format!("accepting a loss must be confirmed by the words {words:?}");
-                return Err(ApiError::new(Reason::ConfirmationRequired, message));
-            }
+            check_words(shard, &request.confirmation)?;
         }
         if let Some(run) = self.run_of(shard, &case, request.accept_loss) {
             return self.follow(run, deadline, &case).await;
@@ -94,7 +115,7 @@ impl Recovery {
             | ShardState::Unreachable
             | ShardState::Unspecified => {
                 if steps::awaits_seed(&case.record) {
-                    let run = self.start(shard);
+                    let run = self.start(shard, Origin::Held);
                     return self.follow(run, deadline, &case).await;
                 }
                 Ok(answer(
@@ -112,26 +133,76 @@ impl Recovery {
             }
             ShardState::DataLoss => {
                 tracing::warn!(%shard, reason = case.reason, "an operator accepts the loss of a shard's data");
-                let run = self.start(shard);
+                let run = self.start(shard, Origin::Held);
                 self.follow(run, deadline, &case).await
             }
         }
+    }
+
+    /// Begins a shard anew from what a node's replica has, after an operator's word. Says whether it is done, and more for people.
+    pub(crate) async fn begin_from(
+        &self,
+        shard: ShardId,
+        node: NodeId,
+        confirmation: &str,
+        deadline: Deadline,
+    ) -> Result<(bool, String), ApiError> {
+        let case = self.look(shard)?;
+        check_words(shard, confirmation)?;
+        let known = self.run_of(shard, &case, true);
+        let run = match known {
+            Some(run) => run,
+            None => {
+                self.check_origin(&case, node)?;
+                tracing::warn!(%shard, %node, "an operator has a shard begun anew from one of its replicas");
+                self.start(shard, Origin::Replica(node))
+            }
+        };
+        let done = self.follow(run, deadline, &case).await?;
+        Ok((
+            done.action() == RecoveryAction::NewIncarnation,
+            done.message,
+        ))
+    }
+
+    /// Whether a shard may begin anew from a node's replica: only where no majority is at work, and there is something sound.
+    fn check_origin(&self, case: &Case, node: NodeId) -> Result<(), ApiError> {
+        let shard = &case.record.shard;
+        let heard = self.liveness.all();
+        let silent_for = |node| self.liveness.silent_for(node);
+        let observed = self
+            .meta
+            .read(|state| Observed::new(state, &heard, silent_for));
+        let view = observed.shards.iter().find(|at| at.id == shard.id);
+        if view.is_some_and(has_majority) {
+            let message = format!("shard {} has a majority at work", shard.id);
+            return Err(ApiError::new(Reason::NotNeeded, message));
+        }
+        let replica = heard
+            .get(&node)
+            .filter(|heard| heard.alive && !heard.report.data_loss)
+            .and_then(|heard| heard.report.replica(shard.id, shard.incarnation));
+        if replica.is_none_or(|replica| replica.data_loss || replica.applied_index == 0) {
+            let message = format!("node {node} has nothing sound of shard {}", shard.id);
+            return Err(ApiError::new(Reason::NotNeeded, message));
+        }
+        Ok(())
     }
 
     /// Goes on with what was broken off: a new life that still waits for its snapshot. Done by whoever leads, and by whoever holds
     /// that very snapshot; sending it twice does no harm.
     pub(crate) fn resume(&self) {
         let leads = self.meta.leads();
-        let open: Vec<ShardId> = self.meta.read(|state| {
+        let open: Vec<(ShardId, Incarnation)> = self.meta.read(|state| {
             let shards = state.shards.values();
             shards
                 .filter(|record| steps::awaits_seed(record) && (leads || self.holds_seed(record)))
-                .map(|record| record.shard.id)
+                .map(|record| (record.shard.id, record.shard.incarnation))
                 .collect()
         });
-        for shard in open {
-            if !self.is_running(shard) {
-                self.start(shard);
+        for (shard, incarnation) in open {
+            if !self.is_cared_for(shard, incarnation) {
+                self.start(shard, Origin::Held);
             }
         }
     }
@@ -159,9 +230,15 @@ impl Recovery {
         })
     }
 
-    fn is_running(&self, shard: ShardId) -> bool {
+    /// Whether a recovery of the shard runs, or has brought it to this life: that the life has begun is known here a little later
+    /// than that it serves.
+    fn is_cared_for(&self, shard: ShardId, incarnation: Incarnation) -> bool {
         let runs = self.runs.lock();
-        runs.get(&shard).is_some_and(|run| run.borrow().is_none())
+        runs.get(&shard).is_some_and(|run| match &*run.borrow() {
+            None => true,
+            Some(Ok(done)) => done.incarnation == incarnation.0,
+            Some(Err(_)) => false,
+        })
     }
 
     /// The recovery that a call belongs to: one that runs, or, for the operator who asks again, the one that has brought the shard
@@ -182,7 +259,7 @@ impl Recovery {
     }
 
     /// Starts a recovery as a task of its own, so that it outlives the call that asked for it.
-    fn start(&self, shard: ShardId) -> Run {
+    fn start(&self, shard: ShardId, origin: Origin) -> Run {
         let mut runs = self.runs.lock();
         if let Some(run) = runs.get(&shard).filter(|run| run.borrow().is_none()) {
             return run.clone();
@@ -192,7 +269,7 @@ impl Recovery {
         drop(runs);
         let recovery = self.clone();
         self.runtime.spawn("recover-shard", async move {
-            let outcome = recovery.begin_anew(shard).await;
+            let outcome = recovery.begin_anew(shard, origin).await;
             match &outcome {
                 Ok(done) => tracing::warn!(%shard, message = done.message, "shard recovered"),
                 Err(error) => tracing::error!(%shard, %error, "the recovery of a shard broke off"),
@@ -216,6 +293,36 @@ impl Recovery {
             }
         }
     }
+}
+
+/// A loss is accepted only in a person's words.
+fn check_words(shard: ShardId, confirmation: &str) -> Result<(), ApiError> {
+    let words = format!("lose shard {shard}");
+    if confirmation == words {
+        return Ok(());
+    }
+    let message = format!("accepting a loss must be confirmed by the words {words:?}");
+    Err(ApiError::new(Reason::ConfirmationRequired, message))
+}
+
+/// A node sets its damaged data aside and ends, to come back as a new one; its identity is given up.
+async fn give_up(
+    meta: &Meta,
+    liveness: &Liveness,
+    router: &Router,
+    node: NodeId,
+) -> Result<(), ApiError> {
+    let request = GiveUpDataRequest {
+        node_id: node.0,
+        cluster_id: meta.cluster().0.to_vec().into(),
+    };
+    let mut client = router.link(node)?.node_client()?;
+    let call = client.give_up_data(bounded(request, GIVE_UP_PATIENCE));
+    let moved = call.await?.into_inner().moved_to;
+    tracing::warn!(%node, moved, "a node set its damaged data aside");
+    meta.propose(&Command::MarkNodeLost { node }).await?;
+    liveness.forget(node);
+    Ok(())
 }
 
 fn waiting(case: &Case) -> String {

@@ -9,7 +9,7 @@ use api::registry::v1::{
 };
 use api::validate::ClearNamespace;
 use api::{ApiError, Reason, RequestId};
-use cluster::{ClusterId, Node, NodeId, ShardId};
+use cluster::{ClusterId, Node, NodeId, Shard, ShardId};
 use rpc::Deadline;
 use runtime::Runtime;
 use term::NamespaceName;
@@ -162,7 +162,8 @@ impl Registry {
         for replica in &request.replicas {
             if replica.leader_node_id > 0 {
                 let leader = NodeId(replica.leader_node_id);
-                self.router.learn_leader(ShardId(replica.shard_id), leader);
+                let shard = ShardId(replica.shard_id);
+                self.router.learn_leader(shard, leader, replica.raft_term);
             }
         }
         self.liveness.hear(
@@ -211,12 +212,7 @@ fn assignments(state: &State, node: NodeId) -> Vec<Assignment> {
         .filter(hosts)
         .map(|record| {
             let shard = &record.shard;
-            let founder = shard
-                .replicas
-                .iter()
-                .filter(|at| at.voter)
-                .map(|at| at.node);
-            let bootstrap = !record.begun && founder.min() == Some(node);
+            let bootstrap = !record.begun && founder(shard) == Some(node);
             let peers = shard
                 .replicas
                 .iter()
@@ -235,6 +231,19 @@ fn assignments(state: &State, node: NodeId) -> Vec<Assignment> {
             }
         })
         .collect()
+}
+
+/// The voter that founds the group of a shard, and leads it first. It is another for each shard, so that the leads are spread; all
+/// coordinators name the same one.
+fn founder(shard: &Shard) -> Option<NodeId> {
+    let voters = shard.replicas.iter().filter(|at| at.voter);
+    let mut voters: Vec<NodeId> = voters.map(|at| at.node).collect();
+    voters.sort_unstable();
+    let count = u64::try_from(voters.len())
+        .ok()
+        .filter(|count| *count > 0)?;
+    let turn = shard.id.0.wrapping_sub(1) % count;
+    voters.get(usize::try_from(turn).ok()?).copied()
 }
 
 /// The identity that a registration would take the place of.
@@ -331,4 +340,39 @@ fn clear_of(request: ClearNamespaceRequest) -> Result<ClearNamespace, ApiError> 
 
 fn namespace(name: &str) -> Result<NamespaceName, ApiError> {
     NamespaceName::new(name).map_err(|error| ApiError::field(Reason::BadNamespace, "name", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{Incarnation, Replica};
+
+    use super::*;
+
+    #[test]
+    fn the_founders_of_shards_are_spread_over_their_voters() {
+        let replica = |node, voter| Replica {
+            node: NodeId(node),
+            voter,
+        };
+        let shard = |id| Shard {
+            id: ShardId(id),
+            incarnation: Incarnation::FIRST,
+            // In whatever order the placement names them.
+            replicas: vec![
+                replica(4, true),
+                replica(9, true),
+                replica(1, false),
+                replica(2, true),
+            ],
+            lineage: Vec::new(),
+        };
+        let founders: Vec<_> = (1..=4).map(|id| founder(&shard(id))).collect();
+        let expected = [2, 4, 9, 2].map(|id| Some(NodeId(id)));
+        assert_eq!(founders, expected);
+        let unplaced = Shard {
+            replicas: Vec::new(),
+            ..shard(1)
+        };
+        assert_eq!(founder(&unplaced), None);
+    }
 }

@@ -1,11 +1,17 @@
 //! Where a request goes, and what to do when it was sent to the wrong place.
 //!
 //! A request works in rounds. Each looks at the newest map, sends what is still open to who should have it, and keeps what was
-//! answered. What came back as *not applied, route again* (a stale map, another leader) is open in the next round, after a short
-//! pause, as long as there is time. Nothing else is tried again here: the caller retries, with its request id.
+//! answered. What came back as *route again* (a stale map, another leader) is open in the next round, after a short pause, as
+//! long as there is time. So is, of a shard with several replicas, what one of them did not answer: by the time the others have
+//! elected a leader, it can be asked. Nothing else is tried again here: the caller retries, with its request id.
 //!
-//! What always holds: a write that may have been applied is never sent again from here; no round begins after the deadline.
+//! What always holds:
+//! - A write that may have been applied is sent again only under the same request id, which every write has: its second
+//!   arrival has no effect. Once a try may have been applied, no later failure says that nothing was.
+//! - No round begins after the deadline.
 
+mod choice;
+mod lead;
 mod leaders;
 mod list;
 mod reads;
@@ -14,6 +20,7 @@ mod scatter;
 mod writes;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::shard::v1::Route;
@@ -28,11 +35,18 @@ use crate::meta::{Meta, unexpected};
 use crate::metadata::{Command, Response};
 use crate::nodes::{Link, Nodes};
 
+use choice::{Candidate, Failure};
 use leaders::Leaders;
+use rounds::{Failed, Rounds, kind_of};
 
 /// What of the time that is left is kept for the way back to the caller: one part in this many, at most [`RETURN_MAX`].
 const RETURN_PARTS: u32 = 10;
 const RETURN_MAX: Duration = Duration::from_millis(50);
+
+/// How long one of several replicas is waited for: half of what is left, but so long at least and at most. An election takes
+/// about as long, so that a silent leader costs a request of two seconds the first half of them and no more.
+const TRY_MIN: Duration = Duration::from_millis(500);
+const TRY_MAX: Duration = Duration::from_secs(1);
 
 /// Routes requests to shards.
 #[derive(Debug)]
@@ -42,14 +56,28 @@ pub(crate) struct Router {
     nodes: Nodes,
     lanes: Lanes,
     leaders: Leaders,
+    /// Reads that any replica may answer, so that they are spread.
+    turn: AtomicUsize,
+}
+
+/// One try of a request: for which shard, by which map, and what the tries before it have shown.
+#[derive(Debug)]
+struct Ask<'a> {
+    map: &'a ShardMap,
+    shard: ShardId,
+    /// `None` for what only a leader does.
+    consistency: Option<Consistency>,
+    rounds: &'a Rounds,
 }
 
 /// Where one try of a request goes.
 #[derive(Debug)]
 struct Target {
-    route: Route,
     node: NodeId,
     link: Arc<Link>,
+    route: Route,
+    /// How long its answer is waited for.
+    limit: Duration,
 }
 
 impl Router {
@@ -59,7 +87,8 @@ impl Router {
             meta,
             nodes: Nodes::new(runtime.clone(), limits),
             lanes: Lanes::new(runtime.clone()),
-            leaders: Leaders::default(),
+            leaders: Leaders::new(runtime),
+            turn: AtomicUsize::new(0),
         }
     }
 
@@ -77,12 +106,13 @@ impl Router {
     pub(crate) fn map_changed(&self) {
         if let Some(map) = self.meta.map() {
             self.nodes.keep(&map);
+            self.leaders.keep(&map);
         }
     }
 
-    /// A node said that it leads a shard.
-    pub(crate) fn learn_leader(&self, shard: ShardId, leader: NodeId) {
-        self.leaders.learn(shard, leader);
+    /// A replica reported whom it follows, and in which term.
+    pub(crate) fn learn_leader(&self, shard: ShardId, leader: NodeId, term: u64) {
+        self.leaders.report(shard, leader, term);
     }
 
     fn map(&self) -> Result<Arc<ShardMap>, ApiError> {
@@ -158,75 +188,127 @@ impl Router {
             | Response::Node { .. }
             | Response::Generation { .. }
             | Response::Incarnation { .. }
+            | Response::Turn(_)
             | Response::Refused(_)) => Err(unexpected(&other)),
         }
     }
 
-    /// Where a request for a shard goes at the `tried`-th try.
+    /// Asks one replica of a shard, and learns from how it answers.
+    async fn ask<T, F, Fut>(&self, ask: Ask<'_>, call: F) -> Result<(NodeId, T), Failed>
+    where
+        F: FnOnce(Target) -> Fut,
+        Fut: Future<Output = Result<T, ApiError>>,
+    {
+        let shard = found(ask.map, ask.shard)?;
+        let left = self.left(ask.rounds.deadline())?;
+        let node = self.pick(&ask, shard)?;
+        let replicas = shard.replicas.len();
+        let answer = match self.target(&ask, shard, node, left) {
+            Ok(target) => call(target).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(answer) => {
+                self.leaders.answered(node);
+                if ask.consistency != Some(Consistency::Stale) {
+                    self.leaders.learn(ask.shard, node);
+                }
+                Ok((node, answer))
+            }
+            Err(error) => {
+                self.heed(ask.shard, node, &error);
+                Err(Failed {
+                    error,
+                    node: Some(node),
+                    replicas,
+                })
+            }
+        }
+    }
+
     fn target(
         &self,
-        map: &ShardMap,
-        id: ShardId,
-        consistency: Option<Consistency>,
-        tried: usize,
+        ask: &Ask<'_>,
+        shard: &Shard,
+        node: NodeId,
+        left: Duration,
     ) -> Result<Target, ApiError> {
-        let shard = map.shards.get(&id).ok_or_else(|| {
-            ApiError::new(
-                Reason::UnknownShard,
-                format!("shard {id} is not in the map"),
-            )
-        })?;
-        let node = self.pick(map, shard, consistency, tried)?;
+        let map = ask.map;
         let found = map
             .nodes
             .get(&node)
             .ok_or_else(|| ApiError::internal(format!("node {node} is not in the map")))?;
+        let limit = match shard.replicas.len() {
+            0 | 1 => left,
+            _ => left.min((left / 2).clamp(TRY_MIN, TRY_MAX)),
+        };
         Ok(Target {
+            node,
+            link: self.nodes.link(found)?,
             route: Route {
-                shard_id: id.0,
+                shard_id: shard.id.0,
                 incarnation: shard.incarnation.0,
                 epoch: map.epoch.0,
             },
-            node,
-            link: self.nodes.link(found)?,
+            limit,
         })
     }
 
-    fn pick(
-        &self,
-        map: &ShardMap,
-        shard: &Shard,
-        consistency: Option<Consistency>,
-        tried: usize,
-    ) -> Result<NodeId, ApiError> {
+    fn pick(&self, ask: &Ask<'_>, shard: &Shard) -> Result<NodeId, ApiError> {
         if shard.replicas.is_empty() {
             let message = format!("shard {} waits for enough nodes", shard.id);
             return Err(ApiError::new(Reason::Starting, message).with_outcome(Outcome::NotApplied));
         }
-        let is_there = |node: &NodeId| map.nodes.get(node).is_some_and(|at| !at.lost);
-        let mut there: Vec<NodeId> = shard
+        let is_there = |node: &NodeId| ask.map.nodes.get(node).is_some_and(|at| !at.lost);
+        let there: Vec<Candidate> = shard
             .replicas
             .iter()
-            .map(|replica| replica.node)
-            .filter(is_there)
+            .filter(|replica| is_there(&replica.node))
+            .map(|replica| Candidate {
+                node: replica.node,
+                voter: replica.voter,
+                suspect: self.leaders.is_suspect(replica.node),
+            })
             .collect();
-        if there.is_empty() {
+        let tries = ask.rounds.tries(shard.id);
+        let picked = if ask.consistency == Some(Consistency::Stale) {
+            tries.any(&there, self.turn.fetch_add(1, Ordering::Relaxed))
+        } else {
+            tries.leader(&there, self.leaders.of(shard.id))
+        };
+        picked.ok_or_else(|| {
             let message = format!("the disks that held shard {} are lost", shard.id);
-            return Err(ApiError::new(Reason::DataLoss, message).with_outcome(Outcome::NotApplied));
+            ApiError::new(Reason::DataLoss, message).with_outcome(Outcome::NotApplied)
+        })
+    }
+
+    /// Learns from an error who leads the shard, and who does not answer.
+    fn heed(&self, shard: ShardId, node: NodeId, error: &ApiError) {
+        match kind_of(error) {
+            Failure::Broken | Failure::Silent => self.leaders.failed(node),
+            Failure::Damaged => {
+                self.leaders.failed(node);
+                self.leaders.does_not_lead(shard, node);
+            }
+            Failure::Refused { leader } => {
+                self.leaders.answered(node);
+                if error.reason() != Reason::NotLeader {
+                    return;
+                }
+                match leader {
+                    // Followers name a leader that has died until they have elected another.
+                    Some(leader) if self.leaders.is_suspect(leader) => {}
+                    Some(leader) => self.leaders.learn(shard, leader),
+                    None => self.leaders.does_not_lead(shard, node),
+                }
+            }
         }
-        if consistency != Some(Consistency::Stale)
-            && let Some(leader) = self.leaders.of(shard.id)
-            && let Some(place) = there.iter().position(|node| *node == leader)
-        {
-            there.swap(0, place);
-        }
-        Ok(there.get(tried % there.len()).copied().unwrap_or(NodeId(0)))
     }
 }
 
-/// Whether another replica could answer where one could not be reached.
-fn has_other_replica(map: &ShardMap, shard: ShardId) -> bool {
-    map.shards
-        .get(&shard)
-        .is_some_and(|shard| shard.replicas.len() > 1)
+fn found(map: &ShardMap, id: ShardId) -> Result<&Shard, ApiError> {
+    map.shards.get(&id).ok_or_else(|| {
+        let message = format!("shard {id} is not in the map");
+        ApiError::new(Reason::UnknownShard, message)
+    })
 }

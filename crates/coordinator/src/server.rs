@@ -19,7 +19,7 @@ use crate::identity::{self, Membership};
 use crate::liveness::Liveness;
 use crate::meta::{self, Meta, MetadataDoor};
 use crate::public::Public;
-use crate::recovery::Recovery;
+use crate::recovery::{Recovery, Repair, RepairSettings};
 use crate::registry::Registry;
 use crate::routing::Router;
 use crate::snapshots::{Puller, Store};
@@ -50,6 +50,7 @@ struct Parts {
     router: Arc<Router>,
     store: Arc<Store>,
     recovery: Recovery,
+    repair: Repair,
 }
 
 /// Runs a coordinator until `stop` is cancelled or it cannot go on. It listens at once and says that it is starting until its
@@ -146,6 +147,10 @@ async fn live(
         failure = parts.meta.keep(config, myself) => Some(failure),
     };
     doors.health.stop_serving();
+    if failure.is_none() {
+        // While the others still hear this one.
+        parts.meta.hand_over().await;
+    }
     ending.cancel();
     for task in tasks {
         task.await?;
@@ -181,7 +186,18 @@ async fn open(
         Arc::clone(&router),
         Arc::clone(&store),
     );
+    let repair = Repair::new(
+        &runtime,
+        Arc::clone(&meta),
+        Arc::clone(&liveness),
+        Arc::clone(&router),
+        RepairSettings {
+            replace_after: config.replace_after,
+            home_region: config.home_region.clone(),
+        },
+    );
     Ok(Parts {
+        repair,
         runtime,
         metrics,
         meta,
@@ -271,6 +287,7 @@ impl Parts {
             router: Arc::clone(&self.router),
             store: Arc::clone(&self.store),
             recovery: self.recovery.clone(),
+            repair: self.repair.clone(),
         };
         (public, registry, admin)
     }
@@ -285,8 +302,10 @@ impl Parts {
             liveness: Arc::clone(&self.liveness),
             router: Arc::clone(&self.router),
             recovery: self.recovery.clone(),
+            repair: self.repair.clone(),
             health: health.clone(),
             expect_nodes: config.cluster.expect_nodes,
+            home_region: config.home_region.clone(),
             gauges,
         })
     }

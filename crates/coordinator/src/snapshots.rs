@@ -13,7 +13,7 @@ mod pushing;
 mod store;
 
 pub(crate) use puller::Puller;
-pub(crate) use pulling::pull;
+pub(crate) use pulling::{pull, take_and_pull};
 pub(crate) use pushing::push;
 pub(crate) use store::{Held, Store};
 

@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use api::admin::v1::{NodeStatus, ReplicaStatus, ShardState, ShardStatus};
+use api::admin::v1::{
+    MemberChange, NodeStatus, ReplicaRole, ReplicaStatus, ShardState, ShardStatus,
+};
 use cluster::{NodeId, ShardId};
 
+use crate::admin::turns;
 use crate::liveness::{Heard, Rates};
 use crate::metadata::{NodeRecord, ShardRecord, State};
 
-/// Everything that is known of one shard.
+/// Everything that is known of one shard. `now_ms` tells whether the lease of a watchdog's turn has run out.
 pub(crate) fn shard_status(
     state: &State,
     heard: &BTreeMap<NodeId, Heard>,
     record: &ShardRecord,
+    now_ms: i64,
 ) -> ShardStatus {
+    let turns = state.recoveries.of(record.shard.id);
     let (shard_state, reason) = judge(state, heard, record);
-    let replicas = replicas(heard, record);
     let rates: Rates = record
         .shard
         .replicas
@@ -32,11 +36,60 @@ pub(crate) fn shard_status(
         incarnation: record.shard.incarnation.0,
         state: shard_state.into(),
         reason,
-        replicas: replicas.into_iter().cloned().collect(),
+        replicas: shown(heard, record),
         records_per_second: rates.records,
         reads_per_second: rates.reads,
         recoveries: record.recoveries,
+        last_attempt: turns.map_or(0, |turns| turns.attempts),
+        turns: turns.map_or_else(Vec::new, |turns| turns::told(turns, now_ms)),
+        change: record.members.change.as_ref().map(|change| MemberChange {
+            add_node_id: change.intent.add.unwrap_or_default().0,
+            remove_node_id: change.intent.remove.unwrap_or_default().0,
+            reason: change.intent.reason.clone(),
+            began_ms: change.began_ms,
+        }),
     }
+}
+
+/// Every replica that a shard should have: as its node last said, or that its node says nothing.
+fn shown(heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -> Vec<ReplicaStatus> {
+    let shard = &record.shard;
+    let of = |at: &cluster::Replica| {
+        let node = heard.get(&at.node).filter(|node| node.alive);
+        let known = node.and_then(|node| node.report.replica(shard.id, shard.incarnation));
+        known.cloned().unwrap_or_else(|| ReplicaStatus {
+            shard_id: shard.id.0,
+            incarnation: shard.incarnation.0,
+            node_id: at.node.0,
+            reason: if node.is_some() {
+                "its node has not opened it yet".to_owned()
+            } else {
+                "no word from its node".to_owned()
+            },
+            ..ReplicaStatus::default()
+        })
+    };
+    shard.replicas.iter().map(of).collect()
+}
+
+/// What a replica does in its group, in a word.
+pub(crate) fn role_name(replica: &ReplicaStatus) -> &'static str {
+    match replica.role() {
+        ReplicaRole::Unspecified => "unknown",
+        ReplicaRole::Follower => "follower",
+        ReplicaRole::Candidate => "candidate",
+        ReplicaRole::Leader => "leader",
+        ReplicaRole::Learner => "learner",
+        ReplicaRole::Stopped => "stopped",
+    }
+}
+
+/// How many entries a replica has not applied yet that another has. Of replicas that report at different moments it is an
+/// estimate.
+pub(crate) fn entries_behind(shard: &ShardStatus, replica: &ReplicaStatus) -> u64 {
+    let applied = shard.replicas.iter().map(|at| at.applied_index);
+    let newest = applied.max().unwrap_or_default();
+    newest.saturating_sub(replica.applied_index)
 }
 
 /// The first term of a shard in the template.
@@ -152,5 +205,6 @@ pub(crate) fn node_status(record: &NodeRecord, heard: Option<&Heard>) -> NodeSta
         },
         process_memory_bytes: report.map_or(0, |report| report.process_memory_bytes),
         disk_free_bytes: report.map_or(0, |report| report.disk_free_bytes),
+        draining: record.draining,
     }
 }

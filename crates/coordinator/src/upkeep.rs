@@ -1,5 +1,5 @@
 //! What a coordinator does without being asked: places shards, says whether it is ready, remembers how far shards have come,
-//! and goes on with recoveries that were broken off.
+//! goes on with recoveries that were broken off, and has replicas replaced that are lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
 use crate::metadata::{Command, ShardProgress, State};
 use crate::placement::{self, Candidate, Wanted};
-use crate::recovery::Recovery;
+use crate::recovery::{Recovery, Repair};
 use crate::routing::Router;
 use crate::status;
 
@@ -36,8 +36,11 @@ pub(crate) struct Upkeep {
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) router: Arc<Router>,
     pub(crate) recovery: Recovery,
+    pub(crate) repair: Repair,
     pub(crate) health: Health,
     pub(crate) expect_nodes: usize,
+    /// Where all voters stand; anywhere, if none.
+    pub(crate) home_region: Option<String>,
     pub(crate) gauges: Gauges,
 }
 
@@ -47,6 +50,7 @@ pub(crate) struct Gauges {
     shards: GaugeFamily<1>,
     nodes: GaugeFamily<1>,
     states: GaugeFamily<1>,
+    changes: Gauge,
     majority: Gauge,
     leads: Gauge,
 }
@@ -65,6 +69,10 @@ impl Gauges {
                 "shard_serving_ratio",
                 "1 while the shard serves, as far as this coordinator has heard, else 0.",
                 ["shard_key"],
+            )?,
+            changes: part.gauge(
+                "member_changes_count",
+                "Shards whose members are being changed.",
             )?,
             majority: part.gauge(
                 "metadata_majority_state",
@@ -104,6 +112,7 @@ impl Upkeep {
             if self.meta.leads() {
                 self.place(&heard).await;
                 self.note_progress(&heard, &mut memory).await;
+                self.repair.look();
             }
             self.recovery.resume();
             let epoch = self.meta.read(|state| state.epoch);
@@ -131,7 +140,7 @@ impl Upkeep {
                 nodes: self.expect_nodes,
                 replicas: usize::try_from(state.replicas).unwrap_or(usize::MAX),
             };
-            plan(state, heard, wanted)
+            plan(state, heard, wanted, self.home_region.as_deref())
         });
         if plan.is_empty() {
             return;
@@ -194,6 +203,11 @@ impl Upkeep {
                 *nodes.entry(label).or_default() += 1;
             }
         });
+        let changes = self.meta.read(|state| {
+            let shards = state.shards.values();
+            shards.filter(|at| at.members.change.is_some()).count()
+        });
+        self.gauges.changes.set_count(changes as u64);
         for (state, count) in shards {
             self.gauges.shards.with([state]).set_count(count);
         }
@@ -242,6 +256,7 @@ fn plan(
     state: &State,
     heard: &BTreeMap<NodeId, Heard>,
     wanted: Wanted,
+    home: Option<&str>,
 ) -> Vec<(ShardId, Vec<NodeId>)> {
     let unplaced: Vec<ShardId> = state
         .shards
@@ -256,17 +271,14 @@ fn plan(
     let candidates: Vec<Candidate> = state
         .nodes
         .values()
+        .filter(|record| !record.draining)
+        .filter(|record| home.is_none_or(|home| record.node.region == home))
         .map(|record| &record.node)
         .filter(|node| !node.lost && is_alive(&node.id))
         .map(|node| Candidate {
             id: node.id,
             name: node.name.clone(),
-            replicas: state
-                .shards
-                .values()
-                .flat_map(|record| &record.shard.replicas)
-                .filter(|replica| replica.node == node.id)
-                .count(),
+            replicas: state.replicas_on(node.id),
         })
         .collect();
     placement::plan(&unplaced, &candidates, wanted)

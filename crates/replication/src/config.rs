@@ -132,6 +132,11 @@ pub struct SnapshotPolicy {
     pub bytes: u64,
     /// Time since the last, if anything was applied. Default 10 minutes.
     pub interval: Duration,
+    /// A burst of writes is over when nothing was applied for this long. What it left to replay is then worth a snapshot if it
+    /// is [`SnapshotPolicy::burst_bytes`] or more, and a quarter of the last snapshot. Default 3 seconds.
+    pub quiet: Duration,
+    /// Bytes of commands that make a burst. They are worth a snapshot when a node is stopped, too. Default 2 MiB.
+    pub burst_bytes: u64,
 }
 
 impl Default for SnapshotPolicy {
@@ -140,6 +145,8 @@ impl Default for SnapshotPolicy {
             entries: 50_000,
             bytes: 32 << 20,
             interval: Duration::from_secs(600),
+            quiet: Duration::from_secs(3),
+            burst_bytes: 2 << 20,
         }
     }
 }

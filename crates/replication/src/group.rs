@@ -83,6 +83,9 @@ pub(crate) struct Inner<S: StateMachine> {
     reads: read::Queue,
     status: watch::Sender<GroupStatus>,
     taking: tokio::sync::Mutex<take::Attempts>,
+    /// Bytes of commands that had been applied since the start when the newest snapshot was taken; 0 for the one that the
+    /// start found.
+    snapshot_at_bytes: AtomicU64,
     snapshot_wanted: tokio::sync::Notify,
     ended: CancellationToken,
 }
@@ -118,6 +121,7 @@ impl<S: StateMachine> Group<S> {
             reads,
             status: watch::channel(first).0,
             taking: tokio::sync::Mutex::default(),
+            snapshot_at_bytes: AtomicU64::new(0),
             snapshot_wanted: tokio::sync::Notify::new(),
             ended: CancellationToken::new(),
         });
@@ -201,6 +205,11 @@ impl<S: StateMachine> Inner<S> {
 
     pub(crate) fn is_ended(&self) -> bool {
         self.ended.is_cancelled()
+    }
+
+    /// Cancelled when nothing may be heard of this replica any more.
+    pub(crate) fn silence(&self) -> &CancellationToken {
+        self.shared.halt.silence()
     }
 
     fn status_now(&self) -> GroupStatus {

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use api::raft::v1::raft_service_server::RaftServiceServer;
 use cluster::NodeId;
-use parking_lot::Mutex;
+use futures::future::join_all;
+use parking_lot::{Mutex, RwLock};
 use runtime::{CancellationToken, Runtime};
 use tokio::sync::{Notify, watch};
 use vfs::{Vfs, durable};
@@ -102,6 +103,14 @@ impl Host {
         rpc::services::raft(RaftServer::new(Arc::clone(&self.inner.registry)))
     }
 
+    /// Says where other nodes are now, for all groups; what was said before is forgotten. It goes before the addresses in the
+    /// memberships, which are those of the time when the members were added. Calls under way are not disturbed.
+    pub fn know_addresses(&self, nodes: impl IntoIterator<Item = (NodeId, String)>) {
+        let nodes = nodes.into_iter();
+        let addresses = nodes.map(|(node, address)| (node.0, address)).collect();
+        self.inner.context.know(addresses);
+    }
+
     /// Who this node is.
     #[must_use]
     pub fn identity(&self) -> Identity {
@@ -182,15 +191,22 @@ impl Host {
             })?
     }
 
-    /// Stops all groups, writes what waits and closes the log.
+    /// Stops all groups at the same time, writes what waits and closes the log. Groups that would have much to replay at the next
+    /// start take a snapshot first, for some seconds at most, unless the disk has failed. After that, or as soon as the
+    /// caller does not wait any longer, nothing is heard of the groups any more.
     ///
     /// # Errors
     /// When the log could not be written to its end; what was acknowledged is safe all the same.
     pub async fn shutdown(&self) -> Result<(), wal::AppendError> {
         self.inner.ended.cancel();
-        for running in self.inner.registry.take_all() {
-            running.stop().await;
+        let silenced = self.inner.fault.silence().clone().drop_guard();
+        if !self.inner.fault.is_told() {
+            let groups = self.inner.registry.all();
+            join_all(groups.iter().map(|running| running.settle())).await;
         }
+        drop(silenced);
+        let groups = self.inner.registry.take_all();
+        join_all(groups.iter().map(|running| running.stop())).await;
         let wal = self.inner.wal.clone();
         self.inner
             .runtime
@@ -246,6 +262,7 @@ impl Inner {
             cluster: identity.cluster,
             node: identity.node,
             channels: Channels::new(&runtime),
+            addresses: RwLock::default(),
         });
         let report = RecoveryReport {
             wal: found,
@@ -284,7 +301,7 @@ impl Inner {
     /// Keeps others from starting or removing a group until the claim is dropped.
     fn claim(&self, group: GroupId) -> Result<Claim<'_>, StartError> {
         let mut busy = self.busy.lock();
-        if busy.contains(&group) || self.registry.hosted(group).is_some() {
+        if busy.contains(&group) || self.registry.is_running(group) {
             return Err(StartError::Running { group });
         }
         busy.push(group);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use runtime::Runtime;
+use runtime::{CancellationToken, Runtime};
 use tokio::sync::{oneshot, watch};
 use wal::{AppendError, GroupId, Record, Wal};
 
@@ -28,10 +28,14 @@ use crate::status::{Halt, StopCause};
 pub(crate) use reader::LogReader;
 
 /// Says that the node's disk has failed and the process must end, or that the log is rotten and must not be served from.
+///
+/// With a failed disk the node falls silent at once ([`Halt`]), all its groups together: those that happen to write nothing would
+/// not notice, and go on leading.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeFault {
     failed: Arc<Reason>,
     damaged: Arc<Reason>,
+    silence: CancellationToken,
 }
 
 type Reason = watch::Sender<Option<String>>;
@@ -41,7 +45,13 @@ impl NodeFault {
         Self {
             failed: Arc::new(watch::channel(None).0),
             damaged: Arc::new(watch::channel(None).0),
+            silence: CancellationToken::new(),
         }
+    }
+
+    /// Cancelled when nothing may be heard of any group of this node any more.
+    pub(crate) fn silence(&self) -> &CancellationToken {
+        &self.silence
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Option<String>> {
@@ -52,7 +62,13 @@ impl NodeFault {
         self.damaged.subscribe()
     }
 
+    /// Whether the disk has failed or the log is damaged.
+    pub(crate) fn is_told(&self) -> bool {
+        self.failed.borrow().is_some() || self.damaged.borrow().is_some()
+    }
+
     pub(crate) fn report(&self, reason: &str) {
+        self.silence.cancel();
         first(&self.failed, reason);
     }
 

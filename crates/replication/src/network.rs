@@ -2,7 +2,11 @@
 //! [`service`].
 //!
 //! Every message names the cluster, the group, its sender and the node it is meant for, so that an address that has
-//! changed hands cannot mislead anybody. Every call has a deadline; a stream of appends fails when an answer is
+//! changed hands cannot mislead anybody. A node that was started anew may have another address than the group's
+//! membership says, and nobody can lead before its members reach each other: what the node was told of addresses ([`Context::know`])
+//! goes before the membership.
+//!
+//! Every call has a deadline; a stream of appends fails when an answer is
 //! overdue. Votes and heartbeats have a connection of their own, and snapshots another, so that neither waits behind
 //! the bulk. Delivering a message twice or late is harmless: Raft judges it by term and index.
 
@@ -13,11 +17,13 @@ pub(crate) mod service;
 mod snapshot;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::raft::v1 as wire;
 use cluster::{ClusterId, NodeId};
+use parking_lot::RwLock;
 use runtime::Runtime;
 use wal::GroupId;
 
@@ -34,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
     pub(crate) channels: Channels,
+    /// Where nodes are now, as far as this one was told.
+    pub(crate) addresses: RwLock<BTreeMap<u64, String>>,
 }
 
 /// How long peers may take.
@@ -44,6 +52,16 @@ pub(crate) struct Limits {
 }
 
 impl Context {
+    /// Takes over where nodes are; what was known before is forgotten.
+    pub(crate) fn know(&self, addresses: BTreeMap<u64, String>) {
+        *self.addresses.write() = addresses;
+    }
+
+    /// Where a node is, if anybody said so.
+    fn address_of(&self, node: u64) -> Option<String> {
+        self.addresses.read().get(&node).cloned()
+    }
+
     fn envelope(&self, group: GroupId, to: u64) -> wire::Envelope {
         wire::Envelope {
             cluster_id: self.cluster.0.to_vec().into(),

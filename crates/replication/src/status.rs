@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cluster::NodeId;
+use runtime::CancellationToken;
 use tokio::sync::watch;
 use wal::GroupId;
 
@@ -52,6 +53,8 @@ pub struct GroupStatus {
     pub replay: Replay,
     /// For a leader of several voters: how long ago a majority last acknowledged it, at most. `None` where there is no such moment.
     pub quorum_ack_age: Option<Duration>,
+    /// How long ago somebody who leads was last heard here; `None` where that never was. A leader hears nobody who leads.
+    pub leader_silence: Option<Duration>,
     /// For a leader: the index up to which each member's log is known to match.
     pub matched: Vec<(NodeId, Option<u64>)>,
     /// Why it stopped, if it did.
@@ -106,18 +109,32 @@ pub enum StopCause {
 }
 
 /// Remembers the first reason to stop, and tells who waits for it.
+///
+/// From that moment the replica is silent: whatever of it still runs sends its peers nothing and answers them nothing. One
+/// that went on to be heard would keep them loyal to a leader that cannot lead.
 #[derive(Debug)]
-pub(crate) struct Halt(watch::Sender<Option<Stopped>>);
-
-impl Default for Halt {
-    fn default() -> Self {
-        Self(watch::channel(None).0)
-    }
+pub(crate) struct Halt {
+    reason: watch::Sender<Option<Stopped>>,
+    silence: CancellationToken,
 }
 
 impl Halt {
+    /// For a replica that is silent as soon as its host is.
+    pub(crate) fn new(host_silence: &CancellationToken) -> Self {
+        Self {
+            reason: watch::channel(None).0,
+            silence: host_silence.child_token(),
+        }
+    }
+
+    /// Cancelled when nothing may be heard of the replica any more.
+    pub(crate) fn silence(&self) -> &CancellationToken {
+        &self.silence
+    }
+
     pub(crate) fn set(&self, cause: StopCause, reason: &str) {
-        self.0.send_if_modified(|present| {
+        self.silence.cancel();
+        self.reason.send_if_modified(|present| {
             let first = present.is_none();
             if first {
                 *present = Some(Stopped {
@@ -130,10 +147,10 @@ impl Halt {
     }
 
     pub(crate) fn get(&self) -> Option<Stopped> {
-        self.0.borrow().clone()
+        self.reason.borrow().clone()
     }
 
     pub(crate) fn is_set(&self) -> bool {
-        self.0.borrow().is_some()
+        self.reason.borrow().is_some()
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use replication::{
-    GroupConfig, GroupId, Host, HostOptions, Member, NodeId, Outcome, ProposeError, ReadError,
-    Role, SnapshotFile, Start, StartError, StopCause, shard_group,
+    Group, GroupConfig, GroupId, Host, HostOptions, Member, NodeId, Outcome, ProposeError,
+    ReadError, Role, SnapshotFile, Start, StartError, StopCause, shard_group,
 };
 use vfs::{RealDisk, Vfs};
 
@@ -366,6 +366,85 @@ async fn the_policy_takes_snapshots_and_lets_go_of_the_log() {
     let (group, machine) = start(&host, Start::Resume).await;
     settle(&group).await;
     assert_eq!(machine.get("a"), sum);
+    host.shutdown().await.unwrap();
+}
+
+/// A policy under which only the end of a burst is worth a snapshot.
+fn after_bursts(quiet: Duration) -> GroupConfig {
+    GroupConfig {
+        snapshots: replication::SnapshotPolicy {
+            entries: u64::MAX,
+            bytes: u64::MAX,
+            interval: Duration::from_secs(3600),
+            quiet,
+            burst_bytes: 2_000,
+        },
+        ..config(alone())
+    }
+}
+
+async fn write_burst(group: &Group<Counters>) {
+    for number in 0..10 {
+        put(group, &format!("{number:0300}"), 1).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_burst_is_worth_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let machine = Arc::new(Counters::default());
+    let policy = after_bursts(Duration::from_millis(1));
+    let group = host.start_group(policy, machine).await.unwrap();
+    settle(&group).await;
+    write_burst(&group).await;
+    let runtime = runtime::Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    while group.status().snapshot.is_none() {
+        assert!(runtime.now() < deadline, "{:?}", group.status());
+        runtime.sleep(Duration::from_millis(10)).await;
+    }
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_orderly_stop_leaves_little_to_replay() {
+    let dir = tempfile::tempdir().unwrap();
+    let never = Duration::from_secs(3600);
+    let host = on_disk(dir.path()).await;
+    let machine = Arc::new(Counters::default());
+    let group = host
+        .start_group(after_bursts(never), machine)
+        .await
+        .unwrap();
+    settle(&group).await;
+    put(&group, "little", 1).await.unwrap();
+    host.shutdown().await.unwrap();
+
+    // What is replayed at a start counts as still to be written down.
+    let host = on_disk(dir.path()).await;
+    let resumed = GroupConfig {
+        start: Start::Resume,
+        ..after_bursts(never)
+    };
+    let machine = Arc::new(Counters::default());
+    let group = host.start_group(resumed.clone(), machine).await.unwrap();
+    settle(&group).await;
+    assert!(group.latest_snapshot().is_none(), "a little is no burst");
+    write_burst(&group).await;
+    let applied = group.applied();
+    host.shutdown().await.unwrap();
+
+    let host = on_disk(dir.path()).await;
+    let machine = Arc::new(Counters::default());
+    let group = host
+        .start_group(resumed, Arc::clone(&machine))
+        .await
+        .unwrap();
+    settle(&group).await;
+    let held = group.latest_snapshot().map(|file| file.info().applied);
+    assert_eq!(held, applied);
+    assert_eq!((machine.get("little"), machine.sum()), (1, 11));
     host.shutdown().await.unwrap();
 }
 

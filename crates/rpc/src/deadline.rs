@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::ApiError;
 use cluster::limits;
 use runtime::{Instant, Runtime};
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
 /// The header that carries the caller's patience.
 pub(crate) const TIMEOUT_HEADER: &str = "grpc-timeout";
@@ -98,14 +98,8 @@ impl Deadline {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        self.limit(runtime, call).await?.map_err(|status| {
-            // The transport watches the same time, and calls it a cancellation when it is the first to see it pass.
-            if status.code() == Code::Cancelled {
-                Self::error()
-            } else {
-                ApiError::from_status(&status)
-            }
-        })
+        let answer = self.limit(runtime, call).await?;
+        answer.map_err(|status| ApiError::from_status(&status))
     }
 }
 

@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use telemetry::logging::LogConfig;
+
 use crate::values;
 
 /// One thing that is wrong.
@@ -64,6 +66,17 @@ impl Problems {
         given
             .and_then(|text| self.keep(option, text.parse()))
             .unwrap_or(default)
+    }
+
+    /// What is logged and how, from the options `log-format` and `log-filter` that every server has.
+    pub fn logging(&mut self, format: Option<&str>, filter: Option<&str>) -> LogConfig {
+        let default = LogConfig::default();
+        let logging = LogConfig {
+            format: self.parsed("log-format", format, default.format),
+            filter: filter.map_or(default.filter, ToOwned::to_owned),
+        };
+        self.keep("log-filter", logging.check());
+        logging
     }
 
     /// A number in its range.

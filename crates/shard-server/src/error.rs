@@ -39,7 +39,7 @@ pub enum RunError {
         /// What failed.
         reason: String,
     },
-    /// An operator had the damaged data given up; the next start begins with a new identity.
+    /// The coordinator, or an operator, had the damaged data given up; the next start begins with a new identity.
     #[error("the data was given up and moved to {moved_to}")]
     GaveUpData {
         /// The folder inside the data directory.

@@ -8,6 +8,7 @@
 //! - Health is computed from the replicas' own state, never from having answered.
 //! - The first fatal fault decides how the process ends ([`Node::end`]), and is not overwritten.
 
+mod handover;
 mod health;
 mod identity;
 mod memory;
@@ -22,7 +23,7 @@ mod sync;
 mod upkeep;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -85,6 +86,8 @@ pub(crate) struct Node {
     damage: RwLock<Option<String>>,
     view: ArcSwap<View>,
     slots: RwLock<BTreeMap<ShardId, Slot>>,
+    /// Shards whose replica is being taken away; none is begun in its place meanwhile.
+    leaving: Mutex<BTreeSet<ShardId>>,
     memory: Mutex<Memory>,
     /// Held while the memory is written, so that an older one never replaces a newer.
     remembering: tokio::sync::Mutex<()>,
@@ -121,6 +124,7 @@ impl Node {
             damage: RwLock::default(),
             view: ArcSwap::from_pointee(view),
             slots: RwLock::default(),
+            leaving: Mutex::default(),
             memory: Mutex::new(memory),
             remembering: tokio::sync::Mutex::new(()),
             sync_now: Notify::new(),
@@ -143,6 +147,7 @@ impl Node {
         if let Some(host) = opened {
             self.watch_disk(&host);
             drop(self.host.set(host));
+            self.tell_addresses();
             self.reconcile();
         }
         let spawn = |name, task| drop(self.runtime.spawn(name, task));
@@ -181,6 +186,15 @@ impl Node {
 
     pub(crate) fn view(&self) -> Arc<View> {
         self.view.load_full()
+    }
+
+    /// Tells the groups where the map says that their peers are: after a restart a node may have another address.
+    fn tell_addresses(&self) {
+        let view = self.view();
+        if let (Some(host), Some(map)) = (self.host(), view.map()) {
+            let nodes = map.nodes.values();
+            host.know_addresses(nodes.map(|node| (node.id, node.address.clone())));
+        }
     }
 
     /// What this node holds, shard by shard.
@@ -300,8 +314,40 @@ impl Node {
         drop(self.runtime.spawn("node-disk-watch", watch));
     }
 
+    /// Whether data on this node is damaged: its log, or what a replica needs of it.
+    pub(crate) fn has_damage(&self) -> bool {
+        let is_damaged = |slot: &Slot| match &slot.state {
+            SlotState::Running(replica) => replica.group().status().data_loss(),
+            SlotState::Failed(failure) => failure.data_loss,
+            SlotState::Starting(_) | SlotState::Waiting { .. } => false,
+        };
+        self.damage().is_some() || self.slots.read().values().any(is_damaged)
+    }
+
     /// Moves everything but the lock aside, so that the next start begins with a new identity, and ends. What was moved is kept.
-    pub(crate) fn give_up_data(&self) -> Result<String, vfs::Error> {
+    /// Replicas that are sound stop for good, too: their promises go with the identity.
+    pub(crate) async fn give_up_data(self: &Arc<Self>) -> Result<String, ApiError> {
+        self.stop_serving();
+        if let Some(host) = self.host() {
+            // What the log still had to write does not matter any more.
+            if let Err(error) = host.shutdown().await {
+                tracing::info!(%error, "the log that is given up did not close cleanly");
+            }
+        }
+        let node = Arc::clone(self);
+        let moved = self
+            .runtime
+            .spawn_blocking("move-data-aside", move || node.move_data_aside());
+        let name = moved
+            .await
+            .map_err(|error| ApiError::internal(error.to_string()))?
+            .map_err(|error| ApiError::internal(error.to_string()))?;
+        let moved_to = name.clone();
+        self.end(RunError::GaveUpData { moved_to });
+        Ok(name)
+    }
+
+    fn move_data_aside(&self) -> Result<String, vfs::Error> {
         let name = format!("given-up-{}", self.runtime.wall_ms());
         let aside: PathBuf = self.data_dir().join(&name);
         vfs::durable::create_dir(self.vfs.as_ref(), &aside)?;
@@ -320,9 +366,6 @@ impl Node {
                 self.vfs.sync_dir(self.data_dir())?;
             }
         }
-        self.end(RunError::GaveUpData {
-            moved_to: name.clone(),
-        });
         Ok(name)
     }
 }

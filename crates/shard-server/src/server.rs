@@ -48,8 +48,8 @@ impl Deps {
     }
 }
 
-/// Runs a shard server until `shutdown` is cancelled: binds, recovers, registers, serves; then stops serving, drains, flushes and
-/// returns. Nothing of it is left running afterwards, unless the disk has failed: then it returns at once, and connections
+/// Runs a shard server until `shutdown` is cancelled: binds, recovers, registers, serves; then hands over what it leads, stops
+/// serving, drains, flushes and returns. Nothing of it is left running afterwards, unless the disk has failed: then it returns at once, and connections
 /// that are still open are closed a few seconds later.
 ///
 /// # Errors
@@ -247,7 +247,7 @@ fn serve_http(node: &Arc<Node>, metrics: Metrics, listener: Listener, stop: &Can
     drop(node.runtime.spawn("http-server", serve));
 }
 
-/// Not serving, drain, flush; in a hurry when the disk has failed.
+/// Not serving, hand over, drain, flush; in a hurry when the disk has failed.
 async fn stop_node(
     node: &Arc<Node>,
     stop: &CancellationToken,
@@ -255,9 +255,13 @@ async fn stop_node(
     ended: &Result<(), RunError>,
 ) {
     node.stop_serving();
+    let has_failed = matches!(ended, Err(RunError::DiskFailed { .. }));
+    if ended.is_ok() {
+        // While this node is still heard by its peers, and before it refuses anything.
+        node.hand_over_leads().await;
+    }
     node.closing.cancel();
     stop.cancel();
-    let has_failed = matches!(ended, Err(RunError::DiskFailed { .. }));
     if !has_failed {
         match serving.await {
             Ok(Drained::Clean) => tracing::info!("all calls have ended"),

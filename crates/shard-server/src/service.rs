@@ -1,12 +1,13 @@
 //! The services of a node: they decode, call, and map errors, and do nothing else.
 //!
-//! - `shard`: `ShardService`, for coordinators. `node`: `NodeService`, for coordinators and operators. `public`:
+//! - `shard`: `ShardService`, for coordinators. `node`: `NodeService`, for coordinators and operators; `members`: its changes of members. `public`:
 //!   `AutocompleteService`, for clients that come directly, about what this node owns. Beside them `RaftService`,
 //!   from the moment on when the log is open.
 //! - Errors are [`api::ApiError`] up to the last step; a status is built in one place, in `api`.
 //! - A stream works on a bounded number of its requests at once; what is beyond waits in the transport.
 
 mod convert;
+mod members;
 mod node;
 mod public;
 mod route;

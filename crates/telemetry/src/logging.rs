@@ -46,7 +46,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            filter: "info,openraft=warn".to_owned(),
+            filter: "info,openraft=error".to_owned(),
         }
     }
 }

@@ -37,6 +37,20 @@ pub(crate) fn normalise(raw: &str, ends: Ends) -> Cow<'_, str> {
     Cow::Owned(tidy(key, ends).into_owned())
 }
 
+/// Whether text is ASCII and its own key, whose ends are trimmed: what most terms that programs send are. False says nothing.
+pub(crate) fn is_ascii_key(raw: &str) -> bool {
+    let mut after_space = true;
+    for byte in raw.bytes() {
+        let is_space = byte == b' ';
+        let is_kept = matches!(byte, b'!'..=b'@' | b'['..=b'~');
+        if !is_kept && (!is_space || after_space) {
+            return false;
+        }
+        after_space = is_space;
+    }
+    !after_space
+}
+
 /// Makes runs of white space and control characters one space, and sees to the ends. Borrowed where nothing changes.
 pub(crate) fn tidy(text: Cow<'_, str>, ends: Ends) -> Cow<'_, str> {
     if is_tidy(&text, ends) {

@@ -2,8 +2,8 @@
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
-use crate::normalise::{Ends, tidy};
-use crate::{DISPLAY_BYTES_MAX, Term, TermError};
+use crate::normalise::{Ends, is_ascii_key, tidy};
+use crate::{DISPLAY_BYTES_MAX, TERM_BYTES_MAX, Term, TermError};
 
 /// The form of `raw` to be shown: NFC, white space and control characters as in a key, neither folded nor changed in
 /// appearance. Applying it again changes nothing.
@@ -43,6 +43,21 @@ impl Surface {
         }
         let display = (display != term.as_str()).then(|| display.into_boxed_str());
         Ok(Self { term, display })
+    }
+
+    /// As [`Surface::parse`], for whoever has no other use for the text: one that is its own key is kept and not copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`Surface::parse`].
+    pub fn from_string(raw: String) -> Result<Self, TermError> {
+        if raw.len() <= TERM_BYTES_MAX && is_ascii_key(&raw) {
+            return Ok(Self {
+                term: Term::from_key(raw),
+                display: None,
+            });
+        }
+        Self::parse(&raw)
     }
 
     /// The key.

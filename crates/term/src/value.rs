@@ -36,6 +36,11 @@ impl Term {
         Ok(Self(key.into_owned().into_boxed_str()))
     }
 
+    /// Text that is known to be its own key, of a length that is allowed.
+    pub(crate) fn from_key(key: String) -> Self {
+        Self(key.into_boxed_str())
+    }
+
     /// The key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use api::ApiError;
 use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
-use api::admin::v1::{GetMapRequest, GetStatusRequest, RecoverShardRequest, RecoverShardResponse};
+use api::admin::v1::{
+    BeginRecoveryRequest, BeginRecoveryResponse, EndRecoveryRequest, GetMapRequest,
+    GetStatusRequest, RecoverShardRequest, RecoverShardResponse,
+};
 use cluster::ShardId;
 use rpc::channel::{PoolConfig, connect};
 use runtime::Runtime;
@@ -22,6 +25,9 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How long a repair may take to be ordered: it may have to pass a vote.
 const RECOVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a turn may take to be granted or given back: it has to pass a vote.
+const TURN_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Client = ClusterAdminServiceClient<Channel>;
 
@@ -97,6 +103,26 @@ impl Coordinators {
                 .recover_shard(request)
                 .await
                 .map(tonic::Response::into_inner)
+        })
+        .await
+    }
+
+    /// Asks for the turn at a shard's recovery, or for more time of it.
+    pub(crate) async fn begin_turn(
+        &self,
+        request: &BeginRecoveryRequest,
+    ) -> Result<BeginRecoveryResponse, Status> {
+        self.ask(TURN_TIMEOUT, |mut client| async move {
+            let answer = client.begin_recovery(request.clone()).await;
+            answer.map(tonic::Response::into_inner)
+        })
+        .await
+    }
+
+    /// Gives a turn back.
+    pub(crate) async fn end_turn(&self, request: &EndRecoveryRequest) -> Result<(), Status> {
+        self.ask(TURN_TIMEOUT, |mut client| async move {
+            client.end_recovery(request.clone()).await.map(drop)
         })
         .await
     }

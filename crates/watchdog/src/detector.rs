@@ -20,6 +20,8 @@ mod tests;
 pub enum Observation {
     /// It serves, and every process that hosts a replica of it answers.
     Serving,
+    /// It serves, but not every process that hosts a replica of it answers.
+    Short,
     /// The processes answer, but the shard does not serve yet.
     Starting {
         /// A number that moves while the shard gets on; none if nobody can tell at present.
@@ -27,13 +29,15 @@ pub enum Observation {
     },
     /// The processes answer, and say that a replica has stopped for a fault.
     Stopped,
-    /// A process that hosts a replica does not answer.
+    /// It does not serve, and a process that hosts a replica does not answer.
     Silent,
 }
 
-/// Why a shard is held to be dead.
+/// Why a shard, or a replica of it, is held to be dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
+    /// The shard serves by its other replicas, and the process of one does not answer.
+    ReplicaSilent,
     /// A process does not answer.
     Silent,
     /// The processes answer, but the shard gets nowhere.
@@ -49,6 +53,11 @@ pub enum Health {
     WarmingUp,
     /// It serves.
     Alive,
+    /// It serves, and the process of a replica has not answered; not yet often enough.
+    Short {
+        /// Misses in a row.
+        misses: u32,
+    },
     /// Polls were missed, not yet enough of them.
     Suspect {
         /// Misses in a row.
@@ -65,7 +74,20 @@ impl Health {
     /// Whether the shard looks down, be it certain or not.
     #[must_use]
     pub fn looks_down(self) -> bool {
-        matches!(self, Self::Suspect { .. } | Self::Dead { .. })
+        !self.serves() && matches!(self, Self::Suspect { .. } | Self::Dead { .. })
+    }
+
+    /// Whether the shard serves, be it with all of its replicas or not.
+    #[must_use]
+    pub fn serves(self) -> bool {
+        matches!(
+            self,
+            Self::Alive
+                | Self::Short { .. }
+                | Self::Dead {
+                    cause: Cause::ReplicaSilent
+                }
+        )
     }
 }
 
@@ -114,6 +136,11 @@ impl Detector {
         self.health
     }
 
+    /// Somebody else has acted upon the shard: what was missed before does not count any more.
+    pub fn look_afresh(&mut self) {
+        self.misses = 0;
+    }
+
     /// Takes in what a poll saw, and judges anew.
     pub fn observe(&mut self, now: Instant, observation: Observation) -> Health {
         self.health = match observation {
@@ -122,6 +149,19 @@ impl Detector {
                 self.misses = 0;
                 self.starting = None;
                 Health::Alive
+            }
+            Observation::Short => {
+                self.ever_answered = true;
+                self.starting = None;
+                self.misses = self.misses.saturating_add(1);
+                if self.misses >= self.config.misses {
+                    let cause = Cause::ReplicaSilent;
+                    Health::Dead { cause }
+                } else {
+                    Health::Short {
+                        misses: self.misses,
+                    }
+                }
             }
             Observation::Starting { progress } => self.observe_starting(now, progress),
             Observation::Stopped => {

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use api::admin::v1::{
-    GetStatusResponse, NodeStatus, ReplicaRole, ReplicaStatus, ShardMap, ShardState, ShardStatus,
+    GetStatusResponse, NodeDescriptor, NodeStatus, ReplicaRole, ReplicaStatus, ShardMap,
+    ShardState, ShardStatus, TurnState,
 };
 use cluster::{NodeId, ShardId};
 
@@ -23,8 +24,9 @@ pub struct NodeTarget {
     pub name: String,
     /// Where it is reached: `host:port`.
     pub address: String,
-    /// Its disk is gone, and the identity does not come back.
-    pub lost: bool,
+    /// Its disk is gone, and the process has come back as another node. One that is lost and has not come back is still to be
+    /// brought back: it will be another node then.
+    pub replaced: bool,
 }
 
 /// A shard, and where to look for it.
@@ -46,6 +48,10 @@ pub(crate) struct Report {
     /// Moves while replicas replay and catch up; none if nothing fresh is known.
     pub(crate) progress: Option<u64>,
     pub(crate) reason: String,
+    /// The number of the newest turn that a watchdog took at its recovery; none where no coordinator told.
+    pub(crate) last_attempt: Option<u64>,
+    /// The number of the newest turn that had ended. What is seen while a turn is open is old when that turn has ended.
+    pub(crate) ended_attempt: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -60,11 +66,16 @@ impl Fleet {
             .iter()
             .map(|node| (node.node_id, node))
             .collect();
+        let is_lost = |node: &NodeDescriptor| {
+            let report = reported.get(&node.node_id);
+            node.lost || report.is_some_and(|node| node.lost)
+        };
         let nodes: HashMap<u64, NodeTarget> = map
             .nodes
             .iter()
             .map(|node| {
-                let lost = node.lost || reported.get(&node.node_id).is_some_and(|node| node.lost);
+                let mut others = map.nodes.iter().filter(|other| !is_lost(other));
+                let replaced = is_lost(node) && others.any(|other| other.name == node.name);
                 let (name, address) = (node.name.clone(), node.address.clone());
                 (
                     node.node_id,
@@ -72,7 +83,7 @@ impl Fleet {
                         id: NodeId(node.node_id),
                         name,
                         address,
-                        lost,
+                        replaced,
                     },
                 )
             })
@@ -147,7 +158,15 @@ fn report(status: &ShardStatus, nodes: &HashMap<u64, &NodeStatus>) -> Report {
             || status.replicas.iter().any(replica_stopped),
         progress,
         reason: status.reason.clone(),
+        last_attempt: Some(status.last_attempt),
+        ended_attempt: ended_attempt(status),
     }
+}
+
+fn ended_attempt(status: &ShardStatus) -> u64 {
+    let newest = status.turns.last();
+    let open = newest.filter(|turn| turn.state() == TurnState::Open);
+    open.map_or(status.last_attempt, |turn| turn.attempt.saturating_sub(1))
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@
 //! What always holds:
 //! - A shard that makes progress is left alone, however slow it is.
 //! - Shards do not hold each other up: polls, backoff and attempts are each shard's own.
-//! - Several watchdogs at once do no harm: restarting and recovering are safe to repeat.
+//! - Of several watchdogs one acts on a shard at a time: each asks the coordinators for the turn first. Where none answers,
+//!   restarting and recovering are safe to repeat.
 //!
 //! On failure: a coordinator that is away leaves the last known list; nothing that is unknown counts against a shard. When most
 //! shards look down and nobody confirms it, nothing is begun.
@@ -101,7 +102,10 @@ fn prepare(
     let coordinators =
         Coordinators::new(runtime.clone(), &config.coordinators, config.probe_timeout)
             .map_err(StartError::Coordinator)?;
+    let name = format!("watchdog-{:016x}", runtime.random_u64());
+    tracing::info!(name, "watching");
     let tools = Tools {
+        name,
         coordinators,
         prober: Prober::new(runtime.clone(), config.probe_timeout),
         restarts: Restarts::new(runtime.clone(), restarter, config.attempt_timeout),

@@ -54,7 +54,7 @@ impl Metrics {
     /// Brings a shard's series up to date, and makes them appear where nothing has happened yet.
     pub(crate) fn shard(&self, key: &str, health: Health, unserved: Duration, alert: bool) {
         self.recovery.announce(key);
-        let up = u64::from(health == Health::Alive);
+        let up = u64::from(health.serves());
         self.up.with([key]).set_count(up);
         self.unserved.with([key]).set(unserved.as_secs_f64());
         self.alerts.with([key]).set_count(u64::from(alert));

@@ -170,6 +170,32 @@ impl Policy {
         }
     }
 
+    /// Nothing was begun, for another watchdog acts: it does not count.
+    pub fn forgo(&mut self, now: Instant, id: ShardId, draw: impl FnOnce(Duration) -> Duration) {
+        let pause = self.config.backoff_min;
+        if let Some(shard) = self.shards.get_mut(&id) {
+            shard.attempt = Attempt::None;
+            shard.attempts = shard.attempts.saturating_sub(1);
+            shard.not_before = now + draw(pause);
+        }
+    }
+
+    /// Another watchdog has made an attempt: the shard backs off from all of them together.
+    pub fn note_foreign(
+        &mut self,
+        now: Instant,
+        id: ShardId,
+        draw: impl FnOnce(Duration) -> Duration,
+    ) {
+        let config = self.config;
+        if let Some(shard) = self.shards.get_mut(&id) {
+            shard.attempts = shard.attempts.saturating_add(1);
+            shard.last_began = Some(now);
+            let pause = draw(backoff(&config, shard.attempts));
+            shard.not_before = shard.not_before.max(now + pause);
+        }
+    }
+
     /// Attempts of a shard since it was last stable.
     #[must_use]
     pub fn attempts(&self, id: ShardId) -> u32 {
@@ -203,7 +229,7 @@ impl Policy {
                     shard.attempts = 0;
                 }
             }
-            Health::Suspect { misses: _ } => {}
+            Health::Suspect { misses: _ } | Health::Short { misses: _ } => {}
             Health::WarmingUp | Health::Dead { cause: _ } => shard.alive_since = None,
         }
     }

@@ -82,7 +82,7 @@ impl Prober {
 
     /// Looks at one shard.
     pub(crate) async fn look_at(&self, target: &Target) -> Sighting {
-        let nodes: Vec<&NodeTarget> = target.nodes.iter().filter(|node| !node.lost).collect();
+        let nodes: Vec<&NodeTarget> = target.nodes.iter().filter(|node| !node.replaced).collect();
         let mut questions: Vec<BoxFuture<'_, Answer>> = Vec::with_capacity(nodes.len());
         for node in &nodes {
             questions.push(Box::pin(self.ask(&node.address, target.id)));
@@ -94,7 +94,9 @@ impl Prober {
             .zip(&answers)
             .filter(|&(_, &answer)| answer == Answer::Silent);
         let silent: Vec<NodeTarget> = silent.map(|(&node, _)| node.clone()).collect();
-        let observation = if !silent.is_empty() {
+        let observation = if !silent.is_empty() && of(Answer::Serving) > 0 {
+            Observation::Short
+        } else if !silent.is_empty() {
             Observation::Silent
         } else if of(Answer::Serving) > 0 {
             Observation::Serving

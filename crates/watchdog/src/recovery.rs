@@ -1,10 +1,13 @@
-//! One attempt to bring one shard back: see to it that its processes are restarted, have the coordinator diagnose and
+//! One attempt to bring one shard back: take the turn, see to it that its processes are restarted, have the coordinator diagnose and
 //! repair, verify that it serves.
 //!
-//! What always holds: nothing acknowledged is given up, whatever is found; that needs a person. An attempt ends: when the shard
+//! What always holds: while coordinators answer, nothing is done without the turn, which only one watchdog has at a time (see
+//! [`turn`]). Nothing acknowledged is given up, whatever is found; that needs a person. An attempt ends: when the shard
 //! serves, when only a person can go on, or when nothing has moved for the configured time.
 //!
 //! On failure: every step may fail and is tried again until the attempt ends; the next attempt comes after the backoff.
+
+mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +22,10 @@ use tracing::{info, warn};
 use crate::coordinators::Coordinators;
 use crate::detector::Observation;
 use crate::fleet::{Fleet, NodeTarget};
+use crate::metrics::Metrics;
 use crate::prober::Prober;
 use crate::restart::Restarts;
+use turn::{Refused, Turn};
 
 /// Time between two looks at a shard that is being recovered, at most; a shorter poll interval shortens it.
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -36,6 +41,16 @@ pub(crate) enum Outcome {
     TimedOut,
     /// The watchdog stops, or the shard is not there any more.
     GivenUp,
+    /// Another watchdog has the turn, or had it since the shard was looked at, or enough shards are acted upon. Nothing was done.
+    NotOurTurn,
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Finished {
+    pub(crate) outcome: Outcome,
+    /// The number of the turn, where one was taken.
+    pub(crate) turn: Option<u64>,
 }
 
 impl Outcome {
@@ -46,6 +61,7 @@ impl Outcome {
             Self::NeedsAcceptLoss => "needs_accept_loss",
             Self::TimedOut => "timed_out",
             Self::GivenUp => "given_up",
+            Self::NotOurTurn => "not_our_turn",
         }
     }
 }
@@ -54,6 +70,8 @@ impl Outcome {
 #[derive(Debug)]
 pub(crate) struct Tools {
     pub(crate) runtime: Runtime,
+    /// By which the coordinators tell this watchdog from others.
+    pub(crate) name: String,
     pub(crate) coordinators: Coordinators,
     pub(crate) prober: Prober,
     pub(crate) restarts: Restarts,
@@ -66,6 +84,14 @@ pub(crate) struct Tools {
 pub(crate) struct Recovery {
     pub(crate) tools: Arc<Tools>,
     pub(crate) shard: ShardId,
+    /// The label of its metrics.
+    pub(crate) key: Arc<str>,
+    /// Why it is due.
+    pub(crate) reason: String,
+    /// The newest turn at the shard when that was found.
+    pub(crate) known_attempt: u64,
+    pub(crate) concurrent_percent: u32,
+    pub(crate) metrics: Metrics,
     /// Processes to be restarted first.
     pub(crate) restart: Vec<NodeTarget>,
     /// The newest fleet, kept up by the polls.
@@ -76,16 +102,40 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    pub(crate) async fn run(self) -> Outcome {
+    pub(crate) async fn run(self) -> Finished {
         let shutdown = self.shutdown.clone();
-        tokio::select! {
+        let taken = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Err(Refused::Gone),
+            taken = Turn::take(&self) => taken,
+        };
+        let mut turn = match taken {
+            Ok(turn) => turn,
+            Err(refused) => {
+                let outcome = match refused {
+                    Refused::NotOurs => Outcome::NotOurTurn,
+                    Refused::Gone => Outcome::GivenUp,
+                };
+                return Finished {
+                    outcome,
+                    turn: None,
+                };
+            }
+        };
+        self.metrics.attempt_began(&self.key);
+        let outcome = tokio::select! {
             biased;
             () = shutdown.cancelled() => Outcome::GivenUp,
-            outcome = self.attempt() => outcome,
+            outcome = self.attempt(&mut turn) => outcome,
+        };
+        turn.end(outcome).await;
+        Finished {
+            outcome,
+            turn: turn.number(),
         }
     }
 
-    async fn attempt(self) -> Outcome {
+    async fn attempt(&self, turn: &mut Turn) -> Outcome {
         self.restart_processes().await;
         let runtime = &self.tools.runtime;
         let pause = self.tools.poll_interval.min(LOOK_INTERVAL_MAX);
@@ -104,6 +154,10 @@ impl Recovery {
                 && deadline.moved(runtime.now(), progress)
             {
                 self.moving.store(true, Ordering::Relaxed);
+            }
+            if !turn.keep(self.moving.load(Ordering::Relaxed)).await {
+                warn!(shard = %self.shard, "the turn at the shard's recovery went to another watchdog");
+                return Outcome::GivenUp;
             }
             if self.diagnose().await == Some(RecoveryAction::NeedsAcceptLoss) {
                 return Outcome::NeedsAcceptLoss;

@@ -24,10 +24,10 @@ use crate::fleet::{Fleet, NodeTarget};
 use crate::metrics::Metrics;
 use crate::policy::{Freeze, Policy, SecondView};
 use crate::prober::Sighting;
-use crate::recovery::{Outcome, Recovery, Tools};
+use crate::recovery::{Finished, Outcome, Recovery, Tools};
 
 /// How an attempt ended, and whose it was.
-type Ended = (ShardId, Result<Outcome, TaskFailed>);
+type Ended = (ShardId, Result<Finished, TaskFailed>);
 
 #[derive(Debug)]
 struct Watched {
@@ -37,6 +37,10 @@ struct Watched {
     unserved_since: Option<Instant>,
     alert: bool,
     attempt: Option<Open>,
+    /// The newest turn at its recovery that is known here, by whomever. None before the coordinator has told of any.
+    turn: Option<u64>,
+    /// The newest of them that has ended.
+    ended_turn: u64,
 }
 
 /// An attempt that is under way.
@@ -121,6 +125,7 @@ impl Watch {
         let fleet = Arc::clone(&self.fleet.borrow());
         let sightings = self.tools.prober.look_at_all(&fleet).await;
         let now = self.runtime.now();
+        self.note_turns(now, &fleet);
         let health = self.judge(now, &fleet, &sightings);
         for (&id, shard) in &self.shards {
             if shard
@@ -192,11 +197,13 @@ impl Watch {
                 unserved_since: Some(now),
                 alert: false,
                 attempt: None,
+                turn: None,
+                ended_turn: target.report.ended_attempt,
             });
             let before = shard.detector.health();
             let health = shard.detector.observe(now, sighting.observation);
             note_change(id, &shard.key, before, health, &target.report.reason);
-            if health == Health::Alive {
+            if health.serves() {
                 shard.unserved_since = None;
             } else {
                 shard.unserved_since.get_or_insert(now);
@@ -204,6 +211,29 @@ impl Watch {
             judged.insert(id, health);
         }
         judged
+    }
+
+    /// Attempts of other watchdogs count like our own, so that a shard backs off from all of them together; and what was missed before
+    /// one of theirs ended says nothing of what came of it.
+    fn note_turns(&mut self, now: Instant, fleet: &Fleet) {
+        let runtime = &self.runtime;
+        for (&id, shard) in &mut self.shards {
+            let target = fleet.shards.get(&id);
+            let Some(newest) = target.and_then(|target| target.report.last_attempt) else {
+                continue;
+            };
+            let ended = target.map_or(0, |target| target.report.ended_attempt);
+            if ended > shard.ended_turn {
+                shard.ended_turn = ended;
+                shard.detector.look_afresh();
+            }
+            let is_foreign = shard.turn.is_some_and(|known| newest > known);
+            shard.turn = shard.turn.max(Some(newest));
+            if is_foreign && shard.attempt.is_none() {
+                self.policy
+                    .note_foreign(now, id, |longest| runtime.jitter(longest));
+            }
+        }
     }
 
     fn begin_attempt(
@@ -219,8 +249,7 @@ impl Watch {
         };
         let restart = to_restart(id, health, fleet, sightings);
         let attempt = self.policy.attempts(id);
-        info!(shard = %id, shard_key = %shard.key, attempt, processes = restart.len(), "recovery begins");
-        self.metrics.attempt_began(&shard.key);
+        info!(shard = %id, shard_key = %shard.key, attempt, processes = restart.len(), "a recovery is due");
         let moving = Arc::new(AtomicBool::new(false));
         shard.attempt = Some(Open {
             began: now,
@@ -229,6 +258,14 @@ impl Watch {
         let recovery = Recovery {
             tools: Arc::clone(&self.tools),
             shard: id,
+            key: Arc::clone(&shard.key),
+            reason: reason(health.get(&id), &restart),
+            known_attempt: fleet
+                .shards
+                .get(&id)
+                .map_or(0, |target| target.report.ended_attempt),
+            concurrent_percent: self.config.policy.concurrent_percent,
+            metrics: self.metrics.clone(),
             restart,
             fleet: self.fleet.subscribe(),
             moving,
@@ -239,11 +276,22 @@ impl Watch {
             .push(Box::pin(async move { (id, task.await) }));
     }
 
-    fn attempt_ended(&mut self, id: ShardId, result: Result<Outcome, TaskFailed>) {
+    fn attempt_ended(&mut self, id: ShardId, result: Result<Finished, TaskFailed>) {
         let now = self.runtime.now();
         let runtime = &self.runtime;
-        self.policy
-            .end_attempt(now, id, |longest| runtime.jitter(longest));
+        let draw = |longest| runtime.jitter(longest);
+        let outcome = result.map(|finished| {
+            if let Some(shard) = self.shards.get_mut(&id) {
+                shard.turn = shard.turn.max(finished.turn);
+                shard.ended_turn = shard.ended_turn.max(finished.turn.unwrap_or_default());
+            }
+            finished.outcome
+        });
+        if matches!(outcome, Ok(Outcome::NotOurTurn)) {
+            self.policy.forgo(now, id, draw);
+        } else {
+            self.policy.end_attempt(now, id, draw);
+        }
         let Some(shard) = self.shards.get_mut(&id) else {
             return;
         };
@@ -251,12 +299,12 @@ impl Watch {
             .attempt
             .take()
             .map_or_else(Default::default, |open| now.saturating_since(open.began));
-        match result {
+        match outcome {
             Ok(Outcome::Recovered) => {
                 info!(shard = %id, shard_key = %shard.key, ?after, "the shard serves again");
                 self.metrics.recovered(&shard.key, after);
             }
-            Ok(Outcome::GivenUp) => {}
+            Ok(Outcome::GivenUp | Outcome::NotOurTurn) => {}
             Ok(outcome @ (Outcome::NeedsAcceptLoss | Outcome::TimedOut)) => {
                 warn!(shard = %id, shard_key = %shard.key, ?after, outcome = outcome.as_str(), "recovery ended without success");
                 self.metrics.attempt_failed(&shard.key, Some(outcome));
@@ -314,7 +362,7 @@ fn to_restart(
 ) -> Vec<NodeTarget> {
     match health.get(&id) {
         Some(Health::Dead {
-            cause: Cause::Silent,
+            cause: Cause::Silent | Cause::ReplicaSilent,
         }) => sightings
             .get(&id)
             .map(|seen| seen.silent.clone())
@@ -325,7 +373,7 @@ fn to_restart(
             let serves_another = |node: &NodeTarget| {
                 let mut others = fleet.shards.values().filter(|other| other.id != id);
                 others.any(|other| {
-                    health.get(&other.id) == Some(&Health::Alive)
+                    health.get(&other.id).is_some_and(|at| at.serves())
                         && other.nodes.iter().any(|host| host.id == node.id)
                 })
             };
@@ -336,7 +384,7 @@ fn to_restart(
                 .unwrap_or_default();
             nodes
                 .iter()
-                .filter(|node| !node.lost && !serves_another(node))
+                .filter(|node| !node.replaced && !serves_another(node))
                 .cloned()
                 .collect()
         }
@@ -346,9 +394,31 @@ fn to_restart(
             }
             | Health::WarmingUp
             | Health::Alive
+            | Health::Short { misses: _ }
             | Health::Suspect { misses: _ },
         )
         | None => Vec::new(),
+    }
+}
+
+/// Why a recovery is due, for people.
+fn reason(health: Option<&Health>, restart: &[NodeTarget]) -> String {
+    let names: Vec<&str> = restart.iter().map(|node| node.name.as_str()).collect();
+    let names = names.join(", ");
+    match health {
+        Some(Health::Dead { cause }) => match cause {
+            Cause::ReplicaSilent => format!("serves, but {names} does not answer"),
+            Cause::Silent => format!("{names} does not answer"),
+            Cause::Stalled => "gets nowhere".to_owned(),
+            Cause::Stopped => "a replica has stopped for a fault".to_owned(),
+        },
+        Some(
+            Health::WarmingUp
+            | Health::Alive
+            | Health::Short { misses: _ }
+            | Health::Suspect { misses: _ },
+        )
+        | None => String::new(),
     }
 }
 
@@ -360,7 +430,7 @@ fn note_change(id: ShardId, key: &str, before: Health, health: Health, reason: &
         Health::Alive | Health::WarmingUp => {
             info!(shard = %id, shard_key = key, ?health, ?before, "shard health")
         }
-        Health::Suspect { misses: _ } | Health::Dead { cause: _ } => {
+        Health::Short { misses: _ } | Health::Suspect { misses: _ } | Health::Dead { cause: _ } => {
             warn!(shard = %id, shard_key = key, ?health, ?before, reason, "shard health");
         }
     }

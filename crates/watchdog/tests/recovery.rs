@@ -56,6 +56,40 @@ async fn a_process_that_died_is_restarted_and_the_recovery_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_watchdogs_one_recovers_a_shard() {
+    let mut cluster = Cluster::start(3, config()).await;
+    let others = telemetry::Metrics::new(&cluster.runtime).unwrap();
+    cluster.start_watchdog(others.clone());
+    let seen = || {
+        let text = others.encode().unwrap();
+        text.contains(&format!(
+            "autocomplete_watchdog_shard_up{{shard_key=\"{}\"}} 1",
+            support::key(2)
+        ))
+    };
+    until(&cluster.runtime, "the second sees the shard", seen).await;
+    cluster.process(2).lock().await.kill().await;
+    until(&cluster.runtime, "the turn is over", || {
+        !cluster.coordinator.script.lock().ended.is_empty()
+    })
+    .await;
+    cluster.until_up(2, true).await;
+    until(&cluster.runtime, "the second sees it too", seen).await;
+    cluster.polls(20).await;
+    let (granted, ended) = {
+        let script = cluster.coordinator.script.lock();
+        (script.granted.clone(), script.ended.clone())
+    };
+    let turns: Vec<u64> = ended.iter().map(|end| end.attempt).collect();
+    assert_eq!(turns, [1], "one recovery for one failure: {ended:?}");
+    assert!(granted.iter().all(|(shard, _)| *shard == 2));
+    let recovered = api::admin::v1::TurnState::Recovered;
+    assert!(ended.iter().all(|end| end.outcome() == recovered));
+    assert_eq!(*cluster.supervisor.restarted.lock(), ["node-2"]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replay_is_left_alone_while_it_moves_and_restarted_when_it_does_not() {
     let cluster = Cluster::start(3, config()).await;
     cluster.process(1).lock().await.set_serving(false);

@@ -38,8 +38,8 @@ impl TryFrom<v1::RecordBatchRequest> for RecordBatch {
                     ),
                 ));
             }
-            let items = wire.items.iter().enumerate().map(|(place, item)| {
-                Item::parse(&item.term, item.count)
+            let items = wire.items.into_iter().enumerate().map(|(place, item)| {
+                Item::parse(item.term, item.count)
                     .map_err(|error| error.inside(&format!("items[{place}]")))
             });
             Ok(Self {

@@ -14,8 +14,8 @@ pub(super) fn term(raw: &str) -> Result<Term, ApiError> {
     Term::new(raw).map_err(|error| ApiError::field(Reason::BadTerm, "term", error))
 }
 
-pub(super) fn surface(raw: &str) -> Result<(Term, Option<Box<str>>), ApiError> {
-    Surface::parse(raw)
+pub(super) fn surface(raw: String) -> Result<(Term, Option<Box<str>>), ApiError> {
+    Surface::from_string(raw)
         .map(Surface::into_parts)
         .map_err(|error| ApiError::field(Reason::BadTerm, "term", error))
 }

@@ -21,7 +21,7 @@ impl Item {
     ///
     /// # Errors
     /// `BAD_TERM` or `BAD_COUNT` with the field.
-    pub fn parse(term: &str, count: u64) -> Result<Self, ApiError> {
+    pub fn parse(term: String, count: u64) -> Result<Self, ApiError> {
         let (term, display) = fields::surface(term)?;
         let count = fields::count(count)?;
         Ok(Self {
@@ -50,7 +50,7 @@ impl TryFrom<v1::RecordRequest> for Record {
         let parse = || {
             Ok(Self {
                 namespace: fields::namespace(&wire.namespace)?,
-                item: Item::parse(&wire.term, wire.count)?,
+                item: Item::parse(wire.term, wire.count)?,
                 request_id: fields::request_id(wire.request_id.as_ref())?,
             })
         };

@@ -15,10 +15,14 @@ pub(super) fn ready(addresses: Addresses, place: &Place) -> io::Result<()> {
         format!(" --addr {grpc}")
     };
     let shards = place.shards();
+    let replicas = match place.replicas() {
+        1 => String::new(),
+        count => format!(" of {count} replicas"),
+    };
     let mut out = io::stdout().lock();
     write!(
         out,
-        "\nautocomplete {version} is ready: {shards} shard{plural} in {dir}\n\n\
+        "\nautocomplete {version} is ready: {shards} shard{plural}{replicas} in {dir}\n\n\
          \x20 page   http://{http}/\n\
          \x20 gRPC   {grpc}\n\n\
          \x20 autocomplete top -i{addr}               type, and see it completed\n\

@@ -52,8 +52,8 @@ impl Cluster {
             data_dir: place.coordinator_dir(),
             cluster: coordinator::ClusterConfig {
                 template: Layout::for_english(place.shards())?,
-                replicas: 1,
-                expect_nodes: place.shards(),
+                replicas: place.replicas(),
+                expect_nodes: place.nodes(),
             },
             ..coordinator::Config::default()
         };
@@ -68,7 +68,7 @@ impl Cluster {
             runtime.spawn("coordinator", coordinator::run(config, deps, stop.clone()));
 
         let stop_nodes = CancellationToken::new();
-        let configs = (1..=place.shards()).map(|number| shard_server::Config {
+        let configs = (1..=place.nodes()).map(|number| shard_server::Config {
             grpc_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: place.node_dir(number),
             node_name: node_name(number),

@@ -60,6 +60,38 @@ fn a_new_user_starts_records_stops_and_finds_everything_again() {
 }
 
 #[test]
+fn a_cluster_of_three_replicas_comes_back_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = Up::start(dir.path(), &["--shards", "2", "--replicas", "3"]);
+    assert!(
+        up.banner.contains("2 shards of 3 replicas"),
+        "{}",
+        up.banner
+    );
+    for term in ["ant", "zoo"] {
+        up.answer(&["record", term, "--count", "7"]);
+    }
+    assert!(up.terminate().success());
+    for node in ["node-1", "node-2", "node-3"] {
+        assert!(dir.path().join(node).is_dir(), "{node}");
+    }
+    let mut up = Up::start(dir.path(), &[]);
+    assert!(
+        up.banner.contains("2 shards of 3 replicas"),
+        "{}",
+        up.banner
+    );
+    up.answer(&["record", "zoo", "--count", "1"]);
+    up.kill();
+    let up = up.again();
+    for (term, count) in [("ant", "7 "), ("zoo", "8 ")] {
+        let counted = up.answer(&["count", term]);
+        assert!(counted.trim_start().starts_with(count), "{counted}");
+    }
+    assert!(up.terminate().success());
+}
+
+#[test]
 fn a_data_directory_keeps_its_shards_and_its_user() {
     let dir = tempfile::tempdir().unwrap();
     let up = Up::start(dir.path(), &["--shards", "2"]);

@@ -20,6 +20,7 @@ pub(crate) fn autocomplete(arguments: &[&str]) -> Command {
         "LOG_FILTER",
         "LOG_FORMAT",
         "SHARDS",
+        "REPLICAS",
         "GRPC_ADDR",
         "HTTP_ADDR",
     ] {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::Reason;
 use client::Client;
@@ -113,9 +114,17 @@ async fn an_owner_that_fails_leaves_the_rest_to_the_coordinator() {
     low.script([Play::ApplyThenFail(error(Reason::Disconnected))]);
     client.record(record("apple")).await.unwrap();
     assert_eq!(coordinator.ids(), low.ids());
-    // The next one goes straight again.
+    // Who has just failed is left alone for a moment, and then asked again.
     client.record(record("apple")).await.unwrap();
-    assert_eq!(low.ids().len(), 2);
+    assert_eq!((coordinator.ids().len(), low.ids().len()), (2, 1));
+    let again = async {
+        while low.ids().len() < 2 {
+            client.record(record("apple")).await.unwrap();
+        }
+    };
+    let runtime = Runtime::real();
+    let waited = runtime.timeout(Duration::from_secs(30), again).await;
+    waited.expect("the owner is asked again");
 }
 
 #[tokio::test]

@@ -363,6 +363,41 @@ impl ClusterAdminService for Fake {
         Err(Status::unimplemented("not part of these tests"))
     }
 
+    async fn begin_recovery(
+        &self,
+        _request: Request<admin::BeginRecoveryRequest>,
+    ) -> Result<Response<admin::BeginRecoveryResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn end_recovery(
+        &self,
+        _request: Request<admin::EndRecoveryRequest>,
+    ) -> Result<Response<admin::EndRecoveryResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn drain_node(
+        &self,
+        _request: Request<admin::DrainNodeRequest>,
+    ) -> Result<Response<admin::DrainNodeResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn promote_replica(
+        &self,
+        _request: Request<admin::PromoteReplicaRequest>,
+    ) -> Result<Response<admin::PromoteReplicaResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn replace_replica(
+        &self,
+        _request: Request<admin::ReplaceReplicaRequest>,
+    ) -> Result<Response<admin::ReplaceReplicaResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
     async fn list_snapshots(
         &self,
         _request: Request<admin::ListSnapshotsRequest>,
@@ -381,6 +416,13 @@ impl ClusterAdminService for Fake {
         &self,
         _request: Request<admin::PushSnapshotRequest>,
     ) -> Result<Response<admin::PushSnapshotResponse>, Status> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn transfer_leader(
+        &self,
+        _request: Request<admin::TransferLeaderRequest>,
+    ) -> Result<Response<admin::TransferLeaderResponse>, Status> {
         Err(Status::unimplemented("not part of these tests"))
     }
 }

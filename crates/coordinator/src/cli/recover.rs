@@ -76,29 +76,34 @@ impl Recover {
         if !self.accept_loss {
             return Ok(String::new());
         }
-        if let Some(words) = &self.confirm {
-            return Ok(words.clone());
-        }
-        let words = format!("lose shard {}", self.shard);
-        if !std::io::stdin().is_terminal() {
-            let message =
-                format!("accepting a loss needs --confirm {words:?}, or a terminal to type it");
-            return Err(Failure::new(EXIT_USAGE, message));
-        }
-        let mut out = std::io::stdout();
-        writeln!(
-            out,
+        let loss = format!(
             "What shard {} acknowledged after the newest snapshot held by the coordinator will be gone for good.",
             self.shard
-        )?;
-        write!(out, "Type \"{words}\" to go on: ")?;
-        out.flush()?;
-        let mut line = String::new();
-        std::io::stdin().lock().read_line(&mut line)?;
-        if line.trim_end_matches(['\r', '\n']) == words {
-            Ok(words)
-        } else {
-            Err(Failure::new(EXIT_NOT_SO, "not confirmed; nothing was done"))
-        }
+        );
+        confirmed(self.shard, self.confirm.as_deref(), &loss)
+    }
+}
+
+/// The words by which a person accepts a loss: given, or typed after being told of the loss.
+pub(super) fn confirmed(shard: u64, given: Option<&str>, loss: &str) -> Result<String, Failure> {
+    if let Some(words) = given {
+        return Ok(words.to_owned());
+    }
+    let words = format!("lose shard {shard}");
+    if !std::io::stdin().is_terminal() {
+        let message =
+            format!("accepting a loss needs --confirm {words:?}, or a terminal to type it");
+        return Err(Failure::new(EXIT_USAGE, message));
+    }
+    let mut out = std::io::stdout();
+    writeln!(out, "{loss}")?;
+    write!(out, "Type \"{words}\" to go on: ")?;
+    out.flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    if line.trim_end_matches(['\r', '\n']) == words {
+        Ok(words)
+    } else {
+        Err(Failure::new(EXIT_NOT_SO, "not confirmed; nothing was done"))
     }
 }

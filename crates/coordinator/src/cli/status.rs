@@ -2,13 +2,17 @@
 
 use std::io::Write as _;
 
-use api::admin::v1::{GetStatusRequest, GetStatusResponse, NodeStatus, ShardState, ShardStatus};
+use api::admin::v1::{
+    GetStatusRequest, GetStatusResponse, MemberChange, NodeStatus, RecoveryTurn, ShardState,
+    ShardStatus, TurnState,
+};
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
 use super::Done;
 use super::connection::Connect;
+use crate::status::{entries_behind, role_name};
 use crate::upkeep::label;
 
 /// The options of `status`.
@@ -54,7 +58,11 @@ impl Status {
                 )?;
             }
             writeln!(out, "{}", shard_table(&status.shards))?;
+            writeln!(out, "{}", replica_table(&status))?;
             writeln!(out, "{}", node_table(&status.nodes))?;
+            if status.shards.iter().any(|shard| !shard.turns.is_empty()) {
+                writeln!(out, "{}", turn_table(&status.shards))?;
+            }
         }
         Ok(())
     }
@@ -96,10 +104,64 @@ fn shard_table(shards: &[ShardStatus]) -> Table {
             best.snapshot_index.to_string(),
             format!("{:.1}", shard.records_per_second),
             format!("{:.1}", shard.reads_per_second),
-            shard.reason.clone(),
+            why(shard),
         ]);
     }
     right(&mut table, &[0, 3, 4, 5, 6, 7, 8, 9]);
+    table
+}
+
+/// What is wrong with a shard, and what is done about its members.
+fn why(shard: &ShardStatus) -> String {
+    let Some(change) = &shard.change else {
+        return shard.reason.clone();
+    };
+    let mut parts = Vec::new();
+    if !shard.reason.is_empty() {
+        parts.push(shard.reason.clone());
+    }
+    if change.add_node_id > 0 {
+        parts.push(format!("node {} comes", change.add_node_id));
+    }
+    if change.remove_node_id > 0 {
+        parts.push(format!("node {} leaves", change.remove_node_id));
+    }
+    parts.push(change.reason.clone());
+    parts.join(", ")
+}
+
+fn change_json(change: &MemberChange) -> Value {
+    json!({
+        "add_node_id": change.add_node_id,
+        "remove_node_id": change.remove_node_id,
+        "reason": change.reason,
+        "began_ms": change.began_ms,
+    })
+}
+
+/// Who leads, and how far everybody is.
+fn replica_table(status: &GetStatusResponse) -> Table {
+    let mut table = new_table(&[
+        "shard", "node", "name", "role", "serves", "term", "applied", "behind", "why",
+    ]);
+    for shard in &status.shards {
+        for replica in &shard.replicas {
+            let mut nodes = status.nodes.iter();
+            let node = nodes.find(|at| at.node_id == replica.node_id);
+            table.add_row(vec![
+                shard.shard_id.to_string(),
+                replica.node_id.to_string(),
+                node.map(|at| at.name.clone()).unwrap_or_default(),
+                role_name(replica).to_owned(),
+                if replica.serving { "yes" } else { "no" }.to_owned(),
+                replica.raft_term.to_string(),
+                replica.applied_index.to_string(),
+                entries_behind(shard, replica).to_string(),
+                replica.reason.clone(),
+            ]);
+        }
+    }
+    right(&mut table, &[0, 1, 5, 6, 7]);
     table
 }
 
@@ -115,10 +177,11 @@ fn node_table(nodes: &[NodeStatus]) -> Table {
         "why",
     ]);
     for node in nodes {
-        let state = match (node.lost, node.alive) {
-            (true, _) => "lost",
-            (false, true) => "alive",
-            (false, false) => "silent",
+        let state = match (node.lost, node.alive, node.draining) {
+            (true, _, _) => "lost",
+            (false, true, true) => "draining",
+            (false, true, false) => "alive",
+            (false, false, _) => "silent",
         };
         let heard = match node.silent_ms {
             -1 => "never".to_owned(),
@@ -137,6 +200,42 @@ fn node_table(nodes: &[NodeStatus]) -> Table {
     }
     right(&mut table, &[0, 4, 5, 6]);
     table
+}
+
+/// What watchdogs did, and do.
+fn turn_table(shards: &[ShardStatus]) -> Table {
+    let mut table = new_table(&["shard", "recovery", "state", "took", "watchdog", "why"]);
+    for shard in shards {
+        for turn in &shard.turns {
+            let took = if turn.state() == TurnState::Open {
+                String::new()
+            } else {
+                format!("{:.1} s", (turn.ends_ms - turn.began_ms) as f64 / 1000.0)
+            };
+            table.add_row(vec![
+                shard.shard_id.to_string(),
+                turn.attempt.to_string(),
+                turn_state(turn).to_owned(),
+                took,
+                turn.watchdog.clone(),
+                turn.reason.clone(),
+            ]);
+        }
+    }
+    right(&mut table, &[0, 1, 3]);
+    table
+}
+
+fn turn_state(turn: &RecoveryTurn) -> &'static str {
+    match turn.state() {
+        TurnState::Unspecified => "unknown",
+        TurnState::Open => "running",
+        TurnState::Recovered => "recovered",
+        TurnState::NeedsAcceptLoss => "needs accept-loss",
+        TurnState::TimedOut => "timed out",
+        TurnState::GivenUp => "given up",
+        TurnState::Expired => "expired",
+    }
 }
 
 /// A table in the style of all of them.
@@ -166,14 +265,29 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn turn_json(turn: &RecoveryTurn) -> Value {
+    json!({
+        "attempt": turn.attempt,
+        "state": turn_state(turn),
+        "watchdog": turn.watchdog,
+        "reason": turn.reason,
+        "began_ms": turn.began_ms,
+        "ends_ms": turn.ends_ms,
+    })
+}
+
 fn as_json(status: &GetStatusResponse) -> Value {
     let shard = |shard: &ShardStatus| {
+        let turns: Vec<Value> = shard.turns.iter().map(turn_json).collect();
         let replicas: Vec<Value> = shard
             .replicas
             .iter()
             .map(|replica| {
                 json!({
                     "node_id": replica.node_id,
+                    "role": role_name(replica),
+                    "leader_node_id": replica.leader_node_id,
+                    "entries_behind": entries_behind(shard, replica),
                     "serving": replica.serving,
                     "raft_term": replica.raft_term,
                     "committed_index": replica.committed_index,
@@ -199,6 +313,8 @@ fn as_json(status: &GetStatusResponse) -> Value {
             "records_per_second": shard.records_per_second,
             "reads_per_second": shard.reads_per_second,
             "recoveries": shard.recoveries,
+            "turns": turns,
+            "change": shard.change.as_ref().map(change_json),
             "replicas": replicas,
         })
     };
@@ -212,6 +328,7 @@ fn as_json(status: &GetStatusResponse) -> Value {
             "alive": node.alive,
             "lost": node.lost,
             "reason": node.reason,
+            "draining": node.draining,
             "process_memory_bytes": node.process_memory_bytes,
             "disk_free_bytes": node.disk_free_bytes,
         })

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use cluster::{Layout, NodeId, ShardId, limits};
 use settings::Problems;
-use telemetry::logging::LogConfig;
 use term::Term;
 
 use super::{ClusterConfig, Config, CoordinatorsConfig, LimitsConfig, SHARDS_DEFAULT};
@@ -45,6 +44,10 @@ settings::settings! {
     allowed_origins: Vec<String>, "ALLOWED_ORIGINS", "ORIGIN,...";
     /// A shard server that has not reported for this long counts as not alive, 1s to 1h [default: 3s]
     silent_after: String, "SILENT_AFTER", "DURATION";
+    /// A shard server that was gone for this long is replaced where there is a spare, up to 30d; 0s = never [default: 10m]
+    replace_after: String, "REPLACE_AFTER", "DURATION";
+    /// Region of all voters; every other region that has shard servers gets a learner of each shard, for STALE reads [default: voters anywhere]
+    home_region: String, "HOME_REGION", "NAME";
     /// Snapshots held of each shard, 1 to 16 [default: 2]
     snapshots_kept: usize, "SNAPSHOTS_KEPT", "N";
     /// Calls worked on at once, 1 to 65536; more are refused [default: 4096]
@@ -53,7 +56,7 @@ settings::settings! {
     stream_window: usize, "STREAM_WINDOW", "N";
     /// How a line of the log looks: text or json [default: text]
     log_format: String, "LOG_FORMAT", "FORMAT";
-    /// Levels of the log by module, such as info,coordinator=debug [default: info,openraft=warn]
+    /// Levels of the log by module, such as info,coordinator=debug [default: info,openraft=error]
     log_filter: String, "LOG_FILTER", "FILTER";
 }
 
@@ -68,13 +71,19 @@ impl Settings {
             group: self.group(at),
             cluster: self.cluster(at),
             limits: self.limits(at),
-            logging: self.logging(at),
+            logging: at.logging(self.log_format.as_deref(), self.log_filter.as_deref()),
             silent_after: at.duration(
                 "silent-after",
                 self.silent_after.as_deref(),
                 Duration::from_secs(1)..=HOUR,
                 default.silent_after,
             ),
+            replace_after: replace_after(at, self.replace_after.as_deref(), default.replace_after),
+            home_region: Some(at.name(
+                "home-region",
+                self.home_region.as_deref().filter(|name| !name.is_empty()),
+            ))
+            .filter(|region| !region.is_empty()),
             snapshots_kept: at.number(
                 "snapshots-kept",
                 self.snapshots_kept,
@@ -166,16 +175,18 @@ impl Settings {
             ..default
         }
     }
+}
 
-    fn logging(&self, at: &mut Problems) -> LogConfig {
-        let default = LogConfig::default();
-        let logging = LogConfig {
-            format: at.parsed("log-format", self.log_format.as_deref(), default.format),
-            filter: self.log_filter.clone().unwrap_or(default.filter),
-        };
-        at.keep("log-filter", logging.check());
-        logging
-    }
+/// Nothing is never.
+fn replace_after(
+    at: &mut Problems,
+    given: Option<&str>,
+    default: Option<Duration>,
+) -> Option<Duration> {
+    let longest = Duration::from_hours(30 * 24);
+    let default = default.unwrap_or_default();
+    let after = at.duration("replace-after", given, Duration::ZERO..=longest, default);
+    (!after.is_zero()).then_some(after)
 }
 
 /// A coordinator of the list: `1=host:port`.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::admin::v1::{NodeStatus, ShardState, ShardStatus};
+use api::admin::v1::{NodeStatus, ReplicaStatus, ShardState, ShardStatus};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::Site;
 use crate::admin::cluster_status;
+use crate::status::{entries_behind, role_name};
 use crate::upkeep::label;
 
 #[derive(Debug, Serialize)]
@@ -38,6 +39,18 @@ struct Shard {
     records_per_second: f64,
     reads_per_second: f64,
     recoveries: u64,
+    replicas: Vec<Replica>,
+}
+
+#[derive(Debug, Serialize)]
+struct Replica {
+    node_id: u64,
+    role: &'static str,
+    serving: bool,
+    raft_term: u64,
+    applied_index: u64,
+    entries_behind: u64,
+    reason: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,6 +86,16 @@ fn shard(status: ShardStatus) -> Shard {
         .max_by_key(|replica| (replica.serving, replica.applied_index))
         .cloned()
         .unwrap_or_default();
+    let replica = |replica: &ReplicaStatus| Replica {
+        node_id: replica.node_id,
+        role: role_name(replica),
+        serving: replica.serving,
+        raft_term: replica.raft_term,
+        applied_index: replica.applied_index,
+        entries_behind: entries_behind(&status, replica),
+        reason: replica.reason.clone(),
+    };
+    let replicas = status.replicas.iter().map(replica).collect();
     Shard {
         shard_id: status.shard_id,
         shard_key: status.shard_key,
@@ -87,6 +110,7 @@ fn shard(status: ShardStatus) -> Shard {
         records_per_second: status.records_per_second,
         reads_per_second: status.reads_per_second,
         recoveries: status.recoveries,
+        replicas,
     }
 }
 

@@ -135,7 +135,8 @@ fn accepted(response: Response) -> Result<Response, ApiError> {
         | Response::Node { .. }
         | Response::Namespace
         | Response::Generation { .. }
-        | Response::Incarnation { .. } => Ok(response),
+        | Response::Incarnation { .. }
+        | Response::Turn(_) => Ok(response),
     }
 }
 
@@ -221,6 +222,9 @@ fn refused(refusal: &Refusal) -> ApiError {
         Refusal::TooManyNodes => Reason::Overloaded,
         Refusal::UnknownShard { .. } => Reason::UnknownShard,
         Refusal::StaleIncarnation { .. } => Reason::StaleIncarnation,
+        // Another change came first: look again.
+        Refusal::StaleMembers { .. } => Reason::Aborted,
+        Refusal::BadMembers { .. } | Refusal::NotYourTurn => Reason::NotNeeded,
         Refusal::ForeignSeed => Reason::UnknownSnapshot,
         Refusal::TooManyNamespaces => Reason::TooManyNamespaces,
         Refusal::BadNamespace => Reason::BadNamespace,

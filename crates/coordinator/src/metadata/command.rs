@@ -7,6 +7,8 @@ use cluster::{ClusterId, Incarnation, Layout, NodeId, ShardId};
 use repeat_table::{ClientId, RequestId};
 
 use super::codec::{CodecError, Reader, Writer};
+use super::members::{self, NewReplicas};
+use super::recoveries::{self, TurnEnd, TurnRequest};
 
 /// The snapshot that a new incarnation begins from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +119,19 @@ pub enum Command {
     NewIncarnation(NewLife),
     /// Remembers how far shards have come, for the report of what a lost disk took along.
     NoteProgress(Vec<ShardProgress>),
+    /// Changes who holds a shard, by one step.
+    ChangeReplicas(NewReplicas),
+    /// A node's replicas are to go elsewhere, or may stay after all.
+    SetDraining {
+        /// The node.
+        node: NodeId,
+        /// Whether they are to go.
+        draining: bool,
+    },
+    /// Asks for the turn at a shard's recovery.
+    BeginRecovery(TurnRequest),
+    /// Gives the turn back.
+    EndRecovery(TurnEnd),
 }
 
 impl Command {
@@ -134,6 +149,10 @@ impl Command {
             Self::RaiseGeneration { .. } => 8,
             Self::NewIncarnation(_) => 9,
             Self::NoteProgress(_) => 10,
+            Self::ChangeReplicas(_) => 11,
+            Self::SetDraining { .. } => 12,
+            Self::BeginRecovery(_) => 30,
+            Self::EndRecovery(_) => 31,
         }
     }
 
@@ -151,7 +170,11 @@ impl Command {
             | Self::RaiseGeneration {
                 request: Some(_), ..
             }
-            | Self::NoteProgress(_) => true,
+            | Self::NoteProgress(_)
+            | Self::ChangeReplicas(_)
+            | Self::SetDraining { .. }
+            | Self::BeginRecovery(_)
+            | Self::EndRecovery(_) => true,
             Self::Init { .. }
             | Self::RaiseGeneration { request: None, .. }
             | Self::NewIncarnation(_) => false,
@@ -215,6 +238,13 @@ impl Command {
                     out.u64(at.index);
                 }
             }
+            Self::ChangeReplicas(wanted) => members::write_step(&mut out, wanted),
+            Self::SetDraining { node, draining } => {
+                out.u64(node.0);
+                out.bool(*draining);
+            }
+            Self::BeginRecovery(asked) => recoveries::write_request(&mut out, asked),
+            Self::EndRecovery(end) => recoveries::write_end(&mut out, end),
         }
         out.0
     }
@@ -268,6 +298,13 @@ impl Command {
                     index: from.u64("index")?,
                 })
             })?),
+            11 => Self::ChangeReplicas(members::read_step(&mut from)?),
+            12 => Self::SetDraining {
+                node: NodeId(from.u64("node")?),
+                draining: from.bool("draining")?,
+            },
+            30 => Self::BeginRecovery(recoveries::read_request(&mut from)?),
+            31 => Self::EndRecovery(recoveries::read_end(&mut from)?),
             _ => return Ok(None),
         };
         from.end()?;

@@ -2,6 +2,8 @@
 
 use cluster::{ClusterId, Generation, Incarnation, NodeId, ShardId, limits};
 
+use super::recoveries::TurnAnswer;
+
 /// The outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
@@ -28,6 +30,8 @@ pub enum Response {
         /// The highest index of the life before that was known to be applied.
         last_known_index: u64,
     },
+    /// Whether a turn was granted.
+    Turn(TurnAnswer),
     /// The rules do not allow it; nothing was changed.
     Refused(Refusal),
 }
@@ -71,6 +75,21 @@ pub enum Refusal {
         /// Its present life.
         current: Incarnation,
     },
+    /// The members of the shard have changed since.
+    #[error("the members of the shard are at version {current} now")]
+    StaleMembers {
+        /// The present version.
+        current: u64,
+    },
+    /// The members may not become so.
+    #[error("the members may not become so: {problem}")]
+    BadMembers {
+        /// Why not.
+        problem: &'static str,
+    },
+    /// The caller neither holds nor held this turn.
+    #[error("the turn is not the caller's")]
+    NotYourTurn,
     /// The snapshot does not belong to a life of this shard.
     #[error("the snapshot belongs to no life of the shard")]
     ForeignSeed,

@@ -3,7 +3,7 @@
 //! | bytes | field |
 //! |---|---|
 //! | 4 | magic `ACMD` |
-//! | 2 | version, 1, little endian |
+//! | 2 | version, 2, little endian; 1 is still read |
 //! | 2 | zero |
 //! | 8 | length of the body, little endian |
 //! | 4 | CRC32 of the body, little endian |
@@ -12,13 +12,15 @@
 //!
 //! The body holds the fields of [`State`] in the order in which [`encode`] writes them, and ends with the repeat table in
 //! its own format. The same state always gives the same bytes.
+//!
+//! Version 1 has no `draining` at the end of a node, no members at the end of a shard, and no recoveries before the repeat table.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use cluster::{
     Ancestor, ClusterId, Epoch, Generation, Incarnation, Namespace, NamespaceId, Node, NodeId,
-    Replica, Shard, ShardId,
+    Shard, ShardId,
 };
 use repeat_table::RepeatTable;
 use replication::RestoreError;
@@ -26,10 +28,14 @@ use term::NamespaceName;
 
 use super::codec::{CodecError, Reader, Writer};
 use super::command::{read_seed, write_seed};
+use super::members::{self, Members};
+use super::recoveries::{self, Recoveries};
 use super::state::{CLUSTER_VERSION, NamespaceRecord, NodeRecord, ShardRecord, State};
 
 const MAGIC: [u8; 4] = *b"ACMD";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The first version, of which clusters may have one on their disks.
+const FIRST_VERSION: u16 = 1;
 const HEADER_BYTES: usize = 24;
 /// Far above what the limits of the metadata allow; a longer body is no metadata.
 const BODY_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -60,6 +66,7 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
         .namespaces
         .values()
         .for_each(|namespace| write_namespace(&mut out, namespace));
+    recoveries::write(&mut out, &state.recoveries);
     state.repeats.encode(&mut out.0);
     let body = out.0;
 
@@ -79,7 +86,7 @@ pub(crate) fn decode(input: &mut dyn Read) -> Result<State, RestoreError> {
     let mut header = [0; HEADER_BYTES];
     input.read_exact(&mut header)?;
     let mut reader = Reader(&header);
-    let (body_bytes, body_crc) = read_header(&mut reader, &header).map_err(malformed)?;
+    let (version, body_bytes, body_crc) = read_header(&mut reader, &header).map_err(malformed)?;
     let mut body = Vec::new();
     input.take(body_bytes).read_to_end(&mut body)?;
     if body.len() as u64 != body_bytes {
@@ -92,7 +99,7 @@ pub(crate) fn decode(input: &mut dyn Read) -> Result<State, RestoreError> {
         }));
     }
     let mut reader = Reader(&body);
-    let mut state = read_state(&mut reader).map_err(malformed)?;
+    let mut state = read_state(&mut reader, version).map_err(malformed)?;
     state.repeats = RepeatTable::decode(reader.0).map_err(|error| RestoreError::Malformed {
         problem: error.to_string(),
     })?;
@@ -108,15 +115,15 @@ fn malformed(error: CodecError) -> RestoreError {
 fn read_header(
     reader: &mut Reader<'_>,
     header: &[u8; HEADER_BYTES],
-) -> Result<(u64, u32), CodecError> {
+) -> Result<(u16, u64, u32), CodecError> {
     let wrong = |field, problem: String| CodecError::Value { field, problem };
     let magic: [u8; 4] = reader.fixed("magic")?;
     if magic != MAGIC {
         return Err(wrong("magic", format!("{magic:02x?} is not {MAGIC:02x?}")));
     }
     let version = u16::from_le_bytes(reader.fixed("version")?);
-    if version != VERSION {
-        let problem = format!("{version} is not known, only {VERSION} is");
+    if !(FIRST_VERSION..=VERSION).contains(&version) {
+        let problem = format!("{version} is not known, only {FIRST_VERSION} to {VERSION} are");
         return Err(wrong("version", problem));
     }
     if reader.fixed::<2>("reserved")? != [0, 0] {
@@ -133,10 +140,10 @@ fn read_header(
         let problem = format!("{body_bytes} is above {BODY_BYTES_MAX}");
         return Err(wrong("body length", problem));
     }
-    Ok((body_bytes, body_crc))
+    Ok((version, body_bytes, body_crc))
 }
 
-fn read_state(from: &mut Reader<'_>) -> Result<State, CodecError> {
+fn read_state(from: &mut Reader<'_>, version: u16) -> Result<State, CodecError> {
     let begun = from.bool("begun")?;
     let cluster = ClusterId(from.fixed("cluster id")?);
     let cluster_version = from.u32("cluster version")?;
@@ -149,9 +156,14 @@ fn read_state(from: &mut Reader<'_>) -> Result<State, CodecError> {
     let epoch = Epoch(from.u64("epoch")?);
     let replicas = from.u32("replicas")?;
     let template = from.option("template", |from| from.layout("template"))?;
-    let nodes = from.list("nodes", read_node)?;
-    let shards = from.list("shards", read_shard)?;
+    let nodes = from.list("nodes", |from| read_node(from, version))?;
+    let shards = from.list("shards", |from| read_shard(from, version))?;
     let namespaces = from.list("namespaces", read_namespace)?;
+    let recoveries = if version > FIRST_VERSION {
+        recoveries::read(from)?
+    } else {
+        Recoveries::default()
+    };
     Ok(State {
         cluster: begun.then_some(cluster),
         cluster_version,
@@ -164,6 +176,7 @@ fn read_state(from: &mut Reader<'_>) -> Result<State, CodecError> {
             .into_iter()
             .map(|at| (at.namespace.name.clone(), at))
             .collect(),
+        recoveries,
         ..State::default()
     })
 }
@@ -175,9 +188,10 @@ fn write_node(out: &mut Writer, record: &NodeRecord) {
     out.text(&record.node.region);
     out.bool(record.node.lost);
     out.fixed(&record.instance);
+    out.bool(record.draining);
 }
 
-fn read_node(from: &mut Reader<'_>) -> Result<NodeRecord, CodecError> {
+fn read_node(from: &mut Reader<'_>, version: u16) -> Result<NodeRecord, CodecError> {
     let node = Node {
         id: NodeId(from.u64("node id")?),
         name: from.text("node name")?,
@@ -188,17 +202,14 @@ fn read_node(from: &mut Reader<'_>) -> Result<NodeRecord, CodecError> {
     Ok(NodeRecord {
         node,
         instance: from.fixed("node instance")?,
+        draining: version > FIRST_VERSION && from.bool("node draining")?,
     })
 }
 
 fn write_shard(out: &mut Writer, record: &ShardRecord) {
     out.u64(record.shard.id.0);
     out.u64(record.shard.incarnation.0);
-    out.len(record.shard.replicas.len());
-    for replica in &record.shard.replicas {
-        out.u64(replica.node.0);
-        out.bool(replica.voter);
-    }
+    members::write_replicas(out, &record.shard.replicas);
     out.len(record.shard.lineage.len());
     for life in &record.shard.lineage {
         out.u64(life.shard.0);
@@ -209,18 +220,14 @@ fn write_shard(out: &mut Writer, record: &ShardRecord) {
     write_seed(out, record.seed.as_ref());
     out.u64(record.last_known_index);
     out.u64(record.recoveries);
+    members::write(out, &record.members);
 }
 
-fn read_shard(from: &mut Reader<'_>) -> Result<ShardRecord, CodecError> {
+fn read_shard(from: &mut Reader<'_>, version: u16) -> Result<ShardRecord, CodecError> {
     let shard = Shard {
         id: ShardId(from.u64("shard id")?),
         incarnation: Incarnation(from.u64("incarnation")?),
-        replicas: from.list("replicas", |from| {
-            Ok(Replica {
-                node: NodeId(from.u64("replica node")?),
-                voter: from.bool("voter")?,
-            })
-        })?,
+        replicas: members::read_replicas(from)?,
         lineage: from.list("lineage", |from| {
             Ok(Ancestor {
                 shard: ShardId(from.u64("ancestor shard")?),
@@ -235,6 +242,11 @@ fn read_shard(from: &mut Reader<'_>) -> Result<ShardRecord, CodecError> {
         seed: read_seed(from)?,
         last_known_index: from.u64("last known index")?,
         recoveries: from.u64("recoveries")?,
+        members: if version > FIRST_VERSION {
+            members::read(from)?
+        } else {
+            Members::default()
+        },
     })
 }
 

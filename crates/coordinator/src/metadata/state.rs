@@ -11,6 +11,8 @@ use repeat_table::{RepeatTable, RequestId, Verdict};
 use term::NamespaceName;
 
 use super::command::{Command, NewLife, Registration, Seed, ShardProgress};
+use super::members::Members;
+use super::recoveries::{Recoveries, TurnEnd, TurnRequest};
 use super::response::{Refusal, Response};
 
 /// Identities that are ever issued; lost ones count, for they are never issued again.
@@ -27,6 +29,8 @@ pub struct NodeRecord {
     pub node: Node,
     /// The instance the identity was issued to.
     pub instance: [u8; 16],
+    /// Its replicas are to go elsewhere, and none is to come.
+    pub draining: bool,
 }
 
 /// A shard, with what only the metadata knows of it.
@@ -42,6 +46,8 @@ pub struct ShardRecord {
     pub last_known_index: u64,
     /// How often the shard was begun anew.
     pub recoveries: u64,
+    /// What is known of its members besides the map.
+    pub members: Members,
 }
 
 /// A namespace, with what only the metadata knows of it.
@@ -72,6 +78,8 @@ pub struct State {
     pub shards: BTreeMap<ShardId, ShardRecord>,
     /// The namespaces. Ids are 1, 2, 3, ... in the order of creation.
     pub namespaces: BTreeMap<NamespaceName, NamespaceRecord>,
+    /// Whose turn it is, or was, to recover a shard.
+    pub recoveries: Recoveries,
     /// Which ClearNamespace calls were applied.
     pub repeats: RepeatTable,
 }
@@ -87,6 +95,7 @@ impl Default for State {
             nodes: BTreeMap::new(),
             shards: BTreeMap::new(),
             namespaces: BTreeMap::new(),
+            recoveries: Recoveries::default(),
             repeats: RepeatTable::new(REPEAT_TABLE_BYTES),
         }
     }
@@ -118,6 +127,10 @@ impl State {
             Command::RaiseGeneration { name, request } => self.clear(stamp_ms, &name, request),
             Command::NewIncarnation(life) => self.new_life(life),
             Command::NoteProgress(shards) => Ok(self.note_progress(&shards)),
+            Command::ChangeReplicas(wanted) => self.change_replicas(stamp_ms, wanted),
+            Command::SetDraining { node, draining } => self.set_draining(node, draining),
+            Command::BeginRecovery(asked) => self.begin_recovery(stamp_ms, asked),
+            Command::EndRecovery(ended) => self.end_recovery(stamp_ms, &ended),
         };
         result.unwrap_or_else(Response::Refused)
     }
@@ -140,7 +153,7 @@ impl State {
         })
     }
 
-    fn changed(&mut self) {
+    pub(super) fn changed(&mut self) {
         self.epoch = Epoch(self.epoch.0 + 1);
     }
 
@@ -166,6 +179,7 @@ impl State {
                 seed: None,
                 last_known_index: 0,
                 recoveries: 0,
+                members: Members::default(),
             };
             self.shards.insert(*id, record);
         }
@@ -174,6 +188,14 @@ impl State {
         self.template = Some(Arc::new(template));
         self.changed();
         Ok(Response::Done)
+    }
+
+    /// Replicas that a node holds, as far as the map tells.
+    #[must_use]
+    pub fn replicas_on(&self, node: NodeId) -> usize {
+        let shards = self.shards.values();
+        let replicas = shards.flat_map(|record| &record.shard.replicas);
+        replicas.filter(|replica| replica.node == node).count()
     }
 
     fn register(&mut self, registration: Registration) -> Result<Response, Refusal> {
@@ -208,13 +230,14 @@ impl State {
         let record = NodeRecord {
             node,
             instance: registration.instance,
+            draining: false,
         };
         self.nodes.insert(id, record);
         self.changed();
         Ok(Response::Node { id, cluster })
     }
 
-    fn usable_node(&mut self, node: NodeId) -> Result<&mut NodeRecord, Refusal> {
+    pub(super) fn usable_node(&mut self, node: NodeId) -> Result<&mut NodeRecord, Refusal> {
         let record = self
             .nodes
             .get_mut(&node)
@@ -251,6 +274,7 @@ impl State {
             {
                 let replicas = nodes.into_iter().map(|node| Replica { node, voter: true });
                 record.shard.replicas = replicas.collect();
+                record.members.begin_anew();
                 changed = true;
             }
         }
@@ -375,6 +399,7 @@ impl State {
             node: life.node,
             voter: true,
         }];
+        record.members.begin_anew();
         record.begun = false;
         record.last_known_index = life.seed.as_ref().map_or(0, |seed| seed.index);
         record.seed = life.seed;
@@ -384,6 +409,21 @@ impl State {
             incarnation,
             last_known_index,
         })
+    }
+
+    fn begin_recovery(&mut self, stamp_ms: i64, asked: TurnRequest) -> Result<Response, Refusal> {
+        self.shard(asked.shard)?;
+        let answer = self.recoveries.begin(stamp_ms, self.shards.len(), asked);
+        Ok(Response::Turn(answer))
+    }
+
+    fn end_recovery(&mut self, stamp_ms: i64, ended: &TurnEnd) -> Result<Response, Refusal> {
+        self.shard(ended.shard)?;
+        if self.recoveries.end(stamp_ms, ended) {
+            Ok(Response::Done)
+        } else {
+            Err(Refusal::NotYourTurn)
+        }
     }
 
     fn note_progress(&mut self, shards: &[ShardProgress]) -> Response {

@@ -3,21 +3,18 @@
 use std::time::Duration;
 
 use api::admin::v1::{RecoverShardResponse, RecoveryAction, ShardState};
-use api::shard::v1::GiveUpDataRequest;
 use api::{ApiError, Reason};
 use cluster::{NodeId, ShardId};
 
-use super::{Case, Recovery};
+use super::{Case, Origin, Recovery};
 use crate::meta::unexpected;
 use crate::metadata::{Command, NewLife, Response, ShardRecord};
-use crate::nodes::bounded;
-use crate::snapshots::{Held, push};
+use crate::snapshots::{Held, push, take_and_pull};
 
 /// A node that gave up its data has this long to come back before another takes its place.
 const RETURN_PATIENCE: Duration = Duration::from_secs(60);
 /// The new life must serve within this long.
 const SERVE_PATIENCE: Duration = Duration::from_secs(600);
-const CALL_PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 const PUSH_PAUSE: Duration = Duration::from_secs(1);
 
@@ -31,13 +28,22 @@ impl Recovery {
     pub(super) async fn begin_anew(
         &self,
         shard: ShardId,
+        origin: Origin,
     ) -> Result<RecoverShardResponse, ApiError> {
         let case = self.look(shard)?;
         let mut last_known = case.record.last_known_index;
-        if case.state == ShardState::DataLoss {
-            self.give_up(&case).await?;
-            let node = self.fresh_node(&case).await?;
-            last_known = self.new_life(&case, node).await?;
+        match origin {
+            Origin::Replica(node) => {
+                let rescued = self.rescue(shard, node).await?;
+                last_known = self.new_life(&case, node, Some(rescued)).await?;
+            }
+            Origin::Held if case.state == ShardState::DataLoss => {
+                self.give_up(&case).await?;
+                let node = self.fresh_node(&case).await?;
+                let seed = self.store.newest_sound(shard).await;
+                last_known = self.new_life(&case, node, seed).await?;
+            }
+            Origin::Held => {}
         }
         self.seed_and_serve(shard, last_known).await
     }
@@ -54,17 +60,7 @@ impl Recovery {
             if lost || !damaged {
                 continue;
             }
-            let request = GiveUpDataRequest {
-                node_id: replica.node.0,
-                cluster_id: self.meta.cluster().0.to_vec().into(),
-            };
-            let mut client = self.router.link(replica.node)?.node_client()?;
-            let call = client.give_up_data(bounded(request, CALL_PATIENCE));
-            let moved = call.await?.into_inner().moved_to;
-            tracing::warn!(node = %replica.node, moved, "a node set its damaged data aside");
-            let command = Command::MarkNodeLost { node: replica.node };
-            self.meta.propose(&command).await?;
-            self.liveness.forget(replica.node);
+            super::give_up(&self.meta, &self.liveness, &self.router, replica.node).await?;
         }
         Ok(())
     }
@@ -105,25 +101,28 @@ impl Recovery {
 
     fn least_loaded(&self) -> Option<NodeId> {
         self.meta.read(|state| {
-            let load = |node: NodeId| {
-                let shards = state.shards.values();
-                shards
-                    .flat_map(|record| &record.shard.replicas)
-                    .filter(|replica| replica.node == node)
-                    .count()
-            };
             let nodes = state.nodes.values().map(|record| &record.node);
             nodes
                 .filter(|node| !node.lost && self.liveness.is_alive(node.id))
                 .map(|node| node.id)
-                .min_by_key(|node| (load(*node), *node))
+                .min_by_key(|node| (state.replicas_on(*node), *node))
         })
     }
 
+    /// Fetches what a replica has, as a snapshot.
+    async fn rescue(&self, shard: ShardId, node: NodeId) -> Result<Held, ApiError> {
+        let link = self.router.link(node)?;
+        take_and_pull(&self.runtime, &self.store, &link, shard).await
+    }
+
     /// Records the new life. Returns how far the old one is known to have come.
-    async fn new_life(&self, case: &Case, node: NodeId) -> Result<u64, ApiError> {
+    async fn new_life(
+        &self,
+        case: &Case,
+        node: NodeId,
+        seed: Option<Held>,
+    ) -> Result<u64, ApiError> {
         let shard = &case.record.shard;
-        let seed = self.store.newest_sound(shard.id).await;
         let command = Command::NewIncarnation(NewLife {
             shard: shard.id,
             from: shard.incarnation,

@@ -1,26 +1,144 @@
-//! Who leads which shard, as far as anybody has said. A hint: wrong ones cost a try.
+//! What is known of the replicas from one request to the next: who leads which shard, as far as anybody has said, and which nodes
+//! failed lately. Hints: wrong ones cost a try.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use cluster::{NodeId, ShardId};
+use cluster::{NodeId, ShardId, ShardMap};
 use parking_lot::RwLock;
+use runtime::{Instant, Runtime};
 
-/// The newest hint for each shard; as many as there are shards.
-#[derive(Debug, Default)]
-pub(crate) struct Leaders(RwLock<HashMap<ShardId, NodeId>>);
+/// For how long a node that could not be reached is asked after the others.
+const SUSPECT_FOR: Duration = Duration::from_secs(2);
+
+/// The newest word on the leader of a shard.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lead {
+    node: Option<NodeId>,
+    /// The newest term that a report came from; what an older one says is history.
+    term: u64,
+}
+
+/// The newest hints; as many as there are shards and nodes.
+#[derive(Debug)]
+pub(crate) struct Leaders {
+    runtime: Runtime,
+    leads: RwLock<HashMap<ShardId, Lead>>,
+    failed: RwLock<HashMap<NodeId, Instant>>,
+}
 
 impl Leaders {
-    pub(crate) fn of(&self, shard: ShardId) -> Option<NodeId> {
-        self.0.read().get(&shard).copied()
-    }
-
-    pub(crate) fn learn(&self, shard: ShardId, leader: NodeId) {
-        if self.of(shard) != Some(leader) {
-            self.0.write().insert(shard, leader);
+    pub(crate) fn new(runtime: &Runtime) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            leads: RwLock::default(),
+            failed: RwLock::default(),
         }
     }
 
-    pub(crate) fn forget(&self, shard: ShardId) {
-        self.0.write().remove(&shard);
+    pub(crate) fn of(&self, shard: ShardId) -> Option<NodeId> {
+        self.leads.read().get(&shard)?.node
+    }
+
+    /// A request was answered as only a leader does, or a replica named the leader.
+    pub(crate) fn learn(&self, shard: ShardId, leader: NodeId) {
+        if self.of(shard) != Some(leader) {
+            self.leads.write().entry(shard).or_default().node = Some(leader);
+        }
+    }
+
+    /// A replica reported whom it follows, and in which term.
+    pub(crate) fn report(&self, shard: ShardId, leader: NodeId, term: u64) {
+        let is_news = |lead: &Lead| term > lead.term || (term == lead.term && lead.node.is_none());
+        if self.leads.read().get(&shard).is_some_and(|at| !is_news(at)) {
+            return;
+        }
+        let mut leads = self.leads.write();
+        let lead = leads.entry(shard).or_default();
+        if is_news(lead) {
+            *lead = Lead {
+                node: Some(leader),
+                term,
+            };
+        }
+    }
+
+    /// A node does not lead a shard and does not know who does.
+    pub(crate) fn does_not_lead(&self, shard: ShardId, node: NodeId) {
+        if self.of(shard) == Some(node) {
+            self.leads.write().entry(shard).or_default().node = None;
+        }
+    }
+
+    /// A node could not be reached, or did not answer in time.
+    pub(crate) fn failed(&self, node: NodeId) {
+        self.failed.write().insert(node, self.runtime.now());
+    }
+
+    /// A node has answered.
+    pub(crate) fn answered(&self, node: NodeId) {
+        if self.failed.read().contains_key(&node) {
+            self.failed.write().remove(&node);
+        }
+    }
+
+    /// Whether a node failed a short time ago and was not heard since.
+    pub(crate) fn is_suspect(&self, node: NodeId) -> bool {
+        let failed = self.failed.read().get(&node).copied();
+        failed.is_some_and(|at| self.runtime.now().saturating_since(at) < SUSPECT_FOR)
+    }
+
+    /// Forgets what the map does not have any more.
+    pub(crate) fn keep(&self, map: &ShardMap) {
+        self.leads
+            .write()
+            .retain(|shard, _| map.shards.contains_key(shard));
+        self.failed
+            .write()
+            .retain(|node, _| map.nodes.contains_key(node));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARD: ShardId = ShardId(1);
+
+    #[test]
+    fn a_report_of_an_older_term_is_history() {
+        let leaders = Leaders::new(&Runtime::real());
+        leaders.report(SHARD, NodeId(1), 3);
+        leaders.report(SHARD, NodeId(2), 2);
+        assert_eq!(leaders.of(SHARD), Some(NodeId(1)));
+        leaders.report(SHARD, NodeId(2), 4);
+        assert_eq!(leaders.of(SHARD), Some(NodeId(2)));
+        // Who answers leads, whatever was said.
+        leaders.learn(SHARD, NodeId(3));
+        leaders.report(SHARD, NodeId(2), 4);
+        assert_eq!(leaders.of(SHARD), Some(NodeId(3)));
+    }
+
+    #[test]
+    fn only_the_leader_itself_denies_that_it_leads() {
+        let leaders = Leaders::new(&Runtime::real());
+        leaders.learn(SHARD, NodeId(1));
+        leaders.does_not_lead(SHARD, NodeId(2));
+        assert_eq!(leaders.of(SHARD), Some(NodeId(1)));
+        leaders.does_not_lead(SHARD, NodeId(1));
+        assert_eq!(leaders.of(SHARD), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_suspect_for_a_while_or_until_it_answers() {
+        let runtime = Runtime::real();
+        let leaders = Leaders::new(&runtime);
+        leaders.failed(NodeId(1));
+        leaders.failed(NodeId(2));
+        leaders.answered(NodeId(2));
+        assert!(leaders.is_suspect(NodeId(1)));
+        assert!(!leaders.is_suspect(NodeId(2)));
+        runtime.sleep(SUSPECT_FOR).await;
+        assert!(!leaders.is_suspect(NodeId(1)));
     }
 }

@@ -9,7 +9,7 @@ use runtime::Instant;
 use term::Term;
 
 use super::rounds::{Kind, Rounds};
-use super::{Router, has_other_replica};
+use super::{Ask, Router, Target};
 
 /// A page while it is filled.
 #[derive(Debug, Default)]
@@ -86,8 +86,13 @@ impl Router {
                     more: false,
                 });
             };
-            let once = async {
-                let target = self.target(&map, first, None, rounds.tried)?;
+            let to = Ask {
+                map: &map,
+                shard: first,
+                consistency: None,
+                rounds: &rounds,
+            };
+            let call = |target: Target| {
                 let request = ListRequest {
                     route: Some(target.route),
                     namespace_id: namespace.id.0,
@@ -99,20 +104,19 @@ impl Router {
                     limit: u32::try_from(terms).unwrap_or(u32::MAX),
                     limit_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
                 };
-                let answer = target.link.list(request, self.left(deadline)?).await;
-                answer.map_err(|error| self.heed(first, error))
+                async move { target.link.list(request, target.limit).await }
             };
-            match once.await {
-                Ok(answer) => {
+            match self.ask(to, call).await {
+                Ok((_, answer)) => {
                     return Ok(Offer {
                         terms: answer.terms,
                         more: answer.more,
                     });
                 }
-                Err(error) => {
-                    let again = rounds.may_follow(&error, has_other_replica(&map, first));
+                Err(failed) => {
+                    let again = rounds.may_follow(first, &failed);
                     if !again || !rounds.next(&self.runtime).await {
-                        return Err(error);
+                        return Err(rounds.conclude(first, failed));
                     }
                 }
             }

@@ -7,8 +7,8 @@ use api::{ApiError, Reason};
 use cluster::{SessionToken, ShardId, ShardMap};
 use runtime::Instant;
 
-use super::rounds::{Kind, Rounds};
-use super::{Router, has_other_replica};
+use super::rounds::{Failed, Kind, Rounds};
+use super::{Ask, Router, Target};
 
 impl Router {
     /// GetCount.
@@ -22,15 +22,12 @@ impl Router {
             let (name, token) = (&ask.namespace, Some(&ask.token));
             let map = self.map_for(name, token, Some(ask.consistency)).await?;
             let shard = map.owner(&ask.namespace, ask.term.as_str());
-            match self
-                .count_once(&ask, &map, shard, rounds.tried, deadline)
-                .await
-            {
+            match self.count_once(&ask, &map, shard, &rounds).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    let again = rounds.may_follow(&error, has_other_replica(&map, shard));
+                Err(failed) => {
+                    let again = rounds.may_follow(shard, &failed);
                     if !again || !rounds.next(&self.runtime).await {
-                        return Err(error);
+                        return Err(rounds.conclude(shard, failed));
                     }
                 }
             }
@@ -42,39 +39,34 @@ impl Router {
         ask: &GetCount,
         map: &ShardMap,
         shard: ShardId,
-        tried: usize,
-        deadline: Instant,
-    ) -> Result<GetCountResponse, ApiError> {
+        rounds: &Rounds,
+    ) -> Result<GetCountResponse, Failed> {
         let min_index = min_index(map, &ask.token, shard)?;
         let Some(namespace) = map.namespaces.get(&ask.namespace) else {
             return Ok(GetCountResponse::default());
         };
-        let target = self.target(map, shard, Some(ask.consistency), tried)?;
-        let request = CountRequest {
-            route: Some(target.route),
-            namespace_id: namespace.id.0,
-            generation: namespace.generation.0,
-            term: ask.term.as_str().to_owned(),
-            consistency: WireConsistency::from(ask.consistency).into(),
-            min_index,
+        let to = Ask {
+            map,
+            shard,
+            consistency: Some(ask.consistency),
+            rounds,
         };
-        let answer = target.link.count(request, self.left(deadline)?).await;
-        let answer = answer.map_err(|error| self.heed(shard, error))?;
+        let call = |target: Target| {
+            let request = CountRequest {
+                route: Some(target.route),
+                namespace_id: namespace.id.0,
+                generation: namespace.generation.0,
+                term: ask.term.as_str().to_owned(),
+                consistency: WireConsistency::from(ask.consistency).into(),
+                min_index,
+            };
+            async move { target.link.count(request, target.limit).await }
+        };
+        let (_, answer) = self.ask(to, call).await?;
         Ok(GetCountResponse {
             count: answer.count,
             display: answer.display,
         })
-    }
-
-    /// Learns from an error where the shard's leader is, and lets it pass.
-    pub(super) fn heed(&self, shard: ShardId, error: ApiError) -> ApiError {
-        if error.reason() == Reason::NotLeader {
-            match error.leader() {
-                Some(leader) => self.leaders.learn(shard, leader),
-                None => self.leaders.forget(shard),
-            }
-        }
-        error
     }
 }
 

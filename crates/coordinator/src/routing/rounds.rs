@@ -1,29 +1,78 @@
 //! Whether and when a request that came back is sent again.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use api::{ApiError, Outcome, Reason, Retry};
+use cluster::{NodeId, ShardId};
 use runtime::{Instant, Runtime};
 
-/// Rounds of one request; with the pauses between them about three seconds, more than most deadlines.
-const ROUNDS_MAX: usize = 32;
+use super::choice::{Failure, Tries};
+
+/// Rounds of one request; with the pauses between them about twelve seconds, more than any deadline.
+const ROUNDS_MAX: usize = 128;
 /// The pause before the third round; it doubles up to [`PAUSE_MAX`]. The second round follows at once.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// A round that has less time than this is not begun: its answer would come too late, and the caller would not even hear what
+/// went wrong before.
+const ROUND_MIN: Duration = Duration::from_millis(20);
+
+/// A try that failed.
+#[derive(Debug, Clone)]
+pub(super) struct Failed {
+    pub(super) error: ApiError,
+    /// Whom it went to; `None` where it went nowhere.
+    pub(super) node: Option<NodeId>,
+    /// Replicas that the shard has.
+    pub(super) replicas: usize,
+}
+
+impl From<ApiError> for Failed {
+    fn from(error: ApiError) -> Self {
+        Self {
+            error,
+            node: None,
+            replicas: 0,
+        }
+    }
+}
+
+/// How a try failed, as far as the next choice depends on it.
+pub(super) fn kind_of(error: &ApiError) -> Failure {
+    let reason = error.reason();
+    if matches!(reason, Reason::Deadline | Reason::Cancelled) {
+        return Failure::Silent;
+    }
+    if reason == Reason::DataLoss {
+        return Failure::Damaged;
+    }
+    let has_ended = matches!(reason, Reason::Disconnected | Reason::Stopped);
+    if has_ended || reason == Reason::ShardUnavailable {
+        return Failure::Broken;
+    }
+    Failure::Refused {
+        leader: error.leader(),
+    }
+}
 
 /// What a request does, which decides what may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Read,
+    /// It travels under one request id, so that a second one that arrives has no effect.
     Write,
 }
 
-/// Counts the rounds of one request.
+/// Counts the rounds of one request, and remembers whom it asked.
 #[derive(Debug)]
 pub(super) struct Rounds {
-    pub(super) tried: usize,
+    tried: usize,
     kind: Kind,
     deadline: Instant,
+    tries: HashMap<ShardId, Tries>,
+    /// The last failure that came from a replica, for each shard.
+    last: HashMap<ShardId, Failed>,
 }
 
 impl Rounds {
@@ -32,26 +81,46 @@ impl Rounds {
             tried: 0,
             kind,
             deadline,
+            tries: HashMap::new(),
+            last: HashMap::new(),
         }
     }
 
-    /// Whether what failed so is worth another round.
-    pub(super) fn may_follow(&self, error: &ApiError, other_replica: bool) -> bool {
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// What this request has seen of a shard's replicas.
+    pub(super) fn tries(&self, shard: ShardId) -> Tries {
+        self.tries.get(&shard).cloned().unwrap_or_default()
+    }
+
+    /// Notes what failed, and says whether it is worth another round.
+    pub(super) fn may_follow(&mut self, shard: ShardId, failed: &Failed) -> bool {
+        let error = &failed.error;
+        let (mut asked, mut damaged) = (0, 0);
+        if let Some(node) = failed.node {
+            let tries = self.tries.entry(shard).or_default();
+            tries.note(node, kind_of(error));
+            (asked, damaged) = (tries.asked(node), tries.damaged());
+            self.last.insert(shard, failed.clone());
+        }
         if self.tried + 1 >= ROUNDS_MAX {
             return false;
         }
-        let not_applied = match self.kind {
-            Kind::Read => true,
-            Kind::Write => {
-                let outcome = error.outcome();
-                outcome.unwrap_or(error.reason().outcome_of_write()) == Outcome::NotApplied
-            }
-        };
-        let unreached = matches!(
-            error.reason(),
-            Reason::Disconnected | Reason::ShardUnavailable | Reason::Stopped | Reason::Starting
-        );
-        not_applied && (error.retry() == Retry::Reroute || (unreached && other_replica))
+        if error.retry() == Retry::Reroute {
+            return self.kind == Kind::Read || failed.replicas > 1 || is_unapplied(error);
+        }
+        if failed.replicas > 1 {
+            // What one replica has lost the others have, be it that they are still electing a leader. Once all have said so,
+            // nobody has.
+            let is_lost = error.reason() == Reason::DataLoss;
+            return is_worth_another_replica(error.reason())
+                || (is_lost && damaged < failed.replicas);
+        }
+        // A server that was started anew closes the connections to its predecessor under whoever comes first.
+        let is_unsent = self.kind == Kind::Read || is_unapplied(error);
+        error.reason() == Reason::Disconnected && is_unsent && asked == 1
     }
 
     /// Waits for the next round. False when the deadline comes first.
@@ -64,7 +133,7 @@ impl Rounds {
                 .min(PAUSE_MAX),
         };
         self.tried += 1;
-        if runtime.now() + pause >= self.deadline {
+        if runtime.now() + pause + ROUND_MIN >= self.deadline {
             return false;
         }
         if !pause.is_zero() {
@@ -72,44 +141,166 @@ impl Rounds {
         }
         true
     }
+
+    /// What the caller hears of a request that failed: what a replica said, rather than that time ran out before another was
+    /// asked. Of several replicas the last may have been silent, or damaged while others are sound, which is not what became of
+    /// the request.
+    pub(super) fn conclude(&self, shard: ShardId, failed: Failed) -> ApiError {
+        let is_late = failed.error.reason() == Reason::Deadline;
+        let last = self
+            .last
+            .get(&shard)
+            .filter(|_| is_late && failed.node.is_none());
+        let Failed {
+            error, replicas, ..
+        } = last.cloned().unwrap_or(failed);
+        let reason = error.reason();
+        let is_damage_of_some =
+            reason == Reason::DataLoss && self.tries(shard).damaged() < replicas;
+        if replicas < 2 || !(is_damage_of_some || reason == Reason::Deadline) {
+            return error;
+        }
+        let message = format!(
+            "none of {replicas} replicas of shard {shard} could answer in time, the last: {}",
+            error.message()
+        );
+        let concluded = ApiError::new(Reason::ShardUnavailable, message);
+        match error.outcome() {
+            Some(outcome) => concluded.with_outcome(outcome),
+            None => concluded,
+        }
+    }
+}
+
+fn is_unapplied(error: &ApiError) -> bool {
+    let outcome = error.outcome();
+    outcome.unwrap_or(error.reason().outcome_of_write()) == Outcome::NotApplied
+}
+
+/// Whether the group may serve what one of its replicas did not.
+fn is_worth_another_replica(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Disconnected
+            | Reason::ShardUnavailable
+            | Reason::Stopped
+            | Reason::Starting
+            | Reason::NoQuorum
+            | Reason::Deadline
+            | Reason::Cancelled
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SHARD: ShardId = ShardId(1);
+
+    fn failed(error: ApiError, replicas: usize) -> Failed {
+        Failed {
+            error,
+            node: Some(NodeId(1)),
+            replicas,
+        }
+    }
+
     fn error(reason: Reason) -> ApiError {
         ApiError::new(reason, "test")
     }
 
+    fn follows(kind: Kind, error: ApiError, replicas: usize) -> bool {
+        let mut rounds = Rounds::new(kind, Instant::default());
+        rounds.may_follow(SHARD, &failed(error, replicas))
+    }
+
     #[test]
-    fn a_write_that_may_have_been_applied_is_never_sent_again() {
-        let rounds = Rounds::new(Kind::Write, Instant::default());
+    fn without_another_replica_a_write_that_may_have_been_applied_is_not_sent_again() {
         for &reason in Reason::ALL {
             let unknown = error(reason).with_outcome(Outcome::Unknown);
-            assert!(!rounds.may_follow(&unknown, true), "{reason:?}");
+            assert!(!follows(Kind::Write, unknown, 1), "{reason:?}");
         }
-        assert!(rounds.may_follow(&error(Reason::StaleEpoch), false));
-        assert!(rounds.may_follow(&error(Reason::NotLeader), false));
-        assert!(!rounds.may_follow(&error(Reason::Disconnected), true));
-        let unsent = error(Reason::Disconnected).with_outcome(Outcome::NotApplied);
-        assert!(rounds.may_follow(&unsent, true));
-        assert!(!rounds.may_follow(&unsent, false), "nobody else to ask");
+        assert!(follows(Kind::Write, error(Reason::StaleEpoch), 1));
+        assert!(follows(Kind::Write, error(Reason::NotLeader), 1));
+        assert!(!follows(Kind::Write, error(Reason::Starting), 1));
+    }
+
+    #[test]
+    fn a_connection_that_was_stale_is_made_anew_once() {
+        let unsent = || error(Reason::Disconnected).with_outcome(Outcome::NotApplied);
+        for kind in [Kind::Read, Kind::Write] {
+            let mut rounds = Rounds::new(kind, Instant::default());
+            assert!(rounds.may_follow(SHARD, &failed(unsent(), 1)));
+            assert!(!rounds.may_follow(SHARD, &failed(unsent(), 1)));
+        }
+        assert!(follows(Kind::Read, error(Reason::Disconnected), 1));
+        assert!(!follows(Kind::Write, error(Reason::Disconnected), 1));
+    }
+
+    #[test]
+    fn with_other_replicas_the_same_request_goes_on() {
+        for reason in [
+            Reason::Disconnected,
+            Reason::Deadline,
+            Reason::NoQuorum,
+            Reason::Stopped,
+            Reason::Starting,
+            Reason::NotLeader,
+            Reason::DataLoss,
+        ] {
+            for kind in [Kind::Read, Kind::Write] {
+                let unknown = error(reason).with_outcome(Outcome::Unknown);
+                assert!(follows(kind, unknown, 3), "{reason:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn data_is_lost_when_all_replicas_say_so() {
+        let mut rounds = Rounds::new(Kind::Write, Instant::default());
+        let lost = |node| Failed {
+            node: Some(NodeId(node)),
+            ..failed(error(Reason::DataLoss), 3)
+        };
+        for node in [1, 2, 1, 2] {
+            assert!(rounds.may_follow(SHARD, &lost(node)));
+            let concluded = rounds.conclude(SHARD, lost(node));
+            assert_eq!(concluded.reason(), Reason::ShardUnavailable);
+        }
+        assert!(!rounds.may_follow(SHARD, &lost(3)));
+        let concluded = rounds.conclude(SHARD, lost(3));
+        assert_eq!(concluded.reason(), Reason::DataLoss);
     }
 
     #[test]
     fn what_the_caller_must_decide_is_left_to_the_caller() {
-        let rounds = Rounds::new(Kind::Read, Instant::default());
         for reason in [
             Reason::Overloaded,
             Reason::DiskFull,
-            Reason::DataLoss,
             Reason::BadTerm,
-            Reason::Deadline,
+            Reason::RequestIdReused,
             Reason::SessionExpired,
+            Reason::Internal,
         ] {
-            assert!(!rounds.may_follow(&error(reason), true), "{reason:?}");
+            for replicas in [1, 3] {
+                assert!(!follows(Kind::Read, error(reason), replicas), "{reason:?}");
+            }
         }
+    }
+
+    #[test]
+    fn silence_of_several_replicas_is_unavailability_and_of_one_a_missed_deadline() {
+        let late = || error(Reason::Deadline).with_outcome(Outcome::Unknown);
+        let mut rounds = Rounds::new(Kind::Write, Instant::default());
+        let concluded = rounds.conclude(SHARD, failed(late(), 3));
+        assert_eq!(concluded.reason(), Reason::ShardUnavailable);
+        assert_eq!(concluded.outcome(), Some(Outcome::Unknown));
+        let concluded = rounds.conclude(SHARD, failed(late(), 1));
+        assert_eq!(concluded.reason(), Reason::Deadline);
+        // What a replica said is worth more than that nobody was asked after it.
+        rounds.may_follow(SHARD, &failed(error(Reason::NoQuorum), 3));
+        let concluded = rounds.conclude(SHARD, late().into());
+        assert_eq!(concluded.reason(), Reason::NoQuorum);
     }
 
     #[tokio::test(start_paused = true)]

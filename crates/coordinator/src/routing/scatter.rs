@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 
-use api::shard::v1::TopKRequest;
+use api::shard::v1::{TopKRequest, TopKResponse};
 use api::v1::{Consistency as WireConsistency, GetTopKResponse, Suggestion};
 use api::validate::GetTopK;
 use api::{ApiError, Reason};
-use cluster::{KeyRange, Namespace, Position, SessionToken, ShardId, ShardMap};
+use cluster::{KeyRange, Namespace, NodeId, Position, SessionToken, ShardId, ShardMap};
 use futures::future::join_all;
 use runtime::Instant;
 
 use super::reads::min_index;
-use super::rounds::{Kind, Rounds};
-use super::{Router, has_other_replica};
+use super::rounds::{Failed, Kind, Rounds};
+use super::{Ask, Router, Target};
 use crate::gather;
 
 /// What one shard answered for its part.
@@ -44,17 +44,19 @@ impl Router {
             // What was answered by a map of before counts where the present one cuts the prefix the same way.
             parts.retain(|at, part| part.is_ok() && cover.contains(at));
             let missing = cover.iter().filter(|at| !parts.contains_key(at));
-            let asked = missing.map(|(range, shard)| async {
-                let tried = rounds.tried;
-                let part = self.part(&ask, &map, namespace, (range, *shard), tried, deadline);
-                ((range.clone(), *shard), part.await)
+            let asked = missing.map(|at| {
+                let (range, shard) = at;
+                let part = self.part(&ask, &map, namespace, (range, *shard), &rounds);
+                async move { (at.clone(), part.await) }
             });
-            let answered = join_all(asked).await;
-            let again = answered.iter().any(|((_, shard), part)| {
-                part.as_ref()
-                    .is_err_and(|error| rounds.may_follow(error, has_other_replica(&map, *shard)))
-            });
-            parts.extend(answered);
+            let mut again = false;
+            for ((range, shard), part) in join_all(asked).await {
+                let part = part.map_err(|failed| {
+                    again |= rounds.may_follow(shard, &failed);
+                    rounds.conclude(shard, failed)
+                });
+                parts.insert((range, shard), part);
+            }
             if !again || !rounds.next(&self.runtime).await {
                 return assemble(&ask, &cover, parts);
             }
@@ -68,44 +70,60 @@ impl Router {
         map: &ShardMap,
         namespace: &Namespace,
         (range, shard): (&KeyRange, ShardId),
-        tried: usize,
-        deadline: Instant,
-    ) -> Result<Part, ApiError> {
+        rounds: &Rounds,
+    ) -> Result<Part, Failed> {
         let min_index = min_index(map, &ask.token, shard)?;
-        let target = self.target(map, shard, Some(ask.consistency), tried)?;
-        let request = TopKRequest {
-            correlation: 0,
-            route: Some(target.route),
-            namespace_id: namespace.id.0,
-            generation: namespace.generation.0,
-            prefix: ask.prefix.as_str().to_owned(),
-            k: ask.k,
-            consistency: WireConsistency::from(ask.consistency).into(),
-            min_index,
-            range: Some(range.into()),
+        let to = Ask {
+            map,
+            shard,
+            consistency: Some(ask.consistency),
+            rounds,
         };
-        let answer = target.link.top_k(request, self.left(deadline)?).await;
-        let answer = answer.map_err(|error| self.heed(shard, error))?;
-        let searched = answer.range.map(KeyRange::try_from).transpose()?;
-        if searched.as_ref() != Some(range) {
-            let message = format!(
-                "node {} searched another part of shard {shard}",
-                target.node
-            );
-            return Err(ApiError::new(Reason::WrongShard, message));
-        }
-        let k = usize::try_from(ask.k).unwrap_or(usize::MAX);
-        if !gather::is_plausible(&answer.suggestions, range, k) {
-            tracing::error!(%shard, node = %target.node, "a shard answered with an impossible list");
-            let message = format!("shard {shard} answered with an impossible list");
-            return Err(ApiError::new(Reason::Internal, message));
-        }
-        Ok(Part {
-            suggestions: answer.suggestions,
-            position: answer.position.map(Position::from),
-            age_ms: answer.age_ms,
-        })
+        let call = |target: Target| {
+            let request = TopKRequest {
+                correlation: 0,
+                route: Some(target.route),
+                namespace_id: namespace.id.0,
+                generation: namespace.generation.0,
+                prefix: ask.prefix.as_str().to_owned(),
+                k: ask.k,
+                consistency: WireConsistency::from(ask.consistency).into(),
+                min_index,
+                range: Some(range.into()),
+            };
+            async move {
+                let answer = target.link.top_k(request, target.limit).await?;
+                checked(ask, answer, (range, shard), target.node)
+            }
+        };
+        let (_, part) = self.ask(to, call).await?;
+        Ok(part)
     }
+}
+
+/// What a shard answered, if it is an answer to what it was asked.
+fn checked(
+    ask: &GetTopK,
+    answer: TopKResponse,
+    (range, shard): (&KeyRange, ShardId),
+    node: NodeId,
+) -> Result<Part, ApiError> {
+    let searched = answer.range.map(KeyRange::try_from).transpose()?;
+    if searched.as_ref() != Some(range) {
+        let message = format!("node {node} searched another part of shard {shard}");
+        return Err(ApiError::new(Reason::WrongShard, message));
+    }
+    let k = usize::try_from(ask.k).unwrap_or(usize::MAX);
+    if !gather::is_plausible(&answer.suggestions, range, k) {
+        tracing::error!(%shard, %node, "a shard answered with an impossible list");
+        let message = format!("shard {shard} answered with an impossible list");
+        return Err(ApiError::new(Reason::Internal, message));
+    }
+    Ok(Part {
+        suggestions: answer.suggestions,
+        position: answer.position.map(Position::from),
+        age_ms: answer.age_ms,
+    })
 }
 
 /// A namespace that does not exist has no terms, and nobody needs to be asked.

@@ -15,8 +15,8 @@ use repeat_table::{ClientId, clear_fingerprint, delete_fingerprint, record_finge
 use runtime::Instant;
 use term::NamespaceName;
 
-use super::rounds::{Kind, Rounds};
-use super::{Router, has_other_replica};
+use super::rounds::{Failed, Kind, Rounds};
+use super::{Ask, Router, Target};
 use crate::lanes::Ticket;
 use crate::meta::unexpected;
 use crate::metadata::{Command, Response};
@@ -43,6 +43,8 @@ struct Progress<'a> {
     results: Vec<Option<Result<ItemResult, ApiError>>>,
     open: Vec<usize>,
     seen: SessionToken,
+    /// The request id is the caller's. Where it is one of ours, a repeat is our own second try of what the caller asked once.
+    is_callers_id: bool,
 }
 
 impl Router {
@@ -57,7 +59,7 @@ impl Router {
             items: vec![record.item],
             request_id: record.request_id,
         };
-        let mut progress = Progress::new(&batch.items);
+        let mut progress = Progress::new(&batch);
         self.write_batch(&batch, &mut progress, deadline).await?;
         let token = (&progress.seen).into();
         let result = match progress.results.pop().flatten() {
@@ -81,7 +83,7 @@ impl Router {
         batch: RecordBatch,
         deadline: Instant,
     ) -> Result<RecordBatchResponse, ApiError> {
-        let mut progress = Progress::new(&batch.items);
+        let mut progress = Progress::new(&batch);
         self.write_batch(&batch, &mut progress, deadline).await?;
         progress.into_response()
     }
@@ -105,22 +107,19 @@ impl Router {
                 }
             };
             let parts = progress.split(&map, &batch.namespace);
-            let tried = rounds.tried;
             let sent = parts.into_iter().map(|(shard, numbers)| {
                 let write = record_write(&namespace, &identity, progress.items, &numbers);
-                let (map, router) = (&map, self);
+                let (map, router, rounds) = (&map, self, &rounds);
                 async move {
-                    let written = router.write(map, shard, write, tried, deadline).await;
+                    let written = router.write(map, shard, write, rounds).await;
                     (shard, numbers, written)
                 }
             });
             for (shard, numbers, written) in join_all(sent).await {
-                match written.and_then(|at| progress.take(&numbers, at)) {
-                    Ok(()) => {}
-                    Err(error) => {
-                        let again = rounds.may_follow(&error, has_other_replica(&map, shard));
-                        progress.fail(&numbers, &error, again);
-                    }
+                let taken = written.and_then(|at| Ok(progress.take(&numbers, at)?));
+                if let Err(failed) = taken {
+                    let again = rounds.may_follow(shard, &failed);
+                    progress.fail(&numbers, &rounds.conclude(shard, failed), again);
                 }
             }
             if !progress.open.is_empty() && !rounds.next(&self.runtime).await {
@@ -140,9 +139,10 @@ impl Router {
         let fingerprint = delete_fingerprint(name.as_str(), delete.term.as_str());
         let identity = self.identity(delete.request_id, fingerprint);
         let mut rounds = Rounds::new(Kind::Write, deadline);
+        let mut outcome = Outcome::NotApplied;
         loop {
             let map = self.map_for(name, None, None).await;
-            let map = map.map_err(|error| error.with_outcome(Outcome::NotApplied))?;
+            let map = map.map_err(|error| error.with_outcome(outcome))?;
             let Some(namespace) = map.namespaces.get(name) else {
                 return Ok(DeleteResponse::default());
             };
@@ -151,7 +151,7 @@ impl Router {
                 term: delete.term.as_str().to_owned(),
             });
             let write = write_of(namespace, &identity, operation);
-            match self.write(&map, shard, write, rounds.tried, deadline).await {
+            match self.write(&map, shard, write, &rounds).await {
                 Ok(written) => {
                     return Ok(DeleteResponse {
                         existed: written.result.existed,
@@ -160,10 +160,14 @@ impl Router {
                         ),
                     });
                 }
-                Err(error) => {
-                    let again = rounds.may_follow(&error, has_other_replica(&map, shard));
+                Err(failed) => {
+                    let again = rounds.may_follow(shard, &failed);
+                    let error = rounds.conclude(shard, failed).for_write();
+                    if error.outcome() == Some(Outcome::Unknown) {
+                        outcome = Outcome::Unknown;
+                    }
                     if !again || !rounds.next(&self.runtime).await {
-                        return Err(error.for_write());
+                        return Err(error.with_outcome(outcome));
                     }
                 }
             }
@@ -227,23 +231,27 @@ impl Router {
             let Some(namespace) = map.namespaces.get(name) else {
                 return Ok(());
             };
-            let call = async {
-                let target = self.target(&map, shard, None, rounds.tried)?;
+            let to = Ask {
+                map: &map,
+                shard,
+                consistency: None,
+                rounds: &rounds,
+            };
+            let call = |target: Target| {
                 let request = api::shard::v1::ClearRequest {
                     route: Some(target.route),
                     namespace_id: namespace.id.0,
                     generation: namespace.generation.0,
                 };
-                let answer = target.link.clear(request, self.left(deadline)?).await;
-                answer.map_err(|error| self.heed(shard, error))
+                async move { target.link.clear(request, target.limit).await }
             };
-            let Err(error) = call.await else {
+            let Err(failed) = self.ask(to, call).await else {
                 return Ok(());
             };
             // Clearing up to a generation is idempotent, so that it may follow its own tracks as a read may.
-            let again = rounds.may_follow(&error, has_other_replica(&map, shard));
+            let again = rounds.may_follow(shard, &failed);
             if !again || !rounds.next(&self.runtime).await {
-                return Err(error);
+                return Err(rounds.conclude(shard, failed));
             }
         }
     }
@@ -270,36 +278,44 @@ impl Router {
         map: &ShardMap,
         shard: ShardId,
         write: Write,
-        tried: usize,
-        deadline: Instant,
-    ) -> Result<Written, ApiError> {
-        let target = self.target(map, shard, None, tried)?;
-        let request = WriteRequest {
-            correlation: 0,
-            route: Some(target.route),
-            writes: vec![write],
+        rounds: &Rounds,
+    ) -> Result<Written, Failed> {
+        let to = Ask {
+            map,
+            shard,
+            consistency: None,
+            rounds,
         };
-        let answer = target.link.write(request, self.left(deadline)?).await;
-        let mut response = answer.map_err(|error| self.heed(shard, error))?;
+        let call = |target: Target| {
+            let request = WriteRequest {
+                correlation: 0,
+                route: Some(target.route),
+                writes: vec![write],
+            };
+            async move { target.link.write(request, target.limit).await }
+        };
+        let (_, mut response) = self.ask(to, call).await?;
         let position = response.position.take().map(Position::from);
         let result = match (response.results.pop(), response.results.is_empty()) {
             (Some(result), true) => result,
-            _ => return Err(unanswered()),
+            _ => return Err(unanswered().into()),
         };
         match result.error {
-            Some(error) => Err(error.into()),
+            Some(error) => Err(ApiError::from(error).into()),
             None => Ok(Written { result, position }),
         }
     }
 }
 
 impl<'a> Progress<'a> {
-    fn new(items: &'a [Item]) -> Self {
+    fn new(batch: &'a RecordBatch) -> Self {
+        let items = batch.items.as_slice();
         Self {
             items,
             results: vec![None; items.len()],
             open: (0..items.len()).collect(),
             seen: SessionToken::default(),
+            is_callers_id: batch.request_id.is_some(),
         }
     }
 
@@ -326,7 +342,8 @@ impl<'a> Progress<'a> {
         if let Some(position) = written.position {
             self.seen.see(position);
         }
-        for (number, result) in numbers.iter().zip(written.result.results) {
+        for (number, mut result) in numbers.iter().zip(written.result.results) {
+            result.repeated &= self.is_callers_id;
             if let Some(slot) = self.results.get_mut(*number) {
                 *slot = Some(Ok(result));
             }
@@ -338,7 +355,12 @@ impl<'a> Progress<'a> {
         let error = error.clone().for_write();
         for number in numbers {
             if let Some(slot) = self.results.get_mut(*number) {
-                *slot = Some(Err(error.clone()));
+                let mut error = error.clone();
+                // What an earlier try may have done, a later one does not undo.
+                if matches!(slot, Some(Err(before)) if before.outcome() == Some(Outcome::Unknown)) {
+                    error = error.with_outcome(Outcome::Unknown);
+                }
+                *slot = Some(Err(error));
             }
             if again {
                 self.open.push(*number);

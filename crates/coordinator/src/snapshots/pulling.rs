@@ -4,17 +4,34 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::shard::v1::{ReadSnapshotRequest, SnapshotChunk};
+use api::shard::v1::{ReadSnapshotRequest, SnapshotChunk, TakeSnapshotRequest};
 use api::{ApiError, Reason};
 use cluster::ShardId;
 use runtime::Runtime;
 use tonic::Streaming;
 
 use super::store::{Held, Receiving, Store};
-use crate::nodes::Link;
+use crate::nodes::{Link, bounded};
 
+/// How long a shard may take to write a snapshot.
+const TAKE_PATIENCE: Duration = Duration::from_secs(60);
 /// A transfer in which nothing arrives for this long is given up.
 const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Has a node take a snapshot of a shard, and fetches it into the store.
+pub(crate) async fn take_and_pull(
+    runtime: &Runtime,
+    store: &Arc<Store>,
+    link: &Link,
+    shard: ShardId,
+) -> Result<Held, ApiError> {
+    let request = TakeSnapshotRequest { shard_id: shard.0 };
+    let mut client = link.node_client()?;
+    client
+        .take_snapshot(bounded(request, TAKE_PATIENCE))
+        .await?;
+    pull(runtime, store, link, shard).await
+}
 
 /// Fetches the newest snapshot of a shard into the store. One that is held already is not fetched again.
 pub(crate) async fn pull(

@@ -7,6 +7,26 @@ use serde_json::Value;
 
 use super::harness::Cluster;
 
+/// Runs a command against a cluster: its exit code, and what it wrote to standard output and standard error.
+pub(super) async fn run(cluster: &Cluster, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let address = cluster.grpc.to_string();
+    let arguments: Vec<String> = ["--coordinator", &address]
+        .iter()
+        .chain(arguments)
+        .map(ToString::to_string)
+        .collect();
+    let task = cluster.runtime.spawn_blocking("cli", move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        coordinator(&arguments)
+    });
+    let output = task.await.unwrap();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
 fn coordinator(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
     command.env_clear().args(arguments).output().unwrap()
@@ -25,6 +45,10 @@ fn help_is_a_success_and_nonsense_is_refused_with_all_its_problems() {
         "status",
         "map",
         "recover",
+        "drain",
+        "promote",
+        "replace",
+        "transfer-leader",
         "snapshot",
         "healthcheck",
     ] {
@@ -64,24 +88,7 @@ async fn operators_see_the_cluster_and_its_map() {
         ..RecordRequest::default()
     };
     cluster.client().record(record).await.unwrap();
-    let address = cluster.grpc.to_string();
-    let run = async |arguments: &[&str]| {
-        let arguments: Vec<String> = ["--coordinator", &address]
-            .iter()
-            .chain(arguments)
-            .map(ToString::to_string)
-            .collect();
-        let task = cluster.runtime.spawn_blocking("cli", move || {
-            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-            coordinator(&arguments)
-        });
-        let output = task.await.unwrap();
-        (
-            output.status.code(),
-            text(&output.stdout),
-            text(&output.stderr),
-        )
-    };
+    let run = async |arguments: &[&str]| run(&cluster, arguments).await;
     let (code, table, _) = run(&["status"]).await;
     assert_eq!(code, Some(0));
     assert_eq!(table.matches(" serving ").count(), 3, "{table}");
@@ -108,4 +115,25 @@ async fn operators_see_the_cluster_and_its_map() {
     let (code, _, refused) = run(&["recover", "99"]).await;
     assert_eq!(code, Some(1));
     assert!(refused.contains("UNKNOWN_SHARD"), "{refused}");
+    assert!(json_roles(&status).iter().all(|role| role == "leader"));
+    let (code, _, refused) = run(&["transfer-leader", "2"]).await;
+    assert_eq!(code, Some(1), "there is only one replica: {refused}");
+    let leader = status["shards"][1]["replicas"][0]["node_id"].clone();
+    let name = status["nodes"].as_array().unwrap().iter();
+    let name = name.filter(|node| node["node_id"] == leader);
+    let name = name.map(|node| node["name"].as_str().unwrap()).next();
+    let (code, said, _) = run(&["transfer-leader", "2", "--to", name.unwrap()]).await;
+    assert_eq!(code, Some(0));
+    assert_eq!(said.trim(), format!("node {leader} leads shard 2"));
+    let (code, _, refused) = run(&["transfer-leader", "2", "--to", "nobody"]).await;
+    assert_eq!(code, Some(1));
+    assert!(refused.contains("nobody"), "{refused}");
+}
+
+fn json_roles(status: &Value) -> Vec<String> {
+    let shards = status["shards"].as_array().unwrap().iter();
+    let replicas = shards.flat_map(|shard| shard["replicas"].as_array().unwrap());
+    replicas
+        .map(|replica| replica["role"].as_str().unwrap().to_owned())
+        .collect()
 }

@@ -238,7 +238,7 @@ async fn a_damaged_log_is_set_aside_when_its_loss_is_accepted() {
 }
 
 /// Flips bits in the middle of what is surely written.
-fn damage_log(dir: &std::path::Path) {
+pub(super) fn damage_log(dir: &std::path::Path) {
     let wal = dir.join("wal");
     let mut segments: Vec<_> = std::fs::read_dir(&wal)
         .unwrap()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
-use api::admin::v1::{GetStatusRequest, GetStatusResponse, ShardState};
+use api::admin::v1::{GetStatusRequest, GetStatusResponse, ReplicaRole, ReplicaStatus, ShardState};
 use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::v1::{GetTopKRequest, GetTopKResponse, RecordRequest};
 use cluster::{Layout, NodeId, ShardId};
@@ -18,8 +18,28 @@ use telemetry::Metrics;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
+use crate::machine::Machine;
+
 /// How long anything in a test may take; a test that waits longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a cluster is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) coordinators: u64,
+    pub(crate) replicas: usize,
+    pub(crate) limits: LimitsConfig,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            coordinators: 1,
+            replicas: 1,
+            limits: LimitsConfig::default(),
+        }
+    }
+}
 
 pub(crate) struct Cluster {
     pub(crate) runtime: Runtime,
@@ -44,9 +64,10 @@ struct Running<E> {
 
 struct ShardServer {
     name: String,
+    region: String,
     dir: PathBuf,
     address: SocketAddr,
-    running: Option<Running<shard_server::RunError>>,
+    running: Option<Machine>,
 }
 
 impl Cluster {
@@ -60,17 +81,39 @@ impl Cluster {
         cluster
     }
 
+    /// Shards as in [`Cluster::start`], each with a replica on every one of the three servers; all serve.
+    pub(crate) async fn replicated() -> Self {
+        let mut cluster = Self::of(Shape {
+            replicas: 3,
+            ..Shape::default()
+        })
+        .await;
+        for number in 1..=3 {
+            cluster.add_server(&format!("shard-{number}")).await;
+        }
+        cluster.until("all replicas serve", all_serve).await;
+        cluster
+    }
+
     pub(crate) async fn without_servers() -> Self {
-        Self::with_limits(LimitsConfig::default()).await
+        Self::of(Shape::default()).await
     }
 
     pub(crate) async fn with_limits(limits: LimitsConfig) -> Self {
-        Self::of_coordinators(1, limits).await
+        Self::of(Shape {
+            limits,
+            ..Shape::default()
+        })
+        .await
     }
 
     /// Three coordinators, and shards as in [`Cluster::start`].
     pub(crate) async fn of_three() -> Self {
-        let mut cluster = Self::of_coordinators(3, LimitsConfig::default()).await;
+        let mut cluster = Self::of(Shape {
+            coordinators: 3,
+            ..Shape::default()
+        })
+        .await;
         for number in 1..=3 {
             cluster.add_server(&format!("shard-{number}")).await;
         }
@@ -80,7 +123,12 @@ impl Cluster {
         cluster
     }
 
-    pub(crate) async fn of_coordinators(count: u64, limits: LimitsConfig) -> Self {
+    pub(crate) async fn of(shape: Shape) -> Self {
+        let Shape {
+            coordinators: count,
+            replicas,
+            limits,
+        } = shape;
         let runtime = Runtime::real();
         let dir = TempDir::new().unwrap();
         let starts = ["", "g", "p"].map(str::to_owned).into_iter();
@@ -116,7 +164,7 @@ impl Cluster {
                 group: CoordinatorsConfig { id, peers },
                 cluster: ClusterConfig {
                     template: template.clone(),
-                    replicas: 1,
+                    replicas,
                     expect_nodes: 3,
                 },
                 limits,
@@ -205,8 +253,13 @@ impl Cluster {
     }
 
     pub(crate) async fn add_server(&mut self, name: &str) {
+        self.add_server_in("", name).await;
+    }
+
+    pub(crate) async fn add_server_in(&mut self, region: &str, name: &str) {
         self.servers.push(ShardServer {
             name: name.to_owned(),
+            region: region.to_owned(),
             dir: self.dir.path().join(name),
             address: ([127, 0, 0, 1], 0).into(),
             running: None,
@@ -219,30 +272,45 @@ impl Cluster {
         let addresses = self.coordinators.iter().map(|at| at.grpc.to_string());
         let coordinators: Vec<String> = addresses.collect();
         let server = &mut self.servers[place];
-        let listener = self.runtime.bind(server.address).await.unwrap();
-        server.address = listener.local_addr();
         let config = shard_server::Config {
             data_dir: server.dir.clone(),
             node_name: server.name.clone(),
+            region: server.region.clone(),
             coordinators: coordinators.clone(),
             ..shard_server::Config::default()
         };
-        let deps = shard_server::Deps {
+        let metrics = Metrics::new(&self.runtime).unwrap();
+        let deps = |listener| shard_server::Deps {
             runtime: self.runtime.clone(),
             vfs: Arc::new(vfs::RealDisk::new()),
-            metrics: Metrics::new(&self.runtime).unwrap(),
+            metrics,
             listener: Some(listener),
         };
-        let stop = CancellationToken::new();
-        let run = shard_server::run(config, deps, stop.clone());
-        let task = self.runtime.spawn("test-shard-server", run);
-        server.running = Some(Running { stop, task });
+        let started = Machine::start(&self.runtime, server.address, config, deps);
+        let started = self.runtime.timeout(PATIENCE, started).await;
+        let (machine, address) = started.expect("the server's address is in use");
+        server.address = address;
+        server.running = Some(machine);
     }
 
+    /// Stops a server as an operator does, and waits until it has ended.
     pub(crate) async fn stop_server(&mut self, place: usize) {
-        let Running { stop, task } = self.servers[place].running.take().unwrap();
-        stop.cancel();
-        task.await.unwrap().unwrap();
+        let machine = self.servers[place].running.take().unwrap();
+        machine.stop().await.unwrap();
+    }
+
+    /// The next start of a server is at another address.
+    pub(crate) fn move_server(&mut self, place: usize) {
+        self.servers[place].address = ([127, 0, 0, 1], 0).into();
+    }
+
+    /// Takes a server away without a word, as a killed process goes.
+    pub(crate) async fn kill_server(&mut self, place: usize) {
+        let server = &mut self.servers[place];
+        let machine = server.running.take().unwrap();
+        let gone = machine.kill(&self.runtime, &server.dir);
+        let gone = self.runtime.timeout(PATIENCE, gone).await;
+        gone.expect("the directory of a killed server is still in use");
     }
 
     /// Waits until a server has ended by itself.
@@ -250,13 +318,30 @@ impl Cluster {
         &mut self,
         place: usize,
     ) -> Result<(), shard_server::RunError> {
-        let Running { task, .. } = self.servers[place].running.take().unwrap();
-        let ended = self.runtime.timeout(PATIENCE, task).await;
-        ended.expect("the server goes on").unwrap()
+        let machine = self.servers[place].running.take().unwrap();
+        let ended = self.runtime.timeout(PATIENCE, machine.ended()).await;
+        ended.expect("the server goes on")
     }
 
     pub(crate) fn server_dir(&self, place: usize) -> &Path {
         &self.servers[place].dir
+    }
+
+    /// The server on which the leader of a shard is, by what the coordinator was last told.
+    pub(crate) async fn leader_of(&self, shard: u64) -> usize {
+        let leader = |status: &GetStatusResponse| {
+            let found = status.shards.iter().find(|at| at.shard_id == shard)?;
+            let leads = |at: &&ReplicaStatus| at.role() == ReplicaRole::Leader;
+            let newest = found.replicas.iter().filter(leads);
+            let node = newest.max_by_key(|at| at.raft_term)?.node_id;
+            let node = status.nodes.iter().find(|at| at.node_id == node)?;
+            self.servers
+                .iter()
+                .position(|at| at.name == node.name && at.running.is_some())
+        };
+        let is_known = |status: &GetStatusResponse| leader(status).is_some();
+        let status = self.until("the shard has a leader", is_known).await;
+        leader(&status).unwrap()
     }
 
     pub(crate) async fn until_serving(&self) {
@@ -364,6 +449,14 @@ impl Coordinator {
 fn serves(status: &GetStatusResponse) -> bool {
     let mut shards = status.shards.iter();
     status.shards.len() == 3 && shards.all(|at| at.state() == ShardState::Serving)
+}
+
+/// Whether three replicas of every shard serve.
+pub(crate) fn all_serve(status: &GetStatusResponse) -> bool {
+    let whole = |at: &api::admin::v1::ShardStatus| {
+        at.replicas.len() == 3 && at.replicas.iter().all(|replica| replica.serving)
+    };
+    serves(status) && status.shards.iter().all(whole)
 }
 
 /// What an answer lists, in short.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use api::Reason;
 use api::v1::{
-    DeleteRequest, RecordBatchRequest, RecordBatchResponse, RecordItem, RecordRequest, RequestId,
+    DeleteRequest, GetTopKRequest, RecordBatchRequest, RecordBatchResponse, RecordItem,
+    RecordRequest, RequestId,
 };
 use bytes::Bytes;
 use tonic::{Code, Response, Status};
@@ -41,17 +42,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until every shard answers. The status of a server that came back soon may still be what it said before it went.
 pub(super) async fn until_complete(cluster: &Cluster) {
-    let is_complete = async || {
-        let answer = cluster.top("", 1).await;
-        answer.completeness.is_some_and(|at| at.shards_failed == 0)
+    let request = GetTopKRequest {
+        require_complete: true,
+        ..GetTopKRequest::default()
     };
-    let complete = async {
-        while !is_complete().await {
-            cluster.runtime.sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let waited = cluster.runtime.timeout(PATIENCE, complete).await;
-    waited.expect("every shard answers in the end");
+    settled(cluster, async || {
+        cluster.client().get_top_k(request.clone()).await
+    })
+    .await;
 }
 
 /// Sends again what a server that has just come back does not answer yet, as a client does.

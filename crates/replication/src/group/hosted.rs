@@ -29,6 +29,14 @@ impl<S: StateMachine> Inner<S> {
     fn unavailable(&self) -> Status {
         ApiError::new(Reason::Stopped, self.stop_reason()).into()
     }
+
+    /// An answer that was worked out is worth nothing once the replica has fallen silent.
+    fn unless_silent<T>(&self, answer: T) -> Result<T, Status> {
+        if self.silence().is_cancelled() {
+            return Err(self.unavailable());
+        }
+        Ok(answer)
+    }
 }
 
 /// Bytes of a client's command in an entry.
@@ -59,7 +67,8 @@ impl<S: StateMachine> Hosted for Inner<S> {
         } else {
             self.raft.vote(request).await
         };
-        answer.map_err(|_| self.unavailable())
+        let answer = answer.map_err(|_| self.unavailable())?;
+        self.unless_silent(answer)
     }
 
     fn admit(&self, request: &AppendRequest) -> Result<(), Status> {
@@ -77,8 +86,14 @@ impl<S: StateMachine> Hosted for Inner<S> {
         &self,
         requests: BoxStream<'static, AppendRequest>,
     ) -> BoxStream<'static, Result<AppendResult, Status>> {
+        let silence = self.silence();
+        let shared = Arc::clone(&self.shared);
+        let requests = requests
+            .take_until(silence.clone().cancelled_owned())
+            .inspect(move |_| shared.hear_leader());
         self.raft
-            .stream_append(requests)
+            .stream_append(requests.boxed())
+            .take_until(silence.clone().cancelled_owned())
             .map(|answer| {
                 answer.map_err(|fatal| ApiError::new(Reason::Stopped, fatal.to_string()).into())
             })
@@ -97,11 +112,9 @@ impl<S: StateMachine> Hosted for Inner<S> {
             meta: file.header().meta(),
             snapshot: file,
         };
-        self.raft
-            .install_full_snapshot(vote, snapshot)
-            .await
-            .map(|answer| answer.vote)
-            .map_err(|_| self.unavailable())
+        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+        let answer = installed.map_err(|_| self.unavailable())?;
+        self.unless_silent(answer.vote)
     }
 
     async fn take_lead(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<(), Status> {

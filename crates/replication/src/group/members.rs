@@ -9,7 +9,7 @@ use std::time::Duration;
 use cluster::NodeId;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-use openraft::{BasicNode, ChangeMembers, ServerState};
+use openraft::{BasicNode, ChangeMembers, Instant as _, ServerState};
 
 use super::{Group, Inner};
 use crate::raft::TypeConfig;
@@ -77,6 +77,31 @@ impl<S: StateMachine> Group<S> {
             return Ok(());
         }
         self.inner.change(ChangeMembers::RemoveNodes(ids)).await
+    }
+
+    /// The voters that could take the lead from this leader, the best prepared first: those that were heard within an election
+    /// timeout, by how far their logs reach. Empty on a replica that does not lead.
+    #[must_use]
+    pub fn successors(&self) -> Vec<NodeId> {
+        let inner = &self.inner;
+        let metrics = inner.metrics.borrow_watched();
+        let Some(heartbeat) = &metrics.heartbeat else {
+            return Vec::new();
+        };
+        let is_heard = |node: &u64| {
+            let heard = heartbeat.get(node).and_then(Option::as_ref);
+            heard.is_some_and(|at| at.elapsed() < inner.timing.election_max)
+        };
+        let reach = |node: &u64| {
+            let matched = metrics.replication.as_ref().and_then(|all| all.get(node));
+            matched.and_then(|id| id.as_ref().map(|id| id.index()))
+        };
+        let voters = metrics.membership_config.voter_ids();
+        let mut others: Vec<u64> = voters
+            .filter(|node| *node != inner.node && is_heard(node))
+            .collect();
+        others.sort_by_key(|node| (std::cmp::Reverse(reach(node)), *node));
+        others.into_iter().map(NodeId).collect()
     }
 
     /// Hands the lead to another voter and waits until this replica no longer leads. From the call on it takes no

@@ -51,6 +51,7 @@ pub(super) fn build<S: StateMachine>(
         purged: metrics.purged.map(|id| id.index()),
         replay: Replay { done, target },
         quorum_ack_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
+        leader_silence: shared.leader_silence(),
         matched: metrics
             .replication
             .iter()

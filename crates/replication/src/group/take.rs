@@ -1,6 +1,7 @@
 //! Taking snapshots of a group, and what repeated failures mean: a disk that fails again and again stops the replica.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 
@@ -45,9 +46,14 @@ impl<S: StateMachine> Inner<S> {
             self.shared.snapshots.prune();
             return Ok(newest);
         }
+        // Read before the view is captured: what is applied in between is counted as still to be replayed.
+        let bytes = self.shared.progress.bytes();
         let taken = self.write_snapshot().await;
         match &taken {
-            Ok(_) => attempts.failed = 0,
+            Ok(_) => {
+                attempts.failed = 0;
+                self.snapshot_at_bytes.store(bytes, Ordering::Relaxed);
+            }
             Err(error) if error.is_disk_full() => {}
             Err(SnapshotError::Stopped { .. } | SnapshotError::Empty) => {}
             Err(error) => {

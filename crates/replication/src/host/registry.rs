@@ -20,6 +20,8 @@ use crate::{SnapshotFile, StateMachine, StopCause};
 /// A running group, whatever its state machine.
 #[async_trait]
 pub(crate) trait Running: Hosted {
+    /// Takes a snapshot if the next start would have much to replay without.
+    async fn settle(&self);
     /// Stops it.
     async fn stop(&self);
     /// Stops it for a reason other than being told to.
@@ -28,10 +30,16 @@ pub(crate) trait Running: Hosted {
     fn want_snapshot(&self);
     /// Whether it has stopped.
     fn has_ended(&self) -> bool;
+    /// Whether nothing may be heard of it any more; a replica that is about to stop is silent first.
+    fn is_silent(&self) -> bool;
 }
 
 #[async_trait]
 impl<S: StateMachine> Running for group::Inner<S> {
+    async fn settle(&self) {
+        group::Inner::settle(self).await;
+    }
+
     async fn stop(&self) {
         self.shutdown().await;
     }
@@ -46,6 +54,10 @@ impl<S: StateMachine> Running for group::Inner<S> {
 
     fn has_ended(&self) -> bool {
         self.is_ended()
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silence().is_cancelled()
     }
 }
 
@@ -114,11 +126,17 @@ impl Registry {
         Err(ApiError::new(Reason::Overloaded, message))
     }
 
-    /// A group that is running and has not stopped.
+    /// A group that its peers may talk to.
     pub(crate) fn hosted(&self, group: GroupId) -> Option<Arc<dyn Hosted>> {
         let running = self.running.read();
-        let found = running.get(&group).filter(|found| !found.has_ended())?;
+        let found = running.get(&group).filter(|found| !found.is_silent())?;
         Some(Arc::clone(found) as Arc<dyn Hosted>)
+    }
+
+    /// Whether a group is there and has not stopped.
+    pub(super) fn is_running(&self, group: GroupId) -> bool {
+        let running = self.running.read();
+        running.get(&group).is_some_and(|found| !found.has_ended())
     }
 
     pub(super) fn running(&self, group: GroupId) -> Option<Arc<dyn Running>> {

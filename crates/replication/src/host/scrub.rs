@@ -7,6 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::future::join_all;
 use runtime::{CancellationToken, Runtime};
 use wal::{ReadError, ScrubPosition};
 
@@ -174,9 +175,13 @@ impl Inner {
 
     /// Stops every group for the loss of its log's integrity.
     pub(super) async fn halt_all(&self, reason: &str) {
-        for running in self.registry.all() {
-            running.halt(StopCause::DataLoss, reason).await;
-        }
+        let groups = self.registry.all();
+        join_all(
+            groups
+                .iter()
+                .map(|running| running.halt(StopCause::DataLoss, reason)),
+        )
+        .await;
     }
 
     /// What the scrub has done.

@@ -14,6 +14,7 @@ use crate::machine::{Machine, Shared};
 use crate::network::{Factory, Limits};
 use crate::raft::{Membership, StoredMembership};
 use crate::snapshot::{self, Header, SnapshotStore};
+use crate::status::Halt;
 use crate::{Member, SnapshotFile, StartError, StateMachine, convert};
 
 impl Host {
@@ -52,7 +53,8 @@ impl Host {
             .await?;
         let runtime = self.inner.runtime.clone();
         let snapshots = Arc::clone(&stored.snapshots);
-        let shared = Arc::new(Shared::new(group, machine, snapshots, runtime));
+        let halt = Arc::new(Halt::new(self.inner.fault.silence()));
+        let shared = Arc::new(Shared::new(group, machine, snapshots, halt, runtime));
         begun(ReplayWatch(Arc::clone(&shared.progress)));
         let voters = {
             let (shared, inner) = (Arc::clone(&shared), Arc::clone(&self.inner));
@@ -96,6 +98,7 @@ impl Host {
         let network = Factory {
             context: Arc::clone(&inner.context),
             group,
+            silence: shared.halt.silence().clone(),
             limits: Limits {
                 answer: config.timing.election_max * 2,
             },
@@ -135,6 +138,10 @@ impl Host {
             let cause = crate::StopCause::DataLoss;
             started.inner().halt_for(cause, &problem).await;
             return Err(StartError::DataLoss { group, problem });
+        }
+        if inner.fault.silence().is_cancelled() {
+            started.shutdown().await;
+            return Err(stopped("the node has ended".to_owned()));
         }
         Ok(started)
     }

@@ -9,7 +9,7 @@ use openraft::storage::{
 };
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{OptionalSend, StorageError};
-use runtime::Runtime;
+use runtime::{CancellationToken, Runtime};
 use tempfile::TempDir;
 use vfs::{RealDisk, Vfs};
 use wal::{GroupId, Identity, Record, Wal, WalOptions, Writer};
@@ -19,6 +19,7 @@ use crate::host::VotersNote;
 use crate::machine::{Builder, Machine, Shared};
 use crate::raft::{CommittedLeader, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::snapshot::{SnapshotFile, SnapshotStore};
+use crate::status::Halt;
 use crate::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
 
 /// The suite's entries carry no commands.
@@ -148,8 +149,14 @@ impl StoreBuilder<TypeConfig, LogStore, Patient, TempDir> for OnDisk {
         let root = dir.path().join("snapshots");
         let (snapshots, _) = SnapshotStore::open(Arc::clone(&vfs), &root, group).unwrap();
         let machine = Arc::new(Nothing);
-        let shared = Shared::new(group, machine, Arc::new(snapshots), runtime.clone());
-        let halt = Arc::clone(&shared.halt);
+        let halt = Arc::new(Halt::new(&CancellationToken::new()));
+        let shared = Shared::new(
+            group,
+            machine,
+            Arc::new(snapshots),
+            Arc::clone(&halt),
+            runtime.clone(),
+        );
         let fault = NodeFault::new();
         let voters = VotersNote::create(vfs.as_ref(), dir.path(), fault.clone()).unwrap();
         let log = LogStore::new(LogParts {

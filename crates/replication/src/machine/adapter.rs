@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::{Stream, TryStreamExt as _};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
-use runtime::Runtime;
+use runtime::{Instant, Runtime};
 
 use super::{Applied, ApplyError, Progress, StateMachine};
 use crate::raft::{
@@ -29,6 +30,8 @@ pub(crate) struct Shared<S> {
     pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) halt: Arc<Halt>,
     pub(crate) runtime: Runtime,
+    /// When somebody who leads was last heard.
+    heard: Mutex<Option<Instant>>,
     position: Mutex<Position>,
     /// Set when the newest snapshot on disk is to be made known to openraft instead of building another one.
     adopt: AtomicBool,
@@ -45,6 +48,7 @@ impl<S: StateMachine> Shared<S> {
         group: GroupId,
         machine: Arc<S>,
         snapshots: Arc<SnapshotStore>,
+        halt: Arc<Halt>,
         runtime: Runtime,
     ) -> Self {
         Self {
@@ -52,11 +56,22 @@ impl<S: StateMachine> Shared<S> {
             machine,
             progress: Arc::new(Progress::new()),
             snapshots,
-            halt: Arc::new(Halt::default()),
+            halt,
             runtime,
+            heard: Mutex::new(None),
             position: Mutex::new(Position::default()),
             adopt: AtomicBool::new(false),
         }
+    }
+
+    /// Somebody who leads has sent something.
+    pub(crate) fn hear_leader(&self) {
+        *self.heard.lock() = Some(self.runtime.now());
+    }
+
+    pub(crate) fn leader_silence(&self) -> Option<Duration> {
+        let heard = *self.heard.lock();
+        heard.map(|at| self.runtime.now().saturating_since(at))
     }
 
     pub(crate) fn applied(&self) -> Option<LogId> {

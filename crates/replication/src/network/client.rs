@@ -16,12 +16,13 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, OptionalSend, RPCTypes};
+use runtime::CancellationToken;
 use tonic::Code;
 use tonic::transport::Channel;
 use wal::GroupId;
 
 use super::channels::Lane;
-use super::message::{failed, late, malformed, unreachable};
+use super::message::{failed, late, malformed, silent, unreachable};
 use super::{Limits, SharedContext, snapshot, stream};
 use crate::convert;
 use crate::raft::{AppendRequest, AppendResult, RpcError, Snapshot, TypeConfig, Vote};
@@ -32,6 +33,8 @@ use crate::snapshot::SnapshotFile;
 pub(crate) struct Factory {
     pub(crate) context: SharedContext,
     pub(crate) group: GroupId,
+    /// Cancelled when nothing may be heard of this replica any more.
+    pub(crate) silence: CancellationToken,
     pub(crate) limits: Limits,
 }
 
@@ -40,6 +43,7 @@ impl Factory {
         Client {
             context: self.context.clone(),
             group: self.group,
+            silence: self.silence.clone(),
             limits: self.limits,
             target,
             address: node.addr.clone(),
@@ -69,19 +73,23 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
 pub(crate) struct Client {
     context: SharedContext,
     group: GroupId,
+    silence: CancellationToken,
     limits: Limits,
     target: u64,
+    /// Where the membership says that it is.
     address: String,
     lane: Lane,
 }
 
 impl Client {
     fn service(&self, lane: Lane) -> Result<RaftServiceClient<Channel>, RpcError> {
+        let known = self.context.address_of(self.target);
+        let address = known.as_ref().unwrap_or(&self.address);
         let channel = self
             .context
             .channels
-            .get(&self.address, lane)
-            .ok_or_else(|| unreachable(&format!("{:?} is no address", self.address)))?;
+            .get(address, lane)
+            .ok_or_else(|| unreachable(&format!("{address:?} is no address")))?;
         Ok(RaftServiceClient::new(channel)
             .max_decoding_message_size(RAFT_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(RAFT_MESSAGE_BYTES_MAX))
@@ -97,7 +105,13 @@ impl Client {
         limit: Duration,
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T, RpcError> {
-        match self.context.runtime.timeout(limit, call).await {
+        let call = self.context.runtime.timeout(limit, call);
+        let answered = tokio::select! {
+            biased;
+            () = self.silence.cancelled() => return Err(silent()),
+            answered = call => answered,
+        };
+        match answered {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(failed(&status)),
             Err(_) => Err(late(action, self.context.node.0, self.target, limit)),
@@ -139,6 +153,7 @@ impl Client {
         S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
     {
         let mut service = self.service(self.lane)?;
+        let input = input.take_until(self.silence.clone().cancelled_owned());
         let (requests, sent) = stream::requests(input, self.envelope());
         let inbound = self
             .within(
@@ -150,6 +165,7 @@ impl Client {
         Ok(stream::answers(stream::Answers {
             inbound,
             sent,
+            silence: self.silence.clone(),
             runtime: self.context.runtime.clone(),
             limit: self.limits.answer,
             node: self.context.node.0,

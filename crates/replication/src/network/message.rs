@@ -42,6 +42,11 @@ pub(super) fn unreachable(problem: &str) -> RpcError {
     RpcError::Unreachable(Unreachable::from_string(problem))
 }
 
+/// This replica has ended, and says nothing to anybody.
+pub(super) fn silent() -> RpcError {
+    unreachable("this replica has ended")
+}
+
 pub(super) fn late(action: RPCTypes, id: u64, target: u64, timeout: Duration) -> RpcError {
     RpcError::Timeout(Timeout {
         action,

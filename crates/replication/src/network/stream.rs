@@ -9,10 +9,10 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use openraft::RPCTypes;
 use parking_lot::Mutex;
-use runtime::Runtime;
+use runtime::{CancellationToken, Runtime};
 use tonic::Streaming;
 
-use super::message::{failed, late, malformed};
+use super::message::{failed, late, malformed, silent};
 use crate::convert;
 use crate::raft::{AppendRequest, AppendResult, LogId, RpcError};
 
@@ -28,7 +28,7 @@ pub(super) fn requests<S>(
     Sent,
 )
 where
-    S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
+    S: Stream<Item = AppendRequest> + Send + 'static,
 {
     let sent = Sent::default();
     let record = Arc::clone(&sent);
@@ -46,6 +46,7 @@ where
 pub(super) struct Answers {
     pub(super) inbound: Streaming<wire::AppendResponse>,
     pub(super) sent: Sent,
+    pub(super) silence: CancellationToken,
     pub(super) runtime: Runtime,
     pub(super) limit: Duration,
     pub(super) node: u64,
@@ -68,8 +69,13 @@ impl Answers {
         loop {
             // An answer is due only while a request is outstanding; a silent peer is then taken for dead.
             let due = !self.sent.lock().is_empty();
-            let message = self.inbound.message();
-            match self.runtime.timeout(self.limit, message).await {
+            let message = self.runtime.timeout(self.limit, self.inbound.message());
+            let heard = tokio::select! {
+                biased;
+                () = self.silence.cancelled() => return Some(Err(silent())),
+                heard = message => heard,
+            };
+            match heard {
                 Ok(Ok(Some(message))) => return Some(self.answer(message)),
                 Ok(Ok(None)) if self.sent.lock().is_empty() => return None,
                 Ok(Ok(None)) => {

@@ -33,6 +33,8 @@ pub(crate) fn trio_config(start: Start) -> GroupConfig {
             entries: u64::MAX,
             bytes: u64::MAX,
             interval: Duration::from_secs(3600),
+            burst_bytes: u64::MAX,
+            ..replication::SnapshotPolicy::default()
         },
         ..config(start)
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use cluster::limits;
 use settings::Problems;
-use telemetry::logging;
 
 use super::{
     BATCH_BYTES_MAX, CallsConfig, Config, LogConfig, QueueConfig, SnapshotConfig, StateConfig,
@@ -41,7 +40,7 @@ settings::settings! {
     log_reserve_bytes: u64, "LOG_RESERVE_BYTES", "BYTES";
     /// Entries of the log after which a shard takes a snapshot, at least 1 [default: 20000]
     snapshot_entries: u64, "SNAPSHOT_ENTRIES", "N";
-    /// Time after which a shard that changed takes a snapshot, at least 1s [default: 10m]
+    /// Time after which a shard that changed takes a snapshot, at least 1s; one is also taken when a burst of writes is over, and at a stop [default: 10m]
     snapshot_interval: String, "SNAPSHOT_INTERVAL", "DURATION";
     /// Write calls that may wait at a shard; more are refused [default: 4096]
     queue_calls_max: usize, "QUEUE_CALLS_MAX", "N";
@@ -61,7 +60,7 @@ settings::settings! {
     stream_window: usize, "STREAM_WINDOW", "N";
     /// How a line of the log looks: text or json [default: text]
     log_format: String, "LOG_FORMAT", "FORMAT";
-    /// Levels of the log by module, such as info,wal=debug [default: info,openraft=warn]
+    /// Levels of the log by module, such as info,wal=debug [default: info,openraft=error]
     log_filter: String, "LOG_FILTER", "FILTER";
 }
 
@@ -91,7 +90,7 @@ impl Settings {
             queue: self.queue(at),
             state: self.state(at),
             calls: self.calls(at),
-            logging: self.logging(at),
+            logging: at.logging(self.log_format.as_deref(), self.log_filter.as_deref()),
             coordinators: at.authorities("coordinators", self.coordinators, None),
             data_dir: self.data_dir.unwrap_or(default.data_dir),
         }
@@ -190,15 +189,5 @@ impl Settings {
                 default.stream_window,
             ),
         }
-    }
-
-    fn logging(&self, at: &mut Problems) -> logging::LogConfig {
-        let default = logging::LogConfig::default();
-        let logging = logging::LogConfig {
-            format: at.parsed("log-format", self.log_format.as_deref(), default.format),
-            filter: self.log_filter.clone().unwrap_or(default.filter),
-        };
-        at.keep("log-filter", logging.check());
-        logging
     }
 }

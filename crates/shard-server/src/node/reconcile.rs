@@ -86,11 +86,21 @@ impl Node {
             .collect();
         for shard in surplus {
             if let Some(slot) = slots.remove(&shard) {
-                let stop = Arc::clone(self).leave(host.clone(), shard, slot);
-                drop(self.runtime.spawn("shard-leave", stop));
+                self.leaving.lock().insert(shard);
+                let (node, host) = (Arc::clone(self), host.clone());
+                drop(self.runtime.spawn("shard-leave", async move {
+                    node.leave(host, shard, slot).await;
+                    node.leaving.lock().remove(&shard);
+                    // It may have been assigned again meanwhile.
+                    node.reconcile();
+                }));
             }
         }
+        let leaving = self.leaving.lock().clone();
         for (shard, assignment) in wanted {
+            if leaving.contains(&shard) {
+                continue;
+            }
             let incarnation = Incarnation(assignment.incarnation);
             let replaced = match slots.get(&shard) {
                 Some(slot) if !self.is_to_start(slot, incarnation) => continue,
@@ -199,6 +209,7 @@ impl Node {
                 Err(reason) => return Ok(Begun::Waiting { reason }),
             },
         };
+        let joined = matches!(start, Start::Join);
         let started = match self.start_group(host, shard, incarnation, start).await {
             // Begun by an earlier process that did not come to remember it: nobody was answered yet.
             Err(StartError::Exists { .. }) if !was_begun => {
@@ -207,7 +218,8 @@ impl Node {
             }
             other => other?,
         };
-        if !was_begun {
+        // A group that was joined has nothing on the disk until its leader writes to it: see [`Node::note_joined`].
+        if !was_begun && !joined {
             self.memory.lock().begun.insert(place);
             if let Err(error) = self.remember().await {
                 self.memory.lock().begun.remove(&place);
@@ -217,6 +229,21 @@ impl Node {
             self.seeds.remove(shard, incarnation)?;
         }
         Ok(Begun::Running(started))
+    }
+
+    /// Remembers a group that was joined as soon as its log holds something, so that nothing being left of it later is found out.
+    /// Before that there was nothing to lose: whoever joins has promised nothing.
+    pub(super) async fn note_joined(&self, replica: &Replica) {
+        let place = (replica.shard(), replica.incarnation());
+        let is_there = replica.group().status().last_log.is_some();
+        if !is_there || self.memory.lock().begun.contains(&place) {
+            return;
+        }
+        self.memory.lock().begun.insert(place);
+        if let Err(error) = self.remember().await {
+            self.memory.lock().begun.remove(&place);
+            tracing::warn!(shard = %place.0, %error, "a group that was joined is not remembered yet");
+        }
     }
 
     async fn start_group(
@@ -332,7 +359,7 @@ impl Node {
     }
 
     /// Stops a replica that is no longer assigned.
-    async fn leave(self: Arc<Self>, host: Host, shard: ShardId, slot: Slot) {
+    async fn leave(&self, host: Host, shard: ShardId, slot: Slot) {
         tracing::info!(%shard, "a shard is no longer assigned to this node");
         self.forget_health(shard);
         if let Some(replica) = slot.running() {

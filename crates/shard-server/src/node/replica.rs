@@ -1,5 +1,6 @@
 //! A running replica of a shard: its group, its queue of writes, and the three ways to read it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::{ApiError, Consistency, Outcome, Reason};
@@ -17,6 +18,9 @@ use crate::state::{DictionaryState, Reading, Response, StaleGeneration, Write};
 const BUSY_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
 const DISK_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// After so long a silence of its majority or of its leader a replica does not serve. Several elections fit into it.
+const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// A running replica.
 #[derive(Debug)]
 pub(crate) struct Replica {
@@ -27,6 +31,8 @@ pub(crate) struct Replica {
     queue: WriteQueue,
     reads: AtomicU64,
     metrics: ShardMetrics,
+    /// Held while the members of the group are changed.
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What a read saw.
@@ -64,6 +70,7 @@ impl Replica {
             group,
             reads: AtomicU64::new(0),
             metrics,
+            changing: Arc::default(),
         }
     }
 
@@ -91,6 +98,11 @@ impl Replica {
         &self.metrics
     }
 
+    /// The right to change the members of the group; one at a time has it.
+    pub(crate) fn changing(&self) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.changing)
+    }
+
     /// Reads answered since the process began.
     pub(crate) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
@@ -104,11 +116,18 @@ impl Replica {
         }
     }
 
-    /// Whether requests can be served, as far as this replica can tell: it runs, and it or a peer leads.
+    /// Whether requests can be served, as far as this replica can tell: it leads and a majority follows, or it hears whom it
+    /// follows. The role alone does not say so: one that is cut off keeps it.
     pub(crate) fn is_serving(status: &GroupStatus) -> bool {
+        let is_fresh = |age: Option<std::time::Duration>| age.is_some_and(|age| age < SILENCE_MAX);
         match status.role {
-            Role::Leader => true,
-            Role::Follower | Role::Learner => status.leader.is_some(),
+            Role::Leader => {
+                let alone = status.members.iter().filter(|at| at.voter).count() == 1;
+                alone || is_fresh(status.quorum_ack_age)
+            }
+            Role::Follower | Role::Learner => {
+                status.leader.is_some() && is_fresh(status.leader_silence)
+            }
             Role::Candidate | Role::Stopped => false,
         }
     }
@@ -208,7 +227,7 @@ impl Replica {
         match fresh.consistency {
             Consistency::Leader => self.lease(),
             Consistency::Linearizable => Ok(()),
-            Consistency::Stale => self.not_stopped(),
+            Consistency::Stale => self.holds_something(),
         }
     }
 
@@ -217,11 +236,17 @@ impl Replica {
         checked.map(drop).map_err(|error| self.not_read(&error))
     }
 
-    fn not_stopped(&self) -> Result<(), ApiError> {
-        match self.group.status().stopped {
-            None => Ok(()),
-            Some(stopped) => Err(self.stopped(&stopped.reason)),
+    /// Whether the state is one that the group was once in: a replica that has just joined has none.
+    fn holds_something(&self) -> Result<(), ApiError> {
+        let status = self.group.status();
+        if let Some(stopped) = status.stopped {
+            return Err(self.stopped(&stopped.reason));
         }
+        if status.applied.is_none() {
+            let message = format!("the replica of shard {} is still empty", self.shard);
+            return Err(ApiError::new(Reason::Starting, message));
+        }
+        Ok(())
     }
 
     /// At most how old the state is: by the stamp of the newest entry, unless this replica leads.

@@ -72,7 +72,8 @@ fn of_replica(replica: &Replica) -> ReplicaStatus {
     };
     let reason = match &group.stopped {
         Some(stopped) => stopped.reason.clone(),
-        None if !serving => "no leader is known".to_owned(),
+        None if !serving && group.role == Role::Leader => "no majority answers".to_owned(),
+        None if !serving => "no leader is heard".to_owned(),
         None => String::new(),
     };
     ReplicaStatus {

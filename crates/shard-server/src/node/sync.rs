@@ -38,6 +38,10 @@ pub(crate) async fn register(node: &Arc<Node>, mut file: IdentityFile) -> Option
         };
         match outcome {
             Ok(()) => return Some(file),
+            // Whoever starts together waits for each other; that is no news.
+            Err(error) if error.reason() == Reason::Starting => {
+                tracing::info!(%error, ?pause, "not registered yet");
+            }
             Err(error) => tracing::warn!(%error, ?pause, "not registered yet"),
         }
         tokio::select! {
@@ -185,6 +189,7 @@ impl Node {
             self.names.caught_up(&view);
             tracing::info!(epoch = %view.epoch(), "a new map");
             self.view.store(Arc::new(view));
+            self.tell_addresses();
             self.upkeep_now.notify_one();
         }
         let changed = {

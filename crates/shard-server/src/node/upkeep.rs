@@ -1,4 +1,4 @@
-//! Small chores, each second and whenever something changed: gauges, clears that a shard has not heard of, settings that are part of
+//! Small chores, each second and whenever something changed: gauges, groups that were joined, clears that a shard has not heard of, settings that are part of
 //! the state, and freeing what generations left behind.
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ pub(super) async fn run(node: Arc<Node>) {
     loop {
         for replica in node.replicas() {
             replica.metrics().set(&replica);
+            node.note_joined(&replica).await;
             if replica.group().status().role == Role::Leader {
                 lead(&node, &replica).await;
             }

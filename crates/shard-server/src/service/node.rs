@@ -6,9 +6,10 @@ use std::time::Duration;
 use api::shard::v1 as wire;
 use api::shard::v1::node_service_server::NodeService;
 use api::{ApiError, Reason};
-use cluster::{Incarnation, ShardId};
+use cluster::{Incarnation, NodeId, ShardId};
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use replication::SnapshotFile;
+use rpc::Deadline;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::snapshots::{piece, seed_error, snapshot_error};
@@ -199,6 +200,20 @@ impl Services {
         Ok(())
     }
 
+    async fn transfer(
+        &self,
+        request: wire::TransferLeaderRequest,
+    ) -> Result<wire::TransferLeaderResponse, ApiError> {
+        let replica = self.node.replica(ShardId(request.shard_id))?;
+        let to = Some(NodeId(request.to_node_id)).filter(|node| node.0 != 0);
+        let leader = replica.hand_over(to).await?;
+        tracing::info!(shard = request.shard_id, %leader, "the lead was handed over as asked");
+        self.node.sync_now.notify_one();
+        Ok(wire::TransferLeaderResponse {
+            leader_node_id: leader.0,
+        })
+    }
+
     async fn give_up(
         &self,
         request: wire::GiveUpDataRequest,
@@ -214,15 +229,16 @@ impl Services {
                 "this is another cluster",
             ));
         }
-        if self.node.damage().is_none() {
+        if !self.node.has_damage() {
             let message = "the data of this node is not damaged";
             return Err(ApiError::new(Reason::NotNeeded, message));
         }
         let node = Arc::clone(&self.node);
+        // A task of its own: what was begun is seen through when the caller goes away.
         let moved_to = self
             .node
             .runtime
-            .spawn_blocking("give-up-data", move || node.give_up_data())
+            .spawn("give-up-data", async move { node.give_up_data().await })
             .await
             .map_err(|error| ApiError::internal(error.to_string()))?
             .map_err(|error| {
@@ -261,12 +277,29 @@ impl NodeService for Services {
         kept.map(Response::new).map_err(status)
     }
 
+    async fn change_members(
+        &self,
+        request: Request<wire::ChangeMembersRequest>,
+    ) -> Result<Response<wire::ChangeMembersResponse>, Status> {
+        let deadline = Deadline::of(&request, &self.node.runtime);
+        let changed = Self::change_members(self, request.into_inner(), deadline).await;
+        changed.map(Response::new).map_err(status)
+    }
+
     async fn give_up_data(
         &self,
         request: Request<wire::GiveUpDataRequest>,
     ) -> Result<Response<wire::GiveUpDataResponse>, Status> {
         let moved = self.give_up(request.into_inner()).await;
         moved.map(Response::new).map_err(status)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        let handed = self.transfer(request.into_inner()).await;
+        handed.map(Response::new).map_err(status)
     }
 
     async fn get_node(

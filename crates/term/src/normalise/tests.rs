@@ -304,6 +304,17 @@ proptest! {
     }
 
     #[test]
+    fn text_that_is_kept_is_its_own_key(raw in "[ -~]{0,6}|[\\x00-\\x7f]{0,64}|[a-z0-9]{250,260}") {
+        prop_assert_eq!(is_ascii_key(&raw), !raw.is_empty() && key_by_tables(&raw, Ends::Trimmed) == raw);
+        prop_assert_eq!(Surface::from_string(raw.clone()), Surface::parse(&raw));
+    }
+
+    #[test]
+    fn what_is_kept_or_copied_is_the_same(raw in text()) {
+        prop_assert_eq!(Surface::from_string(raw.clone()), Surface::parse(&raw));
+    }
+
+    #[test]
     fn case_and_width_do_not_matter(raw in "[a-zA-Z ]{1,40}") {
         let wide: String = raw.chars().map(|c| if c == ' ' { '\u{3000}' } else { char::from_u32(c as u32 + 0xfee0).unwrap() }).collect();
         prop_assert_eq!(key(&raw.to_uppercase()), key(&raw));

@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use settings::Problems;
-use telemetry::logging::LogConfig;
 
 use super::Config;
 use crate::detector::DetectorConfig;
@@ -57,7 +56,7 @@ settings::settings! {
     restart_command: String, "RESTART_COMMAND", "COMMAND";
     /// How a line of the log looks: text or json [default: text]
     log_format: String, "LOG_FORMAT", "FORMAT";
-    /// Levels of the log by module, such as info,watchdog=debug [default: info,openraft=warn]
+    /// Levels of the log by module, such as info,watchdog=debug [default: info,openraft=error]
     log_filter: String, "LOG_FILTER", "FILTER";
 }
 
@@ -89,7 +88,7 @@ impl Settings {
         Config {
             detector: self.detector(at, default.detector),
             policy: self.policy(at, default.policy),
-            logging: self.logging(at),
+            logging: at.logging(self.log_format.as_deref(), self.log_filter.as_deref()),
             grpc_addr: at.address("grpc-addr", grpc).or(default.grpc_addr),
             http_addr: at.address("http-addr", http).or(default.http_addr),
             coordinators: at.authorities(
@@ -145,15 +144,5 @@ impl Settings {
             );
         }
         policy
-    }
-
-    fn logging(&self, at: &mut Problems) -> LogConfig {
-        let default = LogConfig::default();
-        let logging = LogConfig {
-            format: at.parsed("log-format", self.log_format.as_deref(), default.format),
-            filter: self.log_filter.clone().unwrap_or(default.filter),
-        };
-        at.keep("log-filter", logging.check());
-        logging
     }
 }

@@ -16,6 +16,22 @@ fn at(seconds: u64) -> Instant {
     Instant::from_origin(Duration::from_secs(seconds))
 }
 
+#[test]
+fn a_shard_that_lacks_a_replica_serves_and_is_helped_all_the_same() {
+    let mut detector = alive();
+    for misses in 1..=2 {
+        let health = detector.observe(at(5), Observation::Short);
+        assert_eq!(health, Health::Short { misses });
+    }
+    let health = detector.observe(at(10), Observation::Short);
+    let cause = Cause::ReplicaSilent;
+    assert_eq!(health, Health::Dead { cause });
+    assert!(health.serves() && !health.looks_down());
+    // Now the others go, too.
+    assert_eq!(detector.observe(at(15), Observation::Silent), SILENT);
+    assert!(!SILENT.serves() && SILENT.looks_down());
+}
+
 fn starting(progress: u64) -> Observation {
     Observation::Starting {
         progress: Some(progress),

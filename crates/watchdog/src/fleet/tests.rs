@@ -86,11 +86,33 @@ fn a_fleet_is_the_map_with_what_was_reported() {
         (one.report.progress, two.report.progress),
         (Some(12), Some(111))
     );
-    assert!(two.nodes[0].lost && !two.nodes[1].lost);
     assert_eq!(two.nodes[1].address, "host:1");
     let bare = fleet.without_reports();
     assert_eq!(bare.shards[&ShardId(2)].nodes, two.nodes);
     assert_eq!(bare.shards[&ShardId(2)].report, Report::default());
+}
+
+#[test]
+fn a_lost_node_is_looked_for_until_it_has_come_back_as_another() {
+    let status = GetStatusResponse {
+        nodes: vec![NodeStatus {
+            lost: true,
+            ..node(2, 100)
+        }],
+        ..GetStatusResponse::default()
+    };
+    let is_replaced = |map: &ShardMap| {
+        let fleet = Fleet::new(&status, map);
+        fleet.shards[&ShardId(2)].nodes[0].replaced
+    };
+    let mut map = map();
+    assert!(!is_replaced(&map), "somebody has to start it");
+    let successor = NodeDescriptor {
+        node_id: 3,
+        ..map.nodes[1].clone()
+    };
+    map.nodes.push(successor);
+    assert!(is_replaced(&map));
 }
 
 #[test]

@@ -60,6 +60,20 @@ fn a_dead_shard_is_recovered_at_once_and_only_once() {
 }
 
 #[test]
+fn what_another_watchdog_does_is_not_counted_twice_and_backed_off_from() {
+    let mut policy = Policy::new(CONFIG);
+    let health = cluster(3, &[2]);
+    assert_eq!(policy.decide(at(0), &health, ALL_FINE).recover, ids(&[2]));
+    policy.forgo(at(0), ShardId(2), |longest| longest);
+    assert_eq!(policy.attempts(ShardId(2)), 0, "nothing was begun");
+    policy.note_foreign(at(0), ShardId(2), |longest| longest);
+    policy.note_foreign(at(0), ShardId(2), |longest| longest);
+    assert_eq!(policy.attempts(ShardId(2)), 2);
+    assert_eq!(policy.decide(at(1), &health, ALL_FINE).recover, []);
+    assert_eq!(policy.decide(at(2), &health, ALL_FINE).recover, ids(&[2]));
+}
+
+#[test]
 fn suspicion_and_warming_up_are_no_reason_to_act() {
     let mut policy = Policy::new(CONFIG);
     let mut health = cluster(5, &[]);

@@ -154,7 +154,7 @@ mod tests {
             id: NodeId(7),
             name: "a b; rm {address}".to_owned(),
             address: "host:1".to_owned(),
-            lost: false,
+            replaced: false,
         }
     }
 

@@ -32,7 +32,7 @@ fn node(id: u64) -> NodeTarget {
         id: NodeId(id),
         name: format!("n{id}"),
         address: "host:1".to_owned(),
-        lost: false,
+        replaced: false,
     }
 }
 

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use api::admin::v1::cluster_admin_service_server::ClusterAdminService;
 use api::admin::v1::{
-    GetMapRequest, GetMapResponse, GetStatusRequest, GetStatusResponse, ListSnapshotsRequest,
-    ListSnapshotsResponse, NodeDescriptor, NodeStatus, PullSnapshotRequest, PullSnapshotResponse,
+    BeginRecoveryRequest, BeginRecoveryResponse, DrainNodeRequest, DrainNodeResponse,
+    EndRecoveryRequest, EndRecoveryResponse, GetMapRequest, GetMapResponse, GetStatusRequest,
+    GetStatusResponse, ListSnapshotsRequest, ListSnapshotsResponse, NodeDescriptor, NodeStatus,
+    PromoteReplicaRequest, PromoteReplicaResponse, PullSnapshotRequest, PullSnapshotResponse,
     PushSnapshotRequest, PushSnapshotResponse, RecoverShardRequest, RecoverShardResponse,
-    RecoveryAction, ReplicaDescriptor, ReplicaStatus, ShardDescriptor, ShardMap, ShardState,
-    ShardStatus,
+    RecoveryAction, RecoveryTurn, ReplaceReplicaRequest, ReplaceReplicaResponse, ReplicaDescriptor,
+    ReplicaStatus, ShardDescriptor, ShardMap, ShardState, ShardStatus, TransferLeaderRequest,
+    TransferLeaderResponse, TurnState, TurnVerdict,
 };
 use cluster::ShardId;
 use futures::future::BoxFuture;
@@ -152,6 +155,12 @@ pub(crate) struct Script {
     pub(crate) addresses: BTreeMap<u64, String>,
     pub(crate) no_quorum: bool,
     pub(crate) recoveries: Vec<RecoverShardRequest>,
+    /// The newest turn at each shard, and who holds it.
+    turns: BTreeMap<u64, (u64, Option<String>)>,
+    /// Turns that were granted, and those that were refused.
+    pub(crate) granted: Vec<(u64, String)>,
+    pub(crate) refused: u64,
+    pub(crate) ended: Vec<EndRecoveryRequest>,
 }
 
 /// A coordinator that follows a script. Node n holds shard n.
@@ -186,6 +195,8 @@ impl ClusterAdminService for Coordinator {
                 replayed_entries: told.replayed,
                 ..ReplicaStatus::default()
             }],
+            last_attempt: script.turns.get(&id).map_or(0, |(newest, _)| *newest),
+            turns: open_turn(script.turns.get(&id)),
             ..ShardStatus::default()
         });
         let (shards, metadata_available) = (shards.collect(), !script.no_quorum);
@@ -242,6 +253,72 @@ impl ClusterAdminService for Coordinator {
         }))
     }
 
+    async fn begin_recovery(
+        &self,
+        request: Request<BeginRecoveryRequest>,
+    ) -> Result<Response<BeginRecoveryResponse>, Status> {
+        let request = request.into_inner();
+        let mut script = self.script.lock();
+        let (newest, holder) = script.turns.entry(request.shard_id).or_default();
+        let verdict = match holder {
+            Some(name) if *name == request.watchdog && *newest == request.known_attempt + 1 => {
+                TurnVerdict::Granted
+            }
+            Some(_) => TurnVerdict::Taken,
+            None if *newest != request.known_attempt => TurnVerdict::Stale,
+            None => {
+                *newest += 1;
+                *holder = Some(request.watchdog.clone());
+                TurnVerdict::Granted
+            }
+        };
+        let answer = BeginRecoveryResponse {
+            verdict: verdict.into(),
+            attempt: *newest,
+            holder: holder.clone().unwrap_or_default(),
+        };
+        if verdict == TurnVerdict::Granted {
+            script.granted.push((request.shard_id, request.watchdog));
+        } else {
+            script.refused += 1;
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn end_recovery(
+        &self,
+        request: Request<EndRecoveryRequest>,
+    ) -> Result<Response<EndRecoveryResponse>, Status> {
+        let request = request.into_inner();
+        let mut script = self.script.lock();
+        if let Some((_, holder)) = script.turns.get_mut(&request.shard_id) {
+            *holder = None;
+        }
+        script.ended.push(request);
+        Ok(Response::new(EndRecoveryResponse {}))
+    }
+
+    async fn drain_node(
+        &self,
+        _: Request<DrainNodeRequest>,
+    ) -> Result<Response<DrainNodeResponse>, Status> {
+        Err(Status::unimplemented("a watchdog has no business here"))
+    }
+
+    async fn promote_replica(
+        &self,
+        _: Request<PromoteReplicaRequest>,
+    ) -> Result<Response<PromoteReplicaResponse>, Status> {
+        Err(Status::unimplemented("a watchdog has no business here"))
+    }
+
+    async fn replace_replica(
+        &self,
+        _: Request<ReplaceReplicaRequest>,
+    ) -> Result<Response<ReplaceReplicaResponse>, Status> {
+        Err(Status::unimplemented("a watchdog has no business here"))
+    }
+
     async fn list_snapshots(
         &self,
         _: Request<ListSnapshotsRequest>,
@@ -262,6 +339,23 @@ impl ClusterAdminService for Coordinator {
     ) -> Result<Response<PushSnapshotResponse>, Status> {
         Err(Status::unimplemented("a watchdog has no business here"))
     }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        Err(Status::unimplemented("a watchdog has no business here"))
+    }
+}
+
+fn open_turn(turn: Option<&(u64, Option<String>)>) -> Vec<RecoveryTurn> {
+    let open = turn.filter(|(_, holder)| holder.is_some());
+    let told = open.map(|(attempt, _)| RecoveryTurn {
+        attempt: *attempt,
+        state: TurnState::Open.into(),
+        ..RecoveryTurn::default()
+    });
+    told.into_iter().collect()
 }
 
 /// The label of a shard's metrics.
@@ -299,7 +393,8 @@ pub(crate) struct Cluster {
     pub(crate) supervisor: Supervisor,
     pub(crate) metrics: telemetry::Metrics,
     shutdown: CancellationToken,
-    watchdog: Option<Task<Result<(), StartError>>>,
+    config: Config,
+    watchdogs: Vec<Task<Result<(), StartError>>>,
 }
 
 impl Cluster {
@@ -321,31 +416,37 @@ impl Cluster {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let (running, coordinator_at) = serve_coordinator(&runtime, &coordinator, anywhere).await;
         let metrics = telemetry::Metrics::new(&runtime).unwrap();
-        let deps = Deps {
-            runtime: runtime.clone(),
-            metrics: metrics.clone(),
-            restarter: Arc::new(supervisor.clone()),
-        };
         let config = Config {
             coordinators: vec![coordinator_at.to_string()],
             ..config
         };
-        let shutdown = CancellationToken::new();
-        let watchdog = runtime.spawn("watchdog", watchdog::run(config, deps, shutdown.clone()));
-        let cluster = Self {
+        let mut cluster = Self {
             runtime,
             coordinator,
             coordinator_at,
             coordinator_runs: Some(running),
             supervisor,
-            metrics,
-            shutdown,
-            watchdog: Some(watchdog),
+            metrics: metrics.clone(),
+            shutdown: CancellationToken::new(),
+            config,
+            watchdogs: Vec::new(),
         };
+        cluster.start_watchdog(metrics);
         for shard in 1..=shards {
             cluster.until_up(shard, true).await;
         }
         cluster
+    }
+
+    /// Starts a watchdog that counts where it is told to.
+    pub(crate) fn start_watchdog(&mut self, metrics: telemetry::Metrics) {
+        let deps = Deps {
+            runtime: self.runtime.clone(),
+            metrics,
+            restarter: Arc::new(self.supervisor.clone()),
+        };
+        let run = watchdog::run(self.config.clone(), deps, self.shutdown.clone());
+        self.watchdogs.push(self.runtime.spawn("watchdog", run));
     }
 
     pub(crate) fn process(&self, shard: u64) -> Arc<tokio::sync::Mutex<Process>> {
@@ -427,10 +528,12 @@ impl Cluster {
         value.parse().ok()
     }
 
-    /// Stops the watchdog and sees that it ends well.
-    pub(crate) async fn stop(mut self) {
+    /// Stops the watchdogs and sees that they end well.
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
-        self.watchdog.take().unwrap().await.unwrap().unwrap();
+        for watchdog in self.watchdogs {
+            watchdog.await.unwrap().unwrap();
+        }
     }
 }
 

@@ -1,0 +1,87 @@
+//! The cluster as the repair planner sees it: from the metadata, what was heard, and nothing else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::admin::v1::ReplicaRole;
+use cluster::NodeId;
+
+use crate::liveness::Heard;
+use crate::metadata::{NodeRecord, ShardRecord, State};
+use crate::placement::repair::{MemberView, NodeView, Pending, ShardView};
+
+/// Every node and every placed shard.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Observed {
+    pub(super) nodes: Vec<NodeView>,
+    pub(super) shards: Vec<ShardView>,
+}
+
+impl Observed {
+    /// `silent_for` says how long a node has not been heard of.
+    pub(super) fn new(
+        state: &State,
+        heard: &BTreeMap<NodeId, Heard>,
+        silent_for: impl Fn(NodeId) -> Option<Duration>,
+    ) -> Self {
+        let nodes = state.nodes.values().map(|record| NodeView {
+            id: record.node.id,
+            name: record.node.name.clone(),
+            region: record.node.region.clone(),
+            lost: record.node.lost,
+            draining: record.draining,
+            damaged: is_damaged(state, heard, record),
+            silent: silent_for(record.node.id),
+        });
+        let placed = state.shards.values();
+        let placed = placed.filter(|record| !record.shard.replicas.is_empty());
+        Self {
+            nodes: nodes.collect(),
+            shards: placed.map(|record| shard(heard, record)).collect(),
+        }
+    }
+}
+
+/// Whether a node reports damage of its log, or of a replica that it should have.
+fn is_damaged(state: &State, heard: &BTreeMap<NodeId, Heard>, record: &NodeRecord) -> bool {
+    let id = record.node.id;
+    let Some(heard) = heard.get(&id).filter(|heard| heard.alive) else {
+        return false;
+    };
+    let mut held = state.shards.values().filter(|record| {
+        let mut replicas = record.shard.replicas.iter();
+        replicas.any(|at| at.node == id)
+    });
+    heard.report.data_loss
+        || held.any(|record| {
+            let (shard, life) = (record.shard.id, record.shard.incarnation);
+            let replica = heard.report.replica(shard, life);
+            replica.is_some_and(|replica| replica.data_loss)
+        })
+}
+
+fn shard(heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -> ShardView {
+    let (id, life) = (record.shard.id, record.shard.incarnation);
+    let members = record.shard.replicas.iter().map(|at| {
+        let alive = heard.get(&at.node).filter(|heard| heard.alive);
+        let replica = alive.and_then(|heard| heard.report.replica(id, life));
+        let serves = replica.is_some_and(|replica| replica.serving && !replica.data_loss);
+        MemberView {
+            node: at.node,
+            voter: at.voter,
+            serves,
+            leads: serves && replica.is_some_and(|at| at.role() == ReplicaRole::Leader),
+        }
+    });
+    let change = record.members.change.as_ref();
+    ShardView {
+        id,
+        members: members.collect(),
+        pending: change.map(|change| Pending {
+            add: change.intent.add,
+            votes: change.intent.votes,
+            remove: change.intent.remove,
+        }),
+        former: record.members.former.clone(),
+    }
+}

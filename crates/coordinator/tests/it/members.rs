@@ -1,0 +1,521 @@
+//! Replicas that are lost, damaged, drained or replaced while the cluster goes on.
+
+use std::path::Path;
+use std::time::Duration;
+
+use api::Reason;
+use api::admin::v1::{
+    BeginRecoveryRequest, BeginRecoveryResponse, DrainNodeRequest, EndRecoveryRequest,
+    GetMapRequest, GetStatusResponse, PromoteReplicaRequest, ReplaceReplicaRequest,
+    ReplicaDescriptor, ReplicaRole, ReplicaStatus, ShardState, ShardStatus, TurnState, TurnVerdict,
+};
+use api::v1::autocomplete_service_client::AutocompleteServiceClient;
+use api::v1::{Consistency, GetTopKRequest};
+use tonic::{Code, Request};
+
+use super::cli::run;
+use super::damage::damage_log;
+use super::harness::{Cluster, PATIENCE, Shape, all_serve, listed, reason};
+use super::replicas::Writers;
+
+/// Whether every shard has its three replicas on these nodes, at work and with nothing under way.
+fn settled_on(status: &GetStatusResponse, nodes: &[u64]) -> bool {
+    let is_settled = |shard: &ShardStatus| {
+        let mut on: Vec<u64> = shard.replicas.iter().map(|at| at.node_id).collect();
+        on.sort_unstable();
+        shard.change.is_none() && on == nodes
+    };
+    all_serve(status) && status.shards.iter().all(is_settled)
+}
+
+async fn until_settled_on(cluster: &Cluster, nodes: &[u64]) {
+    let what = format!("all shards are on {nodes:?}");
+    cluster.until(&what, |at| settled_on(at, nodes)).await;
+    let map = cluster.admin().get_map(GetMapRequest {}).await.unwrap();
+    for shard in map.into_inner().map.unwrap().shards {
+        let votes = |at: &ReplicaDescriptor| at.voter;
+        assert!(shard.replicas.iter().all(votes), "{shard:?}");
+    }
+}
+
+async fn fill(cluster: &Cluster) {
+    for (term, count) in [("bee", 1), ("kit", 2), ("yak", 3)] {
+        cluster.record(term, count).await;
+    }
+}
+
+const FILLED: [(&str, u64); 3] = [("yak", 3), ("kit", 2), ("bee", 1)];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_disk_is_rebuilt_from_the_peers_without_a_word() {
+    let mut cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    let writers = Writers::start(&cluster);
+    writers.go_on(&cluster.runtime, 20).await;
+    cluster.kill_server(1).await;
+    std::fs::remove_dir_all(cluster.server_dir(1)).unwrap();
+    cluster.start_server(1).await;
+    // It comes back as a new node, never as the one whose promises it has forgotten.
+    let status = cluster
+        .until("a node is lost", |status| {
+            status.nodes.iter().any(|node| node.lost)
+        })
+        .await;
+    let lost: Vec<u64> = status
+        .nodes
+        .iter()
+        .filter(|node| node.lost)
+        .map(|node| node.node_id)
+        .collect();
+    let now: Vec<u64> = (1..=4).filter(|node| !lost.contains(node)).collect();
+    assert_eq!(lost.len(), 1);
+    until_settled_on(&cluster, &now).await;
+    writers.go_on(&cluster.runtime, 20).await;
+    // What was rebuilt carries its part of a majority.
+    cluster.kill_server(0).await;
+    writers.go_on(&cluster.runtime, 20).await;
+    writers.end(&cluster).await;
+    let answer = cluster.top("y", 1).await;
+    assert_eq!(listed(&answer), [("yak", 3)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotten_log_of_one_of_three_is_set_aside_and_rebuilt_without_a_word() {
+    set_aside_and_rebuilt(damage_log).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_kept_its_name_but_not_its_log_is_rebuilt_without_a_word() {
+    set_aside_and_rebuilt(|dir| {
+        for part in ["wal", "snapshots"] {
+            std::fs::remove_dir_all(dir.join(part)).unwrap();
+        }
+    })
+    .await;
+}
+
+/// One of three servers comes back with its data damaged.
+async fn set_aside_and_rebuilt(damage: impl FnOnce(&Path)) {
+    let mut cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    for _ in 0..20 {
+        cluster.record("kit", 1).await;
+    }
+    cluster.stop_server(2).await;
+    damage(cluster.server_dir(2));
+    cluster.start_server(2).await;
+    let ended = cluster.server_ended(2).await.unwrap_err();
+    let shard_server::RunError::GaveUpData { moved_to } = ended else {
+        panic!("{ended}");
+    };
+    let aside = cluster.server_dir(2).join(moved_to);
+    assert!(aside.join("wal").exists(), "it is kept for inspection");
+    // Its supervisor starts it again.
+    cluster.start_server(2).await;
+    let status = cluster
+        .until("its successor is whole", |status| {
+            status.nodes.len() == 4
+                && settled_on(
+                    status,
+                    &status
+                        .nodes
+                        .iter()
+                        .filter(|node| !node.lost)
+                        .map(|node| node.node_id)
+                        .collect::<Vec<_>>(),
+                )
+        })
+        .await;
+    let incarnations: Vec<u64> = status.shards.iter().map(|at| at.incarnation).collect();
+    assert_eq!(incarnations, [1, 1, 1], "nothing was given up");
+    let answer = cluster.top("", 3).await;
+    assert_eq!(listed(&answer), [("kit", 22), ("yak", 3), ("bee", 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_gives_everything_away_while_writes_go_on() {
+    let mut cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    cluster.add_server("shard-4").await;
+    let alive = |status: &GetStatusResponse| status.nodes.iter().filter(|at| at.alive).count();
+    let status = cluster
+        .until("it is there", |status| alive(status) == 4)
+        .await;
+    let drained = status
+        .nodes
+        .iter()
+        .find(|node| node.name == "shard-1")
+        .unwrap()
+        .node_id;
+    let rest: Vec<u64> = (1..=4).filter(|node| *node != drained).collect();
+    let writers = Writers::start(&cluster);
+    let (code, said, _) = run(&cluster, &["drain", "shard-1"]).await;
+    assert_eq!(code, Some(0));
+    assert!(said.contains("holds 3 replicas"), "{said}");
+    until_settled_on(&cluster, &rest).await;
+    writers.go_on(&cluster.runtime, 20).await;
+    // The coordinator that leads next finds it so, and leaves it.
+    cluster.stop_coordinator().await;
+    cluster.start_coordinator().await;
+    until_settled_on(&cluster, &rest).await;
+    let (_, said, _) = run(&cluster, &["drain", "shard-1"]).await;
+    assert!(said.contains("holds nothing"), "{said}");
+    let (_, json, _) = run(&cluster, &["status", "--json"]).await;
+    assert!(json.contains("\"draining\": true"), "{json}");
+    cluster.stop_server(0).await;
+    let request = DrainNodeRequest {
+        node: drained.to_string(),
+        undo: true,
+    };
+    cluster.admin().drain_node(request).await.unwrap();
+    let request = DrainNodeRequest {
+        node: "nobody".into(),
+        undo: false,
+    };
+    let refused = cluster.admin().drain_node(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    drop(writers);
+    let answer = cluster.top("y", 1).await;
+    assert_eq!(listed(&answer), [FILLED[0]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_replaces_and_adds_replicas_and_is_told_what_cannot_be() {
+    let mut cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    cluster.add_server("shard-4").await;
+    cluster.until("it is there", four_are_alive).await;
+    let replace = async |node: &str, with: &str| {
+        let request = ReplaceReplicaRequest {
+            shard_id: 1,
+            node: node.into(),
+            with: with.into(),
+        };
+        let answer = cluster.admin().replace_replica(request).await;
+        answer.map(tonic::Response::into_inner)
+    };
+    for (node, with, expected) in [
+        ("shard-1", "shard-2", Reason::NotNeeded),
+        ("shard-4", "", Reason::NotFound),
+        ("nobody", "", Reason::NotFound),
+        ("", "", Reason::BadArgument),
+    ] {
+        let refused = replace(node, with).await.unwrap_err();
+        assert_eq!(reason(&refused), expected, "{node} {with}: {refused}");
+    }
+    // The leader's replica goes: it hands over first.
+    let leader = cluster.leader_of(1).await;
+    let name = format!("shard-{}", leader + 1);
+    let begun = replace(&name, "").await.unwrap();
+    assert!(!begun.done);
+    let other = format!("shard-{}", (leader + 1) % 3 + 1);
+    let refused = replace(&other, "").await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotNeeded, "{refused}");
+    let (code, said, _) = run(&cluster, &["replace", "1", &name, "--with", "shard-4"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("holds a voting replica of shard 1"), "{said}");
+    // The one that left may come again, since everybody knows that it left; the shard has four then.
+    let (code, said, error) = run(&cluster, &["promote", "1", &name]).await;
+    assert_eq!(code, Some(0), "{said}{error}");
+    let promote = |accept_loss| PromoteReplicaRequest {
+        shard_id: 1,
+        node: name.clone(),
+        accept_loss,
+        confirmation: "lose shard 1".into(),
+    };
+    let again = cluster.admin().promote_replica(promote(false)).await;
+    assert!(again.unwrap().into_inner().done);
+    let refused = cluster.admin().promote_replica(promote(true)).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotNeeded, "{refused}");
+    assert_eq!(cluster.record("bee", 1).await, 2);
+}
+
+fn four_are_alive(status: &GetStatusResponse) -> bool {
+    status.nodes.iter().filter(|at| at.alive).count() == 4
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_was_broken_off_is_finished_from_the_map() {
+    let mut cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    // The newcomer is not there yet when the change begins and the coordinator goes.
+    cluster.add_server("shard-4").await;
+    cluster.until("it is there", four_are_alive).await;
+    let request = ReplaceReplicaRequest {
+        shard_id: 2,
+        node: "shard-1".into(),
+        with: "shard-4".into(),
+    };
+    cluster.admin().replace_replica(request).await.unwrap();
+    cluster.stop_coordinator().await;
+    cluster.start_coordinator().await;
+    cluster
+        .until("the change is finished", |status| {
+            let shard = status.shards.iter().find(|at| at.shard_id == 2);
+            shard.is_some_and(|at| {
+                let came = at.replicas.iter().any(|at| at.node_id == 4 && at.serving);
+                at.change.is_none() && at.replicas.len() == 3 && came
+            })
+        })
+        .await;
+    assert_eq!(cluster.record("kit", 1).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_gone_for_long_is_replaced_by_a_spare() {
+    let mut cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    cluster.add_server("spare").await;
+    cluster.until("it is there", four_are_alive).await;
+    cluster.coordinator_config(0).replace_after = Some(Duration::from_secs(4));
+    cluster.stop_coordinator().await;
+    cluster.start_coordinator().await;
+    cluster.until("all replicas serve", all_serve).await;
+    let gone = cluster.until("there is a status", |_| true).await;
+    let gone = gone.nodes.iter().find(|node| node.name == "shard-3");
+    let gone = gone.unwrap().node_id;
+    cluster.kill_server(2).await;
+    let rest: Vec<u64> = (1..=4).filter(|node| *node != gone).collect();
+    until_settled_on(&cluster, &rest).await;
+    // It comes back, finds that it holds nothing any more, and is the spare now.
+    cluster.start_server(2).await;
+    cluster.until("it is back", four_are_alive).await;
+    until_settled_on(&cluster, &rest).await;
+    let answer = cluster.top("", 3).await;
+    assert_eq!(listed(&answer), FILLED);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_without_a_majority_begins_anew_from_a_survivor_by_word_only() {
+    let mut cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    let status = cluster.until("all replicas serve", all_serve).await;
+    let survivor = status.nodes.iter().find(|node| node.name == "shard-1");
+    let survivor = survivor.unwrap().node_id;
+    let applied = |status: &GetStatusResponse| {
+        status.shards.iter().all(|shard| {
+            let newest = shard.replicas.iter().map(|at| at.applied_index).max();
+            let replica = shard.replicas.iter().find(|at| at.node_id == survivor);
+            replica.map(|at| at.applied_index) == newest
+        })
+    };
+    cluster.until("the survivor has everything", applied).await;
+    for place in [1, 2] {
+        cluster.kill_server(place).await;
+    }
+    cluster
+        .until("nothing serves", |status| {
+            let mut shards = status.shards.iter();
+            shards.all(|at| at.state() != ShardState::Serving)
+        })
+        .await;
+    let promote = async |confirmation: &str, accept_loss: bool| {
+        let mut request = Request::new(PromoteReplicaRequest {
+            shard_id: 2,
+            node: "shard-1".into(),
+            accept_loss,
+            confirmation: confirmation.into(),
+        });
+        request.set_timeout(Duration::from_secs(8));
+        let answer = cluster.admin().promote_replica(request).await;
+        answer.map(tonic::Response::into_inner)
+    };
+    let refused = promote("", false).await.unwrap();
+    assert!(refused.done, "it votes already: {refused:?}");
+    let refused = promote("yes", true).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::ConfirmationRequired);
+    let finished = async {
+        while !promote("lose shard 2", true).await.unwrap().done {
+            cluster.runtime.sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let finished = cluster.runtime.timeout(PATIENCE, finished).await;
+    finished.expect("the shard begins anew");
+    assert_eq!(cluster.record("kit", 1).await, 3, "what it had is there");
+    // The others come back with data of a life that has ended, and are filled anew.
+    for place in [1, 2] {
+        cluster.start_server(place).await;
+    }
+    until_settled_on(&cluster, &[1, 2, 3]).await;
+    assert_eq!(cluster.record("kit", 1).await, 4);
+    assert_eq!(listed(&cluster.top("b", 1).await), [("bee", 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_replica_moves_where_its_node_is_drained() {
+    let mut cluster = Cluster::of(Shape::default()).await;
+    for number in 1..=3 {
+        cluster.add_server(&format!("shard-{number}")).await;
+    }
+    cluster.until_serving().await;
+    fill(&cluster).await;
+    let writers = Writers::start(&cluster);
+    let (code, _, _) = run(&cluster, &["drain", "shard-2"]).await;
+    assert_eq!(code, Some(0));
+    cluster
+        .until("shard 2 has moved", |status| {
+            let node = status.nodes.iter().find(|at| at.name == "shard-2");
+            let drained = node.map(|at| at.node_id);
+            let shards = status.shards.iter();
+            shards.clone().all(|at| at.change.is_none())
+                && shards
+                    .flat_map(|at| &at.replicas)
+                    .all(|at| Some(at.node_id) != drained && at.serving)
+        })
+        .await;
+    writers.go_on(&cluster.runtime, 20).await;
+    writers.end(&cluster).await;
+    cluster.stop_server(1).await;
+    let answer = cluster.top("", 10).await;
+    let told = listed(&answer);
+    assert!(FILLED.iter().all(|at| told.contains(at)), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_region_follows_and_answers_what_may_be_stale() {
+    let mut cluster = Cluster::of(Shape {
+        replicas: 3,
+        ..Shape::default()
+    })
+    .await;
+    cluster.coordinator_config(0).home_region = Some("home".into());
+    cluster.stop_coordinator().await;
+    cluster.start_coordinator().await;
+    cluster.add_server_in("far", "shard-1").await;
+    for number in 2..=4 {
+        let name = format!("shard-{number}");
+        cluster.add_server_in("home", &name).await;
+    }
+    let far = |status: &GetStatusResponse| {
+        let node = status.nodes.iter().find(|node| node.region == "far");
+        node.map(|node| (node.node_id, node.address.clone()))
+    };
+    let follows = |status: &GetStatusResponse| {
+        let Some((far, _)) = far(status) else {
+            return false;
+        };
+        status.shards.iter().all(|shard| {
+            let whole = shard.replicas.len() == 4 && shard.change.is_none();
+            let learns = |at: &ReplicaStatus| {
+                (at.node_id == far) == (at.role() == ReplicaRole::Learner) && at.serving
+            };
+            whole && shard.replicas.iter().all(learns)
+        })
+    };
+    let status = cluster.until("the far region follows", follows).await;
+    let (_, address) = far(&status).unwrap();
+    fill(&cluster).await;
+    let token = cluster.top("", 3).await.token;
+    // Whoever stands far away asks there: it waits for what was seen elsewhere, and says how old it may be.
+    let channel = rpc::channel::connect(&cluster.runtime, &address, &Default::default()).unwrap();
+    let mut client = AutocompleteServiceClient::new(channel);
+    let request = GetTopKRequest {
+        prefix: "y".into(),
+        consistency: Consistency::Stale.into(),
+        token,
+        ..GetTopKRequest::default()
+    };
+    let answer = client.get_top_k(request).await.unwrap().into_inner();
+    assert_eq!(listed(&answer), [("yak", 3)]);
+    let strict = GetTopKRequest {
+        prefix: "y".into(),
+        ..GetTopKRequest::default()
+    };
+    let refused = client.get_top_k(strict).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotLeader);
+    // It carries no majority, and none is lost with it.
+    cluster.kill_server(0).await;
+    assert_eq!(cluster.record("yak", 1).await, 4);
+}
+
+fn ask(watchdog: &str, known_attempt: u64) -> BeginRecoveryRequest {
+    BeginRecoveryRequest {
+        shard_id: 2,
+        watchdog: watchdog.into(),
+        known_attempt,
+        reason: "no answer".into(),
+        lease_ms: 1_000,
+        ..BeginRecoveryRequest::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchdogs_take_turns_through_any_coordinator() {
+    let cluster = Cluster::of(Shape {
+        coordinators: 3,
+        ..Shape::default()
+    })
+    .await;
+    let begin = async |place: usize, request: BeginRecoveryRequest| {
+        let answer = cluster.admin_at(place).begin_recovery(request).await;
+        answer.map(tonic::Response::into_inner)
+    };
+    // Both have seen the same; whoever comes first has the turn.
+    let (one, two) = futures::join!(begin(0, ask("a", 0)), begin(1, ask("b", 0)));
+    let verdicts = [&one, &two].map(|answer| answer.as_ref().unwrap().verdict());
+    let granted = verdicts.iter().filter(|at| **at == TurnVerdict::Granted);
+    assert_eq!(granted.count(), 1, "{one:?} {two:?}");
+    assert!(verdicts.contains(&TurnVerdict::Taken));
+    let holder = one.unwrap().holder;
+    let end = EndRecoveryRequest {
+        shard_id: 2,
+        watchdog: holder.clone(),
+        attempt: 1,
+        outcome: TurnState::Recovered.into(),
+    };
+    cluster.admin_at(2).end_recovery(end.clone()).await.unwrap();
+    cluster.admin_at(0).end_recovery(end.clone()).await.unwrap();
+    let foreign = EndRecoveryRequest { attempt: 7, ..end };
+    let refused = cluster.admin_at(0).end_recovery(foreign).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotNeeded);
+    let stale: BeginRecoveryResponse = begin(1, ask("b", 0)).await.unwrap();
+    assert_eq!((stale.verdict(), stale.attempt), (TurnVerdict::Stale, 1));
+    // The next one dies with its turn; the lease ends it.
+    let next = begin(1, ask("b", 1)).await.unwrap();
+    assert_eq!((next.verdict(), next.attempt), (TurnVerdict::Granted, 2));
+    let after = async {
+        loop {
+            let next = BeginRecoveryRequest {
+                lease_ms: 60_000,
+                ..ask("a", 2)
+            };
+            let answer = begin(2, next).await.unwrap();
+            if answer.verdict() == TurnVerdict::Granted {
+                return answer.attempt;
+            }
+            assert_eq!(answer.holder, "b");
+            cluster.runtime.sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let after = cluster.runtime.timeout(PATIENCE, after).await;
+    assert_eq!(after.expect("the lease ends"), 3);
+    let status = cluster
+        .until("the turn is known", |status| {
+            status.shards[1].last_attempt == 3
+        })
+        .await;
+    let shard = &status.shards[1];
+    let states: Vec<TurnState> = shard.turns.iter().map(|turn| turn.state()).collect();
+    assert_eq!(
+        states,
+        [TurnState::Recovered, TurnState::Expired, TurnState::Open]
+    );
+    let (_, table, _) = run(&cluster, &["status"]).await;
+    assert!(
+        table.contains("no answer") && table.contains("running"),
+        "{table}"
+    );
+    let bad = BeginRecoveryRequest {
+        lease_ms: 1,
+        ..ask("a", 3)
+    };
+    let refused = begin(0, bad).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let nowhere = BeginRecoveryRequest {
+        shard_id: 9,
+        ..ask("a", 0)
+    };
+    let refused = begin(0, nowhere).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::UnknownShard);
+}

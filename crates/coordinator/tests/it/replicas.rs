@@ -1,0 +1,312 @@
+//! Three servers, each with a replica of every shard: what is left when a server dies, stops or hands over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use api::admin::v1::{GetStatusResponse, ShardState, TransferLeaderRequest};
+use api::v1::{Consistency, GetCountRequest, GetTopKRequest, RecordRequest, RequestId};
+use api::{ApiError, Reason};
+use bytes::Bytes;
+use runtime::{Runtime, Task};
+use tonic::{Code, Request, Status};
+
+use super::harness::{Cluster, PATIENCE, all_serve, listed, reason};
+
+/// One term of each shard.
+const TERMS: [&str; 3] = ["ant", "kiwi", "zoo"];
+/// A deadline that holds an election, on a machine that has other work.
+const AMPLE: Duration = Duration::from_secs(10);
+
+/// Writers, one for each shard, that record a term again and again, each call once: what fails is not sent again.
+pub(super) struct Writers {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<Task<Tally>>,
+    acknowledged: Arc<AtomicU64>,
+}
+
+/// What became of the calls of one writer.
+#[derive(Debug, Default)]
+struct Tally {
+    acknowledged: u64,
+    /// Calls that failed, and may have been applied or not.
+    failed: Vec<Status>,
+}
+
+impl Writers {
+    pub(super) fn start(cluster: &Cluster) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let tasks = TERMS.map(|term| {
+            let mut client = cluster.client();
+            let (stop, total) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+            let write = async move {
+                let mut tally = Tally::default();
+                while !stop.load(Ordering::Acquire) {
+                    let mut request = Request::new(record(term, 1, None));
+                    request.set_timeout(AMPLE);
+                    match client.record(request).await {
+                        Ok(_) => {
+                            tally.acknowledged += 1;
+                            total.fetch_add(1, Ordering::AcqRel);
+                        }
+                        Err(status) => tally.failed.push(status),
+                    }
+                }
+                tally
+            };
+            cluster.runtime.spawn("test-writer", write)
+        });
+        Self {
+            stop,
+            tasks: tasks.into(),
+            acknowledged,
+        }
+    }
+
+    /// Waits until so many more writes were acknowledged.
+    pub(super) async fn go_on(&self, runtime: &Runtime, more: u64) {
+        let target = self.acknowledged.load(Ordering::Acquire) + more;
+        let reached = async {
+            while self.acknowledged.load(Ordering::Acquire) < target {
+                runtime.sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let reached = runtime.timeout(PATIENCE, reached).await;
+        reached.expect("writes go on");
+    }
+
+    /// Ends the writers and holds every count against what was acknowledged. Nobody was told of an error.
+    pub(super) async fn end(self, cluster: &Cluster) {
+        self.stop.store(true, Ordering::Release);
+        for (term, task) in TERMS.into_iter().zip(self.tasks) {
+            let tally = task.await.unwrap();
+            assert!(tally.failed.is_empty(), "{term}: {:?}", tally.failed);
+            let count = count(cluster, term, Consistency::Leader).await.unwrap();
+            assert_eq!(count, tally.acknowledged, "{term}");
+            let strict = count_again(cluster, term).await;
+            assert_eq!(strict, tally.acknowledged, "{term}");
+        }
+    }
+}
+
+async fn count_again(cluster: &Cluster, term: &str) -> u64 {
+    let counted = count(cluster, term, Consistency::Linearizable).await;
+    counted.unwrap()
+}
+
+fn record(term: &str, count: u64, request_id: Option<RequestId>) -> RecordRequest {
+    RecordRequest {
+        term: term.into(),
+        count,
+        request_id,
+        ..RecordRequest::default()
+    }
+}
+
+async fn count(cluster: &Cluster, term: &str, consistency: Consistency) -> Result<u64, Status> {
+    let mut request = Request::new(GetCountRequest {
+        term: term.into(),
+        consistency: consistency.into(),
+        ..GetCountRequest::default()
+    });
+    request.set_timeout(AMPLE);
+    let answer = cluster.client().get_count(request).await?;
+    Ok(answer.into_inner().count)
+}
+
+/// Every replica of every shard holds the same count of a term in the end.
+async fn all_agree(cluster: &Cluster) {
+    let agree = |status: &GetStatusResponse| {
+        status.shards.iter().all(|shard| {
+            let totals = shard.replicas.iter().map(|at| at.total_count);
+            let totals: std::collections::BTreeSet<_> = totals.collect();
+            shard.replicas.len() == 3 && totals.len() == 1
+        })
+    };
+    cluster.until("all replicas hold the same", agree).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_hears_of_a_server_that_is_killed() {
+    let mut cluster = Cluster::replicated().await;
+    let writers = Writers::start(&cluster);
+    writers.go_on(&cluster.runtime, 30).await;
+    for _ in 0..2 {
+        let leads = cluster.leader_of(2).await;
+        cluster.kill_server(leads).await;
+        writers.go_on(&cluster.runtime, 60).await;
+        cluster.start_server(leads).await;
+        cluster.until("all replicas serve", all_serve).await;
+        writers.go_on(&cluster.runtime, 30).await;
+    }
+    writers.end(&cluster).await;
+    all_agree(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_hears_of_servers_that_are_stopped_one_after_another() {
+    let mut cluster = Cluster::replicated().await;
+    let writers = Writers::start(&cluster);
+    for place in 0..3 {
+        writers.go_on(&cluster.runtime, 30).await;
+        cluster.stop_server(place).await;
+        writers.go_on(&cluster.runtime, 30).await;
+        cluster.start_server(place).await;
+        cluster.until("all replicas serve", all_serve).await;
+    }
+    writers.end(&cluster).await;
+    all_agree(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lead_goes_where_it_is_told_to_under_load() {
+    let cluster = Cluster::replicated().await;
+    let writers = Writers::start(&cluster);
+    let status = cluster.until("all replicas serve", all_serve).await;
+    for _ in 0..2 {
+        for node in &status.nodes {
+            let request = TransferLeaderRequest {
+                shard_id: 1,
+                to_node_id: node.node_id,
+            };
+            let done = cluster.admin().transfer_leader(request).await.unwrap();
+            assert_eq!(done.into_inner().leader_node_id, node.node_id);
+            writers.go_on(&cluster.runtime, 10).await;
+        }
+    }
+    let anywhere = TransferLeaderRequest {
+        shard_id: 1,
+        to_node_id: 0,
+    };
+    let last = status.nodes.last().unwrap().node_id;
+    let done = cluster.admin().transfer_leader(anywhere).await.unwrap();
+    assert_ne!(done.into_inner().leader_node_id, last);
+    writers.end(&cluster).await;
+    for (shard_id, to_node_id, wanted) in
+        [(9, 0, Reason::UnknownShard), (1, 99, Reason::BadArgument)]
+    {
+        let request = TransferLeaderRequest {
+            shard_id,
+            to_node_id,
+        };
+        let refused = cluster.admin().transfer_leader(request).await.unwrap_err();
+        assert_eq!(reason(&refused), wanted, "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_after_its_leader_has_died_has_no_second_effect() {
+    let mut cluster = Cluster::replicated().await;
+    let id = |sequence| RequestId {
+        client_id: Bytes::from_static(b"sixteen bytes id"),
+        sequence,
+        issued_at_ms: cluster.runtime.wall_ms(),
+        acked_below: 0,
+    };
+    let requests: Vec<_> = (0..5).map(|at| record("kiwi", 2, Some(id(at)))).collect();
+    for request in &requests {
+        cluster.client().record(request.clone()).await.unwrap();
+    }
+    let leads = cluster.leader_of(2).await;
+    cluster.kill_server(leads).await;
+    for request in &requests {
+        let mut again = Request::new(request.clone());
+        again.set_timeout(AMPLE);
+        let again = cluster.client().record(again).await.unwrap().into_inner();
+        assert_eq!((again.count, again.repeated), (10, true));
+    }
+    assert_eq!(count_again(&cluster, "kiwi").await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_answer_stale_reads_and_wait_for_what_a_token_names() {
+    let cluster = Cluster::replicated().await;
+    let stale = |token| GetTopKRequest {
+        prefix: "k".into(),
+        consistency: Consistency::Stale.into(),
+        token,
+        ..GetTopKRequest::default()
+    };
+    // Every replica takes its turn, and each has to wait until it has applied what its reader wrote.
+    let mut ages = Vec::new();
+    for round in 1..=30 {
+        let written = cluster.client().record(record("kiwi", 1, None)).await;
+        let token = written.unwrap().into_inner().token;
+        let read = cluster.client().get_top_k(stale(token)).await.unwrap();
+        let read = read.into_inner();
+        assert_eq!(listed(&read), [("kiwi", round)]);
+        ages.push(read.age_ms);
+    }
+    // Only a leader's answer is of no age: followers say how old theirs may be.
+    cluster.runtime.sleep(Duration::from_millis(20)).await;
+    for _ in 0..3 {
+        let read = cluster.client().get_top_k(stale(None)).await.unwrap();
+        ages.push(read.into_inner().age_ms);
+    }
+    assert!(ages.contains(&0), "{ages:?}");
+    assert!(ages.iter().any(|age| *age > 0), "{ages:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_nothing_strict_is_answered_and_stale_reads_are() {
+    let mut cluster = Cluster::replicated().await;
+    for term in TERMS {
+        cluster.record(term, 3).await;
+    }
+    all_agree(&cluster).await;
+    cluster.kill_server(0).await;
+    cluster.kill_server(1).await;
+    // With the default deadline, which the status must not miss.
+    for _ in 0..2 {
+        for term in TERMS {
+            let refused = cluster.client().record(record(term, 1, None)).await;
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+            let outcome = ApiError::from_status(&refused).outcome();
+            assert!(outcome.is_some(), "{refused}");
+            for consistency in [Consistency::Leader, Consistency::Linearizable] {
+                let request = GetCountRequest {
+                    term: term.into(),
+                    consistency: consistency.into(),
+                    ..GetCountRequest::default()
+                };
+                let refused = cluster.client().get_count(request).await.unwrap_err();
+                assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+            }
+            assert_eq!(count(&cluster, term, Consistency::Stale).await.unwrap(), 3);
+        }
+    }
+    let serves_nothing = |status: &GetStatusResponse| {
+        let mut shards = status.shards.iter();
+        shards.all(|at| at.state() != ShardState::Serving)
+    };
+    cluster.until("the status says so", serves_nothing).await;
+    cluster.start_server(0).await;
+    cluster.start_server(1).await;
+    cluster.until("all replicas serve", all_serve).await;
+    for term in TERMS {
+        // What was not acknowledged may have been written all the same, as its outcome said.
+        let found = count_again(&cluster, term).await;
+        assert!((3..=5).contains(&found), "{term}: {found}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_all_come_back_at_other_addresses_find_each_other() {
+    let mut cluster = Cluster::replicated().await;
+    for term in TERMS {
+        cluster.record(term, 3).await;
+    }
+    for place in 0..3 {
+        cluster.kill_server(place).await;
+        cluster.move_server(place);
+    }
+    for place in 0..3 {
+        cluster.start_server(place).await;
+    }
+    cluster.until("all replicas serve", all_serve).await;
+    for term in TERMS {
+        assert_eq!(count_again(&cluster, term).await, 3);
+    }
+}
