@@ -3,21 +3,26 @@
 //! A container is killed by the id of its process on the host: `docker kill` counts as a stop by hand, and the restart policy
 //! would not bring it back. `down` goes before `up`, because docker-compose 1.29 cannot recreate containers on current engines.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
 
-use crate::deployment::{Deployment, Pid};
+use crate::deployment::{Deployment, Pid, SHARDS, Shape};
 
 /// The name of the project, so that a run touches no other containers.
 const PROJECT: &str = "autocomplete-chaos";
 
+/// What makes three of everything out of `docker-compose.yml`.
+const REPLICATED: &str = "deploy/docker/replicated.yml";
+
 /// A running `docker-compose.yml`.
 #[derive(Debug)]
 pub struct Compose {
+    shape: Shape,
     shard_servers: Vec<String>,
-    coordinator: String,
+    coordinators: Vec<String>,
+    addresses: Vec<String>,
 }
 
 impl Compose {
@@ -37,28 +42,52 @@ impl Compose {
     ///
     /// # Errors
     /// When the build or the start fails; the text has what Docker said.
-    pub fn start() -> anyhow::Result<Self> {
+    pub fn start(shape: Shape) -> anyhow::Result<Self> {
         run(Command::new("deploy/docker/build"))?;
-        run(compose(&["down", "--volumes", "--remove-orphans"]))?;
-        run(compose(&["up", "--detach"]))?;
-        Ok(Self {
-            shard_servers: (1..=3).map(|number| format!("shard-{number}")).collect(),
-            coordinator: "127.0.0.1:50051".to_owned(),
-        })
+        let numbered = |name: &str, count| {
+            let rest = (2..=count).map(|number| format!("{name}-{number}"));
+            std::iter::once(name.to_owned()).chain(rest).collect()
+        };
+        let ports = [50051, 50052, 50053].into_iter().take(shape.coordinators);
+        let compose = Self {
+            shape,
+            shard_servers: (1..=SHARDS)
+                .map(|number| format!("shard-{number}"))
+                .collect(),
+            coordinators: numbered("coordinator", shape.coordinators),
+            addresses: ports.map(|port| format!("127.0.0.1:{port}")).collect(),
+        };
+        anyhow::ensure!(
+            [Shape::SINGLE, Shape::REPLICATED].contains(&shape),
+            "containers are described for one or for three of everything"
+        );
+        run(compose.command(&["down", "--volumes", "--remove-orphans"]))?;
+        run(compose.command(&["up", "--detach"]))?;
+        Ok(compose)
     }
 
-    /// What the containers have logged so far.
-    ///
-    /// # Errors
-    /// When Docker does not answer.
-    pub fn logs(&self) -> anyhow::Result<String> {
-        run(compose(&["logs", "--no-color"]))
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker-compose");
+        command.args(["--project-name", PROJECT, "--file", "docker-compose.yml"]);
+        if self.shape == Shape::REPLICATED {
+            command.args(["--file", REPLICATED]);
+        }
+        command.args(arguments);
+        command
     }
 }
 
 impl Deployment for Compose {
-    fn coordinator(&self) -> &str {
-        &self.coordinator
+    fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    fn coordinators(&self) -> &[String] {
+        &self.coordinators
     }
 
     fn watchdog_metrics(&self) -> &'static str {
@@ -70,15 +99,35 @@ impl Deployment for Compose {
     }
 
     fn pid(&self, node: &str) -> anyhow::Result<Option<Pid>> {
-        let container = run(compose(&["ps", "--quiet", node]))?;
+        let container = run(self.command(&["ps", "--quiet", node]))?;
         let mut inspect = Command::new("docker");
         inspect.args(["inspect", "--format", "{{.State.Pid}}", container.trim()]);
         let raw: i32 = run(inspect)?.trim().parse()?;
         Ok(Pid::new(raw))
     }
 
+    fn hold(&self, node: &str) -> anyhow::Result<()> {
+        // For Docker that is a stop by hand, after which it restarts nothing.
+        run(self.command(&["kill", node])).map(drop)
+    }
+
+    fn release(&self, node: &str) -> anyhow::Result<()> {
+        run(self.command(&["start", node])).map(drop)
+    }
+
+    fn data_dir(&self, node: &str) -> anyhow::Result<PathBuf> {
+        let mut inspect = Command::new("docker");
+        let volume = format!("{PROJECT}_{node}");
+        inspect.args(["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]);
+        Ok(Path::new(run(inspect)?.trim()).join("node"))
+    }
+
+    fn logs(&self) -> String {
+        run(self.command(&["logs", "--no-color"])).unwrap_or_else(|error| error.to_string())
+    }
+
     fn stop(&mut self) -> anyhow::Result<()> {
-        run(compose(&["down", "--volumes", "--remove-orphans"])).map(drop)
+        run(self.command(&["down", "--volumes", "--remove-orphans"])).map(drop)
     }
 }
 
@@ -87,12 +136,6 @@ impl Drop for Compose {
         // Whoever cares for the error has called `stop`; a panicking test still must not leave containers behind.
         let _ = self.stop();
     }
-}
-
-fn compose(arguments: &[&str]) -> Command {
-    let mut command = Command::new("docker-compose");
-    command.args(["--project-name", PROJECT]).args(arguments);
-    command
 }
 
 fn run(mut command: Command) -> anyhow::Result<String> {

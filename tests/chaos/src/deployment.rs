@@ -3,26 +3,80 @@
 use std::fmt::Debug;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::Signal;
 
-/// A running cluster of one coordinator, three shard servers and a watchdog.
+/// Shards, and shard servers, of every deployment.
+pub const SHARDS: usize = 3;
+
+/// What a cluster is made of. There are always three shards and three shard servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Replicas of each shard: 1 or 3.
+    pub replicas: usize,
+    /// Coordinators: 1 or 3.
+    pub coordinators: usize,
+}
+
+impl Shape {
+    /// One of everything: what `docker-compose.yml` describes by itself.
+    pub const SINGLE: Self = Self {
+        replicas: 1,
+        coordinators: 1,
+    };
+    /// Three of everything.
+    pub const REPLICATED: Self = Self {
+        replicas: 3,
+        coordinators: 3,
+    };
+}
+
+/// A running cluster: coordinators, three shard servers and a watchdog.
 pub trait Deployment: Debug {
-    /// Where clients reach the coordinator: `host:port`.
-    fn coordinator(&self) -> &str;
+    /// What it is made of.
+    fn shape(&self) -> Shape;
+
+    /// Where clients reach the coordinators: `host:port`.
+    fn addresses(&self) -> &[String];
 
     /// Where the watchdog serves its metrics: `host:port`.
     fn watchdog_metrics(&self) -> &str;
 
+    /// The names of the coordinators.
+    fn coordinators(&self) -> &[String];
+
     /// The names of the shard servers, as they register.
     fn shard_servers(&self) -> &[String];
 
-    /// The process of a shard server on this machine; `None` while it is down.
+    /// The process of a server on this machine; `None` while it is down.
     ///
     /// # Errors
     /// When that cannot be found out.
     fn pid(&self, node: &str) -> anyhow::Result<Option<Pid>>;
+
+    /// Keeps a server down once it has ended, whoever else would restart it.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    fn hold(&self, node: &str) -> anyhow::Result<()>;
+
+    /// Starts a server that was held down.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    fn release(&self, node: &str) -> anyhow::Result<()>;
+
+    /// Where a server keeps its data, as a path on this machine.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn data_dir(&self, node: &str) -> anyhow::Result<PathBuf>;
+
+    /// What its servers have logged lately, for whoever has to find out why a run failed.
+    fn logs(&self) -> String;
 
     /// Ends everything that was started. Data and logs stay where they are.
     ///
@@ -66,17 +120,36 @@ impl Pid {
     /// # Errors
     /// When the kernel refuses, most often because the process has ended.
     pub fn kill(self) -> anyhow::Result<()> {
-        rustix::process::kill_process(self.0, rustix::process::Signal::KILL)?;
-        Ok(())
+        self.signal(Signal::KILL)
     }
 
     /// SIGTERM: the process may stop in an orderly way.
     ///
     /// # Errors
-    /// When the kernel refuses, most often because the process has ended.
+    /// As [`Pid::kill`].
     pub fn terminate(self) -> anyhow::Result<()> {
-        rustix::process::kill_process(self.0, rustix::process::Signal::TERM)?;
-        Ok(())
+        self.signal(Signal::TERM)
+    }
+
+    /// SIGSTOP: the process stands still, with its connections open.
+    ///
+    /// # Errors
+    /// As [`Pid::kill`].
+    pub fn pause(self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT: a process that stood still goes on.
+    ///
+    /// # Errors
+    /// As [`Pid::kill`].
+    pub fn resume(self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(self, signal: Signal) -> anyhow::Result<()> {
+        rustix::process::kill_process(self.0, signal)
+            .with_context(|| format!("signalling process {self}"))
     }
 }
 

@@ -32,6 +32,10 @@ pub struct Operation {
     pub term: String,
     /// What it adds.
     pub add: u64,
+    /// When it was begun, microseconds since the run began.
+    pub began_us: u64,
+    /// When it ended, with however many tries; the same as `began_us` while it has not.
+    pub ended_us: u64,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -46,6 +50,19 @@ pub struct History {
     operations: Vec<Operation>,
 }
 
+/// Milliseconds of acknowledged operations, from the first try to the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Pace {
+    /// Half of them took no longer.
+    pub p50_ms: u64,
+    /// All but one in a hundred took no longer.
+    pub p99_ms: u64,
+    /// The longest.
+    pub max_ms: u64,
+    /// The longest time in which none was acknowledged.
+    pub longest_gap_ms: u64,
+}
+
 /// The least and the most that a term's count can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
@@ -57,19 +74,22 @@ pub struct Bounds {
 
 impl History {
     /// Notes an operation that is about to be sent.
-    pub fn begin(&mut self, term: String, add: u64) -> OperationId {
+    pub fn begin(&mut self, term: String, add: u64, now_us: u64) -> OperationId {
         self.operations.push(Operation {
             term,
             add,
+            began_us: now_us,
+            ended_us: now_us,
             outcome: Outcome::Open,
         });
         OperationId(self.operations.len() - 1)
     }
 
     /// Notes how an operation ended.
-    pub fn end(&mut self, id: OperationId, outcome: Outcome) {
+    pub fn end(&mut self, id: OperationId, outcome: Outcome, now_us: u64) {
         if let Some(operation) = self.operations.get_mut(id.0) {
             operation.outcome = outcome;
+            operation.ended_us = now_us;
         }
     }
 
@@ -97,6 +117,34 @@ impl History {
         bounds
     }
 
+    /// How long acknowledged operations took, and how long nothing was acknowledged.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        let acknowledged: Vec<&Operation> = self
+            .operations
+            .iter()
+            .filter(|operation| matches!(operation.outcome, Outcome::Acknowledged { .. }))
+            .collect();
+        let took = |operation: &&Operation| operation.ended_us.saturating_sub(operation.began_us);
+        let mut latencies: Vec<u64> = acknowledged.iter().map(took).collect();
+        latencies.sort_unstable();
+        let at = |percent: usize| {
+            let index = latencies.len() * percent / 100;
+            let last = latencies.len().saturating_sub(1);
+            latencies.get(index.min(last)).copied().unwrap_or(0) / 1000
+        };
+        let mut ends: Vec<u64> = acknowledged.iter().map(|at| at.ended_us).collect();
+        ends.sort_unstable();
+        let gaps = ends.iter().zip(ends.iter().skip(1));
+        let longest = gaps.map(|(one, next)| next - one).max();
+        Pace {
+            p50_ms: at(50),
+            p99_ms: at(99),
+            max_ms: at(100),
+            longest_gap_ms: longest.unwrap_or(0) / 1000,
+        }
+    }
+
     /// How many operations ended how: acknowledged, open, refused.
     #[must_use]
     pub fn tally(&self) -> (usize, usize, usize) {
@@ -110,5 +158,35 @@ impl History {
                     Outcome::Refused => (acknowledged, open, refused + 1),
                 },
             )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_that_of_what_was_acknowledged() {
+        let acknowledged = Outcome::Acknowledged {
+            count: 1,
+            repeated: false,
+        };
+        let mut history = History::default();
+        for number in 0..99 {
+            let id = history.begin("a".to_owned(), 1, number * 10_000);
+            history.end(id, acknowledged, number * 10_000 + 2_000);
+        }
+        let id = history.begin("a".to_owned(), 1, 980_000);
+        history.end(id, acknowledged, 2_000_000);
+        let id = history.begin("a".to_owned(), 1, 0);
+        history.end(id, Outcome::Refused, 9_000_000);
+        let expected = Pace {
+            p50_ms: 2,
+            p99_ms: 1_020,
+            max_ms: 1_020,
+            longest_gap_ms: 1_018,
+        };
+        assert_eq!(history.pace(), expected);
+        assert_eq!(History::default().pace(), Pace::default());
     }
 }

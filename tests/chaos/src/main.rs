@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use chaos::compose::Compose;
-use chaos::deployment::Deployment;
+use chaos::deployment::{Deployment, Shape};
+use chaos::faults::Fault;
 use chaos::processes::{Processes, Programs, RunFolder};
 use chaos::{queries, scenario};
 use clap::{Parser, Subcommand, ValueEnum};
 use runtime::Runtime;
 
-/// Kills shard servers under a stream of real queries and judges every count.
+/// Strikes at a cluster under a stream of real queries and judges every count.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -22,7 +23,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Starts a cluster, streams, kills, waits for the watchdog, judges; leaves a report. Exits with 1 when a promise was broken.
+    /// Starts a cluster, streams, strikes, waits until it is whole, judges; leaves a report. Exits with 1 when a promise was broken.
     Run {
         /// What the cluster is made of.
         #[arg(long, value_enum, default_value = "processes")]
@@ -39,9 +40,15 @@ enum Command {
         /// Records in flight.
         #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
         lanes: u16,
-        /// Shard servers to kill, one after another.
-        #[arg(long, default_value_t = 3)]
-        kills: usize,
+        /// What is done to the cluster, one after another, comma separated.
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
+        faults: Vec<Fault>,
+        /// How often all of that.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=1000))]
+        rounds: u16,
+        /// Three replicas of each shard, and three coordinators.
+        #[arg(long)]
+        replicated: bool,
         /// Where report, history, logs and data go.
         #[arg(long, default_value = "tests/chaos/out")]
         out: PathBuf,
@@ -77,7 +84,9 @@ fn main() -> anyhow::Result<ExitCode> {
             queries: file,
             records,
             lanes,
-            kills,
+            faults,
+            rounds,
+            replicated,
             out,
         } => {
             let queries = match file {
@@ -89,24 +98,37 @@ fn main() -> anyhow::Result<ExitCode> {
                 seed,
                 queries,
                 lanes: usize::from(lanes),
-                kills,
+                faults: faults.repeat(usize::from(rounds)),
             };
-            run(deployment, &plan, &out)
+            let shape = if replicated {
+                Shape::REPLICATED
+            } else {
+                Shape::SINGLE
+            };
+            run(deployment, shape, &plan, &out)
         }
     }
 }
 
 #[tokio::main]
-async fn run(kind: Kind, plan: &scenario::Plan, out: &Path) -> anyhow::Result<ExitCode> {
+async fn run(
+    kind: Kind,
+    shape: Shape,
+    plan: &scenario::Plan,
+    out: &Path,
+) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::real();
     let mut deployment: Box<dyn Deployment> = match kind {
         Kind::Processes => {
             let folder = RunFolder::create(&out.join(format!("run-{}", std::process::id())))?;
-            Box::new(Processes::start(folder, &Programs::build()?)?)
+            Box::new(Processes::start(folder, &Programs::build()?, shape)?)
         }
-        Kind::Compose => Box::new(Compose::start()?),
+        Kind::Compose => Box::new(Compose::start(shape)?),
     };
     let outcome = scenario::run(&runtime, deployment.as_ref(), plan).await;
+    if outcome.is_err() {
+        writeln!(std::io::stderr(), "{}", deployment.logs())?;
+    }
     deployment.stop()?;
     let (report, history) = outcome?;
     report.save(out, &history)?;

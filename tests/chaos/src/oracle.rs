@@ -151,8 +151,8 @@ mod tests {
     fn history(operations: &[(&str, Outcome)]) -> History {
         let mut history = History::default();
         for (term, outcome) in operations {
-            let id = history.begin((*term).to_owned(), 1);
-            history.end(id, *outcome);
+            let id = history.begin((*term).to_owned(), 1, 0);
+            history.end(id, *outcome, 1);
         }
         history
     }

@@ -2,7 +2,8 @@
 //!
 //! Every process is described by a file in the run's folder ([`Spec`]), so that the watchdog can bring one back: its restart
 //! command is this program's `respawn`, which starts the process of the description anew and notes its id. A process that the
-//! watchdog started outlives the watchdog, which is why [`Processes::stop`] goes by the noted ids.
+//! watchdog started outlives the watchdog, which is why [`Processes::stop`] goes by the noted ids. A process that is held down has
+//! a file that says so, which the restart command heeds.
 
 #![expect(
     clippy::disallowed_methods,
@@ -16,7 +17,7 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::deployment::{Deployment, Pid};
+use crate::deployment::{Deployment, Pid, SHARDS, Shape};
 
 /// How one process is started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,9 +59,10 @@ impl RunFolder {
     /// Starts the process of a description and notes its id. Its output is added to its log.
     ///
     /// # Errors
-    /// When there is no such description, or the program cannot be started, or the process that was noted before is
-    /// still alive: two processes must not share a data directory.
+    /// When there is no such description, or the program cannot be started, or it is held down, or the process that was noted
+    /// before is still alive: two processes must not share a data directory.
     pub fn spawn(&self, name: &str) -> anyhow::Result<Pid> {
+        anyhow::ensure!(!self.hold_of(name).exists(), "{name} is held down");
         if let Some(pid) = self.pid(name)? {
             anyhow::bail!("{name} still runs as process {pid}");
         }
@@ -85,6 +87,11 @@ impl RunFolder {
             .context("the system gave no process id")?;
         std::fs::write(self.path(&format!("{name}.pid")), pid.to_string())?;
         Ok(pid)
+    }
+
+    /// The file that keeps a process from being started.
+    fn hold_of(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.held"))
     }
 
     /// The noted process, while it is alive.
@@ -143,58 +150,59 @@ impl Programs {
     }
 }
 
-/// One coordinator, three shard servers and a watchdog on loopback.
+/// Coordinators, three shard servers and a watchdog on loopback.
 #[derive(Debug)]
 pub struct Processes {
     folder: RunFolder,
-    coordinator: String,
+    shape: Shape,
+    addresses: Vec<String>,
     watchdog_metrics: String,
+    coordinators: Vec<String>,
     shard_servers: Vec<String>,
 }
 
-const SHARD_SERVERS: usize = 3;
 const WATCHDOG: &str = "watchdog";
-const COORDINATOR: &str = "coordinator";
 
 impl Processes {
     /// Starts everything. The watchdog polls often, so that a run is short.
     ///
     /// # Errors
     /// When a program cannot be started. What was started before is ended.
-    pub fn start(folder: RunFolder, programs: &Programs) -> anyhow::Result<Self> {
-        let ports = free_ports(2 * (SHARD_SERVERS + 2))?;
+    pub fn start(folder: RunFolder, programs: &Programs, shape: Shape) -> anyhow::Result<Self> {
+        let names = |kind: &str, count| {
+            (1..=count)
+                .map(|number| format!("{kind}-{number}"))
+                .collect()
+        };
+        let coordinators: Vec<String> = names("coordinator", shape.coordinators);
+        let shard_servers: Vec<String> = names("shard", SHARDS);
+        let ports = free_ports(2 * (coordinators.len() + shard_servers.len() + 1))?;
         let mut ports = ports.into_iter().map(|port| format!("127.0.0.1:{port}"));
         let mut address = || ports.next().context("ports were counted");
-        let coordinator = address()?;
-        folder.describe(
-            COORDINATOR,
-            &coordinator_spec(&folder, programs, &coordinator, &address()?),
-        )?;
-        let mut shard_servers = Vec::new();
-        for number in 1..=SHARD_SERVERS {
-            let name = format!("shard-{number}");
-            let spec = shard_server_spec(
-                &folder,
-                programs,
-                &name,
-                [&address()?, &address()?, &coordinator],
-            );
-            folder.describe(&name, &spec)?;
-            shard_servers.push(name);
+        let addresses: Vec<String> = coordinators
+            .iter()
+            .map(|_| address())
+            .collect::<anyhow::Result<_>>()?;
+        let scene = Scene {
+            folder: &folder,
+            programs,
+            shape,
+            coordinators: &addresses,
+        };
+        for (number, (name, grpc)) in (1..).zip(coordinators.iter().zip(&addresses)) {
+            folder.describe(name, &scene.coordinator(number, name, grpc, &address()?))?;
+        }
+        for name in &shard_servers {
+            folder.describe(name, &scene.shard_server(name, &address()?, &address()?))?;
         }
         let (watchdog, watchdog_metrics) = (address()?, address()?);
-        folder.describe(
-            WATCHDOG,
-            &watchdog_spec(
-                &folder,
-                programs,
-                [&watchdog, &watchdog_metrics, &coordinator],
-            ),
-        )?;
+        folder.describe(WATCHDOG, &scene.watchdog(&watchdog, &watchdog_metrics))?;
         let mut processes = Self {
             folder,
-            coordinator,
+            shape,
+            addresses,
             watchdog_metrics,
+            coordinators,
             shard_servers,
         };
         for name in processes.names() {
@@ -208,20 +216,27 @@ impl Processes {
 
     /// The watchdog last when starting; the other way round it is stopped first, or it would bring back what is stopped.
     fn names(&self) -> Vec<String> {
-        std::iter::once(COORDINATOR.to_owned())
-            .chain(self.shard_servers.iter().cloned())
-            .chain(std::iter::once(WATCHDOG.to_owned()))
-            .collect()
+        let servers = self.coordinators.iter().chain(&self.shard_servers);
+        let watchdog = std::iter::once(WATCHDOG.to_owned());
+        servers.cloned().chain(watchdog).collect()
     }
 }
 
 impl Deployment for Processes {
-    fn coordinator(&self) -> &str {
-        &self.coordinator
+    fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn addresses(&self) -> &[String] {
+        &self.addresses
     }
 
     fn watchdog_metrics(&self) -> &str {
         &self.watchdog_metrics
+    }
+
+    fn coordinators(&self) -> &[String] {
+        &self.coordinators
     }
 
     fn shard_servers(&self) -> &[String] {
@@ -230,6 +245,37 @@ impl Deployment for Processes {
 
     fn pid(&self, node: &str) -> anyhow::Result<Option<Pid>> {
         self.folder.pid(node)
+    }
+
+    fn hold(&self, node: &str) -> anyhow::Result<()> {
+        // From here on the watchdog's restart command refuses.
+        std::fs::write(self.folder.hold_of(node), "")?;
+        Ok(())
+    }
+
+    fn release(&self, node: &str) -> anyhow::Result<()> {
+        std::fs::remove_file(self.folder.hold_of(node))?;
+        match self.folder.spawn(node) {
+            // The watchdog was faster.
+            Err(_) if self.folder.pid(node)?.is_some() => Ok(()),
+            spawned => spawned.map(drop),
+        }
+    }
+
+    fn data_dir(&self, node: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.folder.path(node))
+    }
+
+    fn logs(&self) -> String {
+        const LINES: usize = 40;
+        let tail = |name: String| {
+            let log = std::fs::read(self.folder.path(&format!("{name}.log"))).unwrap_or_default();
+            let text = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = text.lines().rev().take(LINES).collect();
+            let lines: Vec<&str> = lines.into_iter().rev().collect();
+            format!("--- {name}\n{}\n", lines.join("\n"))
+        };
+        self.names().into_iter().map(tail).collect()
     }
 
     fn stop(&mut self) -> anyhow::Result<()> {
@@ -249,80 +295,77 @@ impl Drop for Processes {
     }
 }
 
-fn coordinator_spec(folder: &RunFolder, programs: &Programs, grpc: &str, http: &str) -> Spec {
-    Spec {
-        program: programs.named(COORDINATOR),
-        arguments: [
-            "serve",
-            "--grpc-addr",
-            grpc,
-            "--http-addr",
-            http,
-            "--shards",
-            &SHARD_SERVERS.to_string(),
-            "--data-dir",
-            &folder.path(COORDINATOR).to_string_lossy(),
-        ]
-        .map(ToOwned::to_owned)
-        .to_vec(),
-    }
+/// What the processes of a run have in common.
+struct Scene<'a> {
+    folder: &'a RunFolder,
+    programs: &'a Programs,
+    shape: Shape,
+    /// Where the coordinators are reached.
+    coordinators: &'a [String],
 }
 
-fn shard_server_spec(
-    folder: &RunFolder,
-    programs: &Programs,
-    name: &str,
-    [grpc, http, coordinator]: [&str; 3],
-) -> Spec {
-    Spec {
-        program: programs.named("shard-server"),
-        arguments: [
-            "serve",
-            "--node-name",
-            name,
-            "--grpc-addr",
-            grpc,
-            "--advertise-addr",
-            grpc,
-            "--http-addr",
-            http,
-            "--coordinators",
-            coordinator,
-            "--data-dir",
-            &folder.path(name).to_string_lossy(),
-        ]
-        .map(ToOwned::to_owned)
-        .to_vec(),
+impl Scene<'_> {
+    fn spec(&self, program: &str, arguments: &[(&str, &str)]) -> Spec {
+        let pairs = arguments.iter();
+        let options = pairs.flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
+        Spec {
+            program: self.programs.named(program),
+            arguments: std::iter::once("serve".to_owned()).chain(options).collect(),
+        }
     }
-}
 
-fn watchdog_spec(
-    folder: &RunFolder,
-    programs: &Programs,
-    [grpc, http, coordinator]: [&str; 3],
-) -> Spec {
-    let restart = format!(
-        "{} respawn --run-dir {} --node {{node}}",
-        programs.chaos.display(),
-        folder.0.display()
-    );
-    Spec {
-        program: programs.named(WATCHDOG),
-        arguments: [
-            "serve",
-            "--coordinators",
-            coordinator,
-            "--grpc-addr",
-            grpc,
-            "--http-addr",
-            http,
-            "--poll-interval",
-            "500ms",
-            "--restart-command",
-            &restart,
+    fn coordinator(&self, number: usize, name: &str, grpc: &str, http: &str) -> Spec {
+        let (shards, replicas) = (SHARDS.to_string(), self.shape.replicas.to_string());
+        let (id, data) = (number.to_string(), self.folder.path(name));
+        let data = data.to_string_lossy();
+        let peers = (1..).zip(self.coordinators);
+        let peers: Vec<String> = peers.map(|(id, at)| format!("{id}={at}")).collect();
+        let peers = peers.join(",");
+        let mut arguments = vec![
+            ("grpc-addr", grpc),
+            ("http-addr", http),
+            ("shards", shards.as_str()),
+            ("replicas", replicas.as_str()),
+            ("data-dir", &data),
+        ];
+        if self.shape.coordinators > 1 {
+            arguments.extend([("id", id.as_str()), ("peers", peers.as_str())]);
+        }
+        self.spec("coordinator", &arguments)
+    }
+
+    fn shard_server(&self, name: &str, grpc: &str, http: &str) -> Spec {
+        let data = self.folder.path(name);
+        let arguments = [
+            ("node-name", name),
+            ("grpc-addr", grpc),
+            ("advertise-addr", grpc),
+            ("http-addr", http),
+            ("coordinators", &self.coordinators.join(",")),
+            ("data-dir", &data.to_string_lossy()),
+        ];
+        self.spec("shard-server", &arguments)
+    }
+
+    fn watchdog(&self, grpc: &str, http: &str) -> Spec {
+        let restart = format!(
+            "{} respawn --run-dir {} --node {{node}}",
+            self.programs.chaos.display(),
+            self.folder.0.display()
+        );
+        let arguments = [
+            ("coordinators", self.coordinators.join(",").as_str()),
+            ("grpc-addr", grpc),
+            ("http-addr", http),
+            ("poll-interval", "500ms"),
+            ("restart-command", &restart),
         ]
-        .map(ToOwned::to_owned)
-        .to_vec(),
+        .map(|(name, value)| (name, value.to_owned()));
+        let arguments: Vec<(&str, &str)> = arguments
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        self.spec(WATCHDOG, &arguments)
     }
 }
 

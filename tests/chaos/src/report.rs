@@ -10,18 +10,21 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::history::History;
+use crate::faults::Fault;
+use crate::history::{History, Pace};
 use crate::oracle::Violation;
 
-/// One kill, and how the cluster came back from it.
+/// One fault, and how the cluster came back from it.
 #[derive(Debug, Clone, Serialize)]
-pub struct Kill {
-    /// The shard server.
-    pub node: String,
-    /// Records that had been settled when it was killed.
+pub struct Blow {
+    /// What was done.
+    pub fault: Fault,
+    /// The servers that it was done to.
+    pub nodes: Vec<String>,
+    /// Records that had been settled when it struck.
     pub after_records: usize,
-    /// From the kill until the coordinator reported every shard as serving again, milliseconds.
-    pub recovered_after_ms: u64,
+    /// From the blow until every replica of every shard served again, milliseconds. What a process stood still is in it.
+    pub whole_after_ms: u64,
 }
 
 /// What happened, and the verdict.
@@ -29,6 +32,8 @@ pub struct Kill {
 pub struct Report {
     /// `processes` or `compose`.
     pub deployment: String,
+    /// Replicas of each shard.
+    pub replicas: usize,
     /// Seed of the choice of victims.
     pub seed: u64,
     /// Records that were acknowledged, left open, refused.
@@ -43,8 +48,10 @@ pub struct Report {
     pub terms_compared: usize,
     /// Completions that were compared.
     pub prefixes_compared: usize,
-    /// The kills, in order.
-    pub kills: Vec<Kill>,
+    /// The faults, in order.
+    pub blows: Vec<Blow>,
+    /// How long Records took, and how long none was acknowledged.
+    pub pace: Pace,
     /// Recovery attempts that the watchdog counted.
     pub recoveries_counted: u64,
     /// Broken promises. Empty is what is hoped for.
@@ -68,16 +75,29 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "{}, seed {}: {} acknowledged ({} of them repeats), {} open, {} refused",
-            self.deployment, self.seed, self.acknowledged, self.repeated, self.open, self.refused
+            "{}, {} replicas, seed {}: {} acknowledged ({} of them repeats), {} open, {} refused",
+            self.deployment,
+            self.replicas,
+            self.seed,
+            self.acknowledged,
+            self.repeated,
+            self.open,
+            self.refused
         )?;
-        for kill in &self.kills {
+        for blow in &self.blows {
+            let nodes = blow.nodes.join(", ");
             writeln!(
                 formatter,
-                "  killed {} after {} records, all shards serving again {} ms later",
-                kill.node, kill.after_records, kill.recovered_after_ms
+                "  {:?} of {nodes} after {} records, all replicas serving again {} ms later",
+                blow.fault, blow.after_records, blow.whole_after_ms
             )?;
         }
+        let pace = &self.pace;
+        writeln!(
+            formatter,
+            "  Records took {} ms (p50), {} ms (p99), {} ms (longest); for at most {} ms none was acknowledged",
+            pace.p50_ms, pace.p99_ms, pace.max_ms, pace.longest_gap_ms
+        )?;
         writeln!(
             formatter,
             "  the watchdog counted {} recovery attempts",

@@ -1,18 +1,19 @@
-//! One run: stream, kill in the middle of the stream, wait for the watchdog, judge.
+//! One run: stream, strike in the middle of the stream, wait until the cluster is whole again, judge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use api::admin::v1::{GetStatusResponse, ShardState};
+use api::admin::v1::{GetStatusResponse, NodeStatus, ReplicaStatus, ShardState, ShardStatus};
 use api::v1;
 use client::Client;
 use runtime::Runtime;
 
-use crate::deployment::{self, Deployment};
+use crate::deployment::{self, Deployment, SHARDS, Shape};
+use crate::faults::{Fault, LOOK_INTERVAL, wait_for};
 use crate::history::{History, Outcome};
 use crate::oracle::{self, Violation};
-use crate::report::{Kill, Report};
+use crate::report::{Blow, Report};
 use crate::workload::{Workload, patient_client};
 
 /// What a run does.
@@ -26,42 +27,48 @@ pub struct Plan {
     pub queries: Vec<String>,
     /// Records in flight.
     pub lanes: usize,
-    /// Shard servers killed, spread evenly over the stream.
-    pub kills: usize,
+    /// What is done to the cluster, spread evenly over the stream.
+    pub faults: Vec<Fault>,
 }
 
 /// From the start of the processes until every shard serves.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// From a kill until every shard serves again.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// From a fault until every replica of every shard serves again.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(120);
 /// For the whole stream.
 const STREAM_LIMIT: Duration = Duration::from_secs(600);
-/// Between two looks at a condition.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Completions compared at the end, each for a start of a recorded query.
 const PREFIXES_COMPARED: usize = 300;
 
 /// Runs a plan against a cluster that has just been started and is empty.
 ///
 /// # Errors
-/// When the run could not prove anything: the cluster did not come up, a kill did not hit, a shard did not come back in
+/// When the run could not prove anything: the cluster did not come up, a fault did not hit, a replica did not come back in
 /// time, nothing was acknowledged. A broken promise is no error; it stands in the report.
 pub async fn run(
     runtime: &Runtime,
     deployment: &dyn Deployment,
     plan: &Plan,
 ) -> anyhow::Result<(Report, History)> {
-    let client = patient_client(runtime, deployment.coordinator())?;
-    wait_until_serving(runtime, &client, START_LIMIT)
+    let shape = deployment.shape();
+    anyhow::ensure!(
+        shape.replicas > 1 || !plan.faults.iter().any(|fault| fault.needs_replicas()),
+        "a shard with one replica does not come back by itself from a lost or damaged disk"
+    );
+    let client = patient_client(runtime, deployment.addresses())?;
+    wait_until_whole(runtime, &client, shape, START_LIMIT)
         .await
         .context("the cluster did not come up")?;
     let before = deployment::recovery_attempts(deployment)?;
     let workload = Workload::start(runtime, &client, plan.queries.clone(), plan.lanes);
-    let mut kills = Vec::new();
-    for number in 1..=plan.kills {
-        let at = plan.queries.len() * number / (plan.kills + 1);
+    let mut blows = Vec::new();
+    for (number, fault) in (1..).zip(&plan.faults) {
+        let at = plan.queries.len() * number / (plan.faults.len() + 1);
         wait_for_progress(runtime, &workload, at).await?;
-        kills.push(kill(runtime, deployment, &client, &workload, plan, number).await?);
+        let first = usize::try_from(plan.seed % SHARDS as u64)? + number;
+        for place in first..first + fault.blows(SHARDS) {
+            blows.push(strike(runtime, deployment, &client, &workload, *fault, place).await?);
+        }
     }
     let history = runtime
         .timeout(STREAM_LIMIT, workload.finish())
@@ -76,6 +83,7 @@ pub async fn run(
     anyhow::ensure!(acknowledged > 0, "nothing was acknowledged");
     let report = Report {
         deployment: plan.name.clone(),
+        replicas: shape.replicas,
         seed: plan.seed,
         acknowledged,
         open,
@@ -83,7 +91,8 @@ pub async fn run(
         repeated: repeats(&history),
         terms_compared: counts.len(),
         prefixes_compared,
-        kills,
+        blows,
+        pace: history.pace(),
         recoveries_counted: deployment::recovery_attempts(deployment)?.saturating_sub(before),
         violations,
     };
@@ -98,56 +107,27 @@ fn repeats(history: &History) -> usize {
         .count()
 }
 
-async fn kill(
+async fn strike(
     runtime: &Runtime,
     deployment: &dyn Deployment,
     client: &Client,
     workload: &Workload,
-    plan: &Plan,
-    number: usize,
-) -> anyhow::Result<Kill> {
-    let nodes = deployment.shard_servers();
-    let choice = usize::try_from(plan.seed % nodes.len() as u64)? + number;
-    let node = nodes
-        .get(choice % nodes.len())
-        .context("there are shard servers")?;
-    let pid = deployment
-        .pid(node)?
-        .with_context(|| format!("{node} is not running"))?;
-    let (settled, total) = workload.progress();
-    anyhow::ensure!(settled < total, "the stream ended before kill {number}");
+    fault: Fault,
+    place: usize,
+) -> anyhow::Result<Blow> {
+    let after_records = workload.settled();
     let begun = runtime.now();
-    pid.kill()?;
-    // Until it is gone, the old process could be taken for the recovered one.
-    wait_for(runtime, RECOVERY_LIMIT, || Ok(!pid.is_alive())).await?;
-    wait_for(runtime, RECOVERY_LIMIT, || {
-        Ok(deployment.pid(node)?.is_some_and(|new| new != pid))
-    })
-    .await
-    .with_context(|| format!("nobody restarted {node}"))?;
-    wait_until_serving(runtime, client, RECOVERY_LIMIT)
+    let nodes = fault.strike(runtime, deployment, place).await?;
+    wait_until_whole(runtime, client, deployment.shape(), RECOVERY_LIMIT)
         .await
-        .with_context(|| format!("{node} did not serve again"))?;
+        .with_context(|| format!("the cluster was not whole again after {fault:?} of {nodes:?}"))?;
     let took = runtime.now().saturating_since(begun);
-    Ok(Kill {
-        node: node.clone(),
-        after_records: settled,
-        recovered_after_ms: u64::try_from(took.as_millis())?,
+    Ok(Blow {
+        fault,
+        nodes,
+        after_records,
+        whole_after_ms: u64::try_from(took.as_millis())?,
     })
-}
-
-/// Waits for a condition; the interval only bounds how late it is noticed.
-async fn wait_for(
-    runtime: &Runtime,
-    limit: Duration,
-    mut condition: impl FnMut() -> anyhow::Result<bool>,
-) -> anyhow::Result<()> {
-    let deadline = runtime.now() + limit;
-    while !condition()? {
-        anyhow::ensure!(runtime.now() < deadline, "not within {limit:?}");
-        runtime.sleep(LOOK_INTERVAL).await;
-    }
-    Ok(())
 }
 
 async fn wait_for_progress(
@@ -155,35 +135,47 @@ async fn wait_for_progress(
     workload: &Workload,
     records: usize,
 ) -> anyhow::Result<()> {
-    wait_for(runtime, STREAM_LIMIT, || {
-        Ok(workload.progress().0 >= records)
-    })
-    .await
-    .with_context(|| format!("the stream did not reach {records} records"))
+    wait_for(runtime, STREAM_LIMIT, || Ok(workload.settled() >= records))
+        .await
+        .with_context(|| format!("the stream did not reach {records} records"))
 }
 
-fn is_serving(status: &GetStatusResponse) -> bool {
-    !status.shards.is_empty()
-        && status
-            .shards
-            .iter()
-            .all(|shard| shard.state() == ShardState::Serving)
+/// Whether every shard serves, with as many replicas as it should have, by what servers said within this time.
+fn is_whole(status: &GetStatusResponse, shape: Shape, within: Duration) -> bool {
+    let was_heard = |node: &NodeStatus| {
+        let silent = u64::try_from(node.silent_ms).map(Duration::from_millis);
+        node.alive && !node.lost && silent.is_ok_and(|silent| silent < within)
+    };
+    let heard = status.nodes.iter().filter(|node| was_heard(node));
+    let heard: BTreeSet<u64> = heard.map(|node| node.node_id).collect();
+    let is_whole = |shard: &ShardStatus| {
+        let replicas = &shard.replicas;
+        let is_sound =
+            |replica: &&ReplicaStatus| replica.serving && heard.contains(&replica.node_id);
+        shard.state() == ShardState::Serving
+            && replicas.len() == shape.replicas
+            && replicas.iter().filter(is_sound).count() == shape.replicas
+    };
+    status.shards.len() == SHARDS && status.shards.iter().all(is_whole)
 }
 
-async fn wait_until_serving(
+/// Waits until the cluster is whole by what its servers have said from now on: what they said before may no longer be true.
+async fn wait_until_whole(
     runtime: &Runtime,
     client: &Client,
+    shape: Shape,
     limit: Duration,
 ) -> anyhow::Result<()> {
-    let deadline = runtime.now() + limit;
+    let begun = runtime.now();
     loop {
+        let passed = runtime.now().saturating_since(begun);
         let status = client.status().await;
-        if status.as_ref().is_ok_and(is_serving) {
+        if status.as_ref().is_ok_and(|at| is_whole(at, shape, passed)) {
             return Ok(());
         }
         anyhow::ensure!(
-            runtime.now() < deadline,
-            "not every shard serves after {limit:?}: {status:?}"
+            passed < limit,
+            "not every replica serves after {limit:?}: {status:?}"
         );
         runtime.sleep(LOOK_INTERVAL).await;
     }

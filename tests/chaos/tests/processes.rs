@@ -1,39 +1,64 @@
-//! Kills shard servers that run as processes on loopback, under a stream of queries, and judges every count.
+//! Strikes at a cluster of processes on loopback, under a stream of queries, and judges every count.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    clippy::disallowed_methods,
     reason = "helpers of a test; what was left out is said to whoever runs it"
 )]
 
 use std::path::Path;
 
-use chaos::deployment::Deployment as _;
+use chaos::deployment::{Deployment as _, Shape};
+use chaos::faults::Fault;
 use chaos::processes::{Processes, Programs, RunFolder};
+use chaos::report::Report;
 use chaos::{queries, scenario};
 use runtime::Runtime;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_acknowledged_count_is_lost_or_doubled_when_shard_servers_are_killed() {
+/// Two clusters at once would take each other's ports, and time.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+async fn run(shape: Shape, seed: u64, faults: Vec<Fault>) -> Report {
+    let _turn = ONE_AT_A_TIME.lock().await;
     let scratch = tempfile::tempdir().unwrap();
     let folder = RunFolder::create(scratch.path()).unwrap();
-    let mut processes = Processes::start(folder, &Programs::build().unwrap()).unwrap();
+    let mut processes = Processes::start(folder, &Programs::build().unwrap(), shape).unwrap();
     let plan = scenario::Plan {
         name: "processes".to_owned(),
-        seed: 1,
+        seed,
         queries: chaos_queries(),
         lanes: 16,
-        kills: 2,
+        faults,
     };
     let outcome = scenario::run(&Runtime::real(), &processes, &plan).await;
+    let logs = processes.logs();
     processes.stop().unwrap();
-    let (report, _) = outcome.unwrap_or_else(|error| panic!("{error:#}\n{}", logs(scratch.path())));
+    let (report, _) = outcome.unwrap_or_else(|error| panic!("{error:#}\n{logs}"));
     println!("{report}");
     assert_eq!(report.violations, vec![]);
     assert_eq!(report.open, 0, "every Record was settled in the end");
-    assert_eq!(report.kills.len(), plan.kills);
-    assert!(report.recoveries_counted >= plan.kills as u64);
+    report
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acknowledged_count_is_lost_or_doubled_when_shard_servers_are_killed() {
+    let report = run(Shape::SINGLE, 1, vec![Fault::Kill, Fault::Kill]).await;
+    assert_eq!(report.blows.len(), 2);
+    assert!(report.recoveries_counted >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_lose_nothing_to_any_fault() {
+    let faults = vec![
+        Fault::Kill,
+        Fault::Coordinator,
+        Fault::Pause,
+        Fault::Wipe,
+        Fault::FlipMiddle,
+        Fault::KillAll,
+    ];
+    let report = run(Shape::REPLICATED, 2, faults.clone()).await;
+    assert_eq!(report.blows.len(), faults.len());
 }
 
 fn chaos_queries() -> Vec<String> {
@@ -44,16 +69,4 @@ fn chaos_queries() -> Vec<String> {
     }
     println!("left out: the real query stream is not at hand; synthetic queries instead");
     queries::synthetic(1, 12_000)
-}
-
-fn logs(folder: &Path) -> String {
-    ["coordinator", "shard-1", "shard-2", "shard-3", "watchdog"]
-        .map(|name| {
-            let log = std::fs::read(folder.join(format!("{name}.log"))).unwrap_or_default();
-            let text = String::from_utf8_lossy(&log).into_owned();
-            let lines: Vec<&str> = text.lines().collect();
-            let tail = lines.len().saturating_sub(40);
-            format!("--- {name}\n{}", lines[tail..].join("\n"))
-        })
-        .join("\n")
 }

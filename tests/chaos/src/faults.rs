@@ -1,0 +1,232 @@
+//! What is done to the servers of a running cluster.
+//!
+//! Each fault ends with every server started again, by whoever restarts them in that deployment; whether the cluster
+//! is whole again is for the scenario to find out.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "spoils the data of servers behind their backs; the vfs crate is for data that must survive"
+)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use runtime::Runtime;
+use serde::Serialize;
+
+use crate::deployment::{Deployment, Pid};
+
+/// How long a process stands still: longer than any lease and any election.
+const PAUSE: Duration = Duration::from_secs(10);
+/// For a process to be gone, or to be started again by whoever does that.
+const RESTART_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at a condition.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// A shard server is killed.
+    Kill,
+    /// All shard servers are killed at once.
+    KillAll,
+    /// A shard server stands still for ten seconds, and goes on as if nothing had happened.
+    Pause,
+    /// The shard servers are stopped and started in an orderly way, one after another.
+    Roll,
+    /// A shard server comes back with an empty disk. Needs three replicas.
+    Wipe,
+    /// A shard server comes back with a flipped bit in the middle of its log. Needs three replicas.
+    FlipMiddle,
+    /// A shard server comes back with a flipped bit in what it wrote last. Needs three replicas.
+    FlipEnd,
+    /// A coordinator is killed, and comes back.
+    Coordinator,
+}
+
+impl Fault {
+    /// Whether a shard with a single replica cannot come back from it by itself.
+    #[must_use]
+    pub const fn needs_replicas(self) -> bool {
+        matches!(self, Self::Wipe | Self::FlipMiddle | Self::FlipEnd)
+    }
+
+    /// Lets it happen to the server of this number, and returns when every process that it ended is there again.
+    ///
+    /// # Errors
+    /// When it did not hit, or a process did not come back in time.
+    pub async fn strike(
+        self,
+        runtime: &Runtime,
+        deployment: &dyn Deployment,
+        number: usize,
+    ) -> anyhow::Result<Vec<String>> {
+        let servers = deployment.shard_servers();
+        let server = one_of(servers, number)?;
+        match self {
+            Self::Kill => {
+                let pid = running(deployment, server)?;
+                pid.kill()?;
+                restarted(runtime, deployment, server, pid).await?;
+            }
+            Self::KillAll => {
+                let find = |server: &String| running(deployment, server);
+                let pids: Vec<Pid> = servers.iter().map(find).collect::<anyhow::Result<_>>()?;
+                pids.iter().try_for_each(|pid| pid.kill())?;
+                for (server, pid) in servers.iter().zip(pids) {
+                    restarted(runtime, deployment, server, pid).await?;
+                }
+                return Ok(servers.to_vec());
+            }
+            Self::Pause => {
+                let pid = running(deployment, server)?;
+                pid.pause()?;
+                runtime.sleep(PAUSE).await;
+                pid.resume()?;
+            }
+            Self::Roll => {
+                // One at a time; the caller goes on to the next when the cluster is whole again.
+                let pid = running(deployment, server)?;
+                pid.terminate()?;
+                restarted(runtime, deployment, server, pid).await?;
+            }
+            Self::Wipe => {
+                held_down(runtime, deployment, server).await?;
+                let folder = deployment.data_dir(server)?;
+                std::fs::remove_dir_all(&folder)
+                    .with_context(|| format!("removing {}", folder.display()))?;
+                deployment.release(server)?;
+            }
+            Self::FlipMiddle | Self::FlipEnd => {
+                held_down(runtime, deployment, server).await?;
+                flip(
+                    &deployment.data_dir(server)?.join("wal"),
+                    self == Self::FlipEnd,
+                )?;
+                deployment.release(server)?;
+            }
+            Self::Coordinator => {
+                let coordinator = one_of(deployment.coordinators(), number)?;
+                held_down(runtime, deployment, coordinator).await?;
+                deployment.release(coordinator)?;
+                return Ok(vec![coordinator.clone()]);
+            }
+        }
+        Ok(vec![server.clone()])
+    }
+
+    /// How often it is to strike in a row, each time at the next server.
+    #[must_use]
+    pub fn blows(self, servers: usize) -> usize {
+        if self == Self::Roll { servers } else { 1 }
+    }
+}
+
+fn one_of(names: &[String], number: usize) -> anyhow::Result<&String> {
+    let index = number
+        .checked_rem(names.len())
+        .context("there are servers")?;
+    names.get(index).context("there are servers")
+}
+
+fn running(deployment: &dyn Deployment, server: &str) -> anyhow::Result<Pid> {
+    let pid = deployment.pid(server)?;
+    pid.with_context(|| format!("{server} is not running"))
+}
+
+/// Kills a server, and returns when it is gone and stays so.
+async fn held_down(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    server: &str,
+) -> anyhow::Result<()> {
+    running(deployment, server)?;
+    deployment.hold(server)?;
+    wait_for(runtime, RESTART_LIMIT, || {
+        let found = deployment.pid(server)?;
+        // One that was just about to be restarted is killed, too. It may be gone before the signal comes.
+        found.map(Pid::kill).transpose().ok();
+        Ok(found.is_none())
+    })
+    .await
+    .with_context(|| format!("{server} does not end"))
+}
+
+/// Waits until another process has taken the place of the one that was ended.
+async fn restarted(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    server: &str,
+    old: Pid,
+) -> anyhow::Result<()> {
+    // Until it is gone, the old process could be taken for the new one.
+    wait_for(runtime, RESTART_LIMIT, || Ok(!old.is_alive()))
+        .await
+        .with_context(|| format!("{server} does not end"))?;
+    wait_for(runtime, RESTART_LIMIT, || {
+        Ok(deployment.pid(server)?.is_some_and(|new| new != old))
+    })
+    .await
+    .with_context(|| format!("nobody restarted {server}"))
+}
+
+/// Waits for a condition; the interval only bounds how late it is noticed.
+///
+/// # Errors
+/// When it does not come to hold within the limit, or cannot be looked at.
+pub(crate) async fn wait_for(
+    runtime: &Runtime,
+    limit: Duration,
+    mut condition: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let deadline = runtime.now() + limit;
+    while !condition()? {
+        anyhow::ensure!(runtime.now() < deadline, "not within {limit:?}");
+        runtime.sleep(LOOK_INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// Flips a bit of the newest segment of a log: of its last written byte, or of the one in the middle of what is written.
+fn flip(log: &Path, at_the_end: bool) -> anyhow::Result<()> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(log).with_context(|| format!("listing {}", log.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "wal") {
+            segments.push(path);
+        }
+    }
+    segments.sort();
+    let segment = segments.last().context("the log has no segment")?;
+    let mut bytes = std::fs::read(segment)?;
+    // Room is allocated ahead, and is zero.
+    let end = bytes.iter().rposition(|byte| *byte != 0);
+    let end = end.context("the newest segment is empty")?;
+    let at = if at_the_end { end } else { end / 2 };
+    let byte = bytes.get_mut(at).context("inside of what was read")?;
+    *byte ^= 0x10;
+    std::fs::write(segment, bytes).with_context(|| format!("writing {}", segment.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_bit_of_what_was_written_is_flipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("1.wal"), folder.path().join("2.wal"));
+        let written = [1, 2, 3, 4, 5, 0, 0, 0];
+        std::fs::write(&old, written).unwrap();
+        std::fs::write(&new, written).unwrap();
+        std::fs::write(folder.path().join("mark"), written).unwrap();
+        flip(folder.path(), false).unwrap();
+        assert_eq!(std::fs::read(&new).unwrap(), [1, 2, 0x13, 4, 5, 0, 0, 0]);
+        flip(folder.path(), true).unwrap();
+        assert_eq!(std::fs::read(&new).unwrap(), [1, 2, 0x13, 4, 0x15, 0, 0, 0]);
+        assert_eq!(std::fs::read(&old).unwrap(), written);
+    }
+}
