@@ -32,8 +32,8 @@ const HOUSE: &[Room] = &[
     room("api", &["cluster", "term"]),
     // edge
     room("rpc", &["api", "cluster", "runtime"]),
-    room("settings", &["vfs"]),
     room("telemetry", &["runtime"]),
+    room("settings", &["telemetry", "vfs"]),
     // raft
     room(
         "replication",

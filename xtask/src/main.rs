@@ -1,9 +1,10 @@
-//! House rules that no compiler checks: `cargo xtask tidy`.
+//! House rules that no compiler checks: `cargo xtask tidy`. And bugs put in on purpose, to try the simulation: `cargo xtask mutants`.
 //!
 //! Each rule is a function from the work tree to a list of complaints, and all of them run as a test too, so that a
 //! rule that is broken fails the suite. What always holds: nothing here writes to the tree.
 
 mod house;
+mod mutants;
 mod rules;
 mod tree;
 
@@ -13,23 +14,28 @@ use std::process::ExitCode;
 use tree::Tree;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    match (arguments.next().as_deref(), arguments.next()) {
-        (Some("tidy"), None) => match tidy() {
-            Ok(code) => code,
-            Err(error) => {
-                let _ = writeln!(io::stderr(), "xtask: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.split_first() {
+        Some((verb, [])) if verb == "tidy" => tidy(),
+        Some((verb, names)) if verb == "mutants" => {
+            Tree::here().and_then(|tree| mutants::run(&tree, names))
+        }
         _ => {
-            let _ = writeln!(io::stderr(), "usage: cargo xtask tidy");
-            ExitCode::from(64)
+            let _ = writeln!(io::stderr(), "usage: cargo xtask tidy | mutants [NAME...]");
+            return ExitCode::from(64);
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "xtask: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }
 
-fn tidy() -> anyhow::Result<ExitCode> {
+fn tidy() -> anyhow::Result<bool> {
     let complaints = all_complaints(&Tree::here()?)?;
     let mut out = io::stdout().lock();
     for complaint in &complaints {
@@ -37,10 +43,10 @@ fn tidy() -> anyhow::Result<ExitCode> {
     }
     if complaints.is_empty() {
         writeln!(out, "tidy: every house rule holds")?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(true);
     }
     writeln!(out, "tidy: {} complaints", complaints.len())?;
-    Ok(ExitCode::FAILURE)
+    Ok(false)
 }
 
 fn all_complaints(tree: &Tree) -> anyhow::Result<Vec<String>> {
@@ -50,6 +56,7 @@ fn all_complaints(tree: &Tree) -> anyhow::Result<Vec<String>> {
     complaints.extend(rules::proto_packages(tree)?);
     complaints.extend(rules::confessed_suppressions(tree)?);
     complaints.extend(rules::relative_links(tree)?);
+    complaints.extend(mutants::complaints(tree)?);
     Ok(complaints)
 }
 

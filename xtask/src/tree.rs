@@ -20,6 +20,11 @@ impl Tree {
         })
     }
 
+    /// Where a file of the workspace is.
+    pub(crate) fn path(&self, name: &Path) -> PathBuf {
+        self.root.join(name)
+    }
+
     pub(crate) fn read(&self, path: &Path) -> anyhow::Result<String> {
         std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
     }

@@ -4,7 +4,7 @@
 //! libraries included. What its disk holds then is what [`SimDisk`] says.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,6 +71,8 @@ pub(crate) enum Crash {
     Process,
     /// The machine is gone: nobody is told, and what was not synced is lost, kept, torn or garbage, as this seed says.
     Power(u64),
+    /// The machine is gone, and another one with an empty disk will stand in its place.
+    Disk,
 }
 
 impl Machine {
@@ -202,13 +204,14 @@ impl Machine {
     /// Ends the program without a word. Says how many things on its disk were undecided.
     pub(crate) fn crash(&mut self, how: Crash) -> usize {
         let pending = self.disk.pending().len();
-        if matches!(how, Crash::Power(_)) {
+        if how != Crash::Process {
             self.net.set_dark(self.host, true);
         }
         // The image is taken before destructors of the program can reach the disk.
         let image = match how {
             Crash::Process => self.disk.restart(),
             Crash::Power(seed) => self.after_power(seed),
+            Crash::Disk => SimDisk::new(),
         };
         self.disk.halt_after(Some(0));
         drop(self.boot.take());
@@ -235,6 +238,27 @@ impl Machine {
         if self.mutant == Some(Mutant::OldDisk) {
             self.old_disk = Some(self.disk.crash_losing_all());
         }
+    }
+
+    /// Flips a bit of the log at rest, and says where.
+    pub(crate) fn rot(&self, dice: &mut Dice) -> Option<String> {
+        let folder = Path::new("/data/wal");
+        let mut segments: Vec<PathBuf> = self
+            .disk
+            .list_dir(folder)
+            .ok()?
+            .into_iter()
+            .map(|entry| folder.join(entry.name))
+            .filter(|path| path.extension().is_some_and(|end| end == "wal"))
+            .collect();
+        segments.sort();
+        let segment = segments.get(dice.index(segments.len()))?;
+        // Room is allocated ahead; nothing stands there.
+        let bytes = self.disk.contents(segment).ok()?;
+        let written = bytes.iter().rposition(|byte| *byte != 0)? + 1;
+        let bit = dice.below(0..written as u64 * 8);
+        self.disk.flip_bit(segment, bit).ok()?;
+        Some(format!("bit {bit} of {}", segment.display()))
     }
 
     /// Puts the disk back to its usual pace.

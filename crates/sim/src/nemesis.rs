@@ -1,7 +1,8 @@
 //! What goes wrong, and when.
 //!
-//! A seed chooses some kinds of faults, so that seeds differ in kind and not only in time. Never more than one machine of
-//! the shard servers is damaged for good; all else may overlap.
+//! A seed chooses some kinds of faults, so that seeds differ in kind and not only in time. What was acknowledged is promised to
+//! outlive the disks of a minority only, so at most one machine of the shard servers is damaged for good, once in a seed; all else may
+//! overlap.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -47,9 +48,13 @@ pub(crate) enum Kind {
     FullDisk,
     /// A wall clock jumps.
     Clock,
+    /// A machine comes back with an empty disk.
+    LostDisk,
+    /// A bit of a log flips.
+    Rot,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::Power,
     Kind::Blackout,
@@ -64,6 +69,8 @@ const KINDS: [Kind; 14] = [
     Kind::SyncError,
     Kind::FullDisk,
     Kind::Clock,
+    Kind::LostDisk,
+    Kind::Rot,
 ];
 
 impl Kind {
@@ -83,6 +90,8 @@ impl Kind {
             Self::SyncError => "sync-error",
             Self::FullDisk => "full-disk",
             Self::Clock => "clock",
+            Self::LostDisk => "lost-disk",
+            Self::Rot => "rot",
         }
     }
 }
@@ -115,6 +124,8 @@ pub(crate) struct Nemesis {
     next: Duration,
     cures: Vec<(Duration, Cure)>,
     fired: BTreeMap<Kind, u64>,
+    /// The machine whose disk was lost or damaged.
+    damaged: Option<HostId>,
 }
 
 impl Nemesis {
@@ -129,6 +140,7 @@ impl Nemesis {
             next: Duration::ZERO,
             cures: Vec::new(),
             fired: BTreeMap::new(),
+            damaged: None,
         }
     }
 
@@ -136,6 +148,11 @@ impl Nemesis {
     pub(crate) fn bends_clocks(&self) -> bool {
         let bends = |kind: &Kind| matches!(kind, Kind::Pause | Kind::Clock);
         self.kinds.iter().any(bends)
+    }
+
+    /// The machine on whose disk damage may lie unseen.
+    pub(crate) fn rotten(&self) -> Option<HostId> {
+        self.damaged.filter(|_| self.fired.contains_key(&Kind::Rot))
     }
 
     /// The faults that happened, by kind.
@@ -290,7 +307,31 @@ impl Nemesis {
             Kind::SyncError => self.ail(world, host, Ailment::SyncError, length),
             Kind::FullDisk => self.ail(world, host, Ailment::FullDisk, length),
             Kind::Clock => self.ail(world, host, Ailment::Clock, length),
+            Kind::LostDisk | Kind::Rot => self.damage(world, kind),
         }
+    }
+
+    /// Damages a disk for good.
+    fn damage(&mut self, world: &mut World, kind: Kind) -> bool {
+        let (host, now) = (self.server(), world.now);
+        let again = now + self.dice.millis(100..4_000);
+        if self.damaged.is_some() {
+            return false;
+        }
+        let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
+            return false;
+        };
+        if kind == Kind::Rot {
+            let Some(place) = machine.rot(&mut self.dice) else {
+                return false;
+            };
+            let text = format!("{} rots: {place}", machine.name);
+            world.trace.note(now, &text);
+        } else {
+            world.crash(host, Crash::Disk, again);
+        }
+        self.damaged = Some(host);
+        true
     }
 
     fn cut(&mut self, world: &World, from: HostId, to: HostId, length: Duration) {

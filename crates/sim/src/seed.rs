@@ -111,7 +111,7 @@ fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
         problems.push(format!("the cluster does not begin: {problem}"));
     } else {
         storm(&mut world, &judge, &mut nemesis, &mut dice, options)?;
-        if let Err(problem) = heal::completely(&mut world, &judge) {
+        if let Err(problem) = heal::completely(&mut world, &judge, nemesis.rotten()) {
             problems.push(format!("the cluster does not heal: {problem}"));
         }
     }

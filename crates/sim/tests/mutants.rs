@@ -1,0 +1,41 @@
+//! The judges, judged: every bug of the bank is caught.
+
+use std::path::Path;
+
+use sim::{Mutant, Options, run_apart};
+
+/// Seeds that a bug may need to show; each bug is tried with these in turn until one fails.
+const SEEDS: std::ops::Range<u64> = 100..140;
+
+/// Whether some seed shows a bug.
+fn is_caught(mutant: Mutant) -> anyhow::Result<bool> {
+    let program = Path::new(env!("CARGO_BIN_EXE_sim"));
+    let options = Options {
+        mutant: Some(mutant),
+        ..Options::default()
+    };
+    for seed in SEEDS {
+        if !run_apart(program, seed, options)?.problems.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[test]
+fn every_bug_of_the_bank_is_caught() {
+    let missed: Vec<String> = std::thread::scope(|scope| {
+        let halves = Mutant::all().chunks(Mutant::all().len().div_ceil(2));
+        let workers: Vec<_> = halves
+            .map(|half| {
+                scope.spawn(|| {
+                    let missed = half.iter().filter(|mutant| !is_caught(**mutant).unwrap());
+                    missed.map(|mutant| mutant.name()).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let joined = workers.into_iter().map(|worker| worker.join().unwrap());
+        joined.flatten().collect()
+    });
+    assert_eq!(missed, Vec::<String>::new());
+}
