@@ -125,13 +125,16 @@ impl Programs {
     pub fn build() -> anyhow::Result<Self> {
         let mut folder = std::env::current_exe()?;
         folder.pop();
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "--workspace"]);
+        for program in ["coordinator", "shard-server", "watchdog", "chaos"] {
+            build.args(["--bin", program]);
+        }
         if folder.ends_with("deps") {
             folder.pop();
-        }
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--quiet", "--bins"]);
-        for package in ["coordinator", "shard-server", "watchdog", "chaos"] {
-            build.args(["--package", package]);
+            // A test among what is built makes cargo choose the features that it chose for all tests, so that nearly all of
+            // it is there already.
+            build.args(["--test", "processes"]);
         }
         if folder.ends_with("release") {
             build.arg("--release");

@@ -48,6 +48,7 @@ pub(super) async fn run<S: StateMachine>(inner: Arc<Inner<S>>) {
         } else if !inner.is_due(&mut since) {
             continue;
         }
+        inner.doubt_snapshots().await;
         match inner.take_snapshot().await {
             Ok(_) => {
                 pause = Duration::ZERO;
@@ -97,6 +98,18 @@ impl<S: StateMachine> Inner<S> {
             || self.bytes_to_replay() >= self.policy.bytes
             || age >= self.policy.interval
             || (quiet && self.is_burst_left())
+    }
+
+    /// Where one snapshot was found rotten, looks at the others too, before the log that they stand for is let go of.
+    async fn doubt_snapshots(&self) {
+        if !self.shared.snapshots.has_rotten() {
+            return;
+        }
+        let store = Arc::clone(&self.shared.snapshots);
+        let look = move || store.reconsider();
+        if let Err(error) = self.runtime().spawn_blocking("snapshot-verify", look).await {
+            tracing::error!(group = %self.shared.group, %error, "the snapshots could not be verified");
+        }
     }
 
     /// Bytes of commands that were applied since the newest snapshot was taken.

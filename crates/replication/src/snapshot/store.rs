@@ -128,6 +128,13 @@ impl SnapshotStore {
         self.kept.lock().iter().any(SnapshotFile::is_rotten)
     }
 
+    /// Reads all that count as sound again: where one is rotten, the disk is to be doubted. May block.
+    pub(crate) fn reconsider(&self) {
+        for file in self.sound() {
+            file.reconsider();
+        }
+    }
+
     /// The index up to which the log may be purged: that of the older generation, once there are two sound ones.
     pub(crate) fn purgeable(&self) -> Option<u64> {
         let sound = self.sound();
