@@ -81,7 +81,7 @@ pub(crate) struct UpArgs {
         long,
         value_name = "FILTER",
         env = "AUTOCOMPLETE_LOG_FILTER",
-        default_value = "warn,openraft=error,autocomplete=info"
+        default_value = "warn,openraft=error,autocomplete=info,rpc::trace=info"
     )]
     log_filter: String,
 

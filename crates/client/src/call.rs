@@ -9,7 +9,7 @@ use api::{ApiError, Reason, Retry};
 use cluster::{Epoch, NodeId, ShardId};
 use runtime::{Instant, Runtime};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Response, Status};
 
 use crate::connections::{Coordinators, pool};
 use crate::retry::{Attempts, Kind, Patience, Pause, Step};
@@ -226,11 +226,4 @@ fn is_unreached(error: &ApiError) -> bool {
     let reason = error.reason();
     let is_gone = matches!(reason, Reason::Disconnected | Reason::Stopped);
     is_gone || reason == Reason::Deadline
-}
-
-/// A request that tells the server how long it may take.
-pub(crate) fn timed<T>(message: T, limit: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(limit);
-    request
 }

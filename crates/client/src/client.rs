@@ -9,7 +9,7 @@ use api::{ApiError, Retry, v1};
 use cluster::ShardMap;
 use runtime::Runtime;
 
-use crate::call::{Answer, Caller, Service, timed};
+use crate::call::{Answer, Caller, Service};
 use crate::ids::{IssuedId, RequestIds};
 use crate::record_stream::RecordStream;
 use crate::retry::Kind;
@@ -54,7 +54,7 @@ impl Client {
         let response = self
             .caller
             .run(Kind::Write, route, |channel, limit| {
-                let request = timed(request.clone(), limit);
+                let request = rpc::request(request.clone(), limit);
                 async move {
                     Service::new(channel)
                         .record(request)
@@ -80,7 +80,7 @@ impl Client {
         let response = self
             .caller
             .run(Kind::Write, Route::Coordinator, |channel, limit| {
-                let request = timed(request.clone(), limit);
+                let request = rpc::request(request.clone(), limit);
                 async move {
                     let response = Service::new(channel).record_batch(request).await?;
                     let value = response.into_inner();
@@ -118,7 +118,7 @@ impl Client {
         let response = self
             .caller
             .run(Kind::Read, route, |channel, limit| {
-                let request = timed(request.clone(), limit);
+                let request = rpc::request(request.clone(), limit);
                 async move {
                     Service::new(channel)
                         .get_top_k(request)
@@ -152,7 +152,7 @@ impl Client {
         };
         self.caller
             .run(Kind::Read, route, |channel, limit| {
-                let request = timed(request.clone(), limit);
+                let request = rpc::request(request.clone(), limit);
                 async move {
                     Service::new(channel)
                         .get_count(request)
@@ -179,7 +179,7 @@ impl Client {
         let response = self
             .caller
             .run(Kind::Write, route, |channel, limit| {
-                let request = timed(request.clone(), limit);
+                let request = rpc::request(request.clone(), limit);
                 async move {
                     Service::new(channel)
                         .delete(request)
@@ -203,7 +203,7 @@ impl Client {
         let _issued = self.identify(&mut request.request_id);
         self.caller
             .run(Kind::Write, Route::Coordinator, |channel, limit| {
-                let request = timed(request.clone(), limit);
+                let request = rpc::request(request.clone(), limit);
                 async move {
                     Service::new(channel)
                         .clear_namespace(request)
@@ -231,7 +231,7 @@ impl Client {
                 Route::Coordinator,
                 |channel, limit| async move {
                     ClusterAdminServiceClient::new(channel)
-                        .get_status(timed(GetStatusRequest {}, limit))
+                        .get_status(rpc::request(GetStatusRequest {}, limit))
                         .await
                         .map(Answer::whole)
                 },
@@ -251,7 +251,7 @@ impl Client {
                 Route::Coordinator,
                 |channel, limit| async move {
                     ClusterAdminServiceClient::new(channel)
-                        .get_map(timed(GetMapRequest {}, limit))
+                        .get_map(rpc::request(GetMapRequest {}, limit))
                         .await
                         .map(Answer::whole)
                 },

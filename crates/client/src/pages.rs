@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::v1;
 
 use crate::ClientError;
-use crate::call::{Answer, Caller, Service, timed};
+use crate::call::{Answer, Caller, Service};
 use crate::retry::Kind;
 use crate::routing::Route;
 
@@ -38,7 +38,7 @@ impl TermPages {
         let response = self
             .caller
             .run(Kind::Read, Route::Coordinator, |channel, limit| {
-                let request = timed(request.clone(), limit);
+                let request = rpc::request(request.clone(), limit);
                 async move {
                     Service::new(channel)
                         .list_terms(request)

@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use axum::Router as Routes;
 use axum::extract::DefaultBodyLimit;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
-use rpc::Health;
 use rpc::health::READY_SERVICE;
+use rpc::{Health, Trace};
 use runtime::Runtime;
 use telemetry::Metrics;
 use telemetry::admin::Readiness;
@@ -49,7 +49,7 @@ pub(crate) struct Site {
 
 /// Everything that is served.
 pub(crate) fn routes(site: Site) -> Routes {
-    let health = site.health.clone();
+    let (health, runtime) = (site.health.clone(), site.runtime.clone());
     let readiness = Readiness::new(move || match health.get(READY_SERVICE) {
         Some(true) => Ok(()),
         Some(false) | None => Err("not every shard has been seen serving yet".into()),
@@ -73,6 +73,7 @@ pub(crate) fn routes(site: Site) -> Routes {
         .with_state(site)
         .merge(admin)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(runtime, follow))
         .layer(middleware::from_fn(harden))
 }
 
@@ -87,6 +88,18 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (header::REFERRER_POLICY, "no-referrer"),
     (header::X_FRAME_OPTIONS, "DENY"),
 ];
+
+/// Works on a request as a part of the trace that it names.
+async fn follow(State(runtime): State<Runtime>, request: Request, next: Next) -> Response {
+    let Some(trace) = Trace::of(request.headers()) else {
+        return next.run(request).await;
+    };
+    let (began, call) = (runtime.now(), request.uri().path().to_owned());
+    let response = rpc::trace::follow(Some(trace), &call, next.run(request)).await;
+    let took = runtime.now().saturating_since(began);
+    trace.ended(&call, response.status().as_str(), took);
+    response
+}
 
 async fn harden(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;

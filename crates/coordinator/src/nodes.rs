@@ -24,7 +24,7 @@ use parking_lot::RwLock;
 use rpc::channel::PoolConfig;
 use runtime::Runtime;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Response, Status};
 
 use mux::Lane;
 use protocols::{TopKs, Writes};
@@ -154,7 +154,7 @@ impl Link {
         limit: Duration,
     ) -> Result<CountResponse, ApiError> {
         let mut client = self.shard_client()?;
-        self.unary(limit, client.count(bounded(request, limit)))
+        self.unary(limit, client.count(rpc::request(request, limit)))
             .await
     }
 
@@ -164,7 +164,7 @@ impl Link {
         limit: Duration,
     ) -> Result<ListResponse, ApiError> {
         let mut client = self.shard_client()?;
-        self.unary(limit, client.list(bounded(request, limit)))
+        self.unary(limit, client.list(rpc::request(request, limit)))
             .await
     }
 
@@ -174,7 +174,7 @@ impl Link {
         limit: Duration,
     ) -> Result<ClearResponse, ApiError> {
         let mut client = self.shard_client()?;
-        self.unary(limit, client.clear(bounded(request, limit)))
+        self.unary(limit, client.clear(rpc::request(request, limit)))
             .await
     }
 
@@ -207,11 +207,4 @@ impl Link {
 
 fn overdue(limit: Duration) -> ApiError {
     ApiError::deadline(format!("no answer from the shard within {limit:?}"))
-}
-
-/// A request that tells the server how long its answer is waited for.
-pub(crate) fn bounded<T>(message: T, limit: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(limit);
-    request
 }

@@ -14,7 +14,7 @@ use api::v1::{
 use api::validate;
 use cluster::limits;
 use futures::Stream;
-use rpc::Deadline;
+use rpc::{Deadline, Trace};
 use runtime::{Instant, Runtime};
 use telemetry::Metrics;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -178,12 +178,13 @@ impl Public {
             method,
             runtime: self.runtime.clone(),
             metrics: self.metrics.clone(),
+            trace: Trace::current(),
         };
         let of_settle = call.clone();
         let begin = move |request| {
             let (call, began, begun) = (call.clone(), call.runtime.now(), begin(request));
             async move {
-                match begun.await {
+                match call.follow(begun).await {
                     Ok(begun) => Ok((began, begun)),
                     Err(error) => call.ended(began, Err(error)),
                 }
@@ -191,7 +192,10 @@ impl Public {
         };
         let settle = move |(began, begun)| {
             let (call, settled) = (of_settle.clone(), settle(begun));
-            async move { call.ended(began, settled.await) }
+            async move {
+                let settled = call.follow(settled).await;
+                call.ended(began, settled)
+            }
         };
         rpc::streams::in_order(requests, self.stream_window, begin, settle)
     }
@@ -203,15 +207,24 @@ struct Measured {
     method: &'static str,
     runtime: Runtime,
     metrics: Metrics,
+    /// That of the stream.
+    trace: Option<Trace>,
 }
 
 impl Measured {
+    fn follow<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        rpc::trace::follow(self.trace, self.method, work)
+    }
+
     fn ended<A>(&self, began: Instant, answer: Result<A, ApiError>) -> Result<A, Status> {
         let took = self.runtime.now().saturating_since(began);
         let answer = answer.map_err(Status::from);
         let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-        self.metrics
-            .rpc_ended(self.method, rpc::code_name(code), took);
+        let code = rpc::code_name(code);
+        if let Some(trace) = self.trace {
+            trace.ended(self.method, code, took);
+        }
+        self.metrics.rpc_ended(self.method, code, took);
         answer
     }
 }

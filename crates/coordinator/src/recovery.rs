@@ -35,7 +35,6 @@ use observed::Observed;
 use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
 use crate::metadata::{Command, ShardRecord};
-use crate::nodes::bounded;
 use crate::placement::repair::has_majority;
 use crate::routing::Router;
 use crate::snapshots::{Held, Store};
@@ -317,7 +316,7 @@ async fn give_up(
         cluster_id: meta.cluster().0.to_vec().into(),
     };
     let mut client = router.link(node)?.node_client()?;
-    let call = client.give_up_data(bounded(request, GIVE_UP_PATIENCE));
+    let call = client.give_up_data(rpc::request(request, GIVE_UP_PATIENCE));
     let moved = call.await?.into_inner().moved_to;
     tracing::warn!(%node, moved, "a node set its damaged data aside");
     meta.propose(&Command::MarkNodeLost { node }).await?;

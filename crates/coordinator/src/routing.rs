@@ -26,6 +26,7 @@ use std::time::Duration;
 use api::shard::v1::Route;
 use api::{ApiError, Consistency, Outcome, Reason};
 use cluster::{Namespace, NodeId, SessionToken, Shard, ShardId, ShardMap};
+use rpc::Trace;
 use runtime::{Instant, Runtime};
 use term::NamespaceName;
 
@@ -242,6 +243,7 @@ impl Router {
             0 | 1 => left,
             _ => left.min((left / 2).clamp(TRY_MIN, TRY_MAX)),
         };
+        let (trace_high, trace_low) = Trace::current().map_or((0, 0), Trace::halves);
         Ok(Target {
             node,
             link: self.nodes.link(found)?,
@@ -249,6 +251,8 @@ impl Router {
                 shard_id: shard.id.0,
                 incarnation: shard.incarnation.0,
                 epoch: map.epoch.0,
+                trace_high,
+                trace_low,
             },
             limit,
         })

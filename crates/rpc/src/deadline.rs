@@ -70,9 +70,7 @@ impl Deadline {
         if left.is_zero() {
             return Err(Self::error());
         }
-        let mut request = Request::new(message);
-        request.set_timeout(left);
-        Ok(request)
+        Ok(crate::request(message, left))
     }
 
     /// Runs any future for at most what is left.

@@ -6,6 +6,7 @@
 //! - [`deadline`]: how long a call may still take, here and further down.
 //! - [`channel`]: kept connections to peers.
 //! - [`streams`]: streams of requests, answered in their order.
+//! - [`trace`]: which request a piece of work belongs to, on every server that it passes.
 //! - [`Late`]: a service that is not there yet while the server already serves.
 //! - [`health`]: `grpc.health.v1`, and [`healthcheck()`] for the command line.
 //!
@@ -23,6 +24,7 @@ mod observer;
 pub mod server;
 pub mod services;
 pub mod streams;
+pub mod trace;
 
 pub use deadline::Deadline;
 pub use health::Health;
@@ -30,3 +32,4 @@ pub use healthcheck::{HealthcheckError, healthcheck};
 pub use late::Late;
 pub use observer::{Call, RpcObserver, code_name};
 pub use server::{Drained, Server, ServerConfig};
+pub use trace::{Trace, request, traced};

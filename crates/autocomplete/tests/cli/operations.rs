@@ -20,9 +20,15 @@ fn deploy() -> PathBuf {
 
 /// The metrics page of a cluster.
 fn metrics(up: &Up) -> String {
+    page(up, "/metrics", "")
+}
+
+/// A page on the HTTP port, asked for with more headers, each ended by a line break.
+fn page(up: &Up, path: &str, headers: &str) -> String {
     let address = up.http();
     let mut stream = TcpStream::connect(&address).unwrap();
-    let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();
@@ -109,4 +115,27 @@ fn the_rules_fire_when_they_should() {
         let output = promtool(arguments).unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
+}
+
+#[test]
+fn a_request_is_followed_through_coordinator_and_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let file = std::fs::File::create(&log).unwrap();
+    let data = dir.path().join("data");
+    let up = Up::start_logging(&data, &["--log-format", "json"], file);
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let header = format!("traceparent: 00-{id}-00f067aa0ba902b7-01\r\n");
+    page(&up, "/v1/suggest?q=a", &header);
+    page(&up, "/v1/suggest?q=b", "");
+    assert!(up.terminate().success());
+    let log = std::fs::read_to_string(&log).unwrap();
+    let called = |call: &str| {
+        let has = |line: &&str| line.contains(id) && line.contains(&format!("\"call\":\"{call}\""));
+        log.lines().filter(has).count()
+    };
+    assert_eq!(called("/v1/suggest"), 1, "{log}");
+    assert_eq!(called("TopK"), 1, "{log}");
+    let ended = log.lines().filter(|line| line.contains("traced call"));
+    assert_eq!(ended.count(), 2, "{log}");
 }

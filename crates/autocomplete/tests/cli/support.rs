@@ -68,15 +68,21 @@ pub(crate) struct Up {
 impl Up {
     /// Starts a cluster and waits until it says that it is ready.
     pub(crate) fn start(dir: &Path, arguments: &[&str]) -> Self {
-        Self::start_at(dir, &format!("127.0.0.1:{}", free_port()), arguments)
+        Self::start_logging(dir, arguments, Stdio::inherit())
     }
 
-    fn start_at(dir: &Path, addr: &str, arguments: &[&str]) -> Self {
+    /// As [`Up::start`], with what it logs going elsewhere.
+    pub(crate) fn start_logging(dir: &Path, arguments: &[&str], log: impl Into<Stdio>) -> Self {
+        Self::start_at(dir, &format!("127.0.0.1:{}", free_port()), arguments, log)
+    }
+
+    fn start_at(dir: &Path, addr: &str, arguments: &[&str], log: impl Into<Stdio>) -> Self {
         let mut child = autocomplete(&["up", "--http-addr", "127.0.0.1:0", "--grpc-addr", addr])
             .arg("--data-dir")
             .arg(dir)
             .args(arguments)
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut rest = BufReader::new(child.stdout.take().unwrap());
@@ -135,7 +141,7 @@ impl Up {
         self.kill();
         let (dir, addr) = (self.dir.clone(), self.addr.clone());
         drop(self);
-        Self::start_at(&dir, &addr, &[])
+        Self::start_at(&dir, &addr, &[], Stdio::inherit())
     }
 
     /// Runs a command against this cluster.

@@ -7,7 +7,6 @@ use runtime::Instant;
 
 use super::rounds::{Kind, Rounds};
 use super::{Ask, Router, Target, found};
-use crate::nodes::bounded;
 
 impl Router {
     /// Has the leader of a shard hand over to `to`, or to whom it finds best prepared, and says who leads then.
@@ -33,7 +32,7 @@ impl Router {
                     to_node_id: to.map_or(0, |node| node.0),
                 };
                 let mut client = target.link.node_client()?;
-                let call = client.transfer_leader(bounded(request, target.limit));
+                let call = client.transfer_leader(rpc::request(request, target.limit));
                 target.link.unary(target.limit, call).await
             };
             match self.ask(ask, call).await {

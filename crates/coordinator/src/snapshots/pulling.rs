@@ -11,7 +11,7 @@ use runtime::Runtime;
 use tonic::Streaming;
 
 use super::store::{Held, Receiving, Store};
-use crate::nodes::{Link, bounded};
+use crate::nodes::Link;
 
 /// How long a shard may take to write a snapshot.
 const TAKE_PATIENCE: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ pub(crate) async fn take_and_pull(
     let request = TakeSnapshotRequest { shard_id: shard.0 };
     let mut client = link.node_client()?;
     client
-        .take_snapshot(bounded(request, TAKE_PATIENCE))
+        .take_snapshot(rpc::request(request, TAKE_PATIENCE))
         .await?;
     pull(runtime, store, link, shard).await
 }

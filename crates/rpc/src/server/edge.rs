@@ -25,7 +25,8 @@ use super::lifecycle::Busy;
 use super::verdict;
 use crate::deadline::{Deadline, TIMEOUT_HEADER, parse_timeout};
 use crate::methods::{Method, Methods};
-use crate::observer::{Call, RpcObserver};
+use crate::observer::{Call, RpcObserver, code_name};
+use crate::trace::{Trace, follow};
 
 type Answer = Response<Body>;
 
@@ -45,15 +46,17 @@ pub(super) struct Report {
     shared: Arc<Shared>,
     method: Method,
     started: Instant,
+    trace: Option<Trace>,
     pub(super) code: Code,
 }
 
 impl Report {
-    fn new(shared: &Arc<Shared>, method: &Method) -> Self {
+    fn new(shared: &Arc<Shared>, method: &Method, trace: Option<Trace>) -> Self {
         Self {
             shared: Arc::clone(shared),
             method: method.clone(),
             started: shared.runtime.now(),
+            trace,
             code: Code::Cancelled,
         }
     }
@@ -65,11 +68,15 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
+        let took = self.shared.runtime.now().saturating_since(self.started);
+        if let Some(trace) = self.trace {
+            trace.ended(&self.method.name, code_name(self.code), took);
+        }
         if let Some(observer) = &self.shared.observer {
             observer.call_ended(Call {
                 method: &self.method.name,
                 code: self.code,
-                took: self.shared.runtime.now().saturating_since(self.started),
+                took,
                 streaming: self.method.streaming,
             });
         }
@@ -102,13 +109,23 @@ impl Service<Request<Body>> for Edge {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let shared = Arc::clone(&self.shared);
         let routes = self.routes.clone();
-        Box::pin(async move { Ok(answer(shared, routes, request).await) })
+        Box::pin(async move {
+            let method = shared.methods.of(request.uri().path()).clone();
+            let trace = Trace::of(request.headers());
+            let report = Report::new(&shared, &method, trace);
+            let answered = answer(shared, routes, request, report);
+            Ok(follow(trace, &method.name, answered).await)
+        })
     }
 }
 
-async fn answer(shared: Arc<Shared>, routes: Routes, mut request: Request<Body>) -> Answer {
-    let method = shared.methods.of(request.uri().path()).clone();
-    let mut report = Report::new(&shared, &method);
+async fn answer(
+    shared: Arc<Shared>,
+    routes: Routes,
+    mut request: Request<Body>,
+    mut report: Report,
+) -> Answer {
+    let method = report.method.clone();
     let busy = request.extensions_mut().remove::<Busy>();
     let result = if method.streaming {
         handled(routes, request, &method).await

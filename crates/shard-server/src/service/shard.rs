@@ -5,7 +5,7 @@ use api::shard::v1::shard_service_server::ShardService;
 use api::{ApiError, Consistency, Reason};
 use cluster::{Generation, KeyRange, NamespaceId, limits};
 use futures::stream::BoxStream;
-use rpc::Deadline;
+use rpc::{Deadline, Trace};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::streams::{Window, overtaking};
@@ -14,6 +14,20 @@ use crate::node::{Freshness, Replica};
 use crate::state::{ItemOutcome, Scope, WriteOutcome, command};
 
 impl Services {
+    /// Does a request as a part of the trace that its route names.
+    fn traced<T, F>(
+        &self,
+        call: &str,
+        route: Option<wire::Route>,
+        work: F,
+    ) -> impl Future<Output = Result<T, ApiError>> + use<T, F>
+    where
+        F: Future<Output = Result<T, ApiError>>,
+    {
+        let trace = route.and_then(|route| Trace::from_halves(route.trace_high, route.trace_low));
+        rpc::traced(&self.node.runtime, trace, call, work)
+    }
+
     async fn write_one(
         &self,
         request: wire::WriteRequest,
@@ -175,7 +189,10 @@ impl ShardService for Services {
         request: Request<wire::WriteRequest>,
     ) -> Result<Response<wire::WriteResponse>, Status> {
         let deadline = Deadline::of(&request, &self.node.runtime);
-        let answer = self.write_one(request.into_inner(), deadline).await;
+        let request = request.into_inner();
+        let answer = self
+            .traced("Write", request.route, self.write_one(request, deadline))
+            .await;
         answer.map(Response::new).map_err(write_status)
     }
 
@@ -189,7 +206,9 @@ impl ShardService for Services {
             async move {
                 let correlation = request.correlation;
                 let deadline = services.message_deadline();
-                let answer = services.write_one(request, deadline).await;
+                let route = request.route;
+                let work = services.write_one(request, deadline);
+                let answer = services.traced("Write", route, work).await;
                 Ok(answer.unwrap_or_else(|error| wire::WriteResponse {
                     correlation,
                     error: Some(error.for_write().into()),
@@ -206,7 +225,10 @@ impl ShardService for Services {
         request: Request<wire::TopKRequest>,
     ) -> Result<Response<wire::TopKResponse>, Status> {
         let deadline = Deadline::of(&request, &self.node.runtime);
-        let answer = self.top_k_one(request.into_inner(), deadline).await;
+        let request = request.into_inner();
+        let answer = self
+            .traced("TopK", request.route, self.top_k_one(request, deadline))
+            .await;
         answer.map(Response::new).map_err(status)
     }
 
@@ -220,7 +242,9 @@ impl ShardService for Services {
             async move {
                 let correlation = request.correlation;
                 let deadline = services.message_deadline();
-                let answer = services.top_k_one(request, deadline).await;
+                let route = request.route;
+                let work = services.top_k_one(request, deadline);
+                let answer = services.traced("TopK", route, work).await;
                 Ok(answer.unwrap_or_else(|error| wire::TopKResponse {
                     correlation,
                     error: Some(error.into()),
@@ -237,7 +261,10 @@ impl ShardService for Services {
         request: Request<wire::CountRequest>,
     ) -> Result<Response<wire::CountResponse>, Status> {
         let deadline = Deadline::of(&request, &self.node.runtime);
-        let answer = self.count_one(request.into_inner(), deadline).await;
+        let request = request.into_inner();
+        let answer = self
+            .traced("Count", request.route, self.count_one(request, deadline))
+            .await;
         answer.map(Response::new).map_err(status)
     }
 
@@ -246,7 +273,10 @@ impl ShardService for Services {
         request: Request<wire::ListRequest>,
     ) -> Result<Response<wire::ListResponse>, Status> {
         let deadline = Deadline::of(&request, &self.node.runtime);
-        let answer = self.list_one(request.into_inner(), deadline).await;
+        let request = request.into_inner();
+        let answer = self
+            .traced("List", request.route, self.list_one(request, deadline))
+            .await;
         answer.map(Response::new).map_err(status)
     }
 
@@ -255,7 +285,10 @@ impl ShardService for Services {
         request: Request<wire::ClearRequest>,
     ) -> Result<Response<wire::ClearResponse>, Status> {
         let deadline = Deadline::of(&request, &self.node.runtime);
-        let answer = self.clear_one(request.into_inner(), deadline).await;
+        let request = request.into_inner();
+        let answer = self
+            .traced("Clear", request.route, self.clear_one(request, deadline))
+            .await;
         answer.map(Response::new).map_err(write_status)
     }
 }

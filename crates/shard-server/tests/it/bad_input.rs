@@ -186,6 +186,8 @@ const HERE: shard::Route = shard::Route {
     shard_id: 2,
     incarnation: 1,
     epoch: 1,
+    trace_high: 0,
+    trace_low: 0,
 };
 
 async fn refuse(node: &Node, request: shard::WriteRequest, expected: Reason) {
@@ -203,6 +205,7 @@ async fn routes_are_checked() {
             shard_id,
             incarnation,
             epoch,
+            ..HERE
         })
     };
     refuse(&node, write(None, |_| {}), Reason::BadArgument).await;

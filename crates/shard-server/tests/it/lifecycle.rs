@@ -191,6 +191,7 @@ async fn a_lost_disk_means_a_new_identity_and_never_the_old_one() {
             shard_id: 2,
             incarnation: 1,
             epoch: 1,
+            ..Default::default()
         }),
         namespace_id: 1,
         generation: 1,

@@ -319,6 +319,7 @@ async fn streams_answer_in_order_or_by_correlation() {
         shard_id: 2,
         incarnation: 1,
         epoch: 1,
+        ..Default::default()
     });
     let requests = (1..=100_u64).map(move |correlation| shard::TopKRequest {
         correlation,

@@ -9,7 +9,6 @@ use cluster::{NodeId, Replica, ShardId};
 
 use super::Repair;
 use crate::metadata::{Intent, ShardRecord};
-use crate::nodes::bounded;
 
 /// How long one call to a leader may take; a newcomer that needs longer is asked after again.
 const CALL_PATIENCE: Duration = Duration::from_secs(8);
@@ -125,7 +124,7 @@ impl Repair {
         let mut leader = self.leader(record).ok_or_else(no_leader)?;
         for _ in 0..LEADERS_MAX {
             let mut client = self.router.link(leader)?.node_client()?;
-            let call = client.change_members(bounded(request.clone(), CALL_PATIENCE));
+            let call = client.change_members(rpc::request(request.clone(), CALL_PATIENCE));
             // The transport keeps the time, too; this is for a connection that keeps none.
             let answer = self.runtime.timeout(CALL_PATIENCE * 2, call).await;
             let answer = answer.map_err(|_| ApiError::deadline("no answer from the leader"))?;
