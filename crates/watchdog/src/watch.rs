@@ -43,6 +43,9 @@ struct Watched {
     ended_turn: u64,
 }
 
+/// Polls in a row without an answer that are worth a word. One is what a start or an election costs.
+const UNANSWERED_MAX: u32 = 2;
+
 /// An attempt that is under way.
 #[derive(Debug)]
 struct Open {
@@ -59,6 +62,8 @@ pub(crate) struct Watch {
     policy: Policy,
     shards: BTreeMap<ShardId, Watched>,
     fleet: watch::Sender<Arc<Fleet>>,
+    /// Polls in a row that no coordinator answered.
+    unanswered: u32,
     attempts: FuturesUnordered<BoxFuture<'static, Ended>>,
     freeze: Option<Freeze>,
     polled: watch::Sender<bool>,
@@ -90,6 +95,7 @@ impl Watch {
             tools,
             shards: BTreeMap::new(),
             fleet: watch::Sender::new(Arc::default()),
+            unanswered: 0,
             attempts: FuturesUnordered::new(),
             freeze: None,
             polled,
@@ -153,6 +159,9 @@ impl Watch {
     async fn refresh(&mut self) -> SecondView {
         match self.tools.coordinators.view().await {
             Ok(View { fleet, has_quorum }) => {
+                if std::mem::take(&mut self.unanswered) >= UNANSWERED_MAX {
+                    info!("a coordinator answers again");
+                }
                 let second = if has_quorum {
                     SecondView::Down {
                         shards: fleet.down(),
@@ -164,7 +173,10 @@ impl Watch {
                 second
             }
             Err(status) => {
-                warn!(code = ?status.code(), message = status.message(), "no coordinator answers; the last known shards are watched");
+                self.unanswered = self.unanswered.saturating_add(1);
+                if self.unanswered == UNANSWERED_MAX {
+                    warn!(code = ?status.code(), message = status.message(), "no coordinator answers; the last known shards are watched");
+                }
                 let bare = self.fleet.borrow().without_reports();
                 self.fleet.send_replace(Arc::new(bare));
                 SecondView::NoQuorum
