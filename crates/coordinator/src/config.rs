@@ -37,6 +37,9 @@ pub struct Config {
     pub silent_after: Duration,
     /// How long a node may be gone before others take its place, where there are others; never, if none. Default 10 min.
     pub replace_after: Option<Duration>,
+    /// Leads that lie unevenly are spread over the servers when they have stayed where they are for this long; never, if none. Default
+    /// 1 min.
+    pub balance_after: Option<Duration>,
     /// Where all voters stand; other regions that have nodes get a learner of each shard, which answers STALE reads. Default
     /// none: voters anywhere, no learners.
     pub home_region: Option<String>,
@@ -138,6 +141,7 @@ impl Default for Config {
             allowed_origins: Vec::new(),
             silent_after: Duration::from_secs(3),
             replace_after: Some(Duration::from_mins(10)),
+            balance_after: Some(Duration::from_mins(1)),
             home_region: None,
             snapshots_kept: 2,
             logging: LogConfig::default(),

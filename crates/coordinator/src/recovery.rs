@@ -11,6 +11,7 @@
 //! A shard of several replicas that has lost its majority for good can also begin anew from what one of them still has
 //! ([`Recovery::begin_from`]). What needs nobody's word, because a majority is there, is [`repair`].
 
+mod balance;
 mod observed;
 mod repair;
 mod steps;
@@ -28,6 +29,7 @@ use rpc::Deadline;
 use runtime::Runtime;
 use tokio::sync::watch;
 
+pub(crate) use balance::Balance;
 pub(crate) use repair::{Repair, RepairSettings};
 
 use observed::Observed;

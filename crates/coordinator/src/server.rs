@@ -19,7 +19,7 @@ use crate::identity::{self, Membership};
 use crate::liveness::Liveness;
 use crate::meta::{self, Meta, MetadataDoor};
 use crate::public::Public;
-use crate::recovery::{Recovery, Repair, RepairSettings};
+use crate::recovery::{Balance, Recovery, Repair, RepairSettings};
 use crate::registry::Registry;
 use crate::routing::Router;
 use crate::snapshots::{Puller, Store};
@@ -303,6 +303,13 @@ impl Parts {
             router: Arc::clone(&self.router),
             recovery: self.recovery.clone(),
             repair: self.repair.clone(),
+            balance: Balance::new(
+                &self.runtime,
+                Arc::clone(&self.meta),
+                Arc::clone(&self.liveness),
+                Arc::clone(&self.router),
+                config.balance_after,
+            ),
             health: health.clone(),
             expect_nodes: config.cluster.expect_nodes,
             home_region: config.home_region.clone(),

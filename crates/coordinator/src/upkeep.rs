@@ -1,5 +1,5 @@
 //! What a coordinator does without being asked: places shards, says whether it is ready, remembers how far shards have come,
-//! goes on with recoveries that were broken off, and has replicas replaced that are lost.
+//! goes on with recoveries that were broken off, has replicas replaced that are lost, and spreads leads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
 use crate::metadata::{Command, ShardProgress, State};
 use crate::placement::{self, Candidate, Wanted};
-use crate::recovery::{Recovery, Repair};
+use crate::recovery::{Balance, Recovery, Repair};
 use crate::routing::Router;
 use crate::status;
 
@@ -37,6 +37,7 @@ pub(crate) struct Upkeep {
     pub(crate) router: Arc<Router>,
     pub(crate) recovery: Recovery,
     pub(crate) repair: Repair,
+    pub(crate) balance: Balance,
     pub(crate) health: Health,
     pub(crate) expect_nodes: usize,
     /// Where all voters stand; anywhere, if none.
@@ -113,6 +114,7 @@ impl Upkeep {
                 self.place(&heard).await;
                 self.note_progress(&heard, &mut memory).await;
                 self.repair.look();
+                self.balance.look();
             }
             self.recovery.resume();
             let epoch = self.meta.read(|state| state.epoch);

@@ -46,6 +46,8 @@ settings::settings! {
     silent_after: String, "SILENT_AFTER", "DURATION";
     /// A shard server that was gone for this long is replaced where there is a spare, up to 30d; 0s = never [default: 10m]
     replace_after: String, "REPLACE_AFTER", "DURATION";
+    /// Leads that lie unevenly are spread when none has moved for this long, up to 30d; 0s = never [default: 1m]
+    balance_after: String, "BALANCE_AFTER", "DURATION";
     /// Region of all voters; every other region that has shard servers gets a learner of each shard, for STALE reads [default: voters anywhere]
     home_region: String, "HOME_REGION", "NAME";
     /// Snapshots held of each shard, 1 to 16 [default: 2]
@@ -78,7 +80,18 @@ impl Settings {
                 Duration::from_secs(1)..=HOUR,
                 default.silent_after,
             ),
-            replace_after: replace_after(at, self.replace_after.as_deref(), default.replace_after),
+            replace_after: or_never(
+                at,
+                "replace-after",
+                self.replace_after.as_deref(),
+                default.replace_after,
+            ),
+            balance_after: or_never(
+                at,
+                "balance-after",
+                self.balance_after.as_deref(),
+                default.balance_after,
+            ),
             home_region: Some(at.name(
                 "home-region",
                 self.home_region.as_deref().filter(|name| !name.is_empty()),
@@ -178,14 +191,15 @@ impl Settings {
 }
 
 /// Nothing is never.
-fn replace_after(
+fn or_never(
     at: &mut Problems,
+    name: &'static str,
     given: Option<&str>,
     default: Option<Duration>,
 ) -> Option<Duration> {
     let longest = Duration::from_hours(30 * 24);
     let default = default.unwrap_or_default();
-    let after = at.duration("replace-after", given, Duration::ZERO..=longest, default);
+    let after = at.duration(name, given, Duration::ZERO..=longest, default);
     (!after.is_zero()).then_some(after)
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use api::admin::v1::ReplicaRole;
 use cluster::NodeId;
 
-use crate::liveness::Heard;
+use crate::liveness::{Heard, Liveness};
+use crate::meta::Meta;
 use crate::metadata::{NodeRecord, ShardRecord, State};
 use crate::placement::repair::{MemberView, NodeView, Pending, ShardView};
 
@@ -18,6 +19,12 @@ pub(super) struct Observed {
 }
 
 impl Observed {
+    /// As it looks now.
+    pub(super) fn of(meta: &Meta, liveness: &Liveness) -> Self {
+        let heard = liveness.all();
+        meta.read(|state| Self::new(state, &heard, |node| liveness.silent_for(node)))
+    }
+
     /// `silent_for` says how long a node has not been heard of.
     pub(super) fn new(
         state: &State,

@@ -140,9 +140,7 @@ impl Repair {
     }
 
     fn observe(&self) -> Observed {
-        let heard = self.liveness.all();
-        self.meta
-            .read(|state| Observed::new(state, &heard, |node| self.liveness.silent_for(node)))
+        Observed::of(&self.meta, &self.liveness)
     }
 
     fn rules(&self) -> Rules {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::admin::v1::{GetStatusResponse, ShardState, TransferLeaderRequest};
+use api::admin::v1::{GetStatusResponse, ReplicaRole, ShardState, TransferLeaderRequest};
 use api::v1::{Consistency, GetCountRequest, GetTopKRequest, RecordRequest, RequestId};
 use api::{ApiError, Reason};
 use bytes::Bytes;
@@ -193,6 +193,33 @@ async fn the_lead_goes_where_it_is_told_to_under_load() {
         let refused = cluster.admin().transfer_leader(request).await.unwrap_err();
         assert_eq!(reason(&refused), wanted, "{refused}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leads_spread_again_when_all_is_calm_and_nobody_hears_of_it() {
+    let mut cluster = Cluster::replicated().await;
+    cluster.coordinator_config(0).balance_after = Some(Duration::from_millis(500));
+    cluster.stop_coordinator().await;
+    cluster.start_coordinator().await;
+    let status = cluster.until("all replicas serve", all_serve).await;
+    let (one, shards) = (status.nodes[0].node_id, status.shards.len());
+    let writers = Writers::start(&cluster);
+    for shard in &status.shards {
+        let request = TransferLeaderRequest {
+            shard_id: shard.shard_id,
+            to_node_id: one,
+        };
+        cluster.admin().transfer_leader(request).await.unwrap();
+    }
+    let is_spread = move |status: &GetStatusResponse| {
+        let leads = status.shards.iter().flat_map(|shard| &shard.replicas);
+        let leads = leads.filter(|at| at.role() == ReplicaRole::Leader);
+        let nodes: std::collections::BTreeSet<u64> = leads.map(|at| at.node_id).collect();
+        nodes.len() == shards
+    };
+    cluster.until("each leads one shard", is_spread).await;
+    writers.end(&cluster).await;
+    all_agree(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

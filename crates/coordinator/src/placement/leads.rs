@@ -1,0 +1,189 @@
+//! Which lead should move, so that no server does the work of several. Pure and deterministic.
+//!
+//! After servers died or were restarted one after another, those that stayed lead nearly everything. What always holds: a
+//! lead moves only while every shard is whole, to a voter that serves and is not asked to leave, and only where the two then
+//! differ by less than before, so that moves come to an end.
+
+use std::collections::BTreeMap;
+
+use cluster::{NodeId, ShardId};
+
+use super::repair::{NodeView, ShardView};
+
+/// A lead that should move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// Of this shard.
+    pub shard: ShardId,
+    /// Who leads it.
+    pub from: NodeId,
+    /// Who should.
+    pub to: NodeId,
+}
+
+/// The one that helps most; none where leads lie as evenly as they can, or where any shard is not whole.
+#[must_use]
+pub fn plan(nodes: &[NodeView], shards: &[ShardView]) -> Option<Move> {
+    if !shards.iter().all(is_whole) {
+        return None;
+    }
+    let mut leads: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for leader in shards.iter().filter_map(leader) {
+        *leads.entry(leader).or_default() += 1;
+    }
+    let led_by = |node: NodeId| leads.get(&node).copied().unwrap_or(0);
+    let takes = |node: NodeId| {
+        nodes.iter().any(|at| {
+            at.id == node && !at.lost && !at.draining && !at.damaged && at.silent.is_none()
+        })
+    };
+    let moves = shards.iter().filter_map(|shard| {
+        let from = leader(shard)?;
+        let voters = shard.members.iter().filter(|at| at.voter);
+        let others = voters.map(|at| at.node).filter(|node| *node != from);
+        let to = others
+            .filter(|node| takes(*node))
+            .min_by_key(|node| (led_by(*node), *node))?;
+        let gain = led_by(from).saturating_sub(led_by(to));
+        (gain >= 2).then_some((
+            gain,
+            Move {
+                shard: shard.id,
+                from,
+                to,
+            },
+        ))
+    });
+    // Of several that help as much, the first by its shard.
+    let best = moves.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    best.map(|(_, step)| step)
+}
+
+/// Who leads each shard, to see whether that has changed.
+#[must_use]
+pub fn leaders(shards: &[ShardView]) -> Vec<(ShardId, Option<NodeId>)> {
+    shards.iter().map(|at| (at.id, leader(at))).collect()
+}
+
+fn leader(shard: &ShardView) -> Option<NodeId> {
+    let leads = shard.members.iter().find(|at| at.voter && at.leads);
+    leads.map(|at| at.node)
+}
+
+/// Nothing is on its way, all members serve, and one of them leads.
+fn is_whole(shard: &ShardView) -> bool {
+    shard.pending.is_none()
+        && shard.members.iter().all(|at| at.serves)
+        && shard.members.iter().filter(|at| at.leads).count() == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::super::repair::MemberView;
+    use super::*;
+
+    fn node(id: u64) -> NodeView {
+        NodeView {
+            id: NodeId(id),
+            name: format!("shard-{id}"),
+            region: String::new(),
+            lost: false,
+            draining: false,
+            damaged: false,
+            silent: None,
+        }
+    }
+
+    /// A shard on nodes of which the first leads.
+    fn shard(id: u64, members: &[u64]) -> ShardView {
+        let members = members.iter().enumerate().map(|(place, node)| MemberView {
+            node: NodeId(*node),
+            voter: true,
+            serves: true,
+            leads: place == 0,
+        });
+        ShardView {
+            id: ShardId(id),
+            members: members.collect(),
+            pending: None,
+            former: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_server_that_leads_everything_gives_leads_to_each_of_the_others() {
+        let nodes = [node(1), node(2), node(3)];
+        let mut shards = [
+            shard(1, &[1, 2, 3]),
+            shard(2, &[1, 2, 3]),
+            shard(3, &[1, 2, 3]),
+        ];
+        let first = plan(&nodes, &shards).unwrap();
+        assert_eq!((first.shard, first.to), (ShardId(1), NodeId(2)));
+        shards[0] = shard(1, &[2, 1, 3]);
+        let second = plan(&nodes, &shards).unwrap();
+        assert_eq!((second.shard, second.to), (ShardId(2), NodeId(3)));
+        shards[1] = shard(2, &[3, 1, 2]);
+        assert_eq!(plan(&nodes, &shards), None);
+    }
+
+    #[test]
+    fn nothing_moves_while_anything_is_amiss_and_nothing_to_who_may_not_have_it() {
+        let nodes = [node(1), node(2)];
+        let even = || [shard(1, &[1, 2]), shard(2, &[1, 2])];
+        assert!(plan(&nodes, &even()).is_some());
+        let mut shards = even();
+        shards[1].members[1].serves = false;
+        assert_eq!(plan(&nodes, &shards), None);
+        let mut shards = even();
+        shards[1].members[0].leads = false;
+        assert_eq!(plan(&nodes, &shards), None);
+        let changes: [fn(&mut NodeView); 4] = [
+            |at| at.lost = true,
+            |at| at.draining = true,
+            |at| at.damaged = true,
+            |at| at.silent = Some(Duration::from_secs(1)),
+        ];
+        for change in changes {
+            let mut nodes = nodes.clone();
+            change(&mut nodes[1]);
+            assert_eq!(plan(&nodes, &even()), None, "{nodes:?}");
+        }
+        let mut shards = even();
+        for shard in &mut shards {
+            shard.members[1].voter = false;
+        }
+        assert_eq!(plan(&nodes, &shards), None, "learners do not lead");
+    }
+
+    proptest! {
+        #[test]
+        fn moves_come_to_an_end_and_leave_no_two_servers_far_apart(
+            leaders in proptest::collection::vec(0_usize..5, 1..40),
+        ) {
+            let nodes: Vec<NodeView> = (0..5).map(node).collect();
+            let all = |first: usize| {
+                let mut members: Vec<u64> = (0..5).collect();
+                members.swap(0, first);
+                members
+            };
+            let mut shards: Vec<ShardView> = (1..).zip(&leaders).map(|(id, first)| shard(id, &all(*first))).collect();
+            let mut moves = 0;
+            while let Some(step) = plan(&nodes, &shards) {
+                moves += 1;
+                prop_assert!(moves <= leaders.len());
+                let at = shards.iter_mut().find(|at| at.id == step.shard).unwrap();
+                for member in &mut at.members {
+                    member.leads = member.node == step.to;
+                }
+            }
+            let led = |node: u64| shards.iter().filter(|at| leader(at) == Some(NodeId(node))).count();
+            let counts: Vec<usize> = (0..5).map(led).collect();
+            prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
+        }
+    }
+}

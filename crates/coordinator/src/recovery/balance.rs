@@ -1,0 +1,150 @@
+//! Spreads leads over the servers again, once nothing has happened for a while.
+//!
+//! Done by the coordinator that leads, from upkeep, one lead at a time. A leader that changed for any other cause begins the
+//! wait anew, so that what an operator moved stays there for that long.
+//!
+//! On failure: nothing is lost but the pause of a hand-over; the next look tries again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::{NodeId, ShardId};
+use parking_lot::Mutex;
+use runtime::{Instant, Runtime, Task};
+
+use super::observed::Observed;
+use crate::liveness::Liveness;
+use crate::meta::Meta;
+use crate::placement::leads::{self, Move};
+use crate::routing::Router;
+
+/// How long a hand-over may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Moves leads.
+#[derive(Debug)]
+pub(crate) struct Balance {
+    runtime: Runtime,
+    meta: Arc<Meta>,
+    liveness: Arc<Liveness>,
+    router: Arc<Router>,
+    /// How long leads must have stayed where they are; never, if none.
+    after: Option<Duration>,
+    calm: Mutex<Calm>,
+}
+
+/// What was seen, since when, and what is being done.
+#[derive(Debug, Default)]
+struct Calm {
+    leaders: Vec<(ShardId, Option<NodeId>)>,
+    since: Instant,
+    moving: Option<(Move, Task<()>)>,
+}
+
+impl Calm {
+    /// Takes note of who leads now. A lead that went where it was sent does not disturb the calm.
+    fn note(&mut self, now: Instant, leaders: Vec<(ShardId, Option<NodeId>)>) {
+        if let Some((step, _)) = &self.moving {
+            let sent = self
+                .leaders
+                .iter_mut()
+                .find(|(shard, _)| *shard == step.shard);
+            if let Some((_, leader)) = sent
+                && leaders.contains(&(step.shard, Some(step.to)))
+            {
+                *leader = Some(step.to);
+            }
+        }
+        if self.leaders != leaders {
+            (self.leaders, self.since) = (leaders, now);
+        }
+    }
+}
+
+impl Balance {
+    pub(crate) fn new(
+        runtime: &Runtime,
+        meta: Arc<Meta>,
+        liveness: Arc<Liveness>,
+        router: Arc<Router>,
+        after: Option<Duration>,
+    ) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            meta,
+            liveness,
+            router,
+            after,
+            calm: Mutex::default(),
+        }
+    }
+
+    /// Begins what is due. Returns at once.
+    pub(crate) fn look(&self) {
+        let Some(after) = self.after else {
+            return;
+        };
+        let observed = Observed::of(&self.meta, &self.liveness);
+        let now = self.runtime.now();
+        let mut calm = self.calm.lock();
+        calm.note(now, leads::leaders(&observed.shards));
+        if calm
+            .moving
+            .as_ref()
+            .is_some_and(|(_, task)| !task.is_finished())
+        {
+            return;
+        }
+        if now.saturating_since(calm.since) < after {
+            return;
+        }
+        let Some(step) = leads::plan(&observed.nodes, &observed.shards) else {
+            return;
+        };
+        calm.moving = Some((step, self.hand_over(step)));
+    }
+
+    fn hand_over(&self, step: Move) -> Task<()> {
+        let Move { shard, from, to } = step;
+        let (router, deadline) = (Arc::clone(&self.router), self.runtime.now() + PATIENCE);
+        self.runtime.spawn("lead-balance", async move {
+            tracing::info!(%shard, %from, %to, "a lead moves, for its server leads more shards than others");
+            if let Err(error) = router.transfer_leader(shard, Some(to), deadline).await {
+                tracing::warn!(%shard, %error, "a lead did not move, trying again");
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn led(by: u64) -> Vec<(ShardId, Option<NodeId>)> {
+        vec![(ShardId(1), Some(NodeId(by))), (ShardId(2), None)]
+    }
+
+    #[tokio::test]
+    async fn only_our_own_moves_leave_the_calm_undisturbed() {
+        let runtime = Runtime::real();
+        let begun = runtime.now();
+        let at = |second: u64| begun + Duration::from_secs(second);
+        let mut calm = Calm::default();
+        calm.note(at(1), led(1));
+        calm.note(at(2), led(1));
+        assert_eq!(calm.since, at(1));
+        calm.note(at(3), led(2));
+        assert_eq!(calm.since, at(3), "somebody moved a lead");
+        let step = Move {
+            shard: ShardId(1),
+            from: NodeId(2),
+            to: NodeId(3),
+        };
+        calm.moving = Some((step, runtime.spawn("a move", async {})));
+        calm.note(at(4), led(2));
+        calm.note(at(5), led(3));
+        assert_eq!(calm.since, at(3), "it went where it was sent");
+        calm.note(at(6), led(1));
+        assert_eq!(calm.since, at(6));
+    }
+}
