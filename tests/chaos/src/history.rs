@@ -145,6 +145,22 @@ impl History {
         }
     }
 
+    /// The longest that an operation which was acknowledged in the end was waited for between two moments, microseconds.
+    #[must_use]
+    pub fn longest_wait_us(&self, from_us: u64, to_us: u64) -> u64 {
+        let waits = self
+            .operations
+            .iter()
+            .filter(|operation| matches!(operation.outcome, Outcome::Acknowledged { .. }))
+            .filter(|operation| operation.began_us <= to_us)
+            .map(|operation| {
+                operation
+                    .ended_us
+                    .saturating_sub(operation.began_us.max(from_us))
+            });
+        waits.max().unwrap_or(0)
+    }
+
     /// How many operations ended how: acknowledged, open, refused.
     #[must_use]
     pub fn tally(&self) -> (usize, usize, usize) {
@@ -188,5 +204,26 @@ mod tests {
         };
         assert_eq!(history.pace(), expected);
         assert_eq!(History::default().pace(), Pace::default());
+    }
+
+    #[test]
+    fn waits_count_from_the_blow_and_only_for_what_was_acknowledged() {
+        let acknowledged = Outcome::Acknowledged {
+            count: 1,
+            repeated: false,
+        };
+        let mut history = History::default();
+        for (began, ended, outcome) in [
+            (0, 900, acknowledged),
+            (200, 700, acknowledged),
+            (300, 5_000, Outcome::Refused),
+            (2_000, 9_000, acknowledged),
+        ] {
+            let id = history.begin("a".into(), 1, began);
+            history.end(id, outcome, ended);
+        }
+        assert_eq!(history.longest_wait_us(100, 1_000), 800);
+        assert_eq!(history.longest_wait_us(100, 2_000), 7_000);
+        assert_eq!(history.longest_wait_us(9_500, 9_900), 0);
     }
 }

@@ -25,6 +25,9 @@ pub struct Blow {
     pub after_records: usize,
     /// From the blow until every replica of every shard served again, milliseconds. What a process stood still is in it.
     pub whole_after_ms: u64,
+    /// The longest that a Record which was acknowledged in the end was waited for meanwhile, milliseconds. With several replicas
+    /// that is an election and all that it takes to notice it.
+    pub longest_wait_ms: u64,
 }
 
 /// What happened, and the verdict.
@@ -88,8 +91,8 @@ impl fmt::Display for Report {
             let nodes = blow.nodes.join(", ");
             writeln!(
                 formatter,
-                "  {:?} of {nodes} after {} records, all replicas serving again {} ms later",
-                blow.fault, blow.after_records, blow.whole_after_ms
+                "  {:?} of {nodes} after {} records, all replicas serving again {} ms later, no Record waited for longer than {} ms",
+                blow.fault, blow.after_records, blow.whole_after_ms, blow.longest_wait_ms
             )?;
         }
         let pace = &self.pace;

@@ -74,6 +74,10 @@ pub async fn run(
         .timeout(STREAM_LIMIT, workload.finish())
         .await
         .context("the stream did not end")??;
+    let blows = blows
+        .into_iter()
+        .map(|struck| struck.judged(&history))
+        .collect();
     let counts = listed_counts(&client).await?;
     let mut violations = oracle::judge_counts(&history, &counts);
     violations.extend(oracle::judge_acknowledgements(&history));
@@ -114,20 +118,44 @@ async fn strike(
     workload: &Workload,
     fault: Fault,
     place: usize,
-) -> anyhow::Result<Blow> {
+) -> anyhow::Result<Struck> {
     let after_records = workload.settled();
     let begun = runtime.now();
+    let from_us = workload.now_us();
     let nodes = fault.strike(runtime, deployment, place).await?;
     wait_until_whole(runtime, client, deployment.shape(), RECOVERY_LIMIT)
         .await
         .with_context(|| format!("the cluster was not whole again after {fault:?} of {nodes:?}"))?;
     let took = runtime.now().saturating_since(begun);
-    Ok(Blow {
-        fault,
-        nodes,
-        after_records,
-        whole_after_ms: u64::try_from(took.as_millis())?,
+    Ok(Struck {
+        blow: Blow {
+            fault,
+            nodes,
+            after_records,
+            whole_after_ms: u64::try_from(took.as_millis())?,
+            longest_wait_ms: 0,
+        },
+        from_us,
+        to_us: workload.now_us(),
     })
+}
+
+/// A blow, and when it was felt by the history's clock.
+struct Struck {
+    blow: Blow,
+    from_us: u64,
+    to_us: u64,
+}
+
+impl Struck {
+    /// With what only the whole history tells.
+    fn judged(self, history: &History) -> Blow {
+        let longest = history.longest_wait_us(self.from_us, self.to_us);
+        Blow {
+            longest_wait_ms: longest / 1000,
+            ..self.blow
+        }
+    }
 }
 
 async fn wait_for_progress(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use api::v1;
 use client::{Client, ClientOptions};
 use parking_lot::Mutex;
-use runtime::{Runtime, Task};
+use runtime::{Instant, Runtime, Task};
 
 use crate::history::{History, Outcome};
 
@@ -41,6 +41,8 @@ pub struct Workload {
     settled: Arc<AtomicUsize>,
     enough: Arc<AtomicBool>,
     lanes: Vec<Task<()>>,
+    runtime: Runtime,
+    begun: Instant,
 }
 
 impl Workload {
@@ -84,7 +86,15 @@ impl Workload {
             settled,
             enough,
             lanes,
+            runtime: runtime.clone(),
+            begun,
         }
+    }
+
+    /// The time now by the clock of the history.
+    #[must_use]
+    pub fn now_us(&self) -> u64 {
+        micros(self.runtime.now().saturating_since(self.begun))
     }
 
     /// How many Records have ended.
