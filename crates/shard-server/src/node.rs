@@ -8,6 +8,7 @@
 //! - Health is computed from the replicas' own state, never from having answered.
 //! - The first fatal fault decides how the process ends ([`Node::end`]), and is not overwritten.
 
+mod given_up;
 mod handover;
 mod health;
 mod identity;
@@ -24,7 +25,7 @@ mod upkeep;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use api::{ApiError, Reason};
@@ -37,6 +38,7 @@ use runtime::{CancellationToken, Runtime};
 use tokio::sync::{Notify, watch};
 use vfs::Vfs;
 
+pub(crate) use given_up::finish as finish_giving_up;
 pub use identity::IdentityError;
 pub(crate) use identity::{IdentityFile, load_or_begin, store as store_identity};
 pub use memory::MemoryError;
@@ -89,8 +91,8 @@ pub(crate) struct Node {
     /// Shards whose replica is being taken away; none is begun in its place meanwhile.
     leaving: Mutex<BTreeSet<ShardId>>,
     memory: Mutex<Memory>,
-    /// Held while the memory is written, so that an older one never replaces a newer.
-    remembering: tokio::sync::Mutex<()>,
+    /// Held while the memory is written, so that an older one never replaces a newer; false once the data is given up, when nothing more is to be.
+    remembering: tokio::sync::Mutex<bool>,
     /// Wakes the task that talks to the coordinators.
     pub(crate) sync_now: Notify,
     /// Wakes the task that does the chores.
@@ -126,7 +128,7 @@ impl Node {
             slots: RwLock::default(),
             leaving: Mutex::default(),
             memory: Mutex::new(memory),
-            remembering: tokio::sync::Mutex::new(()),
+            remembering: tokio::sync::Mutex::new(true),
             sync_now: Notify::new(),
             upkeep_now: Notify::new(),
             follows_health: Mutex::new(true),
@@ -334,38 +336,19 @@ impl Node {
                 tracing::info!(%error, "the log that is given up did not close cleanly");
             }
         }
+        // Orders that come while the data goes must not be remembered beside it.
+        let mut remembers = self.remembering.lock().await;
+        *remembers = false;
         let node = Arc::clone(self);
-        let moved = self
-            .runtime
-            .spawn_blocking("move-data-aside", move || node.move_data_aside());
+        let moved = self.runtime.spawn_blocking("move-data-aside", move || {
+            given_up::give_up(node.vfs.as_ref(), node.data_dir(), node.runtime.wall_ms())
+        });
         let name = moved
             .await
             .map_err(|error| ApiError::internal(error.to_string()))?
             .map_err(|error| ApiError::internal(error.to_string()))?;
         let moved_to = name.clone();
         self.end(RunError::GaveUpData { moved_to });
-        Ok(name)
-    }
-
-    fn move_data_aside(&self) -> Result<String, vfs::Error> {
-        let name = format!("given-up-{}", self.runtime.wall_ms());
-        let aside: PathBuf = self.data_dir().join(&name);
-        vfs::durable::create_dir(self.vfs.as_ref(), &aside)?;
-        // The identity goes first: what is left without it is refused, never taken for another's.
-        for part in [
-            identity::file_name(),
-            memory::file_name(),
-            "wal",
-            "snapshots",
-            "seeds",
-        ] {
-            let from = self.data_dir().join(part);
-            if self.vfs.exists(&from)? {
-                self.vfs.rename(&from, &aside.join(part))?;
-                self.vfs.sync_dir(&aside)?;
-                self.vfs.sync_dir(self.data_dir())?;
-            }
-        }
         Ok(name)
     }
 }

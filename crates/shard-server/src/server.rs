@@ -138,6 +138,9 @@ async fn prepare(
             Err(error) => return Err(error.into()),
         };
         durable::remove_temporaries(vfs.as_ref(), &dir)?;
+        if let Some(moved_to) = node::finish_giving_up(vfs.as_ref(), &dir)? {
+            tracing::warn!(moved_to, "data that was being given up is moved aside");
+        }
         let identity = node::load_or_begin(vfs.as_ref(), &dir, &name, instance)?;
         node::Seeds::new(Arc::clone(&vfs), &dir).open()?;
         let (memory, damage) = match node::load_memory(vfs.as_ref(), &dir) {

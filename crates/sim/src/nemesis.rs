@@ -190,6 +190,8 @@ impl Nemesis {
             machine.pause(false);
             machine.heal_disk();
             machine.disk.halt_after(None);
+            // A sync that was to fail, and did not come yet, would fail while the cluster heals.
+            machine.disk.take_back_faults();
         }
         Ok(())
     }

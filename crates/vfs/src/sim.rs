@@ -88,6 +88,11 @@ impl SimDisk {
         self.disk.lock().faults.len()
     }
 
+    /// Takes back the faults that have not fired yet, and says how many they were.
+    pub fn take_back_faults(&self) -> usize {
+        std::mem::take(&mut self.disk.lock().faults).len()
+    }
+
     /// Lets this many further mutating operations ([`Op::is_mutation`]) pass, then fails every operation,
     /// as if the machine had stopped there. `None` lifts it.
     pub fn halt_after(&self, mutations: Option<u64>) {

@@ -4,15 +4,15 @@
 //! request and may overtake each other. When a stream breaks, everything that waits on it fails at once, and the next request
 //! opens a new one.
 //!
-//! What always holds: a request that fails before its stream took it out of the queue is reported as not applied; one that
-//! was taken may have been applied. The queue and the number of waiting requests are bounded by the same number, and a full one refuses.
+//! What always holds: a request that fails before its stream took it out of the queue is reported as not applied, and is never
+//! sent; one that was taken may have been applied. The queue and the number of waiting requests are bounded by the same number, and a full one refuses.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use api::{ApiError, Outcome, Reason};
@@ -48,7 +48,7 @@ pub(crate) trait Protocol: Debug + Send + Sync + 'static {
 /// The requests of a session as the transport takes them.
 pub(crate) struct Requests<P: Protocol> {
     queue: mpsc::Receiver<(u64, P::Request)>,
-    taken_below: Arc<AtomicU64>,
+    session: Arc<Session<P>>,
 }
 
 impl<P: Protocol> Debug for Requests<P> {
@@ -61,11 +61,16 @@ impl<P: Protocol> Stream for Requests<P> {
     type Item = P::Request;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<P::Request>> {
-        self.queue.poll_recv(context).map(|next| {
-            let (number, request) = next?;
-            self.taken_below.store(number + 1, Ordering::Release);
-            Some(request)
-        })
+        while let Some((number, request)) = ready!(self.queue.poll_recv(context)) {
+            let waiting = self.session.waiting.lock();
+            // Whoever gave up was told that nothing happened.
+            if waiting.answers.contains_key(&number) {
+                let taken_below = &self.session.taken_below;
+                taken_below.store(number + 1, Ordering::Release);
+                return Poll::Ready(Some(request));
+            }
+        }
+        Poll::Ready(None)
     }
 }
 
@@ -73,9 +78,9 @@ type Answer<P> = Result<<P as Protocol>::Response, ApiError>;
 
 /// One stream.
 struct Session<P: Protocol> {
-    /// Requests below this number were handed to the transport.
-    taken_below: Arc<AtomicU64>,
-    /// Callers hold it to enter or leave, the reader to answer.
+    /// Requests below this number were handed to the transport, unless nobody waited for them any more. Raised under the lock.
+    taken_below: AtomicU64,
+    /// Callers hold it to enter or leave, the transport to take a request, the reader to answer.
     waiting: Mutex<Waiting<P>>,
 }
 
@@ -119,8 +124,7 @@ impl<P: Protocol> Lane<P> {
             number,
         };
         let answered = self.runtime.timeout(limit, answer).await;
-        let was_taken = session.was_taken(number);
-        drop(leave);
+        let was_taken = leave.now();
         match answered {
             Ok(Ok(answer)) => answer,
             Ok(Err(_closed)) => Err(lost(was_taken, "the stream was closed")),
@@ -175,19 +179,18 @@ impl<P: Protocol> Lane<P> {
 
     fn open(&self) -> Arc<Session<P>> {
         let (sender, receiver) = mpsc::channel(self.queue_max);
-        let taken_below = Arc::new(AtomicU64::new(0));
-        let requests = Requests {
-            queue: receiver,
-            taken_below: Arc::clone(&taken_below),
-        };
         let session = Arc::new(Session {
-            taken_below,
+            taken_below: AtomicU64::new(0),
             waiting: Mutex::new(Waiting {
                 next: 0,
                 queue: Some(sender),
                 answers: HashMap::new(),
             }),
         });
+        let requests = Requests {
+            queue: receiver,
+            session: Arc::clone(&session),
+        };
         let reader = Arc::clone(&session);
         let opening = P::open(self.channel.clone(), requests);
         self.runtime.spawn("node-stream", async move {
@@ -255,6 +258,17 @@ struct Leave<'a, P: Protocol> {
     number: u64,
 }
 
+impl<P: Protocol> Leave<'_, P> {
+    /// Leaves, and says whether the request was taken before. If not, it never will be.
+    fn now(self) -> bool {
+        let mut waiting = self.session.waiting.lock();
+        waiting.answers.remove(&self.number);
+        let was_taken = self.session.was_taken(self.number);
+        drop(waiting);
+        was_taken
+    }
+}
+
 impl<P: Protocol> Drop for Leave<'_, P> {
     fn drop(&mut self) {
         self.session.waiting.lock().answers.remove(&self.number);
@@ -271,4 +285,69 @@ fn outcome(was_taken: bool) -> Outcome {
 
 fn lost(was_taken: bool, message: &str) -> ApiError {
     ApiError::new(Reason::Disconnected, message).with_outcome(outcome(was_taken))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::*;
+
+    /// Hands the requests of each stream to the test, and answers nothing.
+    #[derive(Debug)]
+    struct Silent;
+
+    type Taken = mpsc::UnboundedSender<Requests<Silent>>;
+
+    #[derive(Debug)]
+    struct Request {
+        name: &'static str,
+        to: Taken,
+    }
+
+    impl Protocol for Silent {
+        type Request = Request;
+        type Response = ();
+
+        fn number(_request: &mut Request, _correlation: u64) {}
+
+        fn correlation(_response: &()) -> u64 {
+            0
+        }
+
+        fn open(
+            _channel: Channel,
+            requests: Requests<Self>,
+        ) -> BoxFuture<'static, Result<Streaming<()>, Status>> {
+            // The transport is as slow as the peer that it waits for.
+            Box::pin(async move {
+                let mut requests = requests;
+                let runtime = Runtime::real();
+                runtime.sleep(Duration::from_secs(1)).await;
+                let first = requests.next().await;
+                if let Some(first) = first {
+                    let _ = first.to.send(requests);
+                    assert_eq!(first.name, "patient");
+                }
+                std::future::pending().await
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_given_up_before_it_was_taken_is_never_sent() {
+        let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let lane: Lane<Silent> = Lane::new(Runtime::real(), channel, 8);
+        let (to, mut taken) = mpsc::unbounded_channel();
+        let request = |name| Request {
+            name,
+            to: to.clone(),
+        };
+        let early = lane.call(request("hasty"), Duration::from_millis(500));
+        let late = lane.call(request("patient"), Duration::from_secs(2));
+        let (early, late) = tokio::join!(early, late);
+        assert_eq!(early.unwrap_err().outcome(), Some(Outcome::NotApplied));
+        assert_eq!(late.unwrap_err().outcome(), Some(Outcome::Unknown));
+        assert!(taken.try_recv().is_ok(), "the patient one was sent");
+    }
 }

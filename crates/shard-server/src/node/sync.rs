@@ -209,7 +209,10 @@ impl Node {
 
     /// Writes the memory to the disk.
     pub(super) async fn remember(&self) -> Result<(), ApiError> {
-        let _single = self.remembering.lock().await;
+        let remembers = self.remembering.lock().await;
+        if !*remembers {
+            return Err(ApiError::new(Reason::Stopped, "the data is given up"));
+        }
         let memory = self.memory.lock().clone();
         let (vfs, dir) = (Arc::clone(&self.vfs), self.data_dir().to_owned());
         self.runtime

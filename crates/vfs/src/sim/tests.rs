@@ -141,6 +141,19 @@ fn scripted_faults_fire_once_where_they_are_told() {
 }
 
 #[test]
+fn a_fault_that_was_taken_back_never_fires() {
+    let (disk, file) = disk_with_file();
+    disk.inject(Fault::next(Op::SyncData, Effect::Io));
+    disk.inject(Fault::after(Op::Write, 1, Effect::NoSpace));
+    file.write_all_at(b"a", 0).unwrap();
+    assert_eq!(disk.take_back_faults(), 2);
+    assert_eq!((disk.faults_waiting(), disk.take_back_faults()), (0, 0));
+    file.write_all_at(b"b", 1).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(disk.crash_losing_all().contents(path()).unwrap(), b"ab");
+}
+
+#[test]
 fn one_seed_is_one_crash() {
     let (disk, file) = disk_with_file();
     for block in 0..40 {

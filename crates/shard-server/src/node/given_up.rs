@@ -1,0 +1,139 @@
+//! Moves data that was given up aside, so that the next start begins with a new identity.
+//!
+//! *Invariant `begun_is_finished`*: once a directory `giving-up-…` is durable, the data beside it is given up. It is seen through before
+//! anybody looks for an identity, at the next start if not before; then the directory is called `given-up-…`. A crash in between
+//! so needs no human, and half of a data directory is never taken for a whole one.
+
+use std::path::Path;
+
+use vfs::{Vfs, durable};
+
+use super::{identity, memory};
+
+const BEGUN: &str = "giving-up-";
+const DONE: &str = "given-up-";
+
+/// Gives up the data of a directory, or goes on with what was begun. Returns the name of the directory inside it that has the data now.
+pub(crate) fn give_up(vfs: &dyn Vfs, dir: &Path, wall_ms: i64) -> Result<String, vfs::Error> {
+    if let Some(done) = finish(vfs, dir)? {
+        return Ok(done);
+    }
+    // A wall clock may show the same again.
+    let mut number = wall_ms;
+    while vfs.exists(&dir.join(format!("{DONE}{number}")))? {
+        number += 1;
+    }
+    let name = format!("{BEGUN}{number}");
+    durable::create_dir(vfs, &dir.join(&name))?;
+    see_through(vfs, dir, &name)
+}
+
+/// Sees through what was begun, if anything was.
+pub(crate) fn finish(vfs: &dyn Vfs, dir: &Path) -> Result<Option<String>, vfs::Error> {
+    let entries = vfs.list_dir(dir)?.into_iter();
+    let mut names = entries.filter_map(|entry| entry.name.into_string().ok());
+    match names.find(|name| name.starts_with(BEGUN)) {
+        Some(begun) => see_through(vfs, dir, &begun).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn see_through(vfs: &dyn Vfs, dir: &Path, begun: &str) -> Result<String, vfs::Error> {
+    let aside = dir.join(begun);
+    let parts = [
+        identity::file_name(),
+        memory::file_name(),
+        "wal",
+        "snapshots",
+        "seeds",
+    ];
+    for part in parts {
+        let from = dir.join(part);
+        if vfs.exists(&from)? {
+            vfs.rename(&from, &aside.join(part))?;
+            vfs.sync_dir(&aside)?;
+            vfs.sync_dir(dir)?;
+        }
+    }
+    let done = begun.replacen(BEGUN, DONE, 1);
+    vfs.rename(&aside, &dir.join(&done))?;
+    vfs.sync_dir(dir)?;
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use vfs::SimDisk;
+
+    use super::*;
+
+    const PARTS: [&str; 3] = ["orders", "wal/1.wal", "snapshots/1.snap"];
+
+    fn dir() -> &'static Path {
+        Path::new("/data")
+    }
+
+    fn used_disk() -> SimDisk {
+        let disk = SimDisk::new();
+        durable::create_dir(&disk, dir()).unwrap();
+        identity::load_or_begin(&disk, dir(), "a", [1; 16]).unwrap();
+        for part in PARTS {
+            let path = dir().join(part);
+            durable::create_dir(&disk, path.parent().unwrap()).unwrap();
+            durable::replace(&disk, &path, part.as_bytes()).unwrap();
+        }
+        disk.create_new(&dir().join("LOCK")).unwrap();
+        disk
+    }
+
+    /// What a start does, and what it must find: the old identity and all data, or a new one and all data aside.
+    fn start(disk: &SimDisk, must_be_new: bool) {
+        finish(disk, dir()).unwrap();
+        let found = identity::load_or_begin(disk, dir(), "a", [2; 16]).unwrap();
+        let is_new = found.instance == [2; 16];
+        assert!(is_new || !must_be_new);
+        let home = if is_new {
+            dir().join("given-up-7")
+        } else {
+            dir().to_owned()
+        };
+        for part in PARTS {
+            assert_eq!(disk.contents(&home.join(part)).unwrap(), part.as_bytes());
+        }
+        assert_eq!(finish(disk, dir()).unwrap(), None);
+    }
+
+    #[test]
+    fn power_lost_while_data_is_given_up_needs_no_human() {
+        let mut halts = 0;
+        for halt in 0.. {
+            let disk = used_disk();
+            disk.halt_after(Some(halt));
+            let given_up = give_up(&disk, dir(), 7);
+            start(&disk.crash_losing_all(), given_up.is_ok());
+            start(&disk.crash_keeping_all(), given_up.is_ok());
+            start(&disk.restart(), given_up.is_ok());
+            for seed in 0..20 {
+                start(&disk.crash_seeded(seed), given_up.is_ok());
+            }
+            if given_up.is_ok() {
+                break;
+            }
+            halts += 1;
+        }
+        assert!(halts > 10, "{halts} halts");
+    }
+
+    #[test]
+    fn data_is_given_up_twice_in_one_millisecond() {
+        let disk = used_disk();
+        assert_eq!(give_up(&disk, dir(), 7).unwrap(), "given-up-7");
+        identity::load_or_begin(&disk, dir(), "a", [2; 16]).unwrap();
+        assert_eq!(give_up(&disk, dir(), 7).unwrap(), "given-up-8");
+        let kept = disk.contents(&dir().join("given-up-7/identity")).unwrap();
+        assert_ne!(
+            kept,
+            disk.contents(&dir().join("given-up-8/identity")).unwrap()
+        );
+    }
+}
