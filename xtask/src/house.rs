@@ -80,6 +80,7 @@ const HOUSE: &[Room] = &[
     ),
     // users
     room("client", &["api", "cluster", "rpc", "runtime", "term"]),
+    room("workload", &["api", "client", "runtime"]),
     room(
         "autocomplete",
         &[
@@ -97,9 +98,11 @@ const HOUSE: &[Room] = &[
             "vfs",
             "wal",
             "watchdog",
+            "workload",
         ],
     ),
     // tests
+    room("bench", &["client", "runtime", "workload"]),
     room(
         "chaos",
         &["api", "client", "cluster", "rpc", "runtime", "term"],
@@ -148,10 +151,12 @@ const RESERVED: &[(&str, &[&str])] = &[
             "watchdog",
             "client",
             "autocomplete",
+            "bench",
             "chaos",
             "sim",
         ],
     ),
+    ("redis", &["bench"]),
     ("rustix", &["vfs", "telemetry", "chaos"]),
     ("rand", &["runtime"]),
 ];

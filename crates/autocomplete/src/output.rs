@@ -1,7 +1,5 @@
 //! Text for people.
 
-use std::time::Duration;
-
 /// A number with thousands set apart: `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -19,21 +17,6 @@ pub(crate) fn grouped(number: u64) -> String {
 pub(crate) fn counted(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", grouped(number))
-}
-
-/// How many a second; the whole number when no time has passed.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a rate for people, exact to 53 bits"
-)]
-pub(crate) fn per_second(number: u64, time: Duration) -> u64 {
-    let seconds = time.as_secs_f64();
-    if seconds <= 0.0 {
-        return number;
-    }
-    (number as f64 / seconds).round() as u64
 }
 
 /// Text that cannot move the cursor or change colours, whatever somebody recorded.
@@ -59,12 +42,6 @@ mod tests {
         assert_eq!(texts, ["0", "7", "999", "1,000", "12,345", "1,234,567"]);
         assert_eq!(counted(1, "term"), "1 term");
         assert_eq!(counted(1_000, "term"), "1,000 terms");
-    }
-
-    #[test]
-    fn rates_are_rounded() {
-        assert_eq!(per_second(10, Duration::from_secs(4)), 3);
-        assert_eq!(per_second(10, Duration::ZERO), 10);
     }
 
     #[test]

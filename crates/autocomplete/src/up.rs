@@ -1,6 +1,6 @@
 //! `autocomplete up`: the whole cluster in one process.
 //!
-//! The same parts as in a cluster of many machines, over the same protocols: a coordinator, one shard server a shard and at
+//! The same parts as in a cluster of many machines, over the same protocols, but that the coordinator calls the shards without a socket: a coordinator, one shard server a shard and at
 //! least as many as replicas (each with a data directory and an internal port of its own), and a watchdog. What a process manager does elsewhere, the [`Supervisor`] does here: a node
 //! that ends is started again.
 //!
@@ -19,6 +19,7 @@ mod supervisor;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use client::ClientOptions;
 use runtime::{CancellationToken, Runtime};
 use telemetry::logging::{self, LogConfig, LogFormat};
@@ -101,6 +102,10 @@ pub(crate) async fn run(runtime: &Runtime, arguments: UpArgs) -> Result<(), anyh
     };
     logging::init(&log).map_err(|error| usage(error.to_string()))?;
     let mut signals = Signals::new()?;
+    let runtime = &runtime
+        .clone()
+        .with_connection_threads()
+        .context("cannot start threads")?;
     let place = Place::open(&arguments.data_dir, arguments.shards, arguments.replicas)?;
     let stop = CancellationToken::new();
     let mut cluster = Cluster::start(runtime, &arguments, &place, &stop).await?;

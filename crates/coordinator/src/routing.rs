@@ -30,7 +30,6 @@ use rpc::Trace;
 use runtime::{Instant, Runtime};
 use term::NamespaceName;
 
-use crate::config::LimitsConfig;
 use crate::lanes::Lanes;
 use crate::meta::{Meta, unexpected};
 use crate::metadata::{Command, Response};
@@ -82,11 +81,11 @@ struct Target {
 }
 
 impl Router {
-    pub(crate) fn new(runtime: &Runtime, meta: Arc<Meta>, limits: LimitsConfig) -> Self {
+    pub(crate) fn new(runtime: &Runtime, meta: Arc<Meta>, nodes: Nodes) -> Self {
         Self {
             runtime: runtime.clone(),
             meta,
-            nodes: Nodes::new(runtime.clone(), limits),
+            nodes,
             lanes: Lanes::new(runtime.clone()),
             leaders: Leaders::new(runtime),
             turn: AtomicUsize::new(0),

@@ -7,7 +7,8 @@ use api::raft::v1::raft_service_server::RaftServiceServer;
 use api::registry::v1::registry_service_server::RegistryServiceServer;
 use api::v1::autocomplete_service_server::AutocompleteServiceServer;
 use replication::RaftServer;
-use rpc::{Call, Health, Late, Server, ServerConfig};
+use rpc::services::ShardNeighbour;
+use rpc::{Call, Health, Late, Neighbours, Server, ServerConfig};
 use runtime::{CancellationToken, Listener, Runtime};
 use telemetry::Metrics;
 use vfs::Vfs;
@@ -18,6 +19,7 @@ use crate::config::Config;
 use crate::identity::{self, Membership};
 use crate::liveness::Liveness;
 use crate::meta::{self, Meta, MetadataDoor};
+use crate::nodes::Nodes;
 use crate::public::Public;
 use crate::recovery::{Balance, Recovery, Repair, RepairSettings};
 use crate::registry::Registry;
@@ -39,6 +41,8 @@ pub struct Deps {
     pub grpc: Listener,
     /// Where the page and the JSON interface are served; nowhere if there is none.
     pub http: Option<Listener>,
+    /// The shards of this process, which are reached without a socket.
+    pub neighbours: Neighbours<ShardNeighbour>,
 }
 
 /// Everything that the services share.
@@ -65,6 +69,7 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
         metrics,
         grpc,
         http,
+        neighbours,
     } = deps;
     let local = grpc.local_addr().to_string();
     let (world, disk, dir) = (runtime.clone(), Arc::clone(&vfs), config.data_dir.clone());
@@ -99,7 +104,8 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
         Some(Err(error)) => Err(error),
         Some(Ok(membership)) => {
             let address = config.group.address().unwrap_or(local);
-            let opened = open(&config, arrival, &myself, &membership, &address, metrics);
+            let inside = (metrics, neighbours);
+            let opened = open(&config, arrival, &myself, &membership, &address, inside);
             match Box::pin(opened).await {
                 Ok(parts) => {
                     let life = live(&config, parts, &doors, &myself, http, &stop, &ending);
@@ -165,7 +171,7 @@ async fn open(
     myself: &Myself,
     membership: &Membership,
     address: &str,
-    metrics: Metrics,
+    (metrics, neighbours): (Metrics, Neighbours<ShardNeighbour>),
 ) -> Result<Parts, Error> {
     let (runtime, vfs) = (arrival.runtime.clone(), Arc::clone(&arrival.vfs));
     let dir = config.data_dir.clone();
@@ -178,7 +184,11 @@ async fn open(
         runtime.spawn_blocking("snapshot-store", move || Store::open(world, vfs, dir, kept));
     let store = Arc::new(store.await??);
     let liveness = Arc::new(Liveness::new(&runtime, config.silent_after));
-    let router = Arc::new(Router::new(&runtime, Arc::clone(&meta), config.limits));
+    let router = Arc::new(Router::new(
+        &runtime,
+        Arc::clone(&meta),
+        Nodes::new(&runtime, config.limits, neighbours),
+    ));
     let recovery = Recovery::new(
         &runtime,
         Arc::clone(&meta),

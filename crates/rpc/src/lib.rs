@@ -7,6 +7,7 @@
 //! - [`channel`]: kept connections to peers.
 //! - [`streams`]: streams of requests, answered in their order.
 //! - [`trace`]: which request a piece of work belongs to, on every server that it passes.
+//! - [`Neighbours`]: services of the same process, without a socket.
 //! - [`Late`]: a service that is not there yet while the server already serves.
 //! - [`health`]: `grpc.health.v1`, and [`healthcheck()`] for the command line.
 //!
@@ -20,6 +21,7 @@ pub mod health;
 mod healthcheck;
 mod late;
 mod methods;
+mod neighbours;
 mod observer;
 pub mod server;
 pub mod services;
@@ -30,6 +32,7 @@ pub use deadline::Deadline;
 pub use health::Health;
 pub use healthcheck::{HealthcheckError, healthcheck};
 pub use late::Late;
+pub use neighbours::{Door, Neighbours};
 pub use observer::{Call, RpcObserver, code_name};
 pub use server::{Drained, Server, ServerConfig};
 pub use trace::{Trace, request, traced};

@@ -234,7 +234,7 @@ async fn accept(context: &Arc<Context>, mut listener: Listener, connections: &Ta
                         drop(slot);
                     });
                     // Detached: the tracker knows when it ends.
-                    drop(context.runtime.spawn("rpc connection", served));
+                    drop(context.runtime.spawn_apart("rpc connection", served));
                 }
                 Err(_) => {
                     tracing::debug!(peer = ?connection.peer(), "too many connections, closing one");

@@ -10,9 +10,18 @@ use api::raft::v1::raft_service_server::{RaftService, RaftServiceServer};
 use api::registry::v1::registry_service_server::{RegistryService, RegistryServiceServer};
 use api::shard::v1::node_service_server::{NodeService, NodeServiceServer};
 use api::shard::v1::shard_service_server::{ShardService, ShardServiceServer};
+use api::shard::v1::{TopKResponse, WriteResponse};
 use api::v1::autocomplete_service_server::{AutocompleteService, AutocompleteServiceServer};
 use cluster::limits::{MESSAGE_BYTES_MAX, RAFT_MESSAGE_BYTES_MAX};
+use futures::stream::BoxStream;
+use tonic::Status;
 use tonic::codec::CompressionEncoding;
+
+/// A shard server's part of [`shard`] as a coordinator in the same process calls it.
+pub type ShardNeighbour = dyn ShardService<
+        WriteStreamStream = BoxStream<'static, Result<WriteResponse, Status>>,
+        TopKStreamStream = BoxStream<'static, Result<TopKResponse, Status>>,
+    >;
 
 /// The public interface. Requests may be compressed with gzip; what they inflate to is bounded by the same limit.
 pub fn autocomplete<T: AutocompleteService>(service: T) -> AutocompleteServiceServer<T> {

@@ -13,6 +13,7 @@
 //! On failure: only sockets and thread creation can fail, and they return the operating system's error.
 
 mod clock;
+mod crew;
 mod network;
 mod random;
 mod task;
@@ -48,6 +49,8 @@ pub struct Runtime {
     adapters: Adapters,
     /// In a world without threads: how long work that blocks takes.
     turns: Option<Arc<dyn Turns>>,
+    /// Threads for connections.
+    crew: Option<Arc<crew::Crew>>,
 }
 
 impl Runtime {
@@ -67,7 +70,20 @@ impl Runtime {
         Self {
             adapters,
             turns: None,
+            crew: None,
         }
+    }
+
+    /// The same world with a thread for each processor that serves connections and nothing else, see [`Runtime::spawn_apart`]. They end
+    /// with the last clone of this value.
+    ///
+    /// # Errors
+    /// The operating system's error when it refuses another thread.
+    pub fn with_connection_threads(self) -> io::Result<Self> {
+        Ok(Self {
+            crew: Some(crew::Crew::for_processors()?),
+            ..self
+        })
     }
 
     /// The same world without threads, for simulations: work that blocks becomes a task that waits for as long as `turns`
@@ -76,6 +92,7 @@ impl Runtime {
     pub fn without_threads(self, turns: Arc<dyn Turns>) -> Self {
         Self {
             turns: Some(turns),
+            crew: None,
             ..self
         }
     }
@@ -134,6 +151,19 @@ impl Runtime {
         F::Output: Send + 'static,
     {
         Task::spawn(name, future)
+    }
+
+    /// Runs a future as a task on one of the threads for connections, where there are any, and as [`Runtime::spawn`] does elsewhere. Tasks
+    /// that it spawns stay on its thread. It must never compute for long: the other connections of the thread wait meanwhile.
+    pub fn spawn_apart<F>(&self, name: &'static str, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        match &self.crew {
+            Some(crew) => Task::spawn_on(crew.member(), name, future),
+            None => Task::spawn(name, future),
+        }
     }
 
     /// Runs a closure that may block (files, compression) away from the async workers. It must not wait for other tasks: in a

@@ -179,8 +179,11 @@ pub struct TcpNetwork;
 
 #[expect(clippy::disallowed_types, reason = "this is the adapter")]
 mod tcp {
-    use super::{Accept, Connection, Context, Listener, Poll, io};
+    use super::{
+        Accept, AsyncRead, AsyncWrite, Connection, Context, Listener, Pin, Poll, ReadBuf, io,
+    };
     use std::net::SocketAddr;
+    use tokio::net::TcpStream;
 
     struct TcpAccept(tokio::net::TcpListener);
 
@@ -189,8 +192,74 @@ mod tcp {
             self.0.poll_accept(context).map(|accepted| {
                 let (stream, peer) = accepted?;
                 stream.set_nodelay(true)?;
-                Ok(Connection::new(stream, Some(peer)))
+                Ok(Connection::new(Unsettled::new(stream)?, Some(peer)))
             })
+        }
+    }
+
+    /// An accepted connection that belongs to no executor until it is first used: then to the one that uses it, so that the thread
+    /// that serves it is the one that is woken.
+    enum Unsettled {
+        /// Taken out by the first use only.
+        Fresh(Option<std::net::TcpStream>),
+        Settled(TcpStream),
+    }
+
+    impl Unsettled {
+        fn new(stream: TcpStream) -> io::Result<Self> {
+            Ok(Self::Fresh(Some(stream.into_std()?)))
+        }
+
+        fn settle(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
+            let this = self.get_mut();
+            if let Self::Fresh(stream) = this {
+                let stream = stream.take().ok_or(io::ErrorKind::NotConnected)?;
+                *this = Self::Settled(TcpStream::from_std(stream)?);
+            }
+            match this {
+                Self::Settled(stream) => Ok(Pin::new(stream)),
+                Self::Fresh(_) => Err(io::ErrorKind::NotConnected.into()),
+            }
+        }
+    }
+
+    impl AsyncRead for Unsettled {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.settle()?.poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Unsettled {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.settle()?.poll_write(context, bytes)
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            slices: &[io::IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.settle()?.poll_write_vectored(context, slices)
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.settle()?.poll_flush(context)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.settle()?.poll_shutdown(context)
         }
     }
 
@@ -204,7 +273,7 @@ mod tcp {
     }
 
     pub(super) async fn connect(authority: String) -> io::Result<Connection> {
-        let stream = tokio::net::TcpStream::connect(authority).await?;
+        let stream = TcpStream::connect(authority).await?;
         stream.set_nodelay(true)?;
         let peer = stream.peer_addr().ok();
         Ok(Connection::new(stream, peer))

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// A task panicked, or the runtime ended before it did.
@@ -33,6 +34,16 @@ impl<T: Send + 'static> Task<T> {
         Self {
             name,
             handle: tokio::spawn(future),
+        }
+    }
+
+    pub(crate) fn spawn_on<F>(executor: &Handle, name: &'static str, future: F) -> Self
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        Self {
+            name,
+            handle: executor.spawn(future),
         }
     }
 

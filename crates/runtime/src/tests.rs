@@ -89,3 +89,42 @@ async fn without_threads_blocking_work_takes_its_time_and_stays_on_the_thread() 
     let refused = runtime.spawn_thread("thread", || {}).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
 }
+
+#[tokio::test]
+async fn what_is_spawned_apart_stays_on_its_thread() {
+    let runtime = Runtime::real().with_connection_threads().unwrap();
+    let inner = runtime.clone();
+    let outer = async move {
+        let here = || std::thread::current().id();
+        let mine = here();
+        let stays = inner.spawn("inner", async move { here() == mine }).await;
+        inner.sleep(Duration::from_millis(1)).await;
+        (mine, stays.unwrap())
+    };
+    let (thread, stays) = runtime.spawn_apart("outer", outer).await.unwrap();
+    assert!(stays);
+    assert_ne!(thread, std::thread::current().id());
+    let alone = Runtime::real().spawn_apart("alone", async { std::thread::current().id() });
+    assert_eq!(alone.await.unwrap(), std::thread::current().id());
+}
+
+#[tokio::test]
+async fn an_accepted_connection_belongs_to_the_thread_that_uses_it() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let runtime = Runtime::real().with_connection_threads().unwrap();
+    let mut listener = runtime.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().to_string();
+    let (client, server) = tokio::join!(TcpNetwork.connect(address), listener.accept());
+    let (mut client, mut server) = (client.unwrap(), server.unwrap());
+    let echo = runtime.spawn_apart("echo", async move {
+        let mut buffer = [0; 5];
+        server.read_exact(&mut buffer).await.unwrap();
+        server.write_all(&buffer).await.unwrap();
+        server.shutdown().await.unwrap();
+    });
+    client.write_all(b"hello").await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"hello");
+    echo.await.unwrap();
+}

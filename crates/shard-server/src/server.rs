@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use replication::{Host, HostDeps, HostOptions, OpenError, WalOptions};
-use rpc::{Drained, Health};
+use rpc::services::ShardNeighbour;
+use rpc::{Door, Drained, Health, Neighbours};
 use runtime::{CancellationToken, Listener, Runtime, Task};
 use telemetry::Metrics;
 use telemetry::admin::{self, Readiness};
@@ -31,6 +32,8 @@ pub struct Deps {
     pub metrics: Metrics,
     /// A socket that is bound already; without it [`Config::grpc_addr`] is bound.
     pub listener: Option<Listener>,
+    /// Through which coordinators of this process reach the shards without a socket.
+    pub neighbours: Neighbours<ShardNeighbour>,
 }
 
 impl Deps {
@@ -43,6 +46,7 @@ impl Deps {
             metrics: Metrics::new(&runtime)?,
             vfs: Arc::new(vfs::RealDisk::new()),
             listener: None,
+            neighbours: Neighbours::default(),
             runtime,
         })
     }
@@ -60,6 +64,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         vfs,
         metrics,
         listener,
+        neighbours,
     } = deps;
     let listener = match listener {
         Some(listener) => listener,
@@ -87,8 +92,10 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     tracing::info!(address = %local, name = node.metrics.node(), "listening");
     let raft = LateRaft::default();
     let stop = CancellationToken::new();
-    let serving = service::server(&node, &raft, &health).serve(listener, stop.clone());
+    let services = service::Services::new(Arc::clone(&node));
+    let serving = service::server(&services, &raft, &health).serve(listener, stop.clone());
     let serving = runtime.spawn("grpc-server", serving);
+    let door = neighbours.open(&node.address, Arc::new(services));
     if let Some(http) = http {
         serve_http(&node, metrics, http, &stop);
     }
@@ -100,7 +107,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         () = shutdown.cancelled() => Ok(()),
         ended = life => ended,
     };
-    stop_node(&node, &stop, serving, &ended).await;
+    stop_node(&node, &stop, (serving, door), &ended).await;
     drop(prepared.lock);
     ended
 }
@@ -254,7 +261,7 @@ fn serve_http(node: &Arc<Node>, metrics: Metrics, listener: Listener, stop: &Can
 async fn stop_node(
     node: &Arc<Node>,
     stop: &CancellationToken,
-    serving: Task<Drained>,
+    (serving, door): (Task<Drained>, Door<ShardNeighbour>),
     ended: &Result<(), RunError>,
 ) {
     node.stop_serving();
@@ -264,6 +271,7 @@ async fn stop_node(
         node.hand_over_leads().await;
     }
     node.closing.cancel();
+    drop(door);
     stop.cancel();
     if !has_failed {
         match serving.await {

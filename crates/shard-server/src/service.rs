@@ -52,8 +52,8 @@ impl Services {
 }
 
 /// The server of a node, with all its services.
-pub(crate) fn server(node: &Arc<Node>, raft: &LateRaft, health: &Health) -> Server {
-    let services = Services::new(Arc::clone(node));
+pub(crate) fn server(services: &Services, raft: &LateRaft, health: &Health) -> Server {
+    let node = &services.node;
     let config = ServerConfig {
         calls_max: node.config.calls.calls_max,
         ..ServerConfig::internal()
@@ -70,7 +70,7 @@ pub(crate) fn server(node: &Arc<Node>, raft: &LateRaft, health: &Health) -> Serv
     Server::new(&node.runtime, config)
         .with_service(rpc::services::autocomplete(services.clone()))
         .with_service(rpc::services::shard(services.clone()))
-        .with_service(rpc::services::node(services))
+        .with_service(rpc::services::node(services.clone()))
         .with_service(raft.clone())
         .with_health(health)
         .with_reflection()

@@ -58,6 +58,7 @@ pub(crate) fn coordinator(host: HostId) -> anyhow::Result<Program> {
             let deps = coordinator::Deps {
                 grpc: grpc.map_err(|error| text(&error))?,
                 http: None,
+                neighbours: rpc::Neighbours::default(),
                 metrics: Metrics::new(&runtime).map_err(|error| text(&error))?,
                 runtime,
                 vfs,
@@ -94,6 +95,7 @@ pub(crate) fn shard_server(host: HostId) -> Program {
             let deps = shard_server::Deps {
                 metrics: Metrics::new(&runtime).map_err(|error| error.to_string())?,
                 listener: None,
+                neighbours: rpc::Neighbours::default(),
                 runtime,
                 vfs,
             };

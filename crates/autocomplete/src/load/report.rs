@@ -7,7 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use runtime::{Instant, Runtime};
 
 use super::send::Stopped;
-use crate::output::{counted, grouped, per_second};
+use workload::per_second;
+
+use crate::output::{counted, grouped};
 
 /// Bad lines that are printed; the others are only counted.
 const BAD_LINES_SHOWN: u64 = 20;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ::cluster::Layout;
 use anyhow::Context as _;
+use rpc::Neighbours;
 use runtime::{CancellationToken, Listener, Runtime, Task};
 use telemetry::Metrics;
 use vfs::RealDisk;
@@ -34,7 +35,8 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Binds the public addresses and starts every part. They find each other over the network, as anywhere.
+    /// Binds the public addresses and starts every part. They find each other as anywhere; the coordinator then reaches the shards
+    /// without the network.
     pub(super) async fn start(
         runtime: &Runtime,
         arguments: &UpArgs,
@@ -57,12 +59,14 @@ impl Cluster {
             },
             ..coordinator::Config::default()
         };
+        let neighbours = Neighbours::default();
         let deps = coordinator::Deps {
             runtime: runtime.clone(),
             vfs: Arc::new(RealDisk::new()),
             metrics: metrics.clone(),
             grpc,
             http: Some(http),
+            neighbours: neighbours.clone(),
         };
         let coordinator =
             runtime.spawn("coordinator", coordinator::run(config, deps, stop.clone()));
@@ -75,8 +79,13 @@ impl Cluster {
             coordinators: vec![coordinator_address.clone()],
             ..shard_server::Config::default()
         });
-        let supervisor =
-            Supervisor::start(runtime, configs.collect(), metrics.clone(), &stop_nodes);
+        let supervisor = Supervisor::start(
+            runtime,
+            configs.collect(),
+            metrics.clone(),
+            &neighbours,
+            &stop_nodes,
+        );
         let config = watchdog::Config {
             coordinators: vec![coordinator_address],
             grpc_addr: None,

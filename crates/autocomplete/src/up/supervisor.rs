@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
+use rpc::Neighbours;
+use rpc::services::ShardNeighbour;
 use runtime::{CancellationToken, Runtime, Task};
 use shard_server::{Config, Deps, RunError};
 use telemetry::Metrics;
@@ -39,6 +41,7 @@ struct Node {
     config: Config,
     runtime: Runtime,
     metrics: Metrics,
+    neighbours: Neighbours<ShardNeighbour>,
     /// Ends the node for good.
     stop: CancellationToken,
     /// A restart is wanted now.
@@ -51,6 +54,7 @@ impl Supervisor {
         runtime: &Runtime,
         configs: Vec<Config>,
         metrics: Metrics,
+        neighbours: &Neighbours<ShardNeighbour>,
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let nodes: Vec<_> = configs
@@ -60,6 +64,7 @@ impl Supervisor {
                     config,
                     runtime: runtime.clone(),
                     metrics: metrics.clone(),
+                    neighbours: neighbours.clone(),
                     stop: stop.clone(),
                     wanted: Notify::new(),
                 })
@@ -148,6 +153,7 @@ impl Node {
             vfs: Arc::new(RealDisk::new()),
             metrics: self.metrics.clone(),
             listener: None,
+            neighbours: self.neighbours.clone(),
         };
         // A task of its own, so that a panic in it is an end like any other.
         let mut running = self.runtime.spawn(

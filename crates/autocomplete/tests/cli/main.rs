@@ -6,6 +6,7 @@
 )]
 
 mod arguments;
+mod compare;
 mod exactness;
 mod files;
 mod life;

@@ -23,6 +23,10 @@ impl Serve {
         let config = self.settings.load();
         let config = config.map_err(|problems| usage(problems.to_string()))?;
         logging::init(&config.logging).map_err(|error| usage(error.to_string()))?;
+        let runtime = &runtime
+            .clone()
+            .with_connection_threads()
+            .map_err(|error| Failure::new(EXIT_FAILED, format!("cannot start threads: {error}")))?;
         let vfs = Arc::new(vfs::RealDisk::new());
         let stop = CancellationToken::new();
         stop_on_signal(runtime, stop.clone());
@@ -46,6 +50,7 @@ async fn serve(
         metrics,
         grpc: bind(runtime, config.grpc_addr).await?,
         http: Some(bind(runtime, config.http_addr).await?),
+        neighbours: rpc::Neighbours::default(),
     };
     tracing::info!(grpc = %config.grpc_addr, http = %config.http_addr, "listening");
     run(config, deps, stop).await

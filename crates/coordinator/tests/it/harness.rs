@@ -285,6 +285,7 @@ impl Cluster {
             vfs: Arc::new(vfs::RealDisk::new()),
             metrics,
             listener: Some(listener),
+            neighbours: rpc::Neighbours::default(),
         };
         let started = Machine::start(&self.runtime, server.address, config, deps);
         let started = self.runtime.timeout(PATIENCE, started).await;
@@ -438,6 +439,7 @@ impl Coordinator {
             metrics: Metrics::new(runtime).unwrap(),
             grpc,
             http: Some(http),
+            neighbours: rpc::Neighbours::default(),
         };
         let stop = CancellationToken::new();
         let run = coordinator::run(self.config.clone(), deps, stop.clone());

@@ -144,6 +144,7 @@ impl Node {
             let deps = Deps {
                 metrics: Metrics::new(&runtime).unwrap(),
                 listener: Some(listener),
+                neighbours: rpc::Neighbours::default(),
                 runtime,
                 vfs,
             };

@@ -1,0 +1,42 @@
+//! The bench against peers, in its smallest form: it starts, loads, asks and reports. No figure is looked at.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bench::{Args, Kind, Work};
+use runtime::Runtime;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comparison_measures_everybody_who_is_there() {
+    let arguments = Args {
+        terms: 300,
+        file: None,
+        sorted_set_terms: 100,
+        connections: vec![1, 2],
+        rounds: 1,
+        time: Duration::from_millis(100),
+        k: 10,
+        seed: 1,
+        autocomplete: Some(PathBuf::from(env!("CARGO_BIN_EXE_autocomplete"))),
+        baseline: None,
+        redisearch: Args::redisearch_of_debian(),
+        no_peers: false,
+        no_records: false,
+        out: None,
+    };
+    let report = bench::compare(&Runtime::real(), arguments).await.unwrap();
+    for absent in &report.absent {
+        println!("left out: {absent}");
+    }
+    assert_eq!(report.loaded.len() + report.absent.len(), Kind::ALL.len());
+    assert!(report.loaded.iter().any(|at| at.server == Kind::Ours));
+    for at in &report.loaded {
+        let is_of_it = |work| move |row: &&bench::Row| row.server == at.server && row.work == work;
+        for work in [Work::Read, Work::Record] {
+            assert_eq!(report.rows.iter().filter(is_of_it(work)).count(), 2);
+        }
+    }
+    assert!(report.rows.iter().all(|row| row.errors == 0));
+    let text = report.markdown();
+    assert!(text.contains("| read | 2 | autocomplete |"), "{text}");
+}

@@ -1,0 +1,80 @@
+//! What can be asked for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where Debian's package redis-redisearch puts the module.
+const REDISEARCH: &str = "/usr/lib/redis/modules/redisearch.so";
+
+/// Measures the cluster beside its peers, in one run on this machine. Installs nothing: a peer that is absent is left out.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "bench", version)]
+pub struct Args {
+    /// Made-up terms to load
+    #[arg(long, default_value_t = 200_000, conflicts_with = "file", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub terms: u32,
+
+    /// Load this file instead: lines of `term<TAB>count` or plain terms, not compressed, each term once
+    #[arg(long)]
+    pub file: Option<PathBuf>,
+
+    /// Terms that the sorted sets get, from the first on: each takes kilobytes there
+    #[arg(long, value_name = "NUMBER", default_value_t = 200_000)]
+    pub sorted_set_terms: usize,
+
+    /// Connections, each with one request in flight
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64], value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub connections: Vec<u16>,
+
+    /// How often everything is measured; medians are reported
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub rounds: u16,
+
+    /// How long each measurement takes, after a fifth of that to warm up
+    #[arg(long, value_name = "DURATION", default_value = "4s", value_parser = humantime::parse_duration)]
+    pub time: Duration,
+
+    /// Completions to ask for
+    #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub k: u32,
+
+    /// Where the made-up terms and choices begin
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Our program [default: the one beside this]
+    #[arg(long, value_name = "PROGRAM")]
+    pub autocomplete: Option<PathBuf>,
+
+    /// Another build of our program, measured as a server of its own: the baseline of a change
+    #[arg(long, value_name = "PROGRAM")]
+    pub baseline: Option<PathBuf>,
+
+    /// The module that gives Redis its suggestion dictionaries
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = REDISEARCH
+    )]
+    pub redisearch: PathBuf,
+
+    /// Ours alone
+    #[arg(long)]
+    pub no_peers: bool,
+
+    /// Reads alone
+    #[arg(long)]
+    pub no_records: bool,
+
+    /// A folder for bench.md and bench.json
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+impl Args {
+    /// Where Debian's package has the module of [`Args::redisearch`].
+    #[must_use]
+    pub fn redisearch_of_debian() -> PathBuf {
+        PathBuf::from(REDISEARCH)
+    }
+}

@@ -1,0 +1,97 @@
+//! Measures the cluster beside what a user would pick instead: the same terms, the same prefixes and the same records, with the same
+//! numbers of connections, in turn, in one run on one machine.
+//!
+//! The servers are those of [`Kind`]: ours as `autocomplete up`, durable as always, and of the peers those that are installed. Nothing is
+//! installed; a peer that is absent is named as left out.
+//!
+//! What always holds:
+//! - Every server is a process of its own on loopback, with a free port and a temporary folder, and ends with the run, by its id.
+//! - All servers run for the whole run, so that none has the machine's memory or caches to itself; one is asked at a time.
+//! - Every round asks every server, so that a busy minute of the machine falls on all of them. Medians over the rounds are compared.
+//!
+//! On failure: the first server that does not start, load or answer ends the run with an error that names it.
+
+mod args;
+mod machine;
+mod ours;
+mod process;
+mod redis_server;
+mod report;
+mod rounds;
+mod servers;
+mod terms;
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use runtime::Runtime;
+
+pub use args::Args;
+pub use report::{Loaded, Report, Row};
+pub use rounds::Work;
+pub use servers::Kind;
+
+use machine::Machine;
+use servers::{Server, Started};
+
+/// Runs the comparison, prints it, and writes it where asked.
+///
+/// # Errors
+/// See [`compare`]; and when the result cannot be written.
+pub async fn run(runtime: &Runtime, arguments: Args) -> Result<(), anyhow::Error> {
+    let out = arguments.out.clone();
+    let report = compare(runtime, arguments).await?;
+    let text = report.markdown();
+    if let Some(dir) = out {
+        write(&dir, "bench.md", text.as_bytes())?;
+        write(&dir, "bench.json", &serde_json::to_vec_pretty(&report)?)?;
+    }
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
+}
+
+/// Starts what is there, loads, measures, and ends it all.
+///
+/// # Errors
+/// When a server that is there does not start, does not load, or does not answer.
+pub async fn compare(runtime: &Runtime, arguments: Args) -> Result<Report, anyhow::Error> {
+    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let machine = Machine::look();
+    let prepared = arguments.clone();
+    let path = folder.path().join("terms.tsv");
+    let terms = runtime
+        .spawn_blocking("terms", move || terms::prepare(&prepared, path))
+        .await??;
+    let mut servers: Vec<Server> = Vec::new();
+    let mut absent = Vec::new();
+    for kind in Kind::ALL {
+        match servers::start(runtime, kind, &arguments, folder.path()).await? {
+            Started::Running(server) => servers.push(server),
+            Started::Absent(reason) => absent.push(format!("{}: {reason}", kind.name())),
+        }
+    }
+    let mut loaded = Vec::new();
+    for server in &mut servers {
+        say(&format!("loading {}", server.kind.name()));
+        let load = server.load(runtime, &terms, &arguments).await;
+        loaded.push(load.with_context(|| format!("loading {}", server.kind.name()))?);
+    }
+    let samples = rounds::measure(runtime, &mut servers, &terms.terms, &arguments).await?;
+    Ok(Report::new(&arguments, machine, absent, loaded, &samples))
+}
+
+/// Tells whoever watches how far it is.
+fn say(text: &str) {
+    // With standard error closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a report; the vfs crate is for data that must survive"
+)]
+fn write(dir: &std::path::Path, name: &str, bytes: &[u8]) -> Result<(), anyhow::Error> {
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let path = dir.join(name);
+    std::fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))
+}

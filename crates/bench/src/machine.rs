@@ -1,0 +1,54 @@
+//! What the figures were taken on.
+
+use serde::Serialize;
+
+/// The machine, as it says itself.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) memory_kib: u64,
+    pub(crate) system: String,
+    /// Load averages of 1, 5 and 15 minutes before the run.
+    pub(crate) load_before: String,
+}
+
+impl Machine {
+    pub(crate) fn look() -> Self {
+        let kib = field("/proc/meminfo", "MemTotal");
+        Self {
+            processor: field("/proc/cpuinfo", "model name"),
+            cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+            memory_kib: kib.trim_end_matches(" kB").parse().unwrap_or(0),
+            system: first_line("/proc/version")
+                .split(" (")
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            load_before: load_average(),
+        }
+    }
+}
+
+/// Load averages of 1, 5 and 15 minutes, as text.
+pub(crate) fn load_average() -> String {
+    let text = first_line("/proc/loadavg");
+    text.split_whitespace()
+        .take(3)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn first_line(path: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+fn field(path: &str, name: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(name));
+    let value = line.and_then(|line| line.split_once(':'));
+    value
+        .map_or("unknown", |(_, value)| value.trim())
+        .to_owned()
+}

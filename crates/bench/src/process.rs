@@ -1,0 +1,136 @@
+//! Processes that end with their owner.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use runtime::Runtime;
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// Ticks of a processor's time a second, as Linux counts them for every process.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A running process, killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// Starts it. Nothing is sent to it.
+    pub(crate) fn start(command: &mut Command) -> Result<Self, anyhow::Error> {
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("starting {}", command.get_program().display()))?;
+        Ok(Self(child))
+    }
+
+    pub(crate) fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
+        self.0.stdout.take()
+    }
+
+    /// Waits until it ends well, at most for so long.
+    pub(crate) async fn finish(
+        mut self,
+        runtime: &Runtime,
+        limit: Duration,
+    ) -> Result<(), anyhow::Error> {
+        let deadline = runtime.now() + limit;
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                anyhow::ensure!(status.success(), "it ended with {status}");
+                return Ok(());
+            }
+            anyhow::ensure!(runtime.now() < deadline, "it takes longer than {limit:?}");
+            runtime.sleep(POLL).await;
+        }
+    }
+
+    /// Fails once it has ended.
+    pub(crate) fn ensure_runs(&mut self) -> Result<(), anyhow::Error> {
+        match self.0.try_wait()? {
+            None => Ok(()),
+            Some(status) => anyhow::bail!("it ended with {status}"),
+        }
+    }
+
+    /// Processor time that it has used, all threads together. Zero where the system does not say.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = self.proc("stat");
+        // Behind the name, which may contain anything, in brackets: state, 10 numbers, then ours.
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|text| text.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND)
+    }
+
+    /// Memory that it holds. Zero where the system does not say.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    }
+
+    fn proc(&self, name: &str) -> String {
+        let path = format!("/proc/{}/{name}", self.0.id());
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A program by its name, as a shell finds it.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut found = std::env::split_paths(&path).map(|dir| dir.join(name));
+    found.find(|path| is_file(path))
+}
+
+pub(crate) fn is_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|at| at.is_file())
+}
+
+/// What a program says of its version, in one line.
+pub(crate) fn version(program: &Path) -> String {
+    let output = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let text = text.unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_watched_and_ended() {
+        let runtime = Runtime::real();
+        let mut sleeping = Process::start(Command::new("sleep").arg("1000")).unwrap();
+        sleeping.ensure_runs().unwrap();
+        assert!(sleeping.resident_bytes() > 0);
+        let limit = Duration::from_millis(1);
+        assert!(sleeping.finish(&runtime, limit).await.is_err(), "too long");
+        let ended = Process::start(&mut Command::new("false")).unwrap();
+        let long = Duration::from_secs(60);
+        assert!(ended.finish(&runtime, long).await.is_err(), "not well");
+        let ended = Process::start(&mut Command::new("true")).unwrap();
+        ended.finish(&runtime, long).await.unwrap();
+    }
+
+    #[test]
+    fn programs_are_found_as_a_shell_finds_them() {
+        assert!(on_path("sh").is_some());
+        assert!(on_path("no such program").is_none());
+    }
+}

@@ -1,0 +1,272 @@
+//! The result: medians and ratios, as Markdown and for programs.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::Args;
+use crate::machine::{Machine, load_average};
+use crate::rounds::{Sample, Work};
+use crate::servers::Kind;
+
+/// A whole run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    machine: Machine,
+    /// Load averages of 1, 5 and 15 minutes after the run.
+    load_after: String,
+    rounds: u16,
+    seconds: f64,
+    k: u32,
+    /// Servers that were left out, and why.
+    pub absent: Vec<String>,
+    /// What loading took.
+    pub loaded: Vec<Loaded>,
+    /// What was measured.
+    pub rows: Vec<Row>,
+}
+
+/// What loading a server took.
+#[derive(Debug, Clone, Serialize)]
+pub struct Loaded {
+    /// The server.
+    pub server: Kind,
+    /// What it says of its version.
+    pub version: String,
+    /// Terms that it was given.
+    pub terms: usize,
+    /// How long that took.
+    pub seconds: f64,
+    /// Processor time of the server.
+    pub cpu_seconds: f64,
+    /// Its memory afterwards.
+    pub resident_bytes: u64,
+    /// Its memory before.
+    pub resident_bytes_empty: u64,
+}
+
+/// One kind of work at one number of connections at one server: medians over the rounds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// What was asked.
+    pub work: Work,
+    /// Over how many connections.
+    pub connections: u16,
+    /// Of whom.
+    pub server: Kind,
+    /// Answers a second.
+    pub per_second: f64,
+    /// The slowest and the fastest round.
+    pub per_second_range: (f64, f64),
+    /// Latency, in microseconds.
+    pub p50_us: f64,
+    /// Latency, in microseconds.
+    pub p99_us: f64,
+    /// Latency, in microseconds.
+    pub p999_us: f64,
+    /// Processor time of the server, in microseconds.
+    pub cpu_us_per_request: f64,
+    /// Requests without an answer, of all rounds.
+    pub errors: u64,
+    /// Our rate divided by this one.
+    pub ours_rate_ratio: Option<f64>,
+    /// Our p99 divided by this one.
+    pub ours_p99_ratio: Option<f64>,
+}
+
+impl Report {
+    pub(crate) fn new(
+        arguments: &Args,
+        machine: Machine,
+        absent: Vec<String>,
+        loaded: Vec<Loaded>,
+        samples: &[Sample],
+    ) -> Self {
+        Self {
+            machine,
+            load_after: load_average(),
+            rounds: arguments.rounds,
+            seconds: arguments.time.as_secs_f64(),
+            k: arguments.k,
+            absent,
+            loaded,
+            rows: rows(samples),
+        }
+    }
+
+    /// The run as Markdown.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let machine = &self.machine;
+        let mut text = format!(
+            "{}, {} cores, {} MiB, {}; load average {} before, {} after.\n\
+             Medians of {} rounds of {} s each, all servers and the clients on this machine, k = {}.\n",
+            machine.processor,
+            machine.cores,
+            machine.memory_kib / 1024,
+            machine.system,
+            machine.load_before,
+            self.load_after,
+            self.rounds,
+            self.seconds,
+            self.k,
+        );
+        // Writing to a string does not fail.
+        for absent in &self.absent {
+            let _ = writeln!(text, "Left out: {absent}.");
+        }
+        text.push_str("\n| server | version | terms | loaded in | terms a second | server CPU a term | memory a term |\n|---|---|---|---|---|---|---|\n");
+        for at in &self.loaded {
+            let grown = at.resident_bytes.saturating_sub(at.resident_bytes_empty);
+            let terms = float(at.terms as u64).max(1.0);
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {:.1} s | {:.0} | {:.2} us | {:.1} bytes |",
+                at.server.name(),
+                at.version,
+                at.terms,
+                at.seconds,
+                terms / at.seconds.max(f64::EPSILON),
+                at.cpu_seconds * 1e6 / terms,
+                float(grown) / terms,
+            );
+        }
+        text.push_str("\n| work | connections | server | a second | slowest to fastest round | p50 | p99 | p99.9 | server CPU | our rate / its | our p99 / its |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+        for row in &self.rows {
+            let (slowest, fastest) = row.per_second_range;
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {:.0} | {slowest:.0} to {fastest:.0} | {} | {} | {} | {:.1} us | {} | {} |{}",
+                row.work.name(),
+                row.connections,
+                row.server.name(),
+                row.per_second,
+                millis(row.p50_us),
+                millis(row.p99_us),
+                millis(row.p999_us),
+                row.cpu_us_per_request,
+                ratio(row.ours_rate_ratio),
+                ratio(row.ours_p99_ratio),
+                match row.errors {
+                    0 => String::new(),
+                    errors => format!(" {errors} without an answer |"),
+                },
+            );
+        }
+        text
+    }
+}
+
+fn rows(samples: &[Sample]) -> Vec<Row> {
+    let place = |at: &Sample| (at.work, at.connections, at.server);
+    let mut places: Vec<_> = samples.iter().map(place).collect();
+    places.sort_unstable();
+    places.dedup();
+    let mut rows: Vec<Row> = Vec::new();
+    for (work, connections, server) in places {
+        let of: Vec<&Sample> = samples
+            .iter()
+            .filter(|at| place(at) == (work, connections, server))
+            .collect();
+        let all = |value: &dyn Fn(&Sample) -> f64| -> Vec<f64> {
+            let mut values: Vec<f64> = of.iter().map(|at| value(at)).collect();
+            values.sort_unstable_by(f64::total_cmp);
+            values
+        };
+        let rates = all(&|at| float(at.latencies.requests_per_second));
+        let range = (
+            rates.first().copied().unwrap_or(0.0),
+            rates.last().copied().unwrap_or(0.0),
+        );
+        let (per_second, p99_us) = (
+            median(&rates),
+            median(&all(&|at| float(at.latencies.p99_us))),
+        );
+        let ours = rows.iter().find(|row| {
+            row.server == Kind::Ours && (row.work, row.connections) == (work, connections)
+        });
+        rows.push(Row {
+            ours_rate_ratio: ours.map(|ours| ours.per_second / per_second.max(f64::EPSILON)),
+            ours_p99_ratio: ours.map(|ours| ours.p99_us / p99_us.max(f64::EPSILON)),
+            work,
+            connections,
+            server,
+            per_second,
+            per_second_range: range,
+            p50_us: median(&all(&|at| float(at.latencies.p50_us))),
+            p99_us,
+            p999_us: median(&all(&|at| float(at.latencies.p999_us))),
+            cpu_us_per_request: median(&all(&|at| at.cpu_us_per_request)),
+            errors: of.iter().map(|at| at.errors).sum(),
+        });
+    }
+    rows
+}
+
+/// The middle of sorted values, or of the two in the middle.
+fn median(values: &[f64]) -> f64 {
+    let upper = values.get(values.len() / 2).copied().unwrap_or(0.0);
+    let lower = values.len().saturating_sub(1) / 2;
+    let lower = values.get(lower).copied().unwrap_or(0.0);
+    f64::midpoint(lower, upper)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a figure for people, exact to 53 bits"
+)]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+fn millis(micros: f64) -> String {
+    format!("{:.2} ms", micros / 1_000.0)
+}
+
+fn ratio(ratio: Option<f64>) -> String {
+    ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use workload::Latencies;
+
+    use super::*;
+
+    fn sample(server: Kind, rate: u64, p99_us: u64) -> Sample {
+        Sample {
+            server,
+            work: Work::Read,
+            connections: 16,
+            latencies: Latencies {
+                requests: rate,
+                requests_per_second: rate,
+                p50_us: 1,
+                p99_us,
+                p999_us: 1,
+                max_us: 1,
+            },
+            errors: 1,
+            cpu_us_per_request: 2.0,
+        }
+    }
+
+    #[test]
+    fn medians_are_compared_with_ours() {
+        let samples = [
+            sample(Kind::Dictionary, 10, 900),
+            sample(Kind::Ours, 70, 80),
+            sample(Kind::Ours, 90, 90),
+            sample(Kind::Dictionary, 30, 900),
+            sample(Kind::Ours, 80, 70),
+        ];
+        let rows = rows(&samples);
+        assert_eq!(rows.len(), 2);
+        assert_eq!((rows[0].server, rows[0].errors), (Kind::Ours, 3));
+        assert!((rows[0].per_second - 80.0).abs() < 1e-9);
+        let theirs = &rows[1];
+        assert!((theirs.per_second - 20.0).abs() < 1e-9);
+        assert!((theirs.ours_rate_ratio.unwrap() - 4.0).abs() < 1e-9);
+        assert!((theirs.ours_p99_ratio.unwrap() - 80.0 / 900.0).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,75 @@
+//! The terms of a run: in memory for choices and peers, as a file for us.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::Args;
+
+/// What is loaded.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    /// Each once, in the order in which they are loaded.
+    pub(crate) terms: Arc<Vec<String>>,
+    /// In the order of the terms.
+    pub(crate) counts: Vec<u64>,
+    pub(crate) file: PathBuf,
+}
+
+/// Makes or reads the terms; made-up ones are written to `path`.
+pub(crate) fn prepare(arguments: &Args, path: PathBuf) -> Result<Terms, anyhow::Error> {
+    let prepared = match &arguments.file {
+        Some(file) => read(file.clone())?,
+        None => generate(arguments, path)?,
+    };
+    anyhow::ensure!(!prepared.terms.is_empty(), "there are no terms");
+    Ok(prepared)
+}
+
+fn read(file: PathBuf) -> Result<Terms, anyhow::Error> {
+    let text =
+        std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let (mut terms, mut counts) = (Vec::new(), Vec::new());
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let (term, count) = match line.split_once('\t') {
+            Some((term, count)) => (term, count.parse().context("a count is no number")?),
+            None => (line, 1),
+        };
+        terms.push(term.to_owned());
+        counts.push(count);
+    }
+    Ok(Terms {
+        terms: Arc::new(terms),
+        counts,
+        file,
+    })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "scratch space; the vfs crate is for data that must survive"
+)]
+fn generate(arguments: &Args, path: PathBuf) -> Result<Terms, anyhow::Error> {
+    let drawn = workload::generate(arguments.terms, arguments.seed);
+    let mut seen = HashSet::new();
+    let terms: Vec<String> = drawn
+        .iter()
+        .filter(|term| seen.insert(term.as_str()))
+        .cloned()
+        .collect();
+    let mut text = String::new();
+    for term in &terms {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{term}\t1");
+    }
+    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    Ok(Terms {
+        counts: vec![1; terms.len()],
+        terms: Arc::new(terms),
+        file: path,
+    })
+}

@@ -1,0 +1,165 @@
+//! The closed loop.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use runtime::{Instant, Runtime};
+
+use crate::{Choice, Measured};
+
+/// Whoever answers one request at a time. An error is a short reason, such as `OVERLOADED`; reasons are counted.
+pub trait Target: Send + 'static {
+    /// Asks for the completions of a prefix, and waits for them.
+    fn read(&mut self, prefix: &str) -> impl Future<Output = Result<(), String>> + Send;
+    /// Counts each of the terms once in one request, and waits until that is acknowledged.
+    fn record(&mut self, terms: &[&str]) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// What is sent, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Where the choices begin; the same seed sends the same requests.
+    pub seed: u64,
+    /// How many of a hundred requests record.
+    pub record_percent: u64,
+    /// Terms in a request that records; at least 1.
+    pub batch: u16,
+    /// How long to run before anything counts.
+    pub warm_up: Duration,
+    /// How long to measure.
+    pub time: Duration,
+}
+
+/// Sends to so many targets at once, each with one request in flight, and waits for the end. Targets are made where they are used
+/// ([`Runtime::spawn_apart`]), so that a connection that belongs to one is served by the thread that waits for its answers; connecting
+/// is part of the warm-up.
+///
+/// # Errors
+/// When a target cannot be made, or a task fails.
+pub async fn run<T, F, Fut>(
+    runtime: &Runtime,
+    targets: u16,
+    make: F,
+    terms: &Arc<Vec<String>>,
+    plan: Plan,
+) -> Result<Measured, anyhow::Error>
+where
+    T: Target,
+    F: Fn() -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<T, anyhow::Error>> + Send,
+{
+    let start = runtime.now() + plan.warm_up;
+    let end = start + plan.time;
+    let workers = (0..u64::from(targets)).map(|number| {
+        let (runtime, make, terms) = (runtime.clone(), make.clone(), Arc::clone(terms));
+        let world = runtime.clone();
+        let work = async move {
+            let worker = Worker {
+                target: make().await?,
+                runtime,
+                terms,
+                // Far apart, so that no two workers walk the same choices.
+                choice: Choice::new(plan.seed.wrapping_add(number << 32)),
+                plan,
+            };
+            worker.run(start, end).await
+        };
+        world.spawn_apart("load worker", work)
+    });
+    let mut total = Measured::new()?;
+    for measured in join_all(workers.collect::<Vec<_>>()).await {
+        total.add(&measured??)?;
+    }
+    Ok(total)
+}
+
+struct Worker<T> {
+    runtime: Runtime,
+    target: T,
+    terms: Arc<Vec<String>>,
+    choice: Choice,
+    plan: Plan,
+}
+
+impl<T: Target> Worker<T> {
+    /// Sends until `end`; what began before `start` does not count.
+    async fn run(mut self, start: Instant, end: Instant) -> Result<Measured, anyhow::Error> {
+        let mut measured = Measured::new()?;
+        loop {
+            let begun = self.runtime.now();
+            if begun >= end {
+                return Ok(measured);
+            }
+            let is_record = self.choice.below(100) < self.plan.record_percent;
+            let result = if is_record {
+                let terms: Vec<&str> = (0..self.plan.batch.max(1))
+                    .map(|_| self.choice.term(&self.terms))
+                    .collect();
+                self.target.record(&terms).await
+            } else {
+                let prefix = self.choice.prefix(&self.terms);
+                self.target.read(prefix).await
+            };
+            let time = self.runtime.now().saturating_since(begun);
+            if begun < start {
+                continue;
+            }
+            match result {
+                Ok(()) if is_record => measured.record(time, u64::from(self.plan.batch)),
+                Ok(()) => measured.read(time),
+                Err(reason) => measured.error(&reason),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Slow(Runtime, u64);
+
+    impl Target for Slow {
+        async fn read(&mut self, _prefix: &str) -> Result<(), String> {
+            self.0.sleep(Duration::from_millis(10)).await;
+            self.1 += 1;
+            if self.1.is_multiple_of(2) {
+                return Err("EVEN".to_owned());
+            }
+            Ok(())
+        }
+
+        async fn record(&mut self, terms: &[&str]) -> Result<(), String> {
+            assert_eq!(terms.len(), 3);
+            self.0.sleep(Duration::from_millis(20)).await;
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_begins_after_the_warm_up_counts() {
+        let runtime = Runtime::real();
+        let terms = Arc::new(vec!["a".to_owned()]);
+        let mut plan = Plan {
+            seed: 1,
+            record_percent: 0,
+            batch: 3,
+            warm_up: Duration::from_millis(100),
+            time: Duration::from_millis(200),
+        };
+        let world = runtime.clone();
+        let make = move || std::future::ready(Ok(Slow(world.clone(), 0)));
+        let measured = run(&runtime, 2, make.clone(), &terms, plan).await.unwrap();
+        assert_eq!(measured.answers() + measured.errors()["EVEN"], 40);
+        assert_eq!(measured.errors()["EVEN"], 20);
+        let reads = measured.reads(plan.time);
+        assert_eq!(reads.requests_per_second, 100);
+        assert!((10_000..11_500).contains(&reads.p50_us), "{reads:?}");
+
+        plan.record_percent = 100;
+        let measured = run(&runtime, 2, make, &terms, plan).await.unwrap();
+        assert_eq!((measured.answers(), measured.terms()), (20, 60));
+    }
+}

@@ -1,0 +1,113 @@
+//! A cluster of ours as a target.
+
+use api::v1;
+use client::{Client, ClientError, RecordStream, TypingSession};
+
+use crate::Target;
+
+/// How a cluster is asked.
+#[derive(Debug, Clone)]
+pub struct GrpcOptions {
+    /// The dictionary.
+    pub namespace: String,
+    /// Suggestions to ask for.
+    pub k: u32,
+    /// Send over streams instead of one call after the other.
+    pub stream: bool,
+}
+
+/// One request in flight to a cluster.
+#[derive(Debug)]
+pub struct Grpc {
+    client: Client,
+    options: GrpcOptions,
+    streams: Option<Streams>,
+}
+
+#[derive(Debug)]
+struct Streams {
+    reads: TypingSession,
+    records: RecordStream,
+}
+
+impl Grpc {
+    /// A target of its own over a client that others may use too.
+    #[must_use]
+    pub fn new(client: &Client, options: GrpcOptions) -> Self {
+        let streams = options
+            .stream
+            .then(|| client.record_stream(1).ok())
+            .flatten();
+        Self {
+            client: client.clone(),
+            options,
+            streams: streams.map(|records| Streams {
+                reads: client.top_k_stream(),
+                records,
+            }),
+        }
+    }
+
+    async fn ask(&mut self, prefix: &str) -> Result<(), ClientError> {
+        let request = v1::GetTopKRequest {
+            prefix: prefix.to_owned(),
+            k: self.options.k,
+            namespace: self.options.namespace.clone(),
+            ..Default::default()
+        };
+        match &mut self.streams {
+            Some(streams) => streams.reads.ask(request).await?,
+            None => self.client.top_k(request).await?,
+        };
+        Ok(())
+    }
+
+    async fn count(&mut self, terms: &[&str]) -> Result<(), ClientError> {
+        if let ([term], None) = (terms, &self.streams) {
+            let request = v1::RecordRequest {
+                term: (*term).to_owned(),
+                namespace: self.options.namespace.clone(),
+                ..Default::default()
+            };
+            self.client.record(request).await?;
+            return Ok(());
+        }
+        let items = terms.iter().map(|term| v1::RecordItem {
+            term: (*term).to_owned(),
+            count: 1,
+        });
+        let request = v1::RecordBatchRequest {
+            items: items.collect(),
+            namespace: self.options.namespace.clone(),
+            request_id: None,
+        };
+        let response = match &self.streams {
+            Some(streams) => streams.records.send(request).await?.await?,
+            None => self.client.record_batch(request).await?,
+        };
+        let failed = response.results.iter().find_map(v1::ItemResult::error);
+        match failed {
+            None => Ok(()),
+            Some(reason) => Err(ClientError::Call {
+                error: api::ApiError::new(reason, "an item was not applied"),
+                attempts: 1,
+            }),
+        }
+    }
+}
+
+impl Target for Grpc {
+    async fn read(&mut self, prefix: &str) -> Result<(), String> {
+        self.ask(prefix).await.map_err(reason)
+    }
+
+    async fn record(&mut self, terms: &[&str]) -> Result<(), String> {
+        self.count(terms).await.map_err(reason)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
+fn reason(error: ClientError) -> String {
+    let reason = error.reason().map_or("CLIENT", api::Reason::as_str);
+    reason.to_owned()
+}
