@@ -27,7 +27,7 @@ use rpc::services::ShardNeighbour;
 use rpc::{Deadline, Neighbours};
 use runtime::Runtime;
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use mux::Lane;
 use protocols::{TopKs, Writes};
