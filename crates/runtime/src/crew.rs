@@ -1,8 +1,8 @@
 //! Threads for connections.
 //!
 //! The tasks of a connection wake each other all the time. An executor of many threads hands them around meanwhile and wakes a sleeping
-//! thread for nearly every request; on a thread that runs them alone, none of that happens: a request costs about two thirds, and the tail
-//! is shorter by more than half. The price: a task that computes for long holds up the other connections of its thread.
+//! thread for nearly every request; on a thread that runs them alone, none of that happens. What it gives stands in
+//! docs/performance.md. The price: a task that computes for long holds up the other connections of its thread.
 
 use std::io;
 use std::num::NonZero;
