@@ -12,7 +12,9 @@ use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::v1::{GetTopKRequest, GetTopKResponse, RecordRequest};
 use cluster::{Layout, NodeId, ShardId};
 use coordinator::{ClusterConfig, Config, CoordinatorsConfig, Deps, LimitsConfig};
+use rpc::Neighbours;
 use rpc::channel::{PoolConfig, connect};
+use rpc::services::ShardNeighbour;
 use runtime::{CancellationToken, Listener, Runtime, Task};
 use telemetry::Metrics;
 use tempfile::TempDir;
@@ -29,6 +31,8 @@ pub(crate) struct Shape {
     pub(crate) coordinators: u64,
     pub(crate) replicas: usize,
     pub(crate) limits: LimitsConfig,
+    /// The coordinators reach the shards without a socket, as in one process.
+    pub(crate) near: bool,
 }
 
 impl Default for Shape {
@@ -37,6 +41,7 @@ impl Default for Shape {
             coordinators: 1,
             replicas: 1,
             limits: LimitsConfig::default(),
+            near: false,
         }
     }
 }
@@ -48,12 +53,15 @@ pub(crate) struct Cluster {
     dir: TempDir,
     coordinators: Vec<Coordinator>,
     servers: Vec<ShardServer>,
+    near: bool,
+    pub(crate) neighbours: Neighbours<ShardNeighbour>,
 }
 
 struct Coordinator {
     config: Config,
     grpc: SocketAddr,
     http: SocketAddr,
+    neighbours: Neighbours<ShardNeighbour>,
     running: Option<Running<coordinator::Error>>,
 }
 
@@ -128,6 +136,7 @@ impl Cluster {
             coordinators: count,
             replicas,
             limits,
+            near,
         } = shape;
         let runtime = Runtime::real();
         let dir = TempDir::new().unwrap();
@@ -152,6 +161,8 @@ impl Cluster {
             dir,
             coordinators: Vec::new(),
             servers: Vec::new(),
+            near,
+            neighbours: Neighbours::default(),
         };
         for ((grpc, http), id) in listeners.into_iter().zip((1..).map(NodeId)) {
             let peers = if count == 1 {
@@ -176,6 +187,7 @@ impl Cluster {
                 config,
                 grpc: grpc.local_addr(),
                 http: http.local_addr(),
+                neighbours: cluster.neighbours.clone(),
                 running: None,
             };
             coordinator.run(&cluster.runtime, grpc, http);
@@ -280,12 +292,14 @@ impl Cluster {
             ..shard_server::Config::default()
         };
         let metrics = Metrics::new(&self.runtime).unwrap();
+        let near = self.near.then(|| self.neighbours.clone());
+        let neighbours = near.unwrap_or_default();
         let deps = |listener| shard_server::Deps {
             runtime: self.runtime.clone(),
             vfs: Arc::new(vfs::RealDisk::new()),
             metrics,
             listener: Some(listener),
-            neighbours: rpc::Neighbours::default(),
+            neighbours,
         };
         let started = Machine::start(&self.runtime, server.address, config, deps);
         let started = self.runtime.timeout(PATIENCE, started).await;
@@ -322,6 +336,10 @@ impl Cluster {
         let machine = self.servers[place].running.take().unwrap();
         let ended = self.runtime.timeout(PATIENCE, machine.ended()).await;
         ended.expect("the server goes on")
+    }
+
+    pub(crate) fn server_address(&self, place: usize) -> String {
+        self.servers[place].address.to_string()
     }
 
     pub(crate) fn server_dir(&self, place: usize) -> &Path {
@@ -439,7 +457,7 @@ impl Coordinator {
             metrics: Metrics::new(runtime).unwrap(),
             grpc,
             http: Some(http),
-            neighbours: rpc::Neighbours::default(),
+            neighbours: self.neighbours.clone(),
         };
         let stop = CancellationToken::new();
         let run = coordinator::run(self.config.clone(), deps, stop.clone());

@@ -19,6 +19,7 @@ mod harness;
 mod machine;
 mod members;
 mod namespaces;
+mod near;
 mod reads;
 mod replicas;
 mod scripted;
