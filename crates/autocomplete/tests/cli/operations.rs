@@ -124,6 +124,8 @@ fn a_request_is_followed_through_coordinator_and_shard() {
     let file = std::fs::File::create(&log).unwrap();
     let data = dir.path().join("data");
     let up = Up::start_logging(&data, &["--log-format", "json"], file);
+    // Before the first record there is no dictionary, and no shard is asked.
+    up.answer(&["record", "apple"]);
     let id = "4bf92f3577b34da6a3ce929d0e0e4736";
     let header = format!("traceparent: 00-{id}-00f067aa0ba902b7-01\r\n");
     page(&up, "/v1/suggest?q=a", &header);
@@ -131,7 +133,9 @@ fn a_request_is_followed_through_coordinator_and_shard() {
     assert!(up.terminate().success());
     let log = std::fs::read_to_string(&log).unwrap();
     let called = |call: &str| {
-        let has = |line: &&str| line.contains(id) && line.contains(&format!("\"call\":\"{call}\""));
+        // With what follows in the line's own fields: those of the call around it have no code.
+        let own = format!("\"call\":\"{call}\",\"code\"");
+        let has = |line: &&str| line.contains(id) && line.contains(&own);
         log.lines().filter(has).count()
     };
     assert_eq!(called("/v1/suggest"), 1, "{log}");
