@@ -96,24 +96,24 @@ pub enum Start {
 /// Times of elections. `heartbeat * 2 <= election_min < election_max` must hold.
 ///
 /// After the death of a leader nothing is written for about `election_max`, for so long its followers are loyal, and a random
-/// time between the two limits: some 600 ms with the defaults, of which machines with two busy cores still keep. They are no option of
+/// time between the two limits: about a second with the defaults, which machines with two busy cores still keep. They are no option of
 /// a server, because a lease is safe only where all replicas grant the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// A leader lets itself be heard this often. Default 60 ms.
+    /// A leader lets itself be heard this often. Default 100 ms.
     pub heartbeat: Duration,
-    /// The shortest silence after which a follower asks for votes. Default 200 ms.
+    /// The shortest silence after which a follower asks for votes. Default 300 ms.
     pub election_min: Duration,
-    /// The longest; also how long followers grant a leader their loyalty. Default 340 ms.
+    /// The longest; also how long followers grant a leader their loyalty. Default 600 ms.
     pub election_max: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(60),
-            election_min: Duration::from_millis(200),
-            election_max: Duration::from_millis(340),
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(600),
         }
     }
 }
