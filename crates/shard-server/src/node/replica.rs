@@ -116,14 +116,15 @@ impl Replica {
         }
     }
 
-    /// Whether requests can be served, as far as this replica can tell: it leads and a majority follows, or it hears whom it
-    /// follows. The role alone does not say so: one that is cut off keeps it.
+    /// Whether requests can be served, as far as this replica can tell: it leads, has applied an entry of its own term, and a majority
+    /// follows, or it hears whom it follows. The role alone does not say so: one that is cut off keeps it.
     pub(crate) fn is_serving(status: &GroupStatus) -> bool {
         let is_fresh = |age: Option<std::time::Duration>| age.is_some_and(|age| age < SILENCE_MAX);
         match status.role {
             Role::Leader => {
                 let alone = status.members.iter().filter(|at| at.voter).count() == 1;
-                alone || is_fresh(status.quorum_ack_age)
+                let has_begun = status.applied.is_some_and(|at| at.term == status.term);
+                has_begun && (alone || is_fresh(status.quorum_ack_age))
             }
             Role::Follower | Role::Learner => {
                 status.leader.is_some() && is_fresh(status.leader_silence)
@@ -320,4 +321,47 @@ pub(crate) fn stale_generation(stale: StaleGeneration) -> ApiError {
         format!("the namespace was cleared: {stale}"),
     )
     .with_metadata("generation", stale.known.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::NodeId;
+    use replication::{Applied, GroupId, Member, Replay};
+
+    use super::*;
+
+    /// A leader of term 3 that is its group's only voter.
+    fn leader(applied: Option<Applied>) -> GroupStatus {
+        let node = NodeId(1);
+        GroupStatus {
+            group: GroupId(2),
+            node,
+            role: Role::Leader,
+            term: 3,
+            leader: None,
+            members: vec![Member {
+                node,
+                address: "here:1".into(),
+                voter: true,
+            }],
+            last_log: Some(7),
+            committed: Some(7),
+            applied,
+            snapshot: None,
+            purged: None,
+            replay: Replay::default(),
+            quorum_ack_age: None,
+            leader_silence: None,
+            matched: Vec::new(),
+            stopped: None,
+        }
+    }
+
+    #[test]
+    fn a_leader_serves_once_it_has_applied_an_entry_of_its_term() {
+        let at = |index, term| Some(Applied { index, term });
+        assert!(!Replica::is_serving(&leader(None)));
+        assert!(!Replica::is_serving(&leader(at(6, 2))));
+        assert!(Replica::is_serving(&leader(at(7, 3))));
+    }
 }
