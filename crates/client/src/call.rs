@@ -120,6 +120,9 @@ impl Caller {
                 Ok(Err(status)) => (None, ApiError::from(status)),
                 Err(elapsed) => (None, ApiError::deadline(elapsed.to_string())),
             };
+            if partial.is_some() {
+                attempts.may_have_applied();
+            }
             let step = attempts.decide(&error, &self.patience());
             // A second failure of the direct way leaves the rest to the coordinator.
             direct &= error.retry() == Retry::Reroute && attempts.failed() < 2;

@@ -65,8 +65,9 @@ impl Attempts {
         self.failed
     }
 
-    /// A try was cut off before its answer, for a cause that is counted elsewhere.
-    pub(crate) fn cut_off(&mut self) {
+    /// A try was cut off before its answer, for a cause that is counted elsewhere; or it was answered, and some of its items may have
+    /// been applied, whatever became of the others.
+    pub(crate) fn may_have_applied(&mut self) {
         self.maybe_applied = true;
     }
 

@@ -1,12 +1,18 @@
 //! The programs of the cluster, as the real servers they are.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Layout, ShardId};
+use cluster::{Layout, NodeId, ShardId};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use telemetry::Metrics;
+use watchdog::NodeTarget;
+use watchdog::restart::{Restart, RestartError, Restarter};
 
+use crate::dice::Dice;
 use crate::machine::{Process, Program};
 use crate::net::{HostId, address};
 
@@ -14,17 +20,50 @@ const COORDINATOR_PORT: u16 = 50_051;
 const SHARD_PORT: u16 = 50_061;
 const REPLICAS: usize = 3;
 
-/// Where the coordinators are reached.
-pub(crate) fn coordinators() -> Vec<String> {
-    vec![address(COORDINATOR, COORDINATOR_PORT).to_string()]
-}
-
-/// The coordinator's machine.
-pub(crate) const COORDINATOR: HostId = 1;
+/// The coordinators' machines, of which a world has the first or all.
+const COORDINATORS: [HostId; 3] = [1, 2, 3];
+/// The watchdog's machine, where there is one.
+pub(crate) const WATCHDOG: HostId = 21;
 /// The shard servers' machines.
 pub(crate) const SHARD_SERVERS: [HostId; REPLICAS] = [11, 12, 13];
 /// The clients' machine, which nothing happens to.
 pub(crate) const CLIENTS: HostId = 100;
+
+/// What a world consists of, besides the shard servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    has_group: bool,
+    /// A watchdog has shard servers restarted; else they come back by themselves.
+    pub(crate) has_watchdog: bool,
+}
+
+impl Shape {
+    pub(crate) fn draw(dice: &mut Dice) -> Self {
+        Self {
+            has_group: dice.percent(30),
+            has_watchdog: dice.percent(25),
+        }
+    }
+
+    /// The machines of the coordinators.
+    pub(crate) fn coordinators(self) -> &'static [HostId] {
+        if self.has_group {
+            &COORDINATORS
+        } else {
+            &[COORDINATORS[0]]
+        }
+    }
+
+    /// Where the coordinators are reached.
+    pub(crate) fn endpoints(self) -> Vec<String> {
+        let hosts = self.coordinators().iter();
+        hosts.map(|host| coordinator_address(*host)).collect()
+    }
+}
+
+fn coordinator_address(host: HostId) -> String {
+    address(host, COORDINATOR_PORT).to_string()
+}
 
 /// Where a shard server is reached.
 pub(crate) fn shard_address(host: HostId) -> String {
@@ -36,12 +75,21 @@ pub(crate) fn shards() -> [ShardId; 2] {
     [ShardId(1), ShardId(2)]
 }
 
-pub(crate) fn coordinator(host: HostId) -> anyhow::Result<Program> {
+pub(crate) fn coordinator(host: HostId, shape: Shape) -> anyhow::Result<Program> {
     let starts = ["", "m"].map(str::to_owned);
     let template = Layout::new(starts.into_iter().zip(shards()).collect())?;
     let config = coordinator::Config {
         grpc_addr: address(host, COORDINATOR_PORT),
         data_dir: PathBuf::from("/data"),
+        group: coordinator::config::CoordinatorsConfig {
+            id: NodeId(u64::from(host)),
+            peers: if shape.has_group {
+                let peer = |host: HostId| (NodeId(u64::from(host)), coordinator_address(host));
+                COORDINATORS.into_iter().map(peer).collect()
+            } else {
+                BTreeMap::new()
+            },
+        },
         cluster: coordinator::ClusterConfig {
             template,
             replicas: REPLICAS,
@@ -69,13 +117,13 @@ pub(crate) fn coordinator(host: HostId) -> anyhow::Result<Program> {
     }))
 }
 
-pub(crate) fn shard_server(host: HostId) -> Program {
+pub(crate) fn shard_server(host: HostId, shape: Shape) -> Program {
     let default = shard_server::Config::default();
     let config = shard_server::Config {
         grpc_addr: address(host, SHARD_PORT),
         data_dir: PathBuf::from("/data"),
-        node_name: format!("node-{host}"),
-        coordinators: coordinators(),
+        node_name: node_name(host),
+        coordinators: shape.endpoints(),
         // Small, so that logs are rotated and snapshots taken within seconds.
         log: shard_server::config::LogConfig {
             segment_bytes: 512 << 10,
@@ -100,6 +148,69 @@ pub(crate) fn shard_server(host: HostId) -> Program {
                 vfs,
             };
             let ended = shard_server::run(config, deps, stop).await;
+            ended.map_err(|error| error.to_string())
+        })
+    })
+}
+
+fn node_name(host: HostId) -> String {
+    format!("node-{host}")
+}
+
+/// Shard servers that are to be restarted; clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wishes(Arc<Mutex<Vec<HostId>>>);
+
+impl Wishes {
+    /// What was wished since the last time.
+    pub(crate) fn take(&self) -> Vec<HostId> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+impl Restarter for Wishes {
+    fn restart<'a>(&'a self, node: &'a NodeTarget) -> BoxFuture<'a, Result<Restart, RestartError>> {
+        let mut hosts = SHARD_SERVERS.into_iter();
+        let host = hosts.find(|host| node_name(*host) == node.name);
+        self.0.lock().extend(host);
+        Box::pin(std::future::ready(Ok(Restart::Begun)))
+    }
+}
+
+/// The watchdog, with times that fit those of the faults.
+pub(crate) fn watchdog(shape: Shape, wishes: &Wishes) -> Program {
+    let default = watchdog::Config::default();
+    let config = watchdog::Config {
+        coordinators: shape.endpoints(),
+        grpc_addr: None,
+        http_addr: None,
+        poll_interval: Duration::from_millis(500),
+        probe_timeout: Duration::from_millis(400),
+        detector: watchdog::detector::DetectorConfig {
+            startup_grace: Duration::from_secs(5),
+            stall_after: Duration::from_secs(8),
+            ..default.detector
+        },
+        policy: watchdog::policy::PolicyConfig {
+            backoff_min: Duration::from_millis(200),
+            backoff_max: Duration::from_secs(3),
+            concurrent_percent: 100,
+            ..default.policy
+        },
+        attempt_timeout: Duration::from_secs(4),
+        ..default
+    };
+    let wishes = wishes.clone();
+    Arc::new(move |process: Process| {
+        let (config, wishes) = (config.clone(), wishes.clone());
+        Box::pin(async move {
+            let Process { runtime, stop, .. } = process;
+            let deps = watchdog::Deps {
+                metrics: Metrics::new(&runtime).map_err(|error| error.to_string())?,
+                restarter: Arc::new(wishes),
+                runtime,
+            };
+            let ended = watchdog::run(config, deps, stop).await;
             ended.map_err(|error| error.to_string())
         })
     })

@@ -1,28 +1,33 @@
 //! The second phase of a seed: the faults are over, and everything must come right.
 
+mod states;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::admin::v1::{GetStatusResponse, ReplicaRole, ReplicaStatus, ShardState};
 use api::v1::autocomplete_service_client::AutocompleteServiceClient;
-use api::v1::{Consistency, GetCountRequest, RecordRequest};
+use api::v1::{Consistency, GetCountRequest, ListTermsRequest, RecordRequest};
 use client::Client;
 use parking_lot::Mutex;
 use rpc::channel::{PoolConfig, connect};
 use runtime::Runtime;
 
-use crate::cast;
+use crate::cast::{self, Shape};
 use crate::logs::Logs;
 use crate::net::HostId;
-use crate::oracle::Ended;
+use crate::oracle::{Ended, Key};
 use crate::trace;
-use crate::workload::{self, Judge};
+use crate::workload::{self, Judge, NAMESPACES};
 use crate::world::World;
 
 /// How long the cluster may take to heal.
 const HEAL: Duration = Duration::from_secs(60);
 /// How long one question may take.
 const QUESTION: Duration = Duration::from_secs(20);
+/// For how long no machine must have gone down or come up before what the coordinators say of them is taken for true: they say
+/// what they heard last.
+const SETTLED: Duration = Duration::from_secs(4);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -51,8 +56,8 @@ where
     }
 }
 
-fn client(runtime: Runtime) -> Outcome<Client> {
-    let options = workload::options(&cast::coordinators(), false);
+fn client(runtime: Runtime, shape: Shape) -> Outcome<Client> {
+    let options = workload::options(&shape.endpoints(), false);
     Client::connect(runtime, options).map_err(|error| error.to_string())
 }
 
@@ -66,10 +71,10 @@ fn until(
     limit: Duration,
     holds: fn(&GetStatusResponse) -> Outcome<()>,
 ) -> Outcome<()> {
-    let end = world.now + limit;
+    let (end, shape) = (world.now + limit, world.shape);
     loop {
-        let status = ask(world, QUESTION, |runtime| async move {
-            let status = client(runtime.clone())?.status().await;
+        let status = ask(world, QUESTION, move |runtime| async move {
+            let status = client(runtime.clone(), shape)?.status().await;
             runtime.sleep(PAUSE).await;
             status.map_err(|error| error.to_string())
         })?;
@@ -115,6 +120,18 @@ fn sound(status: &GetStatusResponse) -> Outcome<()> {
     Ok(())
 }
 
+/// Waits until nothing has gone down or come up for a while.
+fn until_settled(world: &mut World, limit: Duration) -> Outcome<()> {
+    let end = world.now + limit;
+    while let Some(problem) = world.unsettled(SETTLED) {
+        if world.now >= end {
+            return Err(format!("after {limit:?}: {problem}"));
+        }
+        world.tick().map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
 /// All replicas of a shard have applied the same, and say the same of it.
 fn equal(status: &GetStatusResponse) -> Outcome<()> {
     sound(status)?;
@@ -145,24 +162,58 @@ fn equal(status: &GetStatusResponse) -> Outcome<()> {
 /// there, on each of them. The log of a machine that is `rotten` is left out: nobody need have met the damage.
 pub(crate) fn completely(world: &mut World, judge: &Judge, rotten: Option<HostId>) -> Outcome<()> {
     let begun = world.now;
+    until_settled(world, HEAL)?;
     until_serving(world, HEAL)?;
     let took = world.now - begun;
     world.trace.note(world.now, &format!("healed in {took:?}"));
-    for letter in ['b', 'p'] {
-        fresh_write(world, judge, &format!("{letter}-fresh"))?;
+    for namespace in NAMESPACES {
+        for letter in ['b', 'p'] {
+            let term = format!("{letter}-fresh");
+            fresh_write(world, judge, &Key { namespace, term })?;
+        }
     }
     until(world, HEAL, equal)?;
-    let terms = judge.lock().terms();
-    let judge = Arc::clone(judge);
+    let (keys, judging, shape) = (judge.lock().keys(), Arc::clone(judge), world.shape);
     let checked = ask(world, QUESTION * 6, move |runtime| async move {
-        let client = client(runtime.clone())?;
-        for term in terms {
-            check_term(&runtime, &client, &judge, term).await?;
+        let client = client(runtime.clone(), shape)?;
+        for key in keys {
+            check_term(&runtime, &client, &judging, key).await?;
+        }
+        for namespace in NAMESPACES {
+            check_list(&client, &judging, namespace).await?;
         }
         Ok::<_, String>(())
     })?;
     checked?;
+    let same = ask(world, QUESTION * 2, |runtime| async move {
+        states::all_equal(&runtime).await
+    })?;
+    world.trace.note(world.now, &same?);
     check_logs(world, rotten)
+}
+
+/// A whole namespace has what every term of it by itself has.
+async fn check_list(client: &Client, judge: &Judge, namespace: &'static str) -> Outcome<()> {
+    let began = trace::now();
+    let level = Consistency::Linearizable;
+    let mut pages = client.list_terms(ListTermsRequest {
+        namespace: namespace.to_owned(),
+        ..ListTermsRequest::default()
+    });
+    let mut terms = Vec::new();
+    while let Some(page) = pages.next().await.map_err(|error| error.to_string())? {
+        for found in page {
+            terms.push(found.term.clone());
+            let term = found.term;
+            let key = Key { namespace, term };
+            let now = trace::now();
+            judge.lock().read(&key, found.count, level, began, now);
+        }
+    }
+    let now = trace::now();
+    let mut judge = judge.lock();
+    judge.absent((namespace, ""), &terms, level, began, now);
+    Ok(())
 }
 
 /// What the logs on the disks say of elections and commits.
@@ -182,17 +233,18 @@ fn check_logs(world: &World, rotten: Option<HostId>) -> Outcome<()> {
     }
 }
 
-fn fresh_write(world: &mut World, judge: &Judge, term: &str) -> Outcome<()> {
-    let ticket = judge.lock().issue(term, world.now);
+fn fresh_write(world: &mut World, judge: &Judge, key: &Key) -> Outcome<()> {
+    let ticket = judge.lock().issue(key, world.now);
     let ticket = ticket.ok_or("no room for a fresh write")?;
-    let (sent, began) = (ticket.clone(), world.now);
-    let answer = ask(world, QUESTION, |runtime| async move {
+    let (sent, began, shape) = (ticket.clone(), world.now, world.shape);
+    let answer = ask(world, QUESTION, move |runtime| async move {
         let request = RecordRequest {
-            term: sent.term.clone(),
+            term: sent.key.term.clone(),
+            namespace: sent.key.namespace.to_owned(),
             count: sent.count(),
             ..RecordRequest::default()
         };
-        let answer = client(runtime)?.record(request).await;
+        let answer = client(runtime, shape)?.record(request).await;
         answer.map_err(|error| error.to_string())
     })?;
     let count = answer
@@ -205,34 +257,30 @@ fn fresh_write(world: &mut World, judge: &Judge, term: &str) -> Outcome<()> {
 }
 
 /// Reads a term through the coordinator, and from every replica by itself.
-async fn check_term(
-    runtime: &Runtime,
-    client: &Client,
-    judge: &Judge,
-    term: String,
-) -> Outcome<()> {
+async fn check_term(runtime: &Runtime, client: &Client, judge: &Judge, key: Key) -> Outcome<()> {
     let began = trace::now();
     let level = Consistency::Linearizable;
     let request = |level: Consistency| GetCountRequest {
-        term: term.clone(),
+        term: key.term.clone(),
+        namespace: key.namespace.to_owned(),
         consistency: level.into(),
         ..GetCountRequest::default()
     };
     let found = client.count(request(level)).await;
     let count = found
-        .map_err(|error| format!("reading {term}: {error}"))?
+        .map_err(|error| format!("reading {key}: {error}"))?
         .count;
-    judge.lock().read(&term, count, level, began, trace::now());
+    judge.lock().read(&key, count, level, began, trace::now());
     for host in cast::SHARD_SERVERS {
         let address = cast::shard_address(host);
         let channel = connect(runtime, &address, &PoolConfig::default());
         let channel = channel.map_err(|error| error.to_string())?;
         let mut replica = AutocompleteServiceClient::new(channel);
         let found = replica.get_count(request(Consistency::Stale)).await;
-        let found = found.map_err(|error| format!("reading {term} at {address}: {error}"))?;
+        let found = found.map_err(|error| format!("reading {key} at {address}: {error}"))?;
         let own = found.into_inner().count;
         if own != count {
-            let text = format!("{term} is {own:#x} on {address} and {count:#x} in the cluster");
+            let text = format!("{key} is {own:#x} on {address} and {count:#x} in the cluster");
             judge.lock().violate(trace::now(), &text);
         }
     }

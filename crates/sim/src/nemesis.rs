@@ -11,7 +11,7 @@ use std::time::Duration;
 use vfs::Op;
 use vfs::sim::{Effect, Fault};
 
-use crate::cast;
+use crate::cast::{self, Shape};
 use crate::dice::Dice;
 use crate::machine::Crash;
 use crate::net::HostId;
@@ -120,6 +120,7 @@ enum Cure {
 /// Chooses faults and lets them happen.
 pub(crate) struct Nemesis {
     dice: Dice,
+    shape: Shape,
     kinds: Vec<Kind>,
     next: Duration,
     cures: Vec<(Duration, Cure)>,
@@ -129,13 +130,16 @@ pub(crate) struct Nemesis {
 }
 
 impl Nemesis {
-    pub(crate) fn new(mut dice: Dice) -> Self {
+    pub(crate) fn new(mut dice: Dice, shape: Shape) -> Self {
         let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| dice.percent(45)).collect();
         if kinds.len() < 3 {
             kinds = KINDS.to_vec();
         }
+        // Who comes back as a new node is not the watchdog's to restart before it has a replica, and nobody's else.
+        kinds.retain(|kind| !shape.has_watchdog || !matches!(kind, Kind::LostDisk | Kind::Rot));
         Self {
             dice,
+            shape,
             kinds,
             next: Duration::ZERO,
             cures: Vec::new(),
@@ -232,23 +236,39 @@ impl Nemesis {
 
     fn server(&mut self) -> HostId {
         let host = self.dice.pick(&cast::SHARD_SERVERS);
-        host.unwrap_or(cast::COORDINATOR)
+        host.unwrap_or_default()
     }
 
     /// Any machine of the cluster, mostly a shard server.
     fn any(&mut self) -> HostId {
-        if self.dice.percent(15) {
-            cast::COORDINATOR
+        let coordinators = self.shape.coordinators();
+        let share = if coordinators.len() > 1 { 30 } else { 15 };
+        if self.dice.percent(share) {
+            self.coordinator()
         } else {
             self.server()
         }
     }
 
+    fn coordinator(&mut self) -> HostId {
+        let host = self.dice.pick(self.shape.coordinators());
+        host.unwrap_or_default()
+    }
+
     /// A machine and another one that it talks to.
     fn pair(&mut self) -> (HostId, HostId) {
-        let one = self.server();
+        let between_coordinators = self.shape.coordinators().len() > 1 && self.dice.percent(20);
+        let one = if between_coordinators {
+            self.coordinator()
+        } else {
+            self.server()
+        };
         loop {
-            let other = self.any();
+            let other = if between_coordinators {
+                self.coordinator()
+            } else {
+                self.any()
+            };
             if other != one {
                 return (one, other);
             }

@@ -3,8 +3,13 @@
 //! Every increment of a term has a digit of its own in base 4: the k-th adds 4^k. So a count says of each
 //! increment how often it was applied: lost, doubled and invented ones cannot hide behind each other. A write that failed with an
 //! unknown outcome may be applied, at any time, at most once; one that was refused may not.
+//!
+//! A deletion or a clear (a [`Wipe`]) took effect once, at some moment between its being issued and its being acknowledged. An increment may
+//! be missing only where some wipe may have come after it, and may be there only where none surely did. What a strict answer
+//! showed to be gone stays gone, and where a single wipe can have done it, that wipe is known to be over.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use api::v1::Consistency;
@@ -17,19 +22,37 @@ pub(crate) const INCREMENTS_MAX: usize = 19;
 /// For how long a LEADER read may miss the writes of others when clocks or processes are at fault.
 pub(crate) const LEASE: Duration = Duration::from_millis(450);
 
+/// A term of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) namespace: &'static str,
+    pub(crate) term: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace {
+            "" => formatter.write_str(&self.term),
+            namespace => write!(formatter, "{namespace}/{}", self.term),
+        }
+    }
+}
+
 /// One increment, and what is known of it.
 #[derive(Debug, Clone, Copy)]
 struct Increment {
     issued: Duration,
     /// When it was acknowledged, or first seen by a linearizable read.
     visible: Option<Duration>,
+    /// When a strict answer first showed that a wipe had taken it away.
+    gone: Option<Duration>,
     refused: bool,
 }
 
 /// An increment that is on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ticket {
-    pub(crate) term: String,
+    pub(crate) key: Key,
     place: usize,
 }
 
@@ -40,17 +63,65 @@ impl Ticket {
     }
 }
 
+/// What a deletion or a clear takes away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// One term.
+    Term(Key),
+    /// All terms of a namespace, not all of them at one moment.
+    Namespace(&'static str),
+}
+
+/// A deletion or a clear.
+#[derive(Debug)]
+struct Wipe {
+    scope: Scope,
+    issued: Duration,
+    /// When it was acknowledged.
+    done: Option<Duration>,
+    /// For terms: when it was seen to have taken effect.
+    seen: BTreeMap<Key, Duration>,
+    refused: bool,
+}
+
+impl Wipe {
+    /// When its effect on a term was over at the latest.
+    fn over(&self, key: &Key) -> Option<Duration> {
+        self.done
+            .into_iter()
+            .chain(self.seen.get(key).copied())
+            .min()
+    }
+}
+
+/// A wipe that is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WipeTicket(usize);
+
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// Acknowledged, with the count that it left.
     Acked(u64),
+    /// Acknowledged as a repeat, with the count at that time.
+    Repeated(u64),
     /// It was said that nothing happened.
     Refused,
     /// Nobody knows.
     Unknown,
     /// A bug says that it was acknowledged.
     Claimed,
+}
+
+/// How a wipe ended. One that never ended may take effect at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wiped {
+    /// A term was deleted that was there, or was not.
+    Deleted { existed: bool },
+    /// A namespace was cleared.
+    Cleared,
+    /// It was said that nothing happened.
+    Refused,
 }
 
 /// Numbers of a run.
@@ -62,12 +133,32 @@ pub(crate) struct Counts {
     pub(crate) reads: u64,
     pub(crate) failed_reads: u64,
     pub(crate) repeats: u64,
+    pub(crate) wipes: u64,
+    /// Increments that were seen to be gone.
+    pub(crate) gone: u64,
+}
+
+/// A count as it was told, to be judged.
+struct Answer<'a> {
+    count: u64,
+    /// What was visible before must be in it; nothing must be in one of a STALE read.
+    must_see: Option<Duration>,
+    now: Duration,
+    source: &'a str,
+    /// The wipe that tells it, from before its own effect.
+    but: Option<WipeTicket>,
+    /// It comes out of the log, so that what it shows has happened on the shard, and not only on the way to it.
+    from_log: bool,
 }
 
 /// The judge.
 #[derive(Debug)]
 pub(crate) struct Oracle {
-    terms: BTreeMap<String, Vec<Increment>>,
+    terms: BTreeMap<Key, Vec<Increment>>,
+    wipes: Vec<Wipe>,
+    /// The wipes of single terms, and of namespaces.
+    of_terms: BTreeMap<Key, Vec<usize>>,
+    of_namespaces: BTreeMap<&'static str, Vec<usize>>,
     pub(crate) violations: Vec<String>,
     pub(crate) counts: Counts,
     /// Processes are paused or clocks jump in this run.
@@ -79,6 +170,9 @@ impl Oracle {
     pub(crate) fn new(trace: Trace, loose_leases: bool) -> Self {
         Self {
             terms: BTreeMap::new(),
+            wipes: Vec::new(),
+            of_terms: BTreeMap::new(),
+            of_namespaces: BTreeMap::new(),
             violations: Vec::new(),
             counts: Counts::default(),
             loose_leases,
@@ -87,13 +181,20 @@ impl Oracle {
     }
 
     /// Every term that was ever written.
-    pub(crate) fn terms(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<Key> {
         self.terms.keys().cloned().collect()
     }
 
+    /// Whether a term has had all increments that it can have.
+    pub(crate) fn is_full(&self, key: &Key) -> bool {
+        self.terms
+            .get(key)
+            .is_some_and(|increments| increments.len() >= INCREMENTS_MAX)
+    }
+
     /// The next increment of a term; `None` when it has had all it can have.
-    pub(crate) fn issue(&mut self, term: &str, now: Duration) -> Option<Ticket> {
-        let increments = self.terms.entry(term.to_owned()).or_default();
+    pub(crate) fn issue(&mut self, key: &Key, now: Duration) -> Option<Ticket> {
+        let increments = self.terms.entry(key.clone()).or_default();
         let place = increments.len();
         if place >= INCREMENTS_MAX {
             return None;
@@ -101,12 +202,11 @@ impl Oracle {
         increments.push(Increment {
             issued: now,
             visible: None,
+            gone: None,
             refused: false,
         });
-        Some(Ticket {
-            term: term.to_owned(),
-            place,
-        })
+        let key = key.clone();
+        Some(Ticket { key, place })
     }
 
     /// A write, begun at `began`, has ended now.
@@ -117,27 +217,36 @@ impl Oracle {
         began: Duration,
         now: Duration,
     ) {
-        let line = format!("write {} #{} {ended:?}", ticket.term, ticket.place);
+        let key = &ticket.key;
+        let line = format!("write {key} #{} {ended:?}", ticket.place);
         self.trace.note(now, &line);
         match ended {
-            Ended::Acked(count) => {
+            Ended::Acked(count) | Ended::Repeated(count) => {
                 self.counts.acked += 1;
-                if count & ticket.count() == 0 {
+                self.counts.repeats += u64::from(matches!(ended, Ended::Repeated(_)));
+                let lacks_itself = count & ticket.count() == 0;
+                let may_be_gone = matches!(ended, Ended::Repeated(_))
+                    && self
+                        .increment(ticket)
+                        .is_some_and(|own| !self.excuses(key, own, None).is_empty());
+                if lacks_itself && !may_be_gone {
                     let text = format!("{line}: the count lacks the increment itself");
                     self.violate(now, &text);
                 }
-                self.check(
-                    &ticket.term,
+                let answer = Answer {
                     count,
-                    Some(began),
+                    must_see: Some(began),
                     now,
-                    "the answer to a write",
-                );
+                    source: "the answer to a write",
+                    but: None,
+                    from_log: true,
+                };
+                self.check(key, &answer);
                 self.seen(ticket, now);
             }
             Ended::Refused => {
                 self.counts.refused += 1;
-                if let Some(increment) = self.increment(ticket) {
+                if let Some(increment) = self.increment_mut(key, ticket.place) {
                     increment.refused = true;
                 }
             }
@@ -146,12 +255,120 @@ impl Oracle {
         }
     }
 
-    fn increment(&mut self, ticket: &Ticket) -> Option<&mut Increment> {
-        self.terms.get_mut(&ticket.term)?.get_mut(ticket.place)
+    /// A deletion or a clear begins.
+    pub(crate) fn wipe(&mut self, scope: Scope, now: Duration) -> WipeTicket {
+        let number = self.wipes.len();
+        let same = match &scope {
+            Scope::Term(key) => self.of_terms.entry(key.clone()).or_default(),
+            Scope::Namespace(namespace) => self.of_namespaces.entry(namespace).or_default(),
+        };
+        same.push(number);
+        self.wipes.push(Wipe {
+            scope,
+            issued: now,
+            done: None,
+            seen: BTreeMap::new(),
+            refused: false,
+        });
+        WipeTicket(number)
+    }
+
+    /// The wipes that a term may suffer from, but one.
+    fn wipes_of(&self, key: &Key, but: Option<WipeTicket>) -> impl Iterator<Item = (usize, &Wipe)> {
+        let of_term = self.of_terms.get(key).into_iter().flatten();
+        let of_namespace = self.of_namespaces.get(key.namespace).into_iter().flatten();
+        of_term
+            .chain(of_namespace)
+            .filter(move |number| but != Some(WipeTicket(**number)))
+            .filter_map(|number| Some((*number, self.wipes.get(*number)?)))
+    }
+
+    /// A deletion or a clear has ended now.
+    pub(crate) fn wiped(&mut self, ticket: WipeTicket, ended: Wiped, now: Duration) {
+        let Some(wipe) = self.wipes.get(ticket.0) else {
+            return;
+        };
+        let (scope, began) = (wipe.scope.clone(), wipe.issued);
+        self.trace.note(now, &format!("wipe {scope:?} {ended:?}"));
+        match (ended, &scope) {
+            (Wiped::Deleted { existed: true }, Scope::Term(key)) => {
+                if !self.may_be_there(key, began, ticket) {
+                    let text = format!("{key} was not there when it was deleted");
+                    self.violate(now, &text);
+                }
+            }
+            (Wiped::Deleted { existed: false }, Scope::Term(key)) => {
+                let answer = Answer {
+                    count: 0,
+                    must_see: Some(began),
+                    now,
+                    source: "a deletion that found nothing",
+                    but: Some(ticket),
+                    from_log: true,
+                };
+                self.check(key, &answer);
+            }
+            (Wiped::Deleted { .. }, Scope::Namespace(_)) | (Wiped::Cleared, _) => {}
+            (Wiped::Refused, _) => {
+                if let Some(wipe) = self.wipes.get_mut(ticket.0) {
+                    wipe.refused = true;
+                }
+                return;
+            }
+        }
+        self.counts.wipes += 1;
+        if let Some(wipe) = self.wipes.get_mut(ticket.0) {
+            wipe.done.get_or_insert(now);
+        }
+    }
+
+    /// Whether anything of a term may have been there at some time since `began`, as far as others than one wipe go.
+    fn may_be_there(&self, key: &Key, began: Duration, but: WipeTicket) -> bool {
+        let increments = self.terms.get(key).into_iter().flatten();
+        let mut left = increments.filter(|increment| {
+            !increment.refused
+                && increment.gone.is_none_or(|gone| gone >= began)
+                && self
+                    .surely_wiped(key, increment, began, Some(but))
+                    .is_none()
+        });
+        left.next().is_some()
+    }
+
+    /// Wipes that may have come after an increment.
+    fn excuses(&self, key: &Key, increment: &Increment, but: Option<WipeTicket>) -> Vec<usize> {
+        let may = |(_, wipe): &(usize, &Wipe)| {
+            !wipe.refused && wipe.over(key).is_none_or(|over| over >= increment.issued)
+        };
+        let wipes = self.wipes_of(key, but).filter(may);
+        wipes.map(|(number, _)| number).collect()
+    }
+
+    /// When a wipe began that surely came after an increment, and was surely over before a time.
+    fn surely_wiped(
+        &self,
+        key: &Key,
+        increment: &Increment,
+        before: Duration,
+        but: Option<WipeTicket>,
+    ) -> Option<Duration> {
+        let visible = increment.visible?;
+        let mut sure = self.wipes_of(key, but).filter(|(_, wipe)| {
+            wipe.issued > visible && wipe.over(key).is_some_and(|over| over < before)
+        });
+        sure.next().map(|(_, wipe)| wipe.issued)
+    }
+
+    fn increment(&self, ticket: &Ticket) -> Option<&Increment> {
+        self.terms.get(&ticket.key)?.get(ticket.place)
+    }
+
+    fn increment_mut(&mut self, key: &Key, place: usize) -> Option<&mut Increment> {
+        self.terms.get_mut(key)?.get_mut(place)
     }
 
     fn seen(&mut self, ticket: &Ticket, now: Duration) {
-        if let Some(increment) = self.increment(ticket) {
+        if let Some(increment) = self.increment_mut(&ticket.key, ticket.place) {
             increment.visible.get_or_insert(now);
         }
     }
@@ -159,7 +376,7 @@ impl Oracle {
     /// A count was read.
     pub(crate) fn read(
         &mut self,
-        term: &str,
+        key: &Key,
         count: u64,
         level: Consistency,
         began: Duration,
@@ -167,7 +384,7 @@ impl Oracle {
     ) {
         self.counts.reads += 1;
         self.trace
-            .note(now, &format!("read {term} {level:?} {count}"));
+            .note(now, &format!("read {key} {level:?} {count}"));
         let must_see = match level {
             Consistency::Linearizable => Some(began),
             Consistency::Leader | Consistency::Unspecified if self.loose_leases => {
@@ -176,34 +393,66 @@ impl Oracle {
             Consistency::Leader | Consistency::Unspecified => Some(began),
             Consistency::Stale => None,
         };
-        self.check(term, count, must_see, now, level.as_str_name());
+        let answer = Answer {
+            count,
+            must_see,
+            now,
+            source: level.as_str_name(),
+            but: None,
+            from_log: false,
+        };
+        self.check(key, &answer);
         if level == Consistency::Linearizable {
-            let places = self.terms.get(term).map_or(0, Vec::len);
+            let places = self.terms.get(key).map_or(0, Vec::len);
             for place in (0..places).filter(|place| count >> (2 * place) & 3 != 0) {
-                let term = term.to_owned();
-                self.seen(&Ticket { term, place }, now);
+                let key = key.clone();
+                self.seen(&Ticket { key, place }, now);
             }
         }
     }
 
-    /// Judges a count; what was visible before `must_see` must be in it.
-    pub(crate) fn check(
+    /// A whole list of what is below a prefix was read: what is not in it has the count 0.
+    pub(crate) fn absent(
         &mut self,
-        term: &str,
-        count: u64,
-        must_see: Option<Duration>,
+        (namespace, prefix): (&str, &str),
+        found: &[String],
+        level: Consistency,
+        began: Duration,
         now: Duration,
-        source: &str,
     ) {
-        let increments = self.terms.get(term).cloned().unwrap_or_default();
+        let below = |key: &&Key| key.namespace == namespace && key.term.starts_with(prefix);
+        let missing = |key: &&Key| !found.contains(&key.term);
+        let keys = self.terms.keys().filter(below).filter(missing);
+        let keys: Vec<Key> = keys.cloned().collect();
+        for key in keys {
+            self.read(&key, 0, level, began, now);
+        }
+    }
+
+    fn check(&mut self, key: &Key, answer: &Answer<'_>) {
+        let increments = self.terms.get(key).cloned().unwrap_or_default();
         let mut faults = Vec::new();
+        let (mut gone, mut over) = (Vec::new(), Vec::new());
         for (place, increment) in increments.iter().enumerate() {
-            match count >> (2 * place) & 3 {
+            match answer.count >> (2 * place) & 3 {
                 0 => {
-                    let due = must_see.zip(increment.visible);
-                    if let Some((_, visible)) = due.filter(|(due, visible)| visible < due) {
+                    let due = answer.must_see.zip(increment.visible);
+                    let Some((_, visible)) = due.filter(|(due, visible)| visible < due) else {
+                        continue;
+                    };
+                    let excuses = self.excuses(key, increment, answer.but);
+                    let is_term = |number: &usize| {
+                        let wipe = self.wipes.get(*number);
+                        wipe.is_some_and(|wipe| matches!(wipe.scope, Scope::Term(_)))
+                    };
+                    if excuses.is_empty() {
                         let at = visible.as_secs_f64();
                         faults.push(format!("#{place}, visible at {at:.3}, is missing"));
+                    } else if answer.from_log || excuses.iter().all(is_term) {
+                        gone.push(place);
+                        if let [wipe] = excuses[..] {
+                            over.push(wipe);
+                        }
                     }
                 }
                 1 if increment.refused => {
@@ -212,16 +461,58 @@ impl Oracle {
                         "#{place}, issued at {at:.3} and refused, was applied"
                     ));
                 }
-                1 => {}
+                1 => faults.extend(self.resurrected(key, (place, increment), answer)),
                 times => faults.push(format!("#{place} was applied {times} times")),
             }
         }
-        if count.checked_shr(2 * u32::try_from(increments.len()).unwrap_or(u32::MAX)) > Some(0) {
+        faults.extend(overtaken(&increments, answer));
+        let issued = u32::try_from(increments.len()).unwrap_or(u32::MAX);
+        if answer.count.checked_shr(2 * issued) > Some(0) {
             faults.push("there are increments that nobody issued".to_owned());
         }
         for fault in faults {
-            self.violate(now, &format!("{term} = {count:#x} ({source}): {fault}"));
+            let (count, source) = (answer.count, answer.source);
+            self.violate(
+                answer.now,
+                &format!("{key} = {count:#x} ({source}): {fault}"),
+            );
         }
+        for place in gone {
+            self.take_away(key, place, answer.now);
+        }
+        for wipe in over {
+            if let Some(wipe) = self.wipes.get_mut(wipe) {
+                wipe.seen.entry(key.clone()).or_insert(answer.now);
+            }
+        }
+    }
+
+    fn take_away(&mut self, key: &Key, place: usize, now: Duration) {
+        if let Some(increment) = self.increment_mut(key, place)
+            && increment.gone.is_none()
+        {
+            increment.gone = Some(now);
+            self.counts.gone += 1;
+        }
+    }
+
+    /// What is wrong with an increment's being there.
+    fn resurrected(
+        &self,
+        key: &Key,
+        (place, increment): (usize, &Increment),
+        answer: &Answer<'_>,
+    ) -> Option<String> {
+        let must_see = answer.must_see?;
+        if let Some(gone) = increment.gone.filter(|gone| *gone < must_see) {
+            let at = gone.as_secs_f64();
+            return Some(format!("#{place}, gone at {at:.3}, is there again"));
+        }
+        let wiped = self.surely_wiped(key, increment, must_see, answer.but)?;
+        let at = wiped.as_secs_f64();
+        Some(format!(
+            "#{place} is there in spite of what was deleted at {at:.3}"
+        ))
     }
 
     pub(crate) fn violate(&mut self, now: Duration, text: &str) {
@@ -229,86 +520,32 @@ impl Oracle {
         self.violations.push(text.to_owned());
     }
 
-    /// The sum of everything that the terms below a prefix must have at least, and may have at most.
+    /// A line of the trace.
     pub(crate) fn note(&self, now: Duration, text: &str) {
         self.trace.note(now, text);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn at(second: u64) -> Duration {
-        Duration::from_secs(second)
-    }
-
-    fn two_increments() -> (Oracle, Ticket, Ticket) {
-        let mut oracle = Oracle::new(Trace::new(false), false);
-        let first = oracle.issue("term", at(1)).unwrap();
-        let second = oracle.issue("term", at(1)).unwrap();
-        assert_eq!((first.count(), second.count()), (1, 4));
-        (oracle, first, second)
-    }
-
-    fn verdict(oracle: &Oracle) -> String {
-        oracle.violations.join("; ")
-    }
-
-    #[test]
-    fn lost_doubled_invented_and_refused_increments_are_told_apart() {
-        let read = |count| {
-            let (mut oracle, first, second) = two_increments();
-            oracle.written(&first, Ended::Acked(1), at(1), at(2));
-            oracle.written(&second, Ended::Refused, at(1), at(2));
-            oracle.read("term", count, Consistency::Linearizable, at(3), at(3));
-            verdict(&oracle)
-        };
-        assert_eq!(read(1), "");
-        assert!(read(0).contains("#0, visible at 2.000, is missing"));
-        assert!(read(2).contains("#0 was applied 2 times"));
-        assert!(read(5).contains("refused, was applied"));
-        assert!(read(17).contains("nobody issued"));
-    }
-
-    #[test]
-    fn an_unknown_outcome_may_go_either_way_but_not_back() {
-        let (mut oracle, first, second) = two_increments();
-        oracle.written(&first, Ended::Unknown, at(1), at(2));
-        oracle.written(&second, Ended::Unknown, at(1), at(2));
-        let linear = Consistency::Linearizable;
-        oracle.read("term", 0, linear, at(3), at(3));
-        oracle.read("term", 4, linear, at(4), at(4));
-        assert_eq!(verdict(&oracle), "");
-        oracle.read("term", 0, Consistency::Stale, at(5), at(5));
-        assert_eq!(verdict(&oracle), "");
-        oracle.read("term", 0, linear, at(5), at(5));
-        assert!(verdict(&oracle).contains("#1, visible at 4.000, is missing"));
-    }
-
-    #[test]
-    fn a_leader_may_be_behind_by_one_lease_where_clocks_are_at_fault() {
-        for (loose, faults) in [(false, 1), (true, 0)] {
-            let mut oracle = Oracle::new(Trace::new(false), loose);
-            let ticket = oracle.issue("term", at(1)).unwrap();
-            oracle.written(&ticket, Ended::Acked(1), at(1), at(2));
-            let soon = at(2) + LEASE / 2;
-            oracle.read("term", 0, Consistency::Leader, soon, soon);
-            assert_eq!(oracle.violations.len(), faults);
-            let later = at(2) + LEASE * 2;
-            oracle.read("term", 0, Consistency::Leader, later, later);
-            assert_eq!(oracle.violations.len(), faults + 1);
-        }
-    }
-
-    #[test]
-    fn an_answer_holds_its_own_increment_and_all_before_it() {
-        let (mut oracle, first, second) = two_increments();
-        oracle.written(&first, Ended::Acked(1), at(1), at(2));
-        oracle.written(&second, Ended::Acked(4), at(3), at(4));
-        assert!(verdict(&oracle).contains("#0, visible at 2.000, is missing"));
-        let third = oracle.issue("term", at(5)).unwrap();
-        oracle.written(&third, Ended::Acked(5), at(5), at(6));
-        assert!(verdict(&oracle).contains("lacks the increment itself"));
-    }
+/// A wipe takes what came before it: where an increment is there, those that surely came after it must be, too.
+fn overtaken(increments: &[Increment], answer: &Answer<'_>) -> Option<String> {
+    let due = answer.must_see?;
+    let there = |place: usize| answer.count >> (2 * place) & 3 != 0;
+    let all = || increments.iter().enumerate();
+    let earliest = all()
+        .filter(|(place, _)| there(*place))
+        .filter_map(|(place, increment)| Some((increment.visible?, place)))
+        .min()?;
+    let (visible, kept) = earliest;
+    let later = |(place, increment): &(usize, &Increment)| {
+        !there(*place)
+            && increment.issued > visible
+            && increment.visible.is_some_and(|seen| seen < due)
+    };
+    let (lost, _) = all().find(later)?;
+    Some(format!(
+        "#{lost} is missing, and #{kept}, which came before it, is there"
+    ))
 }
+
+#[cfg(test)]
+mod tests;

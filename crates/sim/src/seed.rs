@@ -99,10 +99,12 @@ fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
     panics::watch();
     let trace = Trace::new(options.prints);
     let mut dice = Dice::new(seed);
-    let mut world = World::new(dice.fork(), trace.clone());
+    let shape = cast::Shape::draw(&mut dice);
+    trace.note(Duration::ZERO, &format!("{shape:?}"));
+    let mut world = World::new(dice.fork(), trace.clone(), shape);
     build(&mut world, &mut dice, options.mutant)?;
     let mut problems = Vec::new();
-    let mut nemesis = Nemesis::new(dice.fork());
+    let mut nemesis = Nemesis::new(dice.fork(), shape);
     let judge: Judge = Arc::new(Mutex::new(Oracle::new(
         trace.clone(),
         nemesis.bends_clocks() && !options.calm,
@@ -145,7 +147,12 @@ fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
 
 fn build(world: &mut World, dice: &mut Dice, mutant: Option<Mutant>) -> anyhow::Result<()> {
     let net = world.net.clone();
-    let coordinator = cast::coordinator(cast::COORDINATOR)?;
+    let shape = world.shape;
+    let mut coordinators = Vec::new();
+    for host in shape.coordinators() {
+        coordinators.push((*host, cast::coordinator(*host, shape)?));
+    }
+    let watchdog = cast::watchdog(shape, &world.wishes);
     let mut add = |host, name: &str, program| {
         let mut machine = Machine::new(host, name, &net, dice.fork(), program);
         if host != cast::CLIENTS {
@@ -153,9 +160,15 @@ fn build(world: &mut World, dice: &mut Dice, mutant: Option<Mutant>) -> anyhow::
         }
         world.machines.push(machine);
     };
-    add(cast::COORDINATOR, "coordinator", coordinator);
+    for (host, program) in coordinators {
+        add(host, &format!("coordinator-{host}"), program);
+    }
     for host in cast::SHARD_SERVERS {
-        add(host, &format!("shard-{host}"), cast::shard_server(host));
+        let program = cast::shard_server(host, shape);
+        add(host, &format!("shard-{host}"), program);
+    }
+    if shape.has_watchdog {
+        add(cast::WATCHDOG, "watchdog", watchdog);
     }
     add(cast::CLIENTS, "clients", cast::idle());
     let hosts: Vec<_> = world.machines.iter().map(|machine| machine.host).collect();
@@ -172,12 +185,14 @@ fn storm(
 ) -> anyhow::Result<()> {
     let stop = runtime::CancellationToken::new();
     let mut working = Vec::new();
+    let endpoints = world.shape.endpoints();
     for _ in 0..CLIENTS {
+        let endpoints = endpoints.clone();
         let (judge, dice, stop) = (Arc::clone(judge), dice.fork(), stop.clone());
         let clients = world.machine(cast::CLIENTS).context("no clients")?;
         working.push(clients.spawn(|runtime| {
             Box::pin(async move {
-                let worker = Worker::new(&runtime, &cast::coordinators(), &judge, dice);
+                let worker = Worker::new(&runtime, &endpoints, &judge, dice);
                 if let Ok(mut worker) = worker {
                     worker.mutant = options.mutant;
                     worker.run(stop).await;

@@ -1,21 +1,23 @@
-//! What the clients do: records, batches, repeats and reads, each judged as it is answered.
+//! What the clients do: records, batches, streams, deletions, clears, repeats of them and reads, each judged as it is answered.
+
+mod reads;
+mod wipes;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::Outcome;
-use api::v1::{
-    Consistency, GetCountRequest, GetTopKRequest, RecordBatchRequest, RecordItem, RecordRequest,
-    RequestId,
-};
+use api::v1::RequestId;
 use client::{Client, ClientError, ClientOptions};
 use parking_lot::Mutex;
 use runtime::{CancellationToken, Runtime};
 
 use crate::dice::Dice;
 use crate::mutant::Mutant;
-use crate::oracle::{Ended, Oracle, Ticket};
+use crate::oracle::{Ended, Key, Oracle, Ticket};
 use crate::trace;
+use writes::Late;
 
 /// The judge, shared by all clients.
 pub(crate) type Judge = Arc<Mutex<Oracle>>;
@@ -24,6 +26,11 @@ pub(crate) type Judge = Arc<Mutex<Oracle>>;
 const LETTERS: [char; 4] = ['b', 'e', 'p', 'w'];
 /// Terms that are written to at a time.
 const OPEN_TERMS: u64 = 12;
+/// Of those, how many are deleted now and then. The others are never, so that nothing excuses what they lack.
+const DELETED_TERMS: u64 = 3;
+/// The namespaces: the default one, and one that is cleared now and then.
+pub(crate) const NAMESPACES: [&str; 2] = ["", CLEARED];
+const CLEARED: &str = "cleared";
 
 /// One client: does one thing after the other until it is told to stop.
 pub(crate) struct Worker {
@@ -33,6 +40,10 @@ pub(crate) struct Worker {
     dice: Dice,
     own_id: [u8; 16],
     own_sequence: u64,
+    late_id: [u8; 16],
+    late_sequence: u64,
+    /// Batches that are sent again much later, oldest first.
+    late: Vec<Late>,
     /// A bug that the client has.
     pub(crate) mutant: Option<Mutant>,
 }
@@ -60,11 +71,14 @@ impl Worker {
         let client = Client::connect(runtime.clone(), options(coordinators, direct))?;
         Ok(Self {
             own_id: runtime.random_id(),
+            late_id: runtime.random_id(),
             runtime: runtime.clone(),
             client,
             judge: Arc::clone(judge),
             dice,
             own_sequence: 0,
+            late_sequence: 0,
+            late: Vec::new(),
             mutant: None,
         })
     }
@@ -73,208 +87,99 @@ impl Worker {
         while !stop.is_cancelled() {
             let pause = self.dice.millis(2..60);
             self.runtime.sleep(pause).await;
-            match self.dice.below(0..100) {
-                0..45 => self.record().await,
-                45..60 => self.batch().await,
-                60..70 => self.repeat().await,
-                70..93 => self.count().await,
-                _ => self.top().await,
+            match self.dice.below(0..1_000) {
+                0..400 => self.record().await,
+                400..520 => self.batch().await,
+                520..610 => self.repeat().await,
+                610..650 => self.late().await,
+                650..680 => self.stream().await,
+                680..730 => self.delete().await,
+                730..735 => self.clear().await,
+                735..930 => self.count().await,
+                930..990 => self.top().await,
+                _ => self.list().await,
             }
+        }
+        self.settle_late();
+    }
+
+    /// The name of a term, without its generation.
+    fn name(&mut self, terms: u64) -> String {
+        let letter = self.dice.pick(&LETTERS).unwrap_or('a');
+        format!("{letter}{}", self.dice.below(0..terms))
+    }
+
+    /// A namespace and the name of a term in it.
+    fn place(&mut self) -> (&'static str, String) {
+        if self.dice.percent(15) {
+            (CLEARED, self.name(DELETED_TERMS))
+        } else {
+            ("", self.name(OPEN_TERMS))
         }
     }
 
-    /// A term with room for another increment.
-    fn term(&mut self) -> String {
-        let letter = self.dice.pick(&LETTERS).unwrap_or('a');
-        format!("{letter}{}", self.dice.below(0..OPEN_TERMS))
+    /// The term of a name that has room for another increment.
+    fn open(&self, namespace: &'static str, name: &str) -> Key {
+        let judge = self.judge.lock();
+        let key = |generation: u64| Key {
+            namespace,
+            term: format!("{name}-{generation}"),
+        };
+        let mut generation = 0;
+        while judge.is_full(&key(generation)) {
+            generation += 1;
+        }
+        key(generation)
     }
 
-    fn issue(&mut self) -> Ticket {
-        let name = self.term();
-        for generation in 0_u64.. {
-            let term = format!("{name}-{generation}");
-            if let Some(ticket) = self.judge.lock().issue(&term, trace::now()) {
+    fn issue_in(&mut self, namespace: &'static str, name: &str) -> Ticket {
+        loop {
+            let key = self.open(namespace, name);
+            if let Some(ticket) = self.judge.lock().issue(&key, trace::now()) {
                 return ticket;
             }
         }
-        unreachable!("generations do not end")
     }
 
-    async fn record(&mut self) {
-        let (ticket, began) = (self.issue(), trace::now());
-        let request = RecordRequest {
-            term: ticket.term.clone(),
-            count: ticket.count(),
-            ..RecordRequest::default()
-        };
-        let answer = self.client.record(request).await;
-        self.note_error(answer.as_ref().err());
-        let ended =
-            answer.map_or_else(|error| self.failed(&error), |done| Ended::Acked(done.count));
-        self.judge
-            .lock()
-            .written(&ticket, ended, began, trace::now());
+    fn issue(&mut self) -> Ticket {
+        let (namespace, name) = self.place();
+        self.issue_in(namespace, &name)
     }
 
-    /// The same write several times, one after the other or at once.
-    async fn repeat(&mut self) {
-        let (ticket, began) = (self.issue(), trace::now());
+    /// An id of this client's own, for requests that are sent more than once.
+    fn own_request_id(&mut self) -> RequestId {
         self.own_sequence += 1;
-        let request = RecordRequest {
-            term: ticket.term.clone(),
-            count: ticket.count(),
-            request_id: Some(RequestId {
-                client_id: self.own_id.to_vec().into(),
-                sequence: self.own_sequence,
-                issued_at_ms: self.runtime.wall_ms(),
-                acked_below: self.own_sequence,
-            }),
-            ..RecordRequest::default()
-        };
-        let answers = if self.dice.percent(50) {
-            let (one, other) = (request.clone(), self.again(request));
-            let (one, other) = tokio::join!(self.client.record(one), self.client.record(other));
-            [one, other]
-        } else {
-            let one = self.client.record(request.clone()).await;
-            let pause = self.dice.millis(0..1_500);
-            self.runtime.sleep(pause).await;
-            let request = self.again(request);
-            [one, self.client.record(request).await]
-        };
-        let mut judge = self.judge.lock();
-        let mut refused = 0;
-        for answer in answers {
-            match answer {
-                Ok(done) => {
-                    judge.counts.repeats += u64::from(done.repeated);
-                    let ended = Ended::Acked(done.count);
-                    judge.written(&ticket, ended, began, trace::now());
-                }
-                Err(error) => refused += u64::from(self.failed(&error) == Ended::Refused),
-            }
-        }
-        if refused == 2 {
-            judge.written(&ticket, Ended::Refused, began, trace::now());
+        RequestId {
+            client_id: self.own_id.to_vec().into(),
+            sequence: self.own_sequence,
+            issued_at_ms: self.runtime.wall_ms(),
+            acked_below: self.own_sequence,
         }
     }
 
-    async fn batch(&mut self) {
-        let count = self.dice.below(2..9);
-        let began = trace::now();
-        let tickets: Vec<Ticket> = (0..count).map(|_| self.issue()).collect();
-        let item = |ticket: &Ticket| RecordItem {
-            term: ticket.term.clone(),
-            count: ticket.count(),
-        };
-        let request = RecordBatchRequest {
-            items: tickets.iter().map(item).collect(),
-            ..RecordBatchRequest::default()
-        };
-        let answer = self.client.record_batch(request).await;
-        self.note_error(answer.as_ref().err());
-        let mut judge = self.judge.lock();
-        match answer {
-            Ok(done) => {
-                for (ticket, result) in tickets.iter().zip(done.results) {
-                    let ended = if result.code == 0 {
-                        Ended::Acked(result.count)
-                    } else {
-                        Ended::Unknown
-                    };
-                    judge.written(ticket, ended, began, trace::now());
-                }
-            }
-            Err(error) => {
-                for ticket in &tickets {
-                    judge.written(ticket, self.failed(&error), began, trace::now());
-                }
-            }
-        }
-    }
-
-    fn level(&mut self) -> Consistency {
-        let levels = [
-            Consistency::Leader,
-            Consistency::Linearizable,
-            Consistency::Stale,
-        ];
-        self.dice.pick(&levels).unwrap_or(Consistency::Leader)
-    }
-
-    async fn count(&mut self) {
-        let (name, level) = (self.term(), self.level());
-        let term = format!("{name}-0");
-        let began = trace::now();
-        let mut request = GetCountRequest {
-            term: term.clone(),
-            consistency: level.into(),
-            ..GetCountRequest::default()
-        };
-        if self.mutant == Some(Mutant::StaleForStrict) {
-            request.set_consistency(Consistency::Stale);
-            request.token = Some(api::v1::SessionToken::default());
-        }
-        let answer = self.client.count(request).await;
-        self.note_error(answer.as_ref().err());
-        let mut judge = self.judge.lock();
-        match answer {
-            Ok(found) => judge.read(&term, found.count, level, began, trace::now()),
-            Err(_) => judge.counts.failed_reads += 1,
-        }
-    }
-
-    async fn top(&mut self) {
-        let level = self.level();
-        let letter = self.dice.pick(&LETTERS).unwrap_or('a');
-        let prefix = if self.dice.percent(30) {
-            String::new()
-        } else {
-            letter.to_string()
-        };
-        let began = trace::now();
-        let request = GetTopKRequest {
-            prefix,
-            k: 1_000,
-            consistency: level.into(),
-            ..GetTopKRequest::default()
-        };
-        let answer = self.client.top_k(request).await;
-        self.note_error(answer.as_ref().err());
-        let mut judge = self.judge.lock();
-        let Ok(found) = answer else {
-            judge.counts.failed_reads += 1;
-            return;
-        };
-        let now = trace::now();
-        let key =
-            |found: &api::v1::Suggestion| (std::cmp::Reverse(found.count), found.term.clone());
-        if !found.suggestions.is_sorted_by_key(key) {
-            judge.violate(now, "completions are not in order");
-        }
-        for found in found.suggestions {
-            judge.read(&found.term, found.count, level, began, now);
-        }
-    }
-
-    fn failed(&self, error: &ClientError) -> Ended {
-        match (error.outcome(), self.mutant) {
-            (Outcome::Unknown, Some(Mutant::UnknownIsRefused)) => Ended::Refused,
-            (Outcome::Unknown, Some(Mutant::UnknownIsAcked)) => Ended::Claimed,
-            (Outcome::NotApplied, _) => Ended::Refused,
-            (Outcome::Unknown, _) => Ended::Unknown,
-        }
-    }
-
-    /// The same request, to be sent again.
-    fn again(&mut self, mut request: RecordRequest) -> RecordRequest {
+    /// The id of the same request when it is sent again.
+    fn again(&mut self, id: &mut Option<RequestId>) {
         if self.mutant == Some(Mutant::FreshIdOnRetry)
-            && let Some(id) = &mut request.request_id
+            && let Some(id) = id
         {
             self.own_sequence += 1;
             id.sequence = self.own_sequence;
         }
-        request
+    }
+
+    fn outcome(&self, error: &ClientError) -> Outcome {
+        match (error.outcome(), self.mutant) {
+            (Outcome::Unknown, Some(Mutant::UnknownIsRefused)) => Outcome::NotApplied,
+            (outcome, _) => outcome,
+        }
+    }
+
+    fn failed(&self, error: &ClientError) -> Ended {
+        match (self.outcome(error), self.mutant) {
+            (Outcome::Unknown, Some(Mutant::UnknownIsAcked)) => Ended::Claimed,
+            (Outcome::NotApplied, _) => Ended::Refused,
+            (Outcome::Unknown, _) => Ended::Unknown,
+        }
     }
 
     fn note_error(&self, error: Option<&ClientError>) {

@@ -1,7 +1,9 @@
 //! All machines and the network between them, moved forward together.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::cast::{self, Shape, Wishes};
 use crate::dice::Dice;
 use crate::machine::{Crash, Machine, TICK};
 use crate::net::{HostId, Net};
@@ -14,21 +16,32 @@ pub(crate) struct World {
     pub(crate) machines: Vec<Machine>,
     pub(crate) trace: Trace,
     pub(crate) dice: Dice,
+    pub(crate) shape: Shape,
+    /// What the watchdog wants restarted.
+    pub(crate) wishes: Wishes,
     /// When machines that are down start again.
     restarts: Vec<(Duration, HostId)>,
+    /// From when on machines that are down can be started by a watchdog.
+    startable: BTreeMap<HostId, Duration>,
+    /// When a machine last went down or came up.
+    changed: Duration,
     /// Programs that ended by themselves, and why.
     pub(crate) exits: u64,
 }
 
 impl World {
-    pub(crate) fn new(mut dice: Dice, trace: Trace) -> Self {
+    pub(crate) fn new(mut dice: Dice, trace: Trace, shape: Shape) -> Self {
         Self {
             now: Duration::ZERO,
             net: Net::new(dice.fork()),
             machines: Vec::new(),
             trace,
             dice,
+            shape,
+            wishes: Wishes::default(),
             restarts: Vec::new(),
+            startable: BTreeMap::new(),
+            changed: Duration::ZERO,
             exits: 0,
         }
     }
@@ -43,6 +56,7 @@ impl World {
     pub(crate) fn tick(&mut self) -> anyhow::Result<()> {
         self.now += TICK;
         crate::trace::set_now(self.now);
+        self.heed_wishes();
         self.start_due()?;
         self.net.deliver(self.now);
         // Nobody is always first.
@@ -57,14 +71,14 @@ impl World {
 
     /// Takes note of programs that ended, and of disks that lost their power in the middle of something.
     fn bury(&mut self) -> anyhow::Result<()> {
+        let mut down = Vec::new();
         for machine in &mut self.machines {
             if machine.is_up() && machine.disk.is_halted() {
                 let seed = self.dice.number();
                 let pending = machine.crash(Crash::Power(seed));
                 let text = format!("{} lost its power, {pending} pending", machine.name);
                 self.trace.note(self.now, &text);
-                let again = self.now + self.dice.millis(200..3_000);
-                self.restarts.push((again, machine.host));
+                down.push((machine.host, self.now + self.dice.millis(200..3_000)));
             }
             if let Some(how) = machine.ended() {
                 self.exits += 1;
@@ -74,11 +88,45 @@ impl World {
                 };
                 self.trace
                     .note(self.now, &format!("{} ended: {text}", machine.name));
-                let again = self.now + self.dice.millis(200..3_000);
-                self.restarts.push((again, machine.host));
+                down.push((machine.host, self.now + self.dice.millis(200..3_000)));
             }
         }
+        for (host, again) in down {
+            self.starts_again(host, again);
+        }
         Ok(())
+    }
+
+    /// A machine has gone down, and comes back at a time; one that a watchdog watches can be brought back from then on.
+    fn starts_again(&mut self, host: HostId, again: Duration) {
+        self.changed = self.now;
+        if self.shape.has_watchdog && cast::SHARD_SERVERS.contains(&host) {
+            self.startable.insert(host, again);
+        } else {
+            self.restarts.push((again, host));
+        }
+    }
+
+    /// Does what the watchdog wants: a process that is there and hangs is ended first. A machine without power stays down.
+    fn heed_wishes(&mut self) {
+        for host in self.wishes.take() {
+            let again = self.now + self.dice.millis(50..200);
+            self.trace
+                .note(self.now, &format!("the watchdog has {host} restarted"));
+            self.crash(host, Crash::Process, again);
+            if self.startable.get(&host).is_some_and(|from| *from <= again) {
+                self.startable.remove(&host);
+                self.restarts.push((again, host));
+            }
+        }
+    }
+
+    /// Why what is heard of the machines may not be true: one is down, or was a short while ago.
+    pub(crate) fn unsettled(&self, length: Duration) -> Option<String> {
+        if let Some(down) = self.machines.iter().find(|machine| !machine.is_up()) {
+            return Some(format!("{} is down", down.name));
+        }
+        (self.now < self.changed + length).then(|| format!("changed at {:?}", self.changed))
     }
 
     fn start_due(&mut self) -> anyhow::Result<()> {
@@ -107,6 +155,7 @@ impl World {
             machine.start(now)?;
             let text = format!("{} starts", machine.name);
             self.trace.note(now, &text);
+            self.changed = now;
         }
         Ok(())
     }
@@ -121,7 +170,7 @@ impl World {
             let pending = machine.crash(how);
             let text = format!("{} is killed: {how:?}, {pending} pending", machine.name);
             self.trace.note(now, &text);
-            self.restarts.push((again, host));
+            self.starts_again(host, again);
         }
     }
 }

@@ -174,6 +174,7 @@ impl Driver {
             reply(job, whole.map(|()| response));
             return;
         };
+        job.attempts.may_have_applied();
         match self.step(&mut job, &error) {
             Some(resume_at) => {
                 self.resume_at = self.resume_at.max(resume_at);
@@ -191,7 +192,7 @@ impl Driver {
             return;
         };
         for job in &mut unanswered {
-            job.attempts.cut_off();
+            job.attempts.may_have_applied();
         }
         self.queue = unanswered;
         match self.step(&mut blamed, &error) {

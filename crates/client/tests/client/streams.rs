@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::{Reason, v1};
+use api::{Outcome, Reason, v1};
 use client::{Client, ClientError};
 use futures::FutureExt;
 use runtime::Runtime;
@@ -164,4 +164,18 @@ async fn an_answer_that_nobody_waited_for_is_not_given_to_the_next_question() {
     // Polled once, the question is on its way; dropped, its answer is nobody's.
     assert!(session.ask(prefix("zzz")).now_or_never().is_none());
     assert_eq!(session.ask(prefix("a")).await.unwrap().suggestions.len(), 2);
+}
+
+#[tokio::test]
+async fn a_batch_that_was_applied_in_part_is_never_called_refused() {
+    let (fake, client) = pair().await;
+    let stream = client.record_stream(4).unwrap();
+    fake.script([
+        Play::LeaveOut(vec![0], Reason::ShardUnavailable),
+        Play::Refuse(error(Reason::DiskFull)),
+    ]);
+    let answers = send_all(&stream, 1).await;
+    let failure = answers[0].as_ref().unwrap_err();
+    assert_eq!(failure.reason(), Some(Reason::DiskFull));
+    assert_eq!(failure.outcome(), Outcome::Unknown);
 }

@@ -146,6 +146,19 @@ async fn items_that_failed_for_good_are_reported_as_they_are() {
 }
 
 #[tokio::test]
+async fn what_was_applied_in_part_is_never_called_refused() {
+    let (fake, client) = pair().await;
+    fake.script([
+        Play::LeaveOut(vec![0], Reason::ShardUnavailable),
+        Play::Refuse(error(Reason::DiskFull)),
+    ]);
+    let failure = client.record_batch(batch(&["a", "b"])).await.unwrap_err();
+    assert_eq!(failure.reason(), Some(Reason::DiskFull));
+    assert_eq!(failure.outcome(), Outcome::Unknown);
+    assert_eq!(["a", "b"].map(|term| fake.count(term)), [0, 1]);
+}
+
+#[tokio::test]
 async fn settled_writes_are_told_to_the_server() {
     let (fake, client) = pair().await;
     client.record(record("a")).await.unwrap();

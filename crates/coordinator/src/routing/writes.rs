@@ -1,6 +1,7 @@
 //! Records and deletions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::shard::v1::write::Operation;
 use api::shard::v1::{DeleteTerm, NumberedItem, RecordItems, Write, WriteRequest, WriteResult};
@@ -141,16 +142,16 @@ impl Router {
         let mut rounds = Rounds::new(Kind::Write, deadline);
         let mut outcome = Outcome::NotApplied;
         loop {
-            let map = self.map_for(name, None, None).await;
-            let map = map.map_err(|error| error.with_outcome(outcome))?;
-            let Some(namespace) = map.namespaces.get(name) else {
-                return Ok(DeleteResponse::default());
+            let (map, namespace) = match self.namespace_of_delete(&delete).await {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(DeleteResponse::default()),
+                Err(error) => return Err(error.with_outcome(outcome)),
             };
             let shard = map.owner(name, delete.term.as_str());
             let operation = Operation::Delete(DeleteTerm {
                 term: delete.term.as_str().to_owned(),
             });
-            let write = write_of(namespace, &identity, operation);
+            let write = write_of(&namespace, &identity, operation);
             match self.write(&map, shard, write, &rounds).await {
                 Ok(written) => {
                     return Ok(DeleteResponse {
@@ -172,6 +173,21 @@ impl Router {
                 }
             }
         }
+    }
+
+    /// Where to delete; `None` where there is no such namespace. One that comes with a request id has to be remembered by a shard
+    /// even so: sent again, it must not take away what was recorded since it was answered.
+    async fn namespace_of_delete(
+        &self,
+        delete: &Delete,
+    ) -> Result<Option<(Arc<ShardMap>, Namespace)>, ApiError> {
+        let name = &delete.namespace;
+        if delete.request_id.is_some() {
+            return self.namespace_of_write(name).await.map(Some);
+        }
+        let map = self.map_for(name, None, None).await?;
+        let found = map.namespaces.get(name).cloned();
+        Ok(found.map(|namespace| (map, namespace)))
     }
 
     /// ClearNamespace: the metadata first, then every shard. Once the metadata has the new generation, no read that is

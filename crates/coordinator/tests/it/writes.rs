@@ -134,6 +134,28 @@ async fn a_record_and_a_delete_are_applied_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delete_that_found_no_namespace_is_remembered_all_the_same() {
+    let cluster = Cluster::start().await;
+    let mut client = cluster.client();
+    let delete = DeleteRequest {
+        term: "apple".into(),
+        namespace: "new".into(),
+        request_id: Some(id(&cluster, 1)),
+    };
+    let first = client.delete(delete.clone()).await.unwrap();
+    assert!(!first.into_inner().existed);
+    let record = RecordRequest {
+        term: "apple".into(),
+        namespace: "new".into(),
+        ..RecordRequest::default()
+    };
+    client.record(record.clone()).await.unwrap();
+    let again = client.delete(delete).await.unwrap();
+    assert!(!again.into_inner().existed);
+    assert_eq!(client.record(record).await.unwrap().into_inner().count, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_of_batches_is_answered_one_for_one() {
     let cluster = Cluster::start().await;
     let names: Vec<String> = (0..50)

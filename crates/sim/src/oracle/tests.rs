@@ -1,0 +1,195 @@
+use super::*;
+
+const fn at(second: u64) -> Duration {
+    Duration::from_secs(second)
+}
+
+fn key() -> Key {
+    Key {
+        namespace: "",
+        term: "term".to_owned(),
+    }
+}
+
+fn two_increments() -> (Oracle, Ticket, Ticket) {
+    let mut oracle = Oracle::new(Trace::new(false), false);
+    let first = oracle.issue(&key(), at(1)).unwrap();
+    let second = oracle.issue(&key(), at(1)).unwrap();
+    assert_eq!((first.count(), second.count()), (1, 4));
+    (oracle, first, second)
+}
+
+fn verdict(oracle: &Oracle) -> String {
+    oracle.violations.join("; ")
+}
+
+#[test]
+fn lost_doubled_invented_and_refused_increments_are_told_apart() {
+    let read = |count| {
+        let (mut oracle, first, second) = two_increments();
+        oracle.written(&first, Ended::Acked(1), at(1), at(2));
+        oracle.written(&second, Ended::Refused, at(1), at(2));
+        oracle.read(&key(), count, Consistency::Linearizable, at(3), at(3));
+        verdict(&oracle)
+    };
+    assert_eq!(read(1), "");
+    assert!(read(0).contains("#0, visible at 2.000, is missing"));
+    assert!(read(2).contains("#0 was applied 2 times"));
+    assert!(read(5).contains("refused, was applied"));
+    assert!(read(17).contains("nobody issued"));
+}
+
+#[test]
+fn an_unknown_outcome_may_go_either_way_but_not_back() {
+    let (mut oracle, first, second) = two_increments();
+    oracle.written(&first, Ended::Unknown, at(1), at(2));
+    oracle.written(&second, Ended::Unknown, at(1), at(2));
+    let linear = Consistency::Linearizable;
+    oracle.read(&key(), 0, linear, at(3), at(3));
+    oracle.read(&key(), 4, linear, at(4), at(4));
+    assert_eq!(verdict(&oracle), "");
+    oracle.read(&key(), 0, Consistency::Stale, at(5), at(5));
+    assert_eq!(verdict(&oracle), "");
+    oracle.read(&key(), 0, linear, at(5), at(5));
+    assert!(verdict(&oracle).contains("#1, visible at 4.000, is missing"));
+}
+
+#[test]
+fn a_leader_may_be_behind_by_one_lease_where_clocks_are_at_fault() {
+    for (loose, faults) in [(false, 1), (true, 0)] {
+        let mut oracle = Oracle::new(Trace::new(false), loose);
+        let ticket = oracle.issue(&key(), at(1)).unwrap();
+        oracle.written(&ticket, Ended::Acked(1), at(1), at(2));
+        let soon = at(2) + LEASE / 2;
+        oracle.read(&key(), 0, Consistency::Leader, soon, soon);
+        assert_eq!(oracle.violations.len(), faults);
+        let later = at(2) + LEASE * 2;
+        oracle.read(&key(), 0, Consistency::Leader, later, later);
+        assert_eq!(oracle.violations.len(), faults + 1);
+    }
+}
+
+#[test]
+fn an_answer_holds_its_own_increment_and_all_before_it() {
+    let (mut oracle, first, second) = two_increments();
+    oracle.written(&first, Ended::Acked(1), at(1), at(2));
+    oracle.written(&second, Ended::Acked(4), at(3), at(4));
+    assert!(verdict(&oracle).contains("#0, visible at 2.000, is missing"));
+    let third = oracle.issue(&key(), at(5)).unwrap();
+    oracle.written(&third, Ended::Acked(5), at(5), at(6));
+    assert!(verdict(&oracle).contains("lacks the increment itself"));
+}
+
+/// Two increments acknowledged at 2 and at 4, and a deletion issued at 5.
+fn deleted() -> (Oracle, WipeTicket) {
+    let mut oracle = Oracle::new(Trace::new(false), false);
+    let first = oracle.issue(&key(), at(1)).unwrap();
+    oracle.written(&first, Ended::Acked(1), at(1), at(2));
+    let second = oracle.issue(&key(), at(3)).unwrap();
+    oracle.written(&second, Ended::Acked(5), at(3), at(4));
+    let wipe = oracle.wipe(Scope::Term(key()), at(5));
+    (oracle, wipe)
+}
+
+const LINEAR: Consistency = Consistency::Linearizable;
+const EXISTED: Wiped = Wiped::Deleted { existed: true };
+
+#[test]
+fn what_was_deleted_is_gone_for_good_and_what_comes_later_stays() {
+    let (mut oracle, wipe) = deleted();
+    oracle.read(&key(), 5, LINEAR, at(6), at(6));
+    oracle.read(&key(), 0, LINEAR, at(7), at(7));
+    oracle.wiped(wipe, EXISTED, at(8));
+    let third = oracle.issue(&key(), at(9)).unwrap();
+    oracle.written(&third, Ended::Acked(16), at(9), at(10));
+    oracle.read(&key(), 16, LINEAR, at(11), at(11));
+    assert_eq!(verdict(&oracle), "");
+    oracle.read(&key(), 0, LINEAR, at(12), at(12));
+    assert!(verdict(&oracle).contains("#2, visible at 10.000, is missing"));
+    oracle.violations.clear();
+    oracle.read(&key(), 17, LINEAR, at(13), at(13));
+    assert!(verdict(&oracle).contains("#0, gone at 7.000, is there again"));
+}
+
+#[test]
+fn a_deletion_that_was_acknowledged_has_happened() {
+    let (mut oracle, wipe) = deleted();
+    oracle.wiped(wipe, EXISTED, at(6));
+    oracle.read(&key(), 5, LINEAR, at(7), at(7));
+    assert!(verdict(&oracle).contains("#0 is there in spite of what was deleted at 5.000"));
+}
+
+#[test]
+fn a_deletion_takes_what_came_first_before_what_came_later() {
+    let (mut oracle, _) = deleted();
+    oracle.read(&key(), 1, LINEAR, at(6), at(6));
+    assert!(verdict(&oracle).contains("#1 is missing, and #0, which came before it, is there"));
+}
+
+#[test]
+fn a_deletion_that_nobody_knows_of_excuses_until_it_was_seen() {
+    let (mut oracle, _) = deleted();
+    let third = oracle.issue(&key(), at(7)).unwrap();
+    oracle.written(&third, Ended::Acked(21), at(7), at(8));
+    oracle.read(&key(), 0, LINEAR, at(9), at(10));
+    let fourth = oracle.issue(&key(), at(11)).unwrap();
+    oracle.written(&fourth, Ended::Acked(64), at(11), at(12));
+    assert_eq!(verdict(&oracle), "");
+    oracle.read(&key(), 0, LINEAR, at(13), at(13));
+    assert!(verdict(&oracle).contains("#3, visible at 12.000, is missing"));
+}
+
+#[test]
+fn a_refused_deletion_excuses_nothing() {
+    let (mut oracle, wipe) = deleted();
+    oracle.wiped(wipe, Wiped::Refused, at(6));
+    oracle.read(&key(), 0, LINEAR, at(7), at(7));
+    assert!(verdict(&oracle).contains("#0, visible at 2.000, is missing"));
+}
+
+#[test]
+fn what_a_deletion_says_it_found_is_judged() {
+    let (mut oracle, wipe) = deleted();
+    oracle.wiped(wipe, Wiped::Deleted { existed: false }, at(6));
+    assert!(verdict(&oracle).contains("a deletion that found nothing"));
+    let (mut oracle, wipe) = deleted();
+    oracle.wiped(wipe, EXISTED, at(6));
+    let again = oracle.wipe(Scope::Term(key()), at(7));
+    oracle.wiped(again, EXISTED, at(8));
+    assert!(verdict(&oracle).contains("was not there when it was deleted"));
+}
+
+#[test]
+fn a_repeat_may_come_after_a_deletion_and_a_first_answer_may_not() {
+    for (ended, faults) in [(Ended::Repeated(0), 0), (Ended::Acked(0), 1)] {
+        let (mut oracle, first, _) = two_increments();
+        oracle.written(&first, Ended::Unknown, at(1), at(2));
+        let wipe = oracle.wipe(Scope::Term(key()), at(3));
+        oracle.wiped(wipe, EXISTED, at(4));
+        oracle.written(&first, ended, at(1), at(5));
+        assert_eq!(oracle.violations.len(), faults, "{}", verdict(&oracle));
+    }
+}
+
+#[test]
+fn a_clear_takes_the_terms_of_its_namespace_one_after_another() {
+    let cleared = |term: &str| Key {
+        namespace: "c",
+        term: term.to_owned(),
+    };
+    let mut oracle = Oracle::new(Trace::new(false), false);
+    for term in ["a", "b"] {
+        let ticket = oracle.issue(&cleared(term), at(1)).unwrap();
+        oracle.written(&ticket, Ended::Acked(1), at(1), at(2));
+    }
+    let wipe = oracle.wipe(Scope::Namespace("c"), at(3));
+    oracle.read(&cleared("a"), 0, LINEAR, at(4), at(4));
+    oracle.read(&cleared("b"), 1, LINEAR, at(5), at(5));
+    // Until the shard has it, a clear is seen only by those who were told of it.
+    oracle.read(&cleared("a"), 1, LINEAR, at(6), at(6));
+    oracle.wiped(wipe, Wiped::Cleared, at(7));
+    oracle.absent(("c", ""), &["b".to_owned()], LINEAR, at(8), at(8));
+    assert_eq!(verdict(&oracle), "");
+    oracle.read(&cleared("b"), 1, LINEAR, at(9), at(9));
+    assert!(verdict(&oracle).contains("#0 is there in spite of what was deleted at 3.000"));
+}

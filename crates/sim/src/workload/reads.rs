@@ -1,0 +1,135 @@
+//! Reads of single counts, of completions and of whole namespaces.
+
+use api::v1::{Completeness, Consistency, GetCountRequest, GetTopKRequest, ListTermsRequest};
+
+use super::{LETTERS, NAMESPACES, Worker};
+use crate::mutant::Mutant;
+use crate::oracle::Key;
+use crate::trace;
+
+/// More than there are terms.
+const ALL: u32 = 1_000;
+
+impl Worker {
+    fn level(&mut self) -> Consistency {
+        let levels = [
+            Consistency::Leader,
+            Consistency::Linearizable,
+            Consistency::Stale,
+        ];
+        self.dice.pick(&levels).unwrap_or(Consistency::Leader)
+    }
+
+    pub(super) async fn count(&mut self) {
+        let ((namespace, name), level) = (self.place(), self.level());
+        let term = format!("{name}-0");
+        let key = if self.dice.percent(50) {
+            self.open(namespace, &name)
+        } else {
+            Key { namespace, term }
+        };
+        let began = trace::now();
+        let mut request = GetCountRequest {
+            term: key.term.clone(),
+            namespace: namespace.to_owned(),
+            consistency: level.into(),
+            ..GetCountRequest::default()
+        };
+        if self.mutant == Some(Mutant::StaleForStrict) {
+            request.set_consistency(Consistency::Stale);
+            request.token = Some(api::v1::SessionToken::default());
+        }
+        let answer = self.client.count(request).await;
+        self.note_error(answer.as_ref().err());
+        let mut judge = self.judge.lock();
+        match answer {
+            Ok(found) => judge.read(&key, found.count, level, began, trace::now()),
+            Err(_) => judge.counts.failed_reads += 1,
+        }
+    }
+
+    pub(super) async fn top(&mut self) {
+        let level = self.level();
+        let namespace = self.dice.pick(&NAMESPACES).unwrap_or_default();
+        let letter = self.dice.pick(&LETTERS).unwrap_or('a');
+        let prefix = if self.dice.percent(30) {
+            String::new()
+        } else {
+            letter.to_string()
+        };
+        let began = trace::now();
+        let request = GetTopKRequest {
+            prefix: prefix.clone(),
+            namespace: namespace.to_owned(),
+            k: ALL,
+            consistency: level.into(),
+            ..GetTopKRequest::default()
+        };
+        let answer = self.client.top_k(request).await;
+        self.note_error(answer.as_ref().err());
+        let mut judge = self.judge.lock();
+        let Ok(found) = answer else {
+            judge.counts.failed_reads += 1;
+            return;
+        };
+        let now = trace::now();
+        let order =
+            |found: &api::v1::Suggestion| (std::cmp::Reverse(found.count), found.term.clone());
+        if !found.suggestions.is_sorted_by_key(order) {
+            judge.violate(now, "completions are not in order");
+        }
+        let is_whole = is_whole(found.completeness.as_ref());
+        let mut terms = Vec::new();
+        for found in found.suggestions {
+            let term = found.term;
+            terms.push(term.clone());
+            judge.read(&Key { namespace, term }, found.count, level, began, now);
+        }
+        if is_whole && terms.len() < ALL as usize {
+            judge.absent((namespace, &prefix), &terms, level, began, now);
+        }
+    }
+
+    /// All terms of a namespace, page by page.
+    pub(super) async fn list(&mut self) {
+        let namespace = self.dice.pick(&NAMESPACES).unwrap_or_default();
+        let began = trace::now();
+        let mut pages = self.client.list_terms(ListTermsRequest {
+            namespace: namespace.to_owned(),
+            page_size: 20,
+            ..ListTermsRequest::default()
+        });
+        let mut terms = Vec::new();
+        loop {
+            let page = pages.next().await;
+            self.note_error(page.as_ref().err());
+            let mut judge = self.judge.lock();
+            let now = trace::now();
+            match page {
+                Ok(Some(page)) => {
+                    for found in page {
+                        let term = found.term;
+                        terms.push(term.clone());
+                        let level = Consistency::Leader;
+                        judge.read(&Key { namespace, term }, found.count, level, began, now);
+                    }
+                }
+                Ok(None) => {
+                    if !terms.is_sorted_by(|one, other| one < other) {
+                        judge.violate(now, "a listing is not in order");
+                    }
+                    let level = Consistency::Leader;
+                    return judge.absent((namespace, ""), &terms, level, began, now);
+                }
+                Err(_) => {
+                    judge.counts.failed_reads += 1;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn is_whole(completeness: Option<&Completeness>) -> bool {
+    completeness.is_some_and(|all| all.shards_failed == 0 && all.missing.is_empty())
+}
