@@ -52,6 +52,12 @@ impl Mutant {
         Self::value_variants()
     }
 
+    /// Whether it shows in fewer than one of forty seeds, so that only long campaigns can be expected to catch it.
+    #[must_use]
+    pub const fn is_rare(self) -> bool {
+        matches!(self, Self::SkipSomeLogSyncs | Self::SlowClock)
+    }
+
     /// Its name on the command line.
     #[must_use]
     pub fn name(self) -> String {

@@ -16,7 +16,7 @@ use crate::nemesis::Nemesis;
 use crate::oracle::Oracle;
 use crate::panics;
 use crate::trace::Trace;
-use crate::workload::{Judge, Worker};
+use crate::workload::{Diet, Judge, Worker};
 use crate::world::World;
 
 /// Clients of a run.
@@ -186,13 +186,18 @@ fn storm(
     let stop = runtime::CancellationToken::new();
     let mut working = Vec::new();
     let endpoints = world.shape.endpoints();
+    let diet = if dice.percent(50) {
+        Diet::Plain
+    } else {
+        Diet::Mixed
+    };
     for _ in 0..CLIENTS {
         let endpoints = endpoints.clone();
         let (judge, dice, stop) = (Arc::clone(judge), dice.fork(), stop.clone());
         let clients = world.machine(cast::CLIENTS).context("no clients")?;
         working.push(clients.spawn(|runtime| {
             Box::pin(async move {
-                let worker = Worker::new(&runtime, &endpoints, &judge, dice);
+                let worker = Worker::new(&runtime, &endpoints, &judge, diet, dice);
                 if let Ok(mut worker) = worker {
                     worker.mutant = options.mutant;
                     worker.run(stop).await;

@@ -44,8 +44,19 @@ pub(crate) struct Worker {
     late_sequence: u64,
     /// Batches that are sent again much later, oldest first.
     late: Vec<Late>,
+    /// What it does.
+    diet: Diet,
     /// A bug that the client has.
     pub(crate) mutant: Option<Mutant>,
+}
+
+/// What the clients of a seed do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Diet {
+    /// Increments of few terms and reads of them: whatever is lost, doubled or late shows soon.
+    Plain,
+    /// All that there is.
+    Mixed,
 }
 
 /// The options of every client.
@@ -65,6 +76,7 @@ impl Worker {
         runtime: &Runtime,
         coordinators: &[String],
         judge: &Judge,
+        diet: Diet,
         mut dice: Dice,
     ) -> Result<Self, ClientError> {
         let direct = dice.percent(30);
@@ -79,6 +91,7 @@ impl Worker {
             own_sequence: 0,
             late_sequence: 0,
             late: Vec::new(),
+            diet,
             mutant: None,
         })
     }
@@ -87,7 +100,12 @@ impl Worker {
         while !stop.is_cancelled() {
             let pause = self.dice.millis(2..60);
             self.runtime.sleep(pause).await;
-            match self.dice.below(0..1_000) {
+            let choice = self.dice.below(0..1_000);
+            if self.diet == Diet::Plain {
+                self.plain(choice).await;
+                continue;
+            }
+            match choice {
                 0..400 => self.record().await,
                 400..520 => self.batch().await,
                 520..610 => self.repeat().await,
@@ -103,15 +121,32 @@ impl Worker {
         self.settle_late();
     }
 
+    async fn plain(&mut self, choice: u64) {
+        match choice {
+            0..450 => self.record().await,
+            450..600 => self.batch().await,
+            600..700 => self.repeat().await,
+            700..930 => self.count().await,
+            _ => self.top().await,
+        }
+    }
+
     /// The name of a term, without its generation.
     fn name(&mut self, terms: u64) -> String {
         let letter = self.dice.pick(&LETTERS).unwrap_or('a');
         format!("{letter}{}", self.dice.below(0..terms))
     }
 
+    fn namespace(&mut self) -> &'static str {
+        match self.diet {
+            Diet::Plain => "",
+            Diet::Mixed => self.dice.pick(&NAMESPACES).unwrap_or_default(),
+        }
+    }
+
     /// A namespace and the name of a term in it.
     fn place(&mut self) -> (&'static str, String) {
-        if self.dice.percent(15) {
+        if self.diet == Diet::Mixed && self.dice.percent(15) {
             (CLEARED, self.name(DELETED_TERMS))
         } else {
             ("", self.name(OPEN_TERMS))

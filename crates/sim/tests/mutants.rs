@@ -23,10 +23,13 @@ fn is_caught(mutant: Mutant) -> anyhow::Result<bool> {
 }
 
 #[test]
-fn every_bug_of_the_bank_is_caught() {
+fn every_bug_of_the_bank_is_caught_but_the_rare_ones() {
+    let bank = Mutant::all().iter().copied();
+    let bank: Vec<Mutant> = bank.filter(|mutant| !mutant.is_rare()).collect();
+    assert!(bank.len() >= 12, "the bank has {} bugs", bank.len());
     let missed: Vec<String> = std::thread::scope(|scope| {
-        let halves = Mutant::all().chunks(Mutant::all().len().div_ceil(2));
-        let workers: Vec<_> = halves
+        let workers: Vec<_> = bank
+            .chunks(bank.len().div_ceil(2))
             .map(|half| {
                 scope.spawn(|| {
                     let missed = half.iter().filter(|mutant| !is_caught(**mutant).unwrap());

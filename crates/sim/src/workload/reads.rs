@@ -2,7 +2,7 @@
 
 use api::v1::{Completeness, Consistency, GetCountRequest, GetTopKRequest, ListTermsRequest};
 
-use super::{LETTERS, NAMESPACES, Worker};
+use super::{LETTERS, Worker};
 use crate::mutant::Mutant;
 use crate::oracle::Key;
 use crate::trace;
@@ -50,7 +50,7 @@ impl Worker {
 
     pub(super) async fn top(&mut self) {
         let level = self.level();
-        let namespace = self.dice.pick(&NAMESPACES).unwrap_or_default();
+        let namespace = self.namespace();
         let letter = self.dice.pick(&LETTERS).unwrap_or('a');
         let prefix = if self.dice.percent(30) {
             String::new()
@@ -92,7 +92,7 @@ impl Worker {
 
     /// All terms of a namespace, page by page.
     pub(super) async fn list(&mut self) {
-        let namespace = self.dice.pick(&NAMESPACES).unwrap_or_default();
+        let namespace = self.namespace();
         let began = trace::now();
         let mut pages = self.client.list_terms(ListTermsRequest {
             namespace: namespace.to_owned(),
