@@ -17,6 +17,8 @@ pub(crate) struct Report {
     pub(crate) replicas: Vec<ReplicaStatus>,
     pub(crate) process_memory_bytes: u64,
     pub(crate) disk_free_bytes: u64,
+    /// It has no room for writes.
+    pub(crate) disk_full: bool,
     /// The whole node's data is damaged.
     pub(crate) data_loss: bool,
     pub(crate) reason: String,

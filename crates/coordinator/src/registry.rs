@@ -172,6 +172,7 @@ impl Registry {
                 replicas: request.replicas,
                 process_memory_bytes: request.process_memory_bytes,
                 disk_free_bytes: request.disk_free_bytes,
+                disk_full: request.disk_full,
                 data_loss: request.data_loss,
                 reason: request.reason,
             },

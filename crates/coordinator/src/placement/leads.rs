@@ -1,8 +1,9 @@
 //! Which lead should move, so that no server does the work of several. Pure and deterministic.
 //!
-//! After servers died or were restarted one after another, those that stayed lead nearly everything. What always holds: a
-//! lead moves only while every shard is whole, to a voter that serves and is not asked to leave, and only where the two then
-//! differ by less than before, so that moves come to an end.
+//! After servers died or were restarted one after another, those that stayed lead nearly everything ([`plan`]); and a server whose disk
+//! is full can lead nothing that is written to ([`step_aside`]). What always holds: a lead moves to a voter that serves, has room and is
+//! not asked to leave; for evenness only while every shard is whole, and only where the two then differ by less than before,
+//! so that moves come to an end.
 
 use std::collections::BTreeMap;
 
@@ -27,36 +28,57 @@ pub fn plan(nodes: &[NodeView], shards: &[ShardView]) -> Option<Move> {
     if !shards.iter().all(is_whole) {
         return None;
     }
-    let mut leads: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for leader in shards.iter().filter_map(leader) {
-        *leads.entry(leader).or_default() += 1;
-    }
+    let leads = leads(shards);
     let led_by = |node: NodeId| leads.get(&node).copied().unwrap_or(0);
-    let takes = |node: NodeId| {
-        nodes.iter().any(|at| {
-            at.id == node && !at.lost && !at.draining && !at.damaged && at.silent.is_none()
-        })
-    };
     let moves = shards.iter().filter_map(|shard| {
-        let from = leader(shard)?;
-        let voters = shard.members.iter().filter(|at| at.voter);
-        let others = voters.map(|at| at.node).filter(|node| *node != from);
-        let to = others
-            .filter(|node| takes(*node))
-            .min_by_key(|node| (led_by(*node), *node))?;
-        let gain = led_by(from).saturating_sub(led_by(to));
-        (gain >= 2).then_some((
-            gain,
-            Move {
-                shard: shard.id,
-                from,
-                to,
-            },
-        ))
+        let step = away(nodes, &leads, shard)?;
+        let gain = led_by(step.from).saturating_sub(led_by(step.to));
+        (gain >= 2).then_some((gain, step))
     });
     // Of several that help as much, the first by its shard.
     let best = moves.reduce(|best, next| if next.0 > best.0 { next } else { best });
     best.map(|(_, step)| step)
+}
+
+/// A lead that should leave a server whose disk is full, while another has room.
+#[must_use]
+pub fn step_aside(nodes: &[NodeView], shards: &[ShardView]) -> Option<Move> {
+    let leads = leads(shards);
+    let is_full = |node: NodeId| nodes.iter().any(|at| at.id == node && at.full);
+    let led_there = shards
+        .iter()
+        .filter(|shard| leader(shard).is_some_and(is_full));
+    let mut moves = led_there.filter_map(|shard| away(nodes, &leads, shard));
+    moves.next()
+}
+
+/// Where the lead of a shard would best go.
+fn away(nodes: &[NodeView], leads: &BTreeMap<NodeId, usize>, shard: &ShardView) -> Option<Move> {
+    let takes = |node: NodeId| {
+        let node = nodes.iter().find(|at| at.id == node);
+        node.is_some_and(|at| {
+            !at.lost && !at.draining && !at.damaged && !at.full && at.silent.is_none()
+        })
+    };
+    let from = leader(shard)?;
+    let others = shard.members.iter().filter(|at| at.voter && at.serves);
+    let others = others.map(|at| at.node).filter(|node| *node != from);
+    let to = others
+        .filter(|node| takes(*node))
+        .min_by_key(|node| (leads.get(node).copied().unwrap_or(0), *node))?;
+    Some(Move {
+        shard: shard.id,
+        from,
+        to,
+    })
+}
+
+fn leads(shards: &[ShardView]) -> BTreeMap<NodeId, usize> {
+    let mut leads = BTreeMap::new();
+    for leader in shards.iter().filter_map(leader) {
+        *leads.entry(leader).or_default() += 1;
+    }
+    leads
 }
 
 /// Who leads each shard, to see whether that has changed.
@@ -94,6 +116,7 @@ mod tests {
             lost: false,
             draining: false,
             damaged: false,
+            full: false,
             silent: None,
         }
     }
@@ -142,10 +165,11 @@ mod tests {
         let mut shards = even();
         shards[1].members[0].leads = false;
         assert_eq!(plan(&nodes, &shards), None);
-        let changes: [fn(&mut NodeView); 4] = [
+        let changes: [fn(&mut NodeView); 5] = [
             |at| at.lost = true,
             |at| at.draining = true,
             |at| at.damaged = true,
+            |at| at.full = true,
             |at| at.silent = Some(Duration::from_secs(1)),
         ];
         for change in changes {
@@ -158,6 +182,27 @@ mod tests {
             shard.members[1].voter = false;
         }
         assert_eq!(plan(&nodes, &shards), None, "learners do not lead");
+    }
+
+    #[test]
+    fn who_has_no_room_gives_its_leads_to_who_has_even_if_another_shard_is_not_whole() {
+        let mut nodes = [node(1), node(2), node(3)];
+        let mut shards = [shard(1, &[2, 1, 3]), shard(2, &[1, 2, 3])];
+        assert_eq!(step_aside(&nodes, &shards), None);
+        nodes[0].full = true;
+        shards[0].members[1].serves = false;
+        let step = step_aside(&nodes, &shards).unwrap();
+        assert_eq!(
+            (step.shard, step.from, step.to),
+            (ShardId(2), NodeId(1), NodeId(3))
+        );
+        shards[1].members[2].serves = false;
+        assert_eq!(step_aside(&nodes, &shards).unwrap().to, NodeId(2));
+        nodes[1].full = true;
+        let step = step_aside(&nodes, &shards).unwrap();
+        assert_eq!((step.shard, step.to), (ShardId(1), NodeId(3)));
+        nodes[2].full = true;
+        assert_eq!(step_aside(&nodes, &shards), None, "nobody has room");
     }
 
     proptest! {

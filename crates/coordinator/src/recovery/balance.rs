@@ -1,4 +1,5 @@
-//! Spreads leads over the servers again, once nothing has happened for a while.
+//! Moves leads: at once from a server whose disk is full, and to spread them over the servers again once nothing has happened for a
+//! while.
 //!
 //! Done by the coordinator that leads, from upkeep, one lead at a time. A leader that changed for any other cause begins the
 //! wait anew, so that what an operator moved stays there for that long.
@@ -81,9 +82,6 @@ impl Balance {
 
     /// Begins what is due. Returns at once.
     pub(crate) fn look(&self) {
-        let Some(after) = self.after else {
-            return;
-        };
         let observed = Observed::of(&self.meta, &self.liveness);
         let now = self.runtime.now();
         let mut calm = self.calm.lock();
@@ -95,20 +93,27 @@ impl Balance {
         {
             return;
         }
-        if now.saturating_since(calm.since) < after {
-            return;
-        }
-        let Some(step) = leads::plan(&observed.nodes, &observed.shards) else {
-            return;
+        let calm_for = now.saturating_since(calm.since);
+        let is_calm = self.after.is_some_and(|after| calm_for >= after);
+        let full = leads::step_aside(&observed.nodes, &observed.shards);
+        let uneven = || leads::plan(&observed.nodes, &observed.shards);
+        let due = match full {
+            Some(step) => Some((step, "the disk of its server is full")),
+            None if is_calm => {
+                uneven().map(|step| (step, "its server leads more shards than others"))
+            }
+            None => None,
         };
-        calm.moving = Some((step, self.hand_over(step)));
+        if let Some((step, reason)) = due {
+            calm.moving = Some((step, self.hand_over(step, reason)));
+        }
     }
 
-    fn hand_over(&self, step: Move) -> Task<()> {
+    fn hand_over(&self, step: Move, reason: &'static str) -> Task<()> {
         let Move { shard, from, to } = step;
         let (router, deadline) = (Arc::clone(&self.router), self.runtime.now() + PATIENCE);
         self.runtime.spawn("lead-balance", async move {
-            tracing::info!(%shard, %from, %to, "a lead moves, for its server leads more shards than others");
+            tracing::info!(%shard, %from, %to, reason, "a lead moves");
             if let Err(error) = router.transfer_leader(shard, Some(to), deadline).await {
                 tracing::warn!(%shard, %error, "a lead did not move, trying again");
             }

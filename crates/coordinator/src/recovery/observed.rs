@@ -38,6 +38,9 @@ impl Observed {
             lost: record.node.lost,
             draining: record.draining,
             damaged: is_damaged(state, heard, record),
+            full: heard
+                .get(&record.node.id)
+                .is_some_and(|heard| heard.alive && heard.report.disk_full),
             silent: silent_for(record.node.id),
         });
         let placed = state.shards.values();

@@ -17,7 +17,7 @@ impl Node {
         if !*follows {
             return;
         }
-        let disk_full = self.host().is_some_and(|host| host.wal_stats().disk_full);
+        let disk_full = self.is_disk_full();
         let mut all = true;
         for (shard, slot) in self.slots() {
             let serves = slot
@@ -30,6 +30,11 @@ impl Node {
         let has_orders = self.host().is_some() && self.view().map().is_some();
         let ready = has_orders && all && self.damage().is_none();
         self.health.set(READY_SERVICE, ready);
+    }
+
+    /// Whether there is no room for writes.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.host().is_some_and(|host| host.wal_stats().disk_full)
     }
 
     /// From now on nothing but liveness serves.

@@ -12,12 +12,15 @@ impl Node {
     pub(super) fn report(&self) -> SyncRequest {
         let damage = self.damage();
         let free = self.vfs.free_space(self.data_dir());
+        let disk_full = self.is_disk_full();
+        let full = || disk_full.then(|| "the disk is full".to_owned());
         SyncRequest {
             replicas: self.replica_reports(),
             process_memory_bytes: telemetry::process::resident_bytes().unwrap_or_default(),
             disk_free_bytes: free.unwrap_or_default(),
             data_loss: damage.is_some(),
-            reason: damage.unwrap_or_default(),
+            reason: damage.or_else(full).unwrap_or_default(),
+            disk_full,
             ..SyncRequest::default()
         }
     }

@@ -20,6 +20,7 @@ fn node(id: u64) -> NodeView {
         lost: false,
         draining: false,
         damaged: false,
+        full: false,
         silent: None,
     }
 }
