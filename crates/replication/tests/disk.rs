@@ -288,17 +288,29 @@ async fn one_snapshot_of_a_group_is_received_at_a_time() {
         ..small_options()
     };
     let (_world, node) = receiver(options).await;
-    let (pieces, stream) = tokio::sync::mpsc::channel(1);
-    pieces.send(first_piece(1000)).await.unwrap();
-    let mut first = client_of(&node).await;
-    let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
-    let first = Runtime::real().spawn("first", async move { first.install_snapshot(stream).await });
-    let mut second = client_of(&node).await;
     let runtime = Runtime::real();
+    let open = || async {
+        let (pieces, stream) = tokio::sync::mpsc::channel(1);
+        pieces.send(first_piece(1000)).await.unwrap();
+        let mut client = client_of(&node).await;
+        let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+        let sent = runtime.spawn(
+            "first",
+            async move { client.install_snapshot(stream).await },
+        );
+        (pieces, sent)
+    };
+    let (pieces, mut first) = open().await;
     let mut pieces = Some(pieces);
+    let mut second = client_of(&node).await;
     for refused in [true, false] {
         let deadline = runtime.now() + PATIENCE;
         loop {
+            if refused && first.is_finished() {
+                // It met one of the second's, and was the one that was refused.
+                let (again, sent) = open().await;
+                (pieces, first) = (Some(again), sent);
+            }
             let piece = futures::stream::iter([first_piece(1000)]);
             let status = second.install_snapshot(piece).await.unwrap_err();
             if (status.code() == Code::ResourceExhausted) == refused {
