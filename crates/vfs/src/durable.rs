@@ -3,6 +3,9 @@
 //! After an error the old state is still there, or the new one; what is durable is unknown. A failed
 //! sync must not be retried on the same file: [`replace`] may be called again, for it begins with a
 //! new temporary file.
+//!
+//! What a process finds may be in the page cache only: an earlier one may have ended between a change of a name and the sync of its
+//! directory, or because of that sync. So [`create_dir`], [`remove`] and [`read_settled`] sync names also where they change none.
 
 use std::{
     ffi::OsString,
@@ -73,16 +76,18 @@ pub fn require_space(vfs: &dyn Vfs, dir: &Path, bytes: u64) -> Result<()> {
     Err(Error::new(Op::FreeSpace, dir, source))
 }
 
-/// Removes a file durably. No error if it does not exist.
+/// Removes a file durably. No error if it does not exist; its directory must.
 pub fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     match vfs.remove_file(path) {
-        Ok(()) => vfs.sync_dir(parent(path)),
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error),
+        Ok(()) => {}
+        // An earlier call may have failed after the removal.
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
     }
+    vfs.sync_dir(parent(path))
 }
 
-/// Creates a directory and its missing parents, durably.
+/// Creates a directory and its missing parents, durably. One that exists is made durable too.
 pub fn create_dir(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     let mut missing = Vec::new();
     let mut at = path;
@@ -90,11 +95,37 @@ pub fn create_dir(vfs: &dyn Vfs, path: &Path) -> Result<()> {
         missing.push(at);
         at = parent(at);
     }
-    vfs.create_dir_all(path)?;
-    for dir in missing.iter().rev() {
+    settle_dir(vfs, at)?;
+    if missing.is_empty() {
+        return vfs.create_dir_all(path);
+    }
+    // Each is durable before there is anything in it, so that only the last that exists can be in doubt.
+    for dir in missing.into_iter().rev() {
+        vfs.create_dir_all(dir)?;
         vfs.sync_dir(parent(dir))?;
     }
     Ok(())
+}
+
+/// Makes the name of a directory durable that somebody created before.
+fn settle_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    let Some(parent) = dir.parent().filter(|name| !name.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    match vfs.sync_dir(parent) {
+        // Who may not open it has not created the directory either: that was an operator's doing.
+        Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
+}
+
+/// As [`read`], of a file that [`replace`] writes: its name is made durable first, so that what is found is not less after a
+/// crash. An absent file is an error.
+pub fn read_settled(vfs: &dyn Vfs, path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    if vfs.exists(path)? {
+        vfs.sync_dir(parent(path))?;
+    }
+    read(vfs, path, bytes_max)
 }
 
 /// Removes temporary files that a crash left in a directory, and says how many there were.

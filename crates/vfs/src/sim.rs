@@ -100,6 +100,14 @@ impl SimDisk {
         disk.halt_at = mutations.map(|more| disk.mutations + more);
     }
 
+    /// While `held`, every sync of a file waits, as on a disk that has stopped answering. It blocks the thread that asks: for
+    /// programs that give their disk threads of its own.
+    pub fn hold_syncs(&self, held: bool) {
+        let mut disk = self.disk.lock();
+        disk.syncs_held = held;
+        disk.released.notify_all();
+    }
+
     /// Whether the disk has halted.
     #[must_use]
     pub fn is_halted(&self) -> bool {
@@ -122,6 +130,17 @@ impl SimDisk {
     #[must_use]
     pub fn trace(&self) -> Vec<TraceEntry> {
         self.disk.lock().trace.iter().cloned().collect()
+    }
+
+    /// The kinds of the last operations; see [`SimDisk::trace`].
+    #[must_use]
+    pub fn calls(&self) -> Vec<Op> {
+        self.disk
+            .lock()
+            .trace
+            .iter()
+            .map(|entry| entry.op)
+            .collect()
     }
 
     /// What a process sees in a file now. For tests' oracles.

@@ -22,7 +22,7 @@ use crate::{Error, Op, Result, Vfs, VfsFile, durable};
 /// | 0 | 8 | magic given by the caller |
 /// | 8 | 4 | CRC32 of magic, sequence, length and body |
 /// | 12 | 4 | length of the body |
-/// | 16 | 8 | sequence, from 1; sequence modulo 2 is the slot's number |
+/// | 16 | 8 | sequence, from 1 to 2^64 - 2; sequence modulo 2 is the slot's number |
 /// | 24 | | body |
 ///
 /// After an error of [`TwoSlot::write`] the file must not be written again through this handle.
@@ -47,6 +47,9 @@ pub struct SlotReport {
 
 const HEADER_BYTES: usize = 24;
 
+/// The last sequence number that a slot may have, so that counting on never overflows. Nobody gets there by writing.
+const SEQUENCE_MAX: u64 = u64::MAX - 1;
+
 impl TwoSlot {
     /// Creates or replaces the file with one valid slot, durably. The other slot is zeros, written at full length like the
     /// first, so that no later [`TwoSlot::write`] needs room on the disk. `sequence` must be above that of any earlier
@@ -59,6 +62,7 @@ impl TwoSlot {
         sequence: u64,
         body: &[u8],
     ) -> Result<Self> {
+        check_sequence(path, sequence)?;
         let slot = encode(magic, sequence, body);
         if slot.len() as u64 > slot_bytes {
             return Err(too_large(path, body.len()));
@@ -125,6 +129,7 @@ impl TwoSlot {
     /// Writes a new body into the older slot and syncs it.
     pub fn write(&mut self, body: &[u8]) -> Result<()> {
         let sequence = self.sequence + 1;
+        check_sequence(self.file.path(), sequence)?;
         let slot = encode(self.magic, sequence, body);
         if slot.len() as u64 > self.slot_bytes {
             return Err(too_large(self.file.path(), body.len()));
@@ -151,6 +156,14 @@ impl TwoSlot {
 
 fn usize_of(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX / 2)
+}
+
+fn check_sequence(path: &Path, sequence: u64) -> Result<()> {
+    if sequence <= SEQUENCE_MAX {
+        return Ok(());
+    }
+    let source = io::Error::new(io::ErrorKind::InvalidInput, "the sequence is at its end");
+    Err(Error::new(Op::Write, path, source))
 }
 
 fn too_large(path: &Path, len: usize) -> Error {
@@ -190,6 +203,8 @@ fn decode(magic: [u8; 8], number: u64, bytes: &[u8]) -> Option<(u64, Vec<u8>)> {
     let body = rest.get(..usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
     let valid = *found == magic
         && sequence != 0
+        // Nothing could be newer.
+        && sequence <= SEQUENCE_MAX
         && sequence % 2 == number
         && u32::from_le_bytes(*crc) == checksum(magic, sequence, body);
     valid.then(|| (sequence, body.to_vec()))

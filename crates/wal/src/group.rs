@@ -120,6 +120,9 @@ impl GroupLog {
         let next = self.meta.last.map(|last| last.index + 1);
         Ok(match record {
             Record::Entry(entry) => {
+                if entry.id.index == u64::MAX {
+                    return Err("an index leaves room for the next");
+                }
                 if next.is_some_and(|next| next != entry.id.index) {
                     return Err("an entry follows the last without a hole");
                 }
@@ -141,6 +144,9 @@ impl GroupLog {
                     return Err("the term of the vote never falls");
                 }
                 let number = self.meta.votes + 1;
+                if number == u64::MAX {
+                    return Err("the count of votes leaves room for the next");
+                }
                 Some(Op::Vote { vote, number })
             }
             Record::Committed(id) => Some(Op::Committed(id)),
@@ -172,6 +178,9 @@ impl GroupLog {
         upto: LogId,
         known: Option<u32>,
     ) -> Result<Option<Op>, &'static str> {
+        if upto.index == u64::MAX {
+            return Err("an index leaves room for the next");
+        }
         if self.meta.purged.is_some_and(|old| upto.index <= old.index) {
             return Ok(None);
         }

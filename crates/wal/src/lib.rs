@@ -89,6 +89,9 @@
 //! | 7 | state of the group | 0 | 112 bytes, below |
 //! | 8 | marker | watermark segment, watermark offset, number of the batch in the segment; *group* = where the batch begins | `a7 "mark" 0d 0a 1a`, zeros up to the next sector |
 //!
+//! No index, count of votes or number of a segment is 2^64 − 1, for each is counted on from: a record or a mark that says so means
+//! nothing. A truncation removes at least one entry.
+//!
 //! *Logical chain.* CRC32, seed `0x57616c4c` before the first entry, then the chain before; over group, term, index (8
 //! bytes each), kind (1), length (8) and the uncompressed payload. It is equal on all replicas that hold the same
 //! entries, however they are stored, so that they can repair one another. A purge beyond the last entry sets it to the value that

@@ -88,6 +88,11 @@ impl WalOptions {
         }
     }
 
+    /// How far ahead space is reserved: a segment is never promised more than it will hold.
+    pub(crate) fn reserve_step(&self) -> u64 {
+        self.preallocate_bytes.min(self.segment_bytes)
+    }
+
     /// Checks the ranges.
     pub fn validate(&self) -> Result<(), OpenError> {
         let bad = |option, reason| Err(OpenError::Options { option, reason });

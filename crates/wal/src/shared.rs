@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) report: RecoveryReport,
     pub(crate) drive: Drive,
     pub(crate) lock: Mutex<Option<LockGuard>>,
+    /// Group commits begun and ended.
+    pub(crate) rounds: AtomicU64,
 }
 
 impl Shared {
@@ -84,7 +86,10 @@ impl Shared {
         };
         flight.waiters = taken.waiters();
         self.room.notify_all();
+        // Odd from here on: see [`crate::Wal::round`].
+        self.rounds.fetch_add(1, Ordering::AcqRel);
         let calls = writer.round(self, taken);
+        self.rounds.fetch_add(1, Ordering::AcqRel);
         drop(writer);
         self.state.lock().in_flight_bytes = 0;
         // The round may have emptied the queue, or ended the log.

@@ -6,7 +6,10 @@
 use std::{
     ops::Range,
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -141,6 +144,7 @@ impl Wal {
             report: report.clone(),
             drive,
             lock: Mutex::new(Some(lock)),
+            rounds: AtomicU64::new(0),
         });
         if let Some(spawn) = spawn {
             let thread = Arc::clone(&shared);
@@ -352,6 +356,13 @@ impl Wal {
             disk_full: shared.admission.is_full(),
             ..state.stats
         }
+    }
+
+    /// Counts the group commits: odd while one is at the disk, even between two. Who has a clock sees from it whether the disk
+    /// answers; the same odd number for long is one that hangs.
+    #[must_use]
+    pub fn round(&self) -> u64 {
+        self.shared().rounds.load(Ordering::Acquire)
     }
 
     /// Whether a write or sync has failed. Then nothing can be appended any more and the process must exit.

@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use parking_lot::Condvar;
 
 use super::{
     fault::{Effect, Fault, TraceEntry},
@@ -35,6 +38,9 @@ pub(super) struct Disk {
     pub(super) counts: BTreeMap<Op, u64>,
     pub(super) trace: VecDeque<TraceEntry>,
     pub(super) locks: BTreeSet<PathBuf>,
+    pub(super) syncs_held: bool,
+    /// Tells who waits for [`Disk::syncs_held`] to end.
+    pub(super) released: Arc<Condvar>,
 }
 
 impl Disk {
@@ -53,6 +59,8 @@ impl Disk {
             counts: BTreeMap::new(),
             trace: VecDeque::new(),
             locks: BTreeSet::new(),
+            syncs_held: false,
+            released: Arc::default(),
         }
     }
 
@@ -114,7 +122,11 @@ impl Disk {
             #[expect(clippy::panic, reason = "what the test asked for")]
             Some(Effect::Panic) => panic!("scripted panic at {op} of {}", path.display()),
             Some(Effect::Short(_) | Effect::TornIo(_)) => Ok(fault),
-            Some(Effect::Io) if matches!(op, Op::SyncData | Op::SyncAll) => Ok(fault),
+            Some(Effect::Io | Effect::NoSpace | Effect::Quota)
+                if matches!(op, Op::SyncData | Op::SyncAll) =>
+            {
+                Ok(fault)
+            }
             Some(Effect::Io) => Err(Error::new(op, path, input_output_error())),
             Some(Effect::NoSpace) => Err(failed(op, path, io::ErrorKind::StorageFull)),
             Some(Effect::Quota) => Err(failed(op, path, io::ErrorKind::QuotaExceeded)),
@@ -127,7 +139,7 @@ impl Disk {
         let text = path.to_string_lossy();
         let mut due = None;
         for (number, fault) in self.faults.iter_mut().enumerate() {
-            let kind = fault.op.map_or(op.is_mutation(), |wanted| wanted == op);
+            let kind = fault.op.is_none_or(|wanted| wanted == op);
             let place = fault.path_contains.as_ref();
             if !kind || place.is_some_and(|part| !text.contains(part)) {
                 continue;

@@ -229,15 +229,24 @@ impl SimFile {
     }
 
     fn sync(&self, op: Op) -> Result<()> {
-        self.with(op, (0, 0), |inode, effect, _| match effect {
-            Some(Effect::Io) => {
-                inode.forget_dirty();
-                Err(input_output_error())
-            }
-            Some(_) | None => {
-                inode.sync();
-                Ok(())
-            }
+        let mut disk = self.disk.lock();
+        let released = Arc::clone(&disk.released);
+        while disk.syncs_held {
+            released.wait(&mut disk);
+        }
+        drop(disk);
+        self.with(op, (0, 0), |inode, effect, _| {
+            let error = match effect {
+                Some(Effect::Io) => input_output_error(),
+                Some(Effect::NoSpace) => io::Error::from(io::ErrorKind::StorageFull),
+                Some(Effect::Quota) => io::Error::from(io::ErrorKind::QuotaExceeded),
+                Some(_) | None => {
+                    inode.sync();
+                    return Ok(());
+                }
+            };
+            inode.forget_dirty();
+            Err(error)
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::Op;
 /// A scripted fault: fires once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The operation that fails; `None` for any mutating one.
+    /// The operation that fails; `None` for any, those that only read included.
     pub op: Option<Op>,
     /// Only for paths whose text contains this.
     pub path_contains: Option<String>,
@@ -37,6 +37,17 @@ impl Fault {
         }
     }
 
+    /// After `skip` operations of whatever kind, the following one has this effect.
+    #[must_use]
+    pub const fn nth(skip: u64, effect: Effect) -> Self {
+        Self {
+            op: None,
+            path_contains: None,
+            skip,
+            effect,
+        }
+    }
+
     /// Only for paths whose text contains `part`.
     #[must_use]
     pub fn on_path(mut self, part: &str) -> Self {
@@ -50,9 +61,10 @@ impl Fault {
 pub enum Effect {
     /// Fails with an input/output error. A sync that fails marks its blocks clean and loses them.
     Io,
-    /// Fails for want of space, without effect.
+    /// Fails for want of space, without effect. A sync loses its blocks as with [`Effect::Io`]: where blocks are found
+    /// only when they are written back, it is the sync that hears of it.
     NoSpace,
-    /// Fails because a quota is reached, without effect.
+    /// Fails because a quota is reached; otherwise as [`Effect::NoSpace`].
     Quota,
     /// Fails because the file would be too large, without effect.
     FileTooLarge,
@@ -66,6 +78,25 @@ pub enum Effect {
     Panic,
     /// The disk halts before the operation: it and all later ones fail.
     Halt,
+}
+
+impl Effect {
+    /// What can befall an operation while the disk works on: an error, no room where it changes something, and a part of its work where
+    /// it moves bytes. For tests that let every call fail once.
+    #[must_use]
+    pub fn possible(op: Op) -> Vec<Self> {
+        let mut effects = vec![Self::Io];
+        if op.is_mutation() {
+            effects.push(Self::NoSpace);
+        }
+        if matches!(op, Op::Read | Op::Write) {
+            effects.push(Self::Short(100));
+        }
+        if op == Op::Write {
+            effects.push(Self::TornIo(700));
+        }
+        effects
+    }
 }
 
 /// One operation that was asked of the disk.

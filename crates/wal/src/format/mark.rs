@@ -99,7 +99,13 @@ impl Mark {
                 },
             });
         }
-        fields.is_empty().then_some(Self {
+        // All of them are counted on from.
+        let mut numbers = votes.iter().map(|vote| vote.number);
+        let has_room = [oldest, durable.segment]
+            .into_iter()
+            .all(|number| number < u64::MAX)
+            && numbers.all(|number| number < u64::MAX);
+        (has_room && fields.is_empty()).then_some(Self {
             identity,
             oldest,
             durable,

@@ -143,6 +143,12 @@ impl GroupMeta {
             Some((flags & bit != 0).then_some(id))
         };
         let (committed, purged, last) = (id(COMMITTED)?, id(PURGED)?, id(LAST)?);
+        // All of them are counted on from.
+        let indexes = [committed, purged, last].into_iter().flatten();
+        let mut numbers = indexes.map(|id| id.index).chain([votes]);
+        if numbers.any(|number| number == u64::MAX) {
+            return None;
+        }
         Some(Self {
             committed,
             purged,

@@ -121,6 +121,15 @@ impl Op {
             index: frame.index,
         };
         let has = |bit: u8| frame.flags & bit != 0;
+        // Something must be able to follow, for which each kind counts on by one.
+        let is_last_number = frame.index == u64::MAX;
+        let counts = matches!(
+            frame.kind,
+            FrameKind::Entry | FrameKind::Vote | FrameKind::Committed | FrameKind::Purge
+        );
+        if counts && is_last_number {
+            return None;
+        }
         Some(match frame.kind {
             FrameKind::Entry => Self::Entry {
                 id,
@@ -166,4 +175,42 @@ const fn place(frame: &mut Frame, id: &LogId) {
     frame.term = id.term;
     frame.node = id.node;
     frame.index = id.index;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_leave_no_number_for_the_next_mean_nothing() {
+        let kinds = [
+            FrameKind::Entry,
+            FrameKind::Vote,
+            FrameKind::Committed,
+            FrameKind::Purge,
+        ];
+        for kind in kinds {
+            let mut frame = Frame::bare(kind, 1);
+            frame.index = u64::MAX - 1;
+            assert!(Op::from_frame(&frame, Bytes::new()).is_some(), "{kind:?}");
+            frame.index = u64::MAX;
+            assert_eq!(Op::from_frame(&frame, Bytes::new()), None, "{kind:?}");
+        }
+        let id = LogId {
+            term: 1,
+            node: 1,
+            index: u64::MAX,
+        };
+        let last = GroupMeta {
+            last: Some(id),
+            ..GroupMeta::default()
+        };
+        let votes = GroupMeta {
+            votes: u64::MAX,
+            ..GroupMeta::default()
+        };
+        for meta in [last, votes] {
+            assert_eq!(GroupMeta::decode(&meta.encode()), None);
+        }
+    }
 }

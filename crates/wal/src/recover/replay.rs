@@ -126,7 +126,7 @@ impl<'a> Replay<'a> {
             return known.map(|_| ()).ok_or(RotReason::Sense);
         }
         let log = self.groups.entry(group).or_default();
-        check(group, log, op)?;
+        check(group, log, op, self.missing.contains_key(&group))?;
         log.apply(op);
         let still = self.missing.remove(&group).and_then(|upto| match op {
             Op::Purge { upto: purged, .. } => (purged.index < upto).then_some(upto),
@@ -173,8 +173,8 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Whether a change makes sense for a group as it is.
-fn check(group: GroupId, log: &GroupLog, op: &Op) -> Result<(), RotReason> {
+/// Whether a change makes sense for a group as it is, of which some entries may lie in segments that are gone.
+fn check(group: GroupId, log: &GroupLog, op: &Op, is_missing: bool) -> Result<(), RotReason> {
     let meta = &log.meta;
     let sane = match op {
         Op::Entry {
@@ -194,9 +194,12 @@ fn check(group: GroupId, log: &GroupLog, op: &Op) -> Result<(), RotReason> {
         }
         Op::Truncate { from, last, chain } => {
             let before = from.checked_sub(1).and_then(|index| log.entry_meta(index));
-            let agrees =
-                before.is_none_or(|entry| *last == Some(entry.id) && *chain == entry.chain);
-            agrees && meta.purged.is_none_or(|purged| *from > purged.index)
+            let agrees = match before {
+                Some(entry) => *last == Some(entry.id) && *chain == entry.chain,
+                None => is_missing || *last == meta.purged,
+            };
+            let removes = meta.last.is_some_and(|known| *from <= known.index);
+            agrees && removes && meta.purged.is_none_or(|purged| *from > purged.index)
         }
         Op::Purge { upto, .. } => {
             let entry = log.entry_meta(upto.index);

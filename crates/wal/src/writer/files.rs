@@ -83,7 +83,7 @@ impl Writer {
 
     fn put(&mut self, batch: &[u8]) -> Result<(), Fault> {
         let active = &mut self.active;
-        let placed = reserve_ahead(active, batch.len() as u64, self.options.preallocate_bytes)
+        let placed = reserve_ahead(active, batch.len() as u64, self.options.reserve_step())
             .and_then(|()| active.file.write_all_at(batch, active.end));
         match placed {
             Ok(()) => Ok(active.file.sync_data()?),
@@ -161,9 +161,8 @@ impl Writer {
         let (batch, written, mut next) =
             encode(&blank, records, previous, self.options.align_bytes);
         bytes.extend_from_slice(&batch);
-        let preallocate = self.options.preallocate_bytes;
         let mut ahead = Active { end: 0, ..blank };
-        let placed = reserve_ahead(&mut ahead, bytes.len() as u64, preallocate)
+        let placed = reserve_ahead(&mut ahead, bytes.len() as u64, self.options.reserve_step())
             .and_then(|()| next.file.write_all_at(&bytes, 0));
         match placed {
             Ok(()) => {}
