@@ -55,6 +55,8 @@ pub struct HostOptions {
     pub scrub_bytes_per_second: u64,
     /// The pause between two passes of the scrub. Default 60 s.
     pub scrub_pause: Duration,
+    /// How long the disk may be at one write of the log before it counts as failed; for ever, if none. Default 10 s.
+    pub stall_max: Option<Duration>,
 }
 
 impl Default for HostOptions {
@@ -67,6 +69,7 @@ impl Default for HostOptions {
             peer_silence_max: Duration::from_secs(10),
             scrub_bytes_per_second: 4 << 20,
             scrub_pause: Duration::from_secs(60),
+            stall_max: Some(Duration::from_secs(10)),
         }
     }
 }

@@ -266,16 +266,15 @@ pub(crate) fn append_from_wire(
         .map(entry_from_wire)
         .collect::<Result<_, _>>()?;
     let prev_log_id = optional_log_id(request.prev_log_id.as_ref())?;
-    let first = prev_log_id.as_ref().map_or(0, |id| id.index() + 1);
     // A hole would be taken for a log without one.
-    if entries
-        .iter()
-        .zip(first..)
-        .any(|(entry, due)| entry.log_id.index() != due)
-    {
-        return Err(ConvertError::Missing {
-            field: "an entry between others",
-        });
+    let mut due = Some(prev_log_id.as_ref().map_or(0, |id| id.index() + 1));
+    for entry in &entries {
+        if due != Some(entry.log_id.index()) {
+            return Err(ConvertError::Missing {
+                field: "an entry between others",
+            });
+        }
+        due = due.and_then(|index| index.checked_add(1));
     }
     Ok(AppendRequest {
         vote: vote_from_wire(request.vote)?,
@@ -396,6 +395,8 @@ mod tests {
         assert!(request(top - 1, top, 0, 3).is_err());
         assert!(request(5, 6, top, 3).is_err());
         assert!(request(5, 6, 6, top).is_err());
+        // Behind the highest index there is room for nothing, and that is no reason to panic.
+        assert!(request(top - 1, 5, 0, 3).is_err());
     }
 
     #[test]

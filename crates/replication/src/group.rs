@@ -174,6 +174,12 @@ impl<S: StateMachine> Group<S> {
         self.inner.shutdown().await;
     }
 
+    /// Stops the replica because somebody has found that its state is not what it must be: with [`StopCause::DataLoss`], so that
+    /// it is rebuilt from its peers and not just restarted.
+    pub async fn condemn(&self, reason: &str) {
+        self.inner.halt_for(StopCause::DataLoss, reason).await;
+    }
+
     pub(crate) fn inner(&self) -> &Arc<Inner<S>> {
         &self.inner
     }

@@ -5,10 +5,13 @@ mod maintain;
 mod recover;
 mod registry;
 mod scrub;
+mod stall;
 mod start;
 mod voters;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use api::raft::v1::raft_service_server::RaftServiceServer;
 use cluster::NodeId;
@@ -68,6 +71,8 @@ pub(crate) struct Inner {
     due: Arc<Notify>,
     /// Ends what drives the log there.
     closed: CancellationToken,
+    /// For how long the log's disk has not answered, in milliseconds; see [`stall`].
+    stalled_ms: AtomicU64,
 }
 
 impl Host {
@@ -93,6 +98,8 @@ impl Host {
             let task = drive::run(&inner, Arc::clone(&inner.due));
             drop(inner.runtime.spawn("log-writer", task));
         }
+        let task = stall::run(Arc::downgrade(&inner), inner.ended.clone());
+        drop(inner.runtime.spawn("host-stall", task));
         scrub::spawn(&inner);
         Ok((Self { inner }, report))
     }
@@ -151,6 +158,12 @@ impl Host {
     #[must_use]
     pub fn scrub_stats(&self) -> ScrubStats {
         self.inner.scrub_stats()
+    }
+
+    /// For how long the disk has been at one write of the log; zero while it answers. Rises in steps of a tenth of a second.
+    #[must_use]
+    pub fn stalled(&self) -> Duration {
+        Duration::from_millis(self.inner.stalled_ms.load(Ordering::Relaxed))
     }
 
     /// Counters and sizes of the log.
@@ -278,6 +291,7 @@ impl Inner {
             busy: Mutex::default(),
             due,
             closed: CancellationToken::new(),
+            stalled_ms: AtomicU64::new(0),
             runtime,
             vfs,
             snapshot_root,

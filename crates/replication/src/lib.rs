@@ -23,6 +23,8 @@ mod command;
 mod config;
 mod convert;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod host;
 mod log;

@@ -49,6 +49,9 @@ impl SnapshotStore {
             temporaries: durable::remove_temporaries(vfs.as_ref(), &dir)?,
             ..Found::default()
         };
+        // A process that ended between rename and sync leaves names that the page cache alone knows, and once a snapshot
+        // counts here, the log before it may go.
+        vfs.sync_dir(&dir)?;
         let mut kept = Vec::new();
         for entry in vfs.list_dir(&dir)? {
             if entry.is_dir || !entry.name.to_string_lossy().ends_with(SUFFIX) {
@@ -94,9 +97,9 @@ impl SnapshotStore {
         let dir = dir_of(root, group);
         if vfs.exists(&dir)? {
             vfs.remove_dir_all(&dir)?;
-            vfs.sync_dir(root)?;
         }
-        Ok(())
+        // Also where it is gone: an earlier attempt may have failed here.
+        vfs.sync_dir(root)
     }
 
     pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {

@@ -1,3 +1,5 @@
+mod every_call;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
