@@ -71,7 +71,7 @@ pub(crate) fn open(
     let path = dir.join(NAME);
     let has_log = vfs.exists(&dir.join("wal"))? && !vfs.list_dir(&dir.join("wal"))?.is_empty();
     if vfs.exists(&path)? {
-        let bytes = durable::read(vfs, &path, BYTES_MAX as u64)?;
+        let bytes = durable::read_settled(vfs, &path, BYTES_MAX as u64)?;
         let found = decode(&bytes).ok_or_else(|| refuse(&path, "is damaged"))?;
         if found.id != id {
             let problem = format!("belongs to coordinator {}, not to {id}", found.id);

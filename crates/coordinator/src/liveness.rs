@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::admin::v1::ReplicaStatus;
-use cluster::{Incarnation, NodeId, ShardId};
+use cluster::{Incarnation, NodeId, Shard, ShardId};
 use parking_lot::RwLock;
 use runtime::{Instant, Runtime};
+
+use crate::placement::audit::{Audit, Voice};
 
 /// What a node last reported.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +21,8 @@ pub(crate) struct Report {
     pub(crate) disk_free_bytes: u64,
     /// It has no room for writes.
     pub(crate) disk_full: bool,
+    /// Its disk does not answer.
+    pub(crate) disk_stalled: bool,
     /// The whole node's data is damaged.
     pub(crate) data_loss: bool,
     pub(crate) reason: String,
@@ -121,6 +125,12 @@ impl Liveness {
         heard.get(&node).map(|entry| self.view(entry, now))
     }
 
+    /// What the replicas of a shard's present life were last heard to be, as of entries at which they are compared.
+    pub(crate) fn voices(&self, shard: &Shard) -> Vec<Voice> {
+        let heard = self.heard.read();
+        voices(shard, |node| heard.get(&node).map(|entry| &entry.report))
+    }
+
     /// Everybody as they were last heard.
     pub(crate) fn all(&self) -> BTreeMap<NodeId, Heard> {
         let now = self.runtime.now();
@@ -145,6 +155,28 @@ impl Liveness {
             },
         }
     }
+}
+
+/// What the replicas of a shard's present life say of themselves, by the last report of each node.
+pub(crate) fn voices<'a>(
+    shard: &Shard,
+    report: impl Fn(NodeId) -> Option<&'a Report>,
+) -> Vec<Voice> {
+    let voice = |at: &cluster::Replica| {
+        let said = report(at.node).and_then(|said| said.replica(shard.id, shard.incarnation));
+        let audits = said.into_iter().flat_map(|replica| &replica.audits);
+        let audits = audits.map(|audit| Audit {
+            index: audit.index,
+            version: audit.version,
+            hash: audit.hash.to_vec(),
+        });
+        Voice {
+            node: at.node,
+            voter: at.voter,
+            audits: audits.collect(),
+        }
+    };
+    shard.replicas.iter().map(voice).collect()
 }
 
 impl Report {

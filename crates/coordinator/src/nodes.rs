@@ -143,12 +143,7 @@ impl Link {
     ) -> Result<WriteResponse, ApiError> {
         if let Some(near) = self.neighbours.get(&self.address) {
             let written = self.unary(limit, near.write(self.near(request, limit)));
-            // What ran out of time may be applied yet.
-            let unknown = |error: ApiError| match error.outcome() {
-                Some(_) => error,
-                None => error.with_outcome(Outcome::Unknown),
-            };
-            return written.await.map_err(unknown);
+            return written.await.map_err(ApiError::for_write);
         }
         let response = self.turn(&self.writes)?.call(request, limit).await?;
         match response.error {

@@ -4,6 +4,7 @@
 //! `shard-10`), then by identity; no shard gets two replicas on one node. Nothing is placed until as many nodes are there as
 //! the operator expects: whoever comes first would otherwise get everything.
 
+pub mod audit;
 pub mod leads;
 pub mod repair;
 

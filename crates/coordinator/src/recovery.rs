@@ -30,9 +30,8 @@ use runtime::Runtime;
 use tokio::sync::watch;
 
 pub(crate) use balance::Balance;
+pub(crate) use observed::Observed;
 pub(crate) use repair::{Repair, RepairSettings};
-
-use observed::Observed;
 
 use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use api::admin::v1::ReplicaAudit;
 use api::registry::v1::registry_service_server::RegistryService;
 use api::registry::v1::{
-    Assignment, ClearNamespaceRequest, ClearNamespaceResponse, RegisterRequest, RegisterResponse,
-    ResolveNamespaceRequest, ResolveNamespaceResponse, SyncRequest, SyncResponse,
+    AgreedAudit, Assignment, ClearNamespaceRequest, ClearNamespaceResponse, RegisterRequest,
+    RegisterResponse, ResolveNamespaceRequest, ResolveNamespaceResponse, SyncRequest, SyncResponse,
 };
 use api::validate::ClearNamespace;
 use api::{ApiError, Reason, RequestId};
@@ -18,6 +19,7 @@ use tonic::{Request, Response, Status};
 use crate::liveness::{Liveness, Report};
 use crate::meta::{Meta, unexpected};
 use crate::metadata::{self, Command, Registration, ShardRecord, State};
+use crate::placement::audit;
 use crate::routing::Router;
 use crate::snapshots::Held;
 
@@ -119,7 +121,34 @@ impl Registry {
             assignments,
             map,
             epoch: epoch.0,
+            audits: self.refuted(node),
         })
+    }
+
+    /// What a majority has, for each replica of a node that has something else. Only the leader surely knows who votes.
+    fn refuted(&self, node: NodeId) -> Vec<AgreedAudit> {
+        if !self.meta.leads() {
+            return Vec::new();
+        }
+        let shards: Vec<Shard> = self.meta.read(|state| {
+            let shards = state.shards.values().map(|record| &record.shard);
+            let here = shards.filter(|shard| shard.replicas.iter().any(|at| at.node == node));
+            here.cloned().collect()
+        });
+        let refuted = shards.iter().filter_map(|shard| {
+            let verdict = audit::judge(&self.liveness.voices(shard))?;
+            let agreed = verdict.agreed?;
+            verdict.differing.contains(&node).then(|| AgreedAudit {
+                shard_id: shard.id.0,
+                incarnation: shard.incarnation.0,
+                audit: Some(ReplicaAudit {
+                    index: agreed.index,
+                    version: agreed.version,
+                    hash: agreed.hash.into(),
+                }),
+            })
+        });
+        refuted.collect()
     }
 
     /// What a node's report says of groups that the metadata do not know to exist: one that exists must never be begun again.
@@ -173,6 +202,7 @@ impl Registry {
                 process_memory_bytes: request.process_memory_bytes,
                 disk_free_bytes: request.disk_free_bytes,
                 disk_full: request.disk_full,
+                disk_stalled: request.disk_stalled,
                 data_loss: request.data_loss,
                 reason: request.reason,
             },

@@ -315,8 +315,6 @@ impl Parts {
             repair: self.repair.clone(),
             balance: Balance::new(
                 &self.runtime,
-                Arc::clone(&self.meta),
-                Arc::clone(&self.liveness),
                 Arc::clone(&self.router),
                 config.balance_after,
             ),

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use api::admin::v1::{
-    MemberChange, NodeStatus, ReplicaRole, ReplicaStatus, ShardState, ShardStatus,
+    MemberChange, NodeStatus, ReplicaRole, ReplicaStatus, ShardAudit, ShardState, ShardStatus,
 };
 use cluster::{NodeId, ShardId};
 
 use crate::admin::turns;
-use crate::liveness::{Heard, Rates};
+use crate::liveness::{Heard, Rates, voices};
 use crate::metadata::{NodeRecord, ShardRecord, State};
+use crate::placement::audit::{self, Verdict};
 
 /// Everything that is known of one shard. `now_ms` tells whether the lease of a watchdog's turn has run out.
 pub(crate) fn shard_status(
@@ -48,7 +49,19 @@ pub(crate) fn shard_status(
             reason: change.intent.reason.clone(),
             began_ms: change.began_ms,
         }),
+        audit: compared(heard, record).map(|verdict| ShardAudit {
+            index: verdict.index,
+            undecided: verdict.is_undecided(),
+            agreeing_node_ids: verdict.agreeing.iter().map(|node| node.0).collect(),
+            differing_node_ids: verdict.differing.iter().map(|node| node.0).collect(),
+        }),
     }
+}
+
+/// What comparing a shard's replicas came to, as far as it was heard.
+pub(crate) fn compared(heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -> Option<Verdict> {
+    let report = |node| heard.get(&node).map(|heard| &heard.report);
+    audit::judge(&voices(&record.shard, report))
 }
 
 /// Every replica that a shard should have: as its node last said, or that its node says nothing.

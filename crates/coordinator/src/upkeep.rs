@@ -1,7 +1,7 @@
 //! What a coordinator does without being asked: places shards, says whether it is ready, remembers how far shards have come,
 //! goes on with recoveries that were broken off, has replicas replaced that are lost, and spreads leads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
 use crate::metadata::{Command, ShardProgress, State};
 use crate::placement::{self, Candidate, Wanted};
-use crate::recovery::{Balance, Recovery, Repair};
+use crate::recovery::{Balance, Observed, Recovery, Repair};
 use crate::routing::Router;
 use crate::status;
 
@@ -52,6 +52,7 @@ pub(crate) struct Gauges {
     nodes: GaugeFamily<1>,
     states: GaugeFamily<1>,
     changes: Gauge,
+    differing: GaugeFamily<1>,
     majority: Gauge,
     leads: Gauge,
 }
@@ -75,6 +76,11 @@ impl Gauges {
                 "member_changes_count",
                 "Shards whose members are being changed.",
             )?,
+            differing: part.gauges(
+                "differing_shards_count",
+                "Shards whose replicas are not the same: refuted where a majority agrees, undecided where none does.",
+                ["verdict"],
+            )?,
             majority: part.gauge(
                 "metadata_majority_state",
                 "1 while the metadata can be changed through this coordinator, else 0.",
@@ -94,6 +100,8 @@ struct Memory {
     ready: bool,
     noted: BTreeMap<ShardId, u64>,
     noted_at: Instant,
+    /// Shards whose replicas differ without a majority, as they were told of.
+    undecided: BTreeSet<ShardId>,
 }
 
 impl Upkeep {
@@ -113,8 +121,9 @@ impl Upkeep {
             if self.meta.leads() {
                 self.place(&heard).await;
                 self.note_progress(&heard, &mut memory).await;
-                self.repair.look();
-                self.balance.look();
+                let observed = Observed::of(&self.meta, &self.liveness);
+                self.repair.look(&observed);
+                self.balance.look(&observed);
             }
             self.recovery.resume();
             let epoch = self.meta.read(|state| state.epoch);
@@ -130,6 +139,7 @@ impl Upkeep {
             let ready = memory.ready && !stop.is_cancelled();
             self.health.set(READY_SERVICE, ready);
             self.show(&heard);
+            self.show_differences(&heard, &mut memory);
             let majority = self.meta.is_available();
             self.gauges.majority.set_count(majority.into());
             self.gauges.leads.set_count(self.meta.leads().into());
@@ -177,6 +187,30 @@ impl Upkeep {
                 .extend(changed.iter().map(|at| (at.shard, at.index))),
             Err(error) => tracing::warn!(%error, "the shards' progress was not noted"),
         }
+    }
+
+    /// Shows and tells of replicas that are not the same. Where a majority agrees, the registry has the others stop; where none
+    /// does, only a person can choose.
+    fn show_differences(&self, heard: &BTreeMap<NodeId, Heard>, memory: &mut Memory) {
+        let (mut refuted, mut undecided) = (0, BTreeSet::new());
+        self.meta.read(|state| {
+            for record in state.shards.values() {
+                match status::compared(heard, record) {
+                    Some(verdict) if verdict.is_undecided() => {
+                        undecided.insert(record.shard.id);
+                    }
+                    Some(verdict) => refuted += u64::from(!verdict.differing.is_empty()),
+                    None => {}
+                }
+            }
+        });
+        for shard in undecided.difference(&memory.undecided) {
+            tracing::error!(%shard, "the replicas differ and no majority agrees: nobody is chosen, a person must look");
+        }
+        let count = |verdict, count| self.gauges.differing.with([verdict]).set_count(count);
+        count("refuted", refuted);
+        count("undecided", undecided.len() as u64);
+        memory.undecided = undecided;
     }
 
     fn show(&self, heard: &BTreeMap<NodeId, Heard>) {

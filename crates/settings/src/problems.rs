@@ -105,6 +105,19 @@ impl Problems {
             .unwrap_or(default)
     }
 
+    /// A duration of at most `longest` after which something happens; zero for never.
+    pub fn timeout(
+        &mut self,
+        option: &'static str,
+        given: Option<&str>,
+        longest: Duration,
+        default: Option<Duration>,
+    ) -> Option<Duration> {
+        let zero = Duration::ZERO;
+        let chosen = self.duration(option, given, zero..=longest, default.unwrap_or(zero));
+        Some(chosen).filter(|chosen| !chosen.is_zero())
+    }
+
     /// An address to listen on; see [`values::address`].
     pub fn address(&mut self, option: &'static str, given: Option<&str>) -> Option<SocketAddr> {
         given.and_then(|text| self.keep(option, values::address(text)))

@@ -53,6 +53,10 @@ pub struct LogConfig {
     pub compress_above_bytes: usize,
     /// Disk kept back so that votes and truncations can be written when the disk is full. Default 64 MiB; 0 turns it off.
     pub reserve_bytes: u64,
+    /// How long the disk may be at one write before the leads of this node go to others; never, if none. Default 1 s.
+    pub stall_yield: Option<Duration>,
+    /// How long it may be before it counts as failed, and the process ends; never, if none. Default 10 s.
+    pub stall_abort: Option<Duration>,
 }
 
 /// When a shard takes a snapshot: whichever comes first, provided that anything was applied.
@@ -88,6 +92,8 @@ pub struct StateConfig {
     pub cached_k: usize,
     /// Bytes of all dictionaries of this node above which records are refused; `None` means no limit. Default none.
     pub memory_bytes_max: Option<u64>,
+    /// How often the replicas of a shard are compared, as far as this node leads it; never, if none. Default 1 h.
+    pub audit_interval: Option<Duration>,
 }
 
 /// Bounds on calls.
@@ -126,6 +132,8 @@ impl Default for LogConfig {
             segment_bytes: 64 << 20,
             compress_above_bytes: 1024,
             reserve_bytes: 64 << 20,
+            stall_yield: Some(Duration::from_secs(1)),
+            stall_abort: Some(Duration::from_secs(10)),
         }
     }
 }
@@ -157,6 +165,7 @@ impl Default for StateConfig {
             repeat_table_bytes: limits::REPEAT_TABLE_BYTES_MAX,
             cached_k: limits::CACHED_K,
             memory_bytes_max: None,
+            audit_interval: Some(Duration::from_hours(1)),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Several nodes of one process share the families and tell themselves apart by the label `node`; shards are told apart by
 //! `shard_key`, their first term in the template.
 
+use std::time::Duration;
+
 use telemetry::{Counter, CounterFamily, Gauge, GaugeFamily, Metrics, MetricsError};
 use wal::WalStats;
 
@@ -16,6 +18,7 @@ pub(crate) struct NodeMetrics {
     shards: ShardFamilies,
     log: LogGauges,
     torn_bytes: Counter,
+    stalls: Counter,
 }
 
 #[derive(Debug)]
@@ -39,6 +42,7 @@ struct LogGauges {
     syncs: Gauge,
     entries: Gauge,
     disk_full: Gauge,
+    stall: Gauge,
 }
 
 /// The series of one shard.
@@ -94,10 +98,19 @@ impl NodeMetrics {
                 "disk_full_flag",
                 "1 while writes are refused for want of space.",
             )?,
+            stall: gauge(
+                "stall_seconds",
+                "How long the disk has been at one write of the log, 0 while it answers.",
+            )?,
         };
         let torn = part.counters(
             "torn_bytes_total",
             "Bytes behind the last complete batch that were dropped at starts.",
+            ["node"],
+        )?;
+        let stalls = part.counters(
+            "stalls_total",
+            "Times that leads were given away because the disk did not answer.",
             ["node"],
         )?;
         Ok(Self {
@@ -106,6 +119,7 @@ impl NodeMetrics {
             shards,
             log,
             torn_bytes: torn.with([node]),
+            stalls: stalls.with([node]),
         })
     }
 
@@ -141,6 +155,14 @@ impl NodeMetrics {
 
     pub(crate) fn torn(&self, bytes: u64) {
         self.torn_bytes.add(bytes);
+    }
+
+    pub(crate) fn set_stall(&self, stalled: Duration) {
+        self.log.stall.set(stalled.as_secs_f64());
+    }
+
+    pub(crate) fn count_stall(&self) {
+        self.stalls.increment();
     }
 
     pub(crate) fn set_log(&self, stats: &WalStats) {

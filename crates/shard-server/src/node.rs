@@ -8,6 +8,7 @@
 //! - Health is computed from the replicas' own state, never from having answered.
 //! - The first fatal fault decides how the process ends ([`Node::end`]), and is not overwritten.
 
+mod audit;
 mod given_up;
 mod handover;
 mod health;
@@ -20,6 +21,7 @@ mod replica;
 mod report;
 mod seeds;
 mod slot;
+mod stall;
 mod sync;
 mod upkeep;
 mod view;
@@ -155,6 +157,8 @@ impl Node {
         let spawn = |name, task| drop(self.runtime.spawn(name, task));
         spawn("node-sync", boxed(sync::run(Arc::clone(self))));
         spawn("node-upkeep", boxed(upkeep::run(Arc::clone(self))));
+        spawn("node-audit", boxed(audit::run(Arc::clone(self))));
+        spawn("node-stall", boxed(stall::run(Arc::clone(self))));
     }
 
     pub(crate) fn data_dir(&self) -> &Path {

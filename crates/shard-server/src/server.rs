@@ -202,6 +202,7 @@ async fn bring_up(
                 reserve_bytes: log.reserve_bytes,
                 ..WalOptions::default()
             },
+            stall_max: log.stall_abort,
             ..HostOptions::default()
         },
     };

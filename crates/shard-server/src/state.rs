@@ -39,7 +39,7 @@ use replication::{Applied, ApplyError, RestoreError, StateMachine};
 use trie_core::{Dictionary, Options};
 
 pub use read::{Page, Reading, Scope, StaleGeneration, Stats};
-pub use snapshot::StateView;
+pub use snapshot::{Hashing, StateView};
 pub use varint::Malformed;
 pub use write::{Identity, Item, ItemOutcome, Operation, Refusal, Response, Write, WriteOutcome};
 
@@ -53,6 +53,8 @@ pub struct DictionaryState {
     inner: RwLock<Inner>,
     /// What nobody reads any more. Filled under the write lock, emptied outside of it.
     retired: Mutex<Vec<Dictionary>>,
+    /// The state as of the newest entry at which replicas are compared, until somebody takes it.
+    audit: Mutex<Option<(u64, StateView)>>,
     counters: Counters,
 }
 
@@ -106,6 +108,7 @@ impl DictionaryState {
                 index: 0,
             }),
             retired: Mutex::default(),
+            audit: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -120,6 +123,13 @@ impl DictionaryState {
         }
         self.retired.lock().push(dictionary);
         false
+    }
+
+    /// The state as of the newest entry at which replicas are compared, and the entry's index, to be hashed. Each is taken once; one
+    /// that nobody has taken is replaced by the next.
+    pub fn take_audit(&self) -> Option<(u64, Hashing)> {
+        let (index, view) = self.audit.lock().take()?;
+        Some((index, view.hashing()))
     }
 
     /// What was applied since the process began.

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 
 use api::admin::v1::{
-    GetStatusRequest, GetStatusResponse, MemberChange, NodeStatus, RecoveryTurn, ShardState,
-    ShardStatus, TurnState,
+    GetStatusRequest, GetStatusResponse, MemberChange, NodeStatus, RecoveryTurn, ShardAudit,
+    ShardState, ShardStatus, TurnState,
 };
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
@@ -113,13 +113,16 @@ fn shard_table(shards: &[ShardStatus]) -> Table {
 
 /// What is wrong with a shard, and what is done about its members.
 fn why(shard: &ShardStatus) -> String {
-    let Some(change) = &shard.change else {
-        return shard.reason.clone();
-    };
     let mut parts = Vec::new();
     if !shard.reason.is_empty() {
         parts.push(shard.reason.clone());
     }
+    if let Some(audit) = shard.audit.as_ref() {
+        parts.extend(difference(audit));
+    }
+    let Some(change) = &shard.change else {
+        return parts.join(", ");
+    };
     if change.add_node_id > 0 {
         parts.push(format!("node {} comes", change.add_node_id));
     }
@@ -128,6 +131,32 @@ fn why(shard: &ShardStatus) -> String {
     }
     parts.push(change.reason.clone());
     parts.join(", ")
+}
+
+/// That replicas are not the same; nothing where they are.
+fn difference(audit: &ShardAudit) -> Option<String> {
+    let nodes: Vec<String> = audit
+        .differing_node_ids
+        .iter()
+        .map(u64::to_string)
+        .collect();
+    let nodes = nodes.join(", ");
+    let index = audit.index;
+    if audit.undecided {
+        return Some(format!(
+            "nodes {nodes} differ at entry {index} and no majority agrees"
+        ));
+    }
+    (!nodes.is_empty()).then(|| format!("node {nodes} differs from the majority at entry {index}"))
+}
+
+fn audit_json(audit: &ShardAudit) -> Value {
+    json!({
+        "index": audit.index,
+        "agreeing_node_ids": audit.agreeing_node_ids,
+        "differing_node_ids": audit.differing_node_ids,
+        "undecided": audit.undecided,
+    })
 }
 
 fn change_json(change: &MemberChange) -> Value {
@@ -310,6 +339,7 @@ fn as_json(status: &GetStatusResponse) -> Value {
             "incarnation": shard.incarnation,
             "state": state_of(shard),
             "reason": shard.reason,
+            "audit": shard.audit.as_ref().map(audit_json),
             "records_per_second": shard.records_per_second,
             "reads_per_second": shard.reads_per_second,
             "recoveries": shard.recoveries,

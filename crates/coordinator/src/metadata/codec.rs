@@ -55,6 +55,14 @@ impl Writer {
         self.u8(u8::from(value));
     }
 
+    /// Whether there is one, and then the value; the twin of [`Reader::option`].
+    pub(crate) fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        self.bool(value.is_some());
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+
     pub(crate) fn fixed(&mut self, value: &[u8]) {
         self.0.extend_from_slice(value);
     }

@@ -330,14 +330,13 @@ fn read_placements(from: &mut Reader<'_>) -> Result<Vec<(ShardId, Vec<NodeId>)>,
 }
 
 fn write_request(out: &mut Writer, request: Option<&(RequestId, u64)>) {
-    out.bool(request.is_some());
-    if let Some((id, fingerprint)) = request {
+    out.option(request, |out, (id, fingerprint)| {
         out.fixed(&id.client.0);
         out.u64(id.sequence);
         out.i64(id.issued_at_ms);
         out.u64(id.acked_below);
         out.u64(*fingerprint);
-    }
+    });
 }
 
 fn read_request(from: &mut Reader<'_>) -> Result<Option<(RequestId, u64)>, CodecError> {
@@ -353,15 +352,14 @@ fn read_request(from: &mut Reader<'_>) -> Result<Option<(RequestId, u64)>, Codec
 }
 
 pub(crate) fn write_seed(out: &mut Writer, seed: Option<&Seed>) {
-    out.bool(seed.is_some());
-    if let Some(seed) = seed {
+    out.option(seed, |out, seed| {
         out.u64(seed.incarnation.0);
         out.u64(seed.raft_term);
         out.u64(seed.index);
         out.u64(seed.bytes);
         out.fixed(&seed.hash);
         out.i64(seed.taken_at_ms);
-    }
+    });
 }
 
 pub(crate) fn read_seed(from: &mut Reader<'_>) -> Result<Option<Seed>, CodecError> {

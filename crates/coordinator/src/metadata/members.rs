@@ -273,10 +273,7 @@ pub(super) fn write_step(out: &mut Writer, wanted: &NewReplicas) {
     out.u64(wanted.incarnation.0);
     out.u64(wanted.expected);
     write_replicas(out, &wanted.replicas);
-    out.bool(wanted.intent.is_some());
-    if let Some(intent) = &wanted.intent {
-        write_intent(out, intent);
-    }
+    out.option(wanted.intent.as_ref(), write_intent);
     out.bool(wanted.settled);
 }
 
@@ -310,11 +307,10 @@ pub(super) fn read_replicas(from: &mut Reader<'_>) -> Result<Vec<Replica>, Codec
 
 pub(super) fn write(out: &mut Writer, members: &Members) {
     out.u64(members.version);
-    out.bool(members.change.is_some());
-    if let Some(change) = &members.change {
+    out.option(members.change.as_ref(), |out, change| {
         write_intent(out, &change.intent);
         out.i64(change.began_ms);
-    }
+    });
     out.len(members.former.len());
     members.former.iter().for_each(|node| out.u64(node.0));
 }

@@ -328,15 +328,14 @@ pub(super) fn write(out: &mut Writer, recoveries: &Recoveries) {
     for (shard, turns) in &recoveries.0 {
         out.u64(shard.0);
         out.u64(turns.attempts);
-        out.bool(turns.open.is_some());
-        if let Some(open) = &turns.open {
+        out.option(turns.open.as_ref(), |out, open| {
             out.u64(open.attempt);
             out.text(&open.watchdog);
             out.text(&open.reason);
             out.i64(open.began_ms);
             out.i64(open.until_ms);
             out.bool(open.acts);
-        }
+        });
         out.len(turns.ended.len());
         for ended in &turns.ended {
             out.u64(ended.attempt);

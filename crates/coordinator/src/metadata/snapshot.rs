@@ -47,10 +47,9 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
     out.u32(state.cluster_version);
     out.u64(state.epoch.0);
     out.u32(state.replicas);
-    out.bool(state.template.is_some());
-    if let Some(template) = &state.template {
-        out.layout(template);
-    }
+    out.option(state.template.as_ref(), |out, template| {
+        out.layout(template)
+    });
     out.len(state.nodes.len());
     state
         .nodes
@@ -255,10 +254,9 @@ fn write_namespace(out: &mut Writer, record: &NamespaceRecord) {
     out.text(record.namespace.name.as_str());
     out.u64(record.namespace.generation.0);
     out.u32(record.namespace.normaliser_version);
-    out.bool(record.namespace.layout.is_some());
-    if let Some(layout) = &record.namespace.layout {
-        out.layout(layout);
-    }
+    out.option(record.namespace.layout.as_ref(), |out, layout| {
+        out.layout(layout)
+    });
     out.text(&record.unicode_version);
 }
 

@@ -34,7 +34,7 @@ pub struct NodeView {
     pub draining: bool,
     /// It reports that data on it is damaged.
     pub damaged: bool,
-    /// It reports that it has no room for writes.
+    /// It reports that it has no room for writes, or that its disk does not answer.
     pub full: bool,
     /// How long it has not been heard of; nothing while it is alive.
     pub silent: Option<Duration>,

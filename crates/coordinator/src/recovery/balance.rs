@@ -14,8 +14,6 @@ use parking_lot::Mutex;
 use runtime::{Instant, Runtime, Task};
 
 use super::observed::Observed;
-use crate::liveness::Liveness;
-use crate::meta::Meta;
 use crate::placement::leads::{self, Move};
 use crate::routing::Router;
 
@@ -26,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Balance {
     runtime: Runtime,
-    meta: Arc<Meta>,
-    liveness: Arc<Liveness>,
     router: Arc<Router>,
     /// How long leads must have stayed where they are; never, if none.
     after: Option<Duration>,
@@ -63,17 +59,9 @@ impl Calm {
 }
 
 impl Balance {
-    pub(crate) fn new(
-        runtime: &Runtime,
-        meta: Arc<Meta>,
-        liveness: Arc<Liveness>,
-        router: Arc<Router>,
-        after: Option<Duration>,
-    ) -> Self {
+    pub(crate) fn new(runtime: &Runtime, router: Arc<Router>, after: Option<Duration>) -> Self {
         Self {
             runtime: runtime.clone(),
-            meta,
-            liveness,
             router,
             after,
             calm: Mutex::default(),
@@ -81,8 +69,7 @@ impl Balance {
     }
 
     /// Begins what is due. Returns at once.
-    pub(crate) fn look(&self) {
-        let observed = Observed::of(&self.meta, &self.liveness);
+    pub(crate) fn look(&self, observed: &Observed) {
         let now = self.runtime.now();
         let mut calm = self.calm.lock();
         calm.note(now, leads::leaders(&observed.shards));

@@ -1,4 +1,4 @@
-//! The cluster as the repair planner sees it: from the metadata, what was heard, and nothing else.
+//! The cluster as those see it who plan for it: from the metadata, what was heard, and nothing else.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::placement::repair::{MemberView, NodeView, Pending, ShardView};
 
 /// Every node and every placed shard.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Observed {
+pub(crate) struct Observed {
     pub(super) nodes: Vec<NodeView>,
     pub(super) shards: Vec<ShardView>,
 }
 
 impl Observed {
     /// As it looks now.
-    pub(super) fn of(meta: &Meta, liveness: &Liveness) -> Self {
+    pub(crate) fn of(meta: &Meta, liveness: &Liveness) -> Self {
         let heard = liveness.all();
         meta.read(|state| Self::new(state, &heard, |node| liveness.silent_for(node)))
     }
@@ -38,9 +38,9 @@ impl Observed {
             lost: record.node.lost,
             draining: record.draining,
             damaged: is_damaged(state, heard, record),
-            full: heard
-                .get(&record.node.id)
-                .is_some_and(|heard| heard.alive && heard.report.disk_full),
+            full: heard.get(&record.node.id).is_some_and(|heard| {
+                heard.alive && (heard.report.disk_full || heard.report.disk_stalled)
+            }),
             silent: silent_for(record.node.id),
         });
         let placed = state.shards.values();

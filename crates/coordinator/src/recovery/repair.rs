@@ -101,8 +101,7 @@ impl Repair {
     }
 
     /// Begins what is due and not begun. Returns at once.
-    pub(crate) fn look(&self) {
-        let observed = self.observe();
+    pub(crate) fn look(&self, observed: &Observed) {
         let Plan { steps, give_up } = repair::plan(&observed.nodes, &observed.shards, self.rules());
         let now = self.runtime.now();
         let mut work = self.work.lock();

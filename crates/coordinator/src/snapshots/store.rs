@@ -98,6 +98,8 @@ impl Store {
             };
             let path = dir.join(&folder.name);
             durable::remove_temporaries(vfs.as_ref(), &path)?;
+            // What is held here is given back to a shard that lost its own: it must not be in the page cache only.
+            vfs.sync_dir(&path)?;
             let files = vfs.list_dir(&path)?;
             let mut found: Vec<Held> = files
                 .iter()

@@ -16,9 +16,11 @@ use rpc::Neighbours;
 use rpc::channel::{PoolConfig, connect};
 use rpc::services::ShardNeighbour;
 use runtime::{CancellationToken, Listener, Runtime, Task};
+use shard_server::config::{SnapshotConfig, StateConfig};
 use telemetry::Metrics;
 use tempfile::TempDir;
 use tonic::transport::Channel;
+use vfs::{SimDisk, Vfs};
 
 use crate::machine::Machine;
 
@@ -33,6 +35,12 @@ pub(crate) struct Shape {
     pub(crate) limits: LimitsConfig,
     /// The coordinators reach the shards without a socket, as in one process.
     pub(crate) near: bool,
+    /// How often replicas are compared.
+    pub(crate) audit_interval: Option<Duration>,
+    /// Entries after which a shard takes a snapshot.
+    pub(crate) snapshot_entries: u64,
+    /// The servers' disks are simulated: see [`Cluster::disk`].
+    pub(crate) simulated: bool,
 }
 
 impl Default for Shape {
@@ -42,6 +50,9 @@ impl Default for Shape {
             replicas: 1,
             limits: LimitsConfig::default(),
             near: false,
+            audit_interval: StateConfig::default().audit_interval,
+            snapshot_entries: SnapshotConfig::default().entries,
+            simulated: false,
         }
     }
 }
@@ -54,6 +65,9 @@ pub(crate) struct Cluster {
     coordinators: Vec<Coordinator>,
     servers: Vec<ShardServer>,
     near: bool,
+    audit_interval: Option<Duration>,
+    snapshot_entries: u64,
+    simulated: bool,
     pub(crate) neighbours: Neighbours<ShardNeighbour>,
 }
 
@@ -71,6 +85,7 @@ struct Running<E> {
 }
 
 struct ShardServer {
+    disk: SimDisk,
     name: String,
     region: String,
     dir: PathBuf,
@@ -137,6 +152,9 @@ impl Cluster {
             replicas,
             limits,
             near,
+            audit_interval,
+            snapshot_entries,
+            simulated,
         } = shape;
         let runtime = Runtime::real();
         let dir = TempDir::new().unwrap();
@@ -162,6 +180,9 @@ impl Cluster {
             coordinators: Vec::new(),
             servers: Vec::new(),
             near,
+            audit_interval,
+            snapshot_entries,
+            simulated,
             neighbours: Neighbours::default(),
         };
         for ((grpc, http), id) in listeners.into_iter().zip((1..).map(NodeId)) {
@@ -270,6 +291,7 @@ impl Cluster {
 
     pub(crate) async fn add_server_in(&mut self, region: &str, name: &str) {
         self.servers.push(ShardServer {
+            disk: SimDisk::new(),
             name: name.to_owned(),
             region: region.to_owned(),
             dir: self.dir.path().join(name),
@@ -289,14 +311,27 @@ impl Cluster {
             node_name: server.name.clone(),
             region: server.region.clone(),
             coordinators: coordinators.clone(),
+            state: StateConfig {
+                audit_interval: self.audit_interval,
+                ..StateConfig::default()
+            },
+            snapshots: SnapshotConfig {
+                entries: self.snapshot_entries,
+                ..SnapshotConfig::default()
+            },
             ..shard_server::Config::default()
         };
         let metrics = Metrics::new(&self.runtime).unwrap();
         let near = self.near.then(|| self.neighbours.clone());
         let neighbours = near.unwrap_or_default();
+        let vfs: Arc<dyn Vfs> = if self.simulated {
+            Arc::new(server.disk.clone())
+        } else {
+            Arc::new(vfs::RealDisk::new())
+        };
         let deps = |listener| shard_server::Deps {
             runtime: self.runtime.clone(),
-            vfs: Arc::new(vfs::RealDisk::new()),
+            vfs,
             metrics,
             listener: Some(listener),
             neighbours,
@@ -336,6 +371,11 @@ impl Cluster {
         let machine = self.servers[place].running.take().unwrap();
         let ended = self.runtime.timeout(PATIENCE, machine.ended()).await;
         ended.expect("the server goes on")
+    }
+
+    /// The disk of a server in a cluster of [`Shape::simulated`].
+    pub(crate) fn disk(&self, place: usize) -> &SimDisk {
+        &self.servers[place].disk
     }
 
     pub(crate) fn server_address(&self, place: usize) -> String {

@@ -11,6 +11,7 @@
     reason = "what is not there fails the test; a play is told from its beginning to its end"
 )]
 
+mod audit;
 mod bad_input;
 mod cli;
 mod damage;

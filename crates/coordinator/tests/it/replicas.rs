@@ -11,7 +11,7 @@ use bytes::Bytes;
 use runtime::{Runtime, Task};
 use tonic::{Code, Request, Status};
 
-use super::harness::{Cluster, PATIENCE, all_serve, listed, reason};
+use super::harness::{Cluster, PATIENCE, Shape, all_serve, listed, reason};
 
 /// One term of each shard.
 const TERMS: [&str; 3] = ["ant", "kiwi", "zoo"];
@@ -336,4 +336,33 @@ async fn servers_that_all_come_back_at_other_addresses_find_each_other() {
     for term in TERMS {
         assert_eq!(count_again(&cluster, term).await, 3);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_does_not_answer_gives_its_leads_away() {
+    let mut cluster = Cluster::of(Shape {
+        replicas: 3,
+        simulated: true,
+        ..Shape::default()
+    })
+    .await;
+    for number in 1..=3 {
+        cluster.add_server(&format!("shard-{number}")).await;
+    }
+    cluster.until("all replicas serve", all_serve).await;
+    cluster.record("kit", 1).await;
+    let hung = cluster.leader_of(2).await;
+    cluster.disk(hung).hold_syncs(true);
+    let writers = Writers::start(&cluster);
+    let runtime = cluster.runtime.clone();
+    let moved = async {
+        while cluster.leader_of(2).await == hung {
+            runtime.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    runtime.timeout(PATIENCE, moved).await.unwrap();
+    writers.go_on(&runtime, 20).await;
+    cluster.disk(hung).hold_syncs(false);
+    cluster.until("all replicas serve", all_serve).await;
+    writers.end(&cluster).await;
 }

@@ -38,6 +38,10 @@ settings::settings! {
     log_compress_above_bytes: usize, "LOG_COMPRESS_ABOVE_BYTES", "BYTES";
     /// Bytes of disk kept back for when it is full; 0 turns it off [default: 67108864]
     log_reserve_bytes: u64, "LOG_RESERVE_BYTES", "BYTES";
+    /// Time for which the disk may be at one write of the log before the leads of this node go to others; 0s turns it off [default: 1s]
+    log_stall_yield: String, "LOG_STALL_YIELD", "DURATION";
+    /// Time for which the disk may be at one write of the log before it counts as failed and the process ends; 0s turns it off [default: 10s]
+    log_stall_abort: String, "LOG_STALL_ABORT", "DURATION";
     /// Entries of the log after which a shard takes a snapshot, at least 1 [default: 20000]
     snapshot_entries: u64, "SNAPSHOT_ENTRIES", "N";
     /// Time after which a shard that changed takes a snapshot, at least 1s; one is also taken when a burst of writes is over, and at a stop [default: 10m]
@@ -54,6 +58,8 @@ settings::settings! {
     cached_k: usize, "CACHED_K", "K";
     /// Bytes of memory for dictionaries above which records are refused [default: no limit]
     memory_bytes_max: u64, "MEMORY_BYTES_MAX", "BYTES";
+    /// Time after which the replicas of a shard that changed are compared; 0s turns it off [default: 1h]
+    audit_interval: String, "AUDIT_INTERVAL", "DURATION";
     /// Calls worked on at once, 1 to 65536; more are refused [default: 4096]
     calls_max: usize, "CALLS_MAX", "N";
     /// Requests of one stream worked on at once, 1 to 1024 [default: 64]
@@ -112,6 +118,18 @@ impl Settings {
                 self.log_reserve_bytes,
                 0..=64 * GIB,
                 default.reserve_bytes,
+            ),
+            stall_yield: at.timeout(
+                "log-stall-yield",
+                self.log_stall_yield.as_deref(),
+                DAY,
+                default.stall_yield,
+            ),
+            stall_abort: at.timeout(
+                "log-stall-abort",
+                self.log_stall_abort.as_deref(),
+                DAY,
+                default.stall_abort,
             ),
         }
     }
@@ -176,6 +194,12 @@ impl Settings {
                 default.cached_k,
             ),
             memory_bytes_max: self.memory_bytes_max,
+            audit_interval: at.timeout(
+                "audit-interval",
+                self.audit_interval.as_deref(),
+                DAY * 366,
+                default.audit_interval,
+            ),
         }
     }
     fn calls(&self, at: &mut Problems) -> CallsConfig {

@@ -40,6 +40,9 @@ pub(crate) fn finish(vfs: &dyn Vfs, dir: &Path) -> Result<Option<String>, vfs::E
 
 fn see_through(vfs: &dyn Vfs, dir: &Path, begun: &str) -> Result<String, vfs::Error> {
     let aside = dir.join(begun);
+    // What was moved before may be in the page cache only, and so may the directory that it was moved to.
+    vfs.sync_dir(dir)?;
+    vfs.sync_dir(&aside)?;
     let parts = [
         identity::file_name(),
         memory::file_name(),
@@ -64,6 +67,7 @@ fn see_through(vfs: &dyn Vfs, dir: &Path, begun: &str) -> Result<String, vfs::Er
 #[cfg(test)]
 mod tests {
     use vfs::SimDisk;
+    use vfs::sim::{Effect, Fault};
 
     use super::*;
 
@@ -122,6 +126,40 @@ mod tests {
             halts += 1;
         }
         assert!(halts > 10, "{halts} halts");
+    }
+
+    #[test]
+    fn every_call_fails_once_while_data_is_given_up() {
+        let mut failed = 0;
+        for number in 0.. {
+            let disk = used_disk();
+            disk.inject(Fault::nth(number, Effect::Io));
+            let given_up = give_up(&disk, dir(), 7);
+            if disk.take_back_faults() > 0 {
+                break;
+            }
+            failed += u32::from(given_up.is_err());
+            for image in [
+                disk.restart(),
+                disk.crash_losing_all(),
+                disk.crash_seeded(number),
+            ] {
+                // The start after it fails at each of its calls, too.
+                for inside in 0.. {
+                    let image = image.restart();
+                    image.inject(Fault::nth(inside, Effect::Io));
+                    let finished = finish(&image, dir());
+                    let over = image.take_back_faults() > 0;
+                    let must_be_new = given_up.is_ok() || matches!(finished, Ok(Some(_)));
+                    start(&image.crash_losing_all(), must_be_new);
+                    start(&image.restart(), must_be_new);
+                    if over {
+                        break;
+                    }
+                }
+            }
+        }
+        assert!(failed > 10, "{failed} failures");
     }
 
     #[test]

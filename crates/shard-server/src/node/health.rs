@@ -17,14 +17,14 @@ impl Node {
         if !*follows {
             return;
         }
-        let disk_full = self.is_disk_full();
+        let takes_writes = !self.is_disk_full() && self.stall().is_none();
         let mut all = true;
         for (shard, slot) in self.slots() {
             let serves = slot
                 .running()
                 .is_some_and(|replica| Replica::is_serving(&replica.group().status()));
             self.health.set(&shard_read(shard), serves);
-            self.health.set(&shard_write(shard), serves && !disk_full);
+            self.health.set(&shard_write(shard), serves && takes_writes);
             all &= serves;
         }
         let has_orders = self.host().is_some() && self.view().map().is_some();

@@ -76,7 +76,7 @@ pub(crate) fn load_or_begin(
     instance: [u8; 16],
 ) -> Result<IdentityFile, IdentityError> {
     let path = dir.join(FILE);
-    let bytes = match durable::read(vfs, &path, FILE_BYTES_MAX) {
+    let bytes = match durable::read_settled(vfs, &path, FILE_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.is_not_found() => {
             refuse_data(vfs, dir)?;
@@ -172,6 +172,7 @@ fn decode(bytes: &[u8]) -> Result<IdentityFile, &'static str> {
 #[cfg(test)]
 mod tests {
     use vfs::SimDisk;
+    use vfs::sim::{Effect, Fault};
 
     use super::*;
 
@@ -189,15 +190,95 @@ mod tests {
         assert_eq!(first.registered, None);
         let again = load_or_begin(&disk, dir, "a", [2; 16]).unwrap();
         assert_eq!(again, first);
-        let registered = IdentityFile {
-            registered: Some(replication::Identity {
-                cluster: ClusterId([7; 16]),
-                node: NodeId(3),
-            }),
-            ..first
-        };
+        let registered = registered(first);
         store(&disk, dir, &registered).unwrap();
         assert_eq!(load_or_begin(&disk, dir, "a", [2; 16]).unwrap(), registered);
+    }
+
+    /// A node's first two starts: an instance is drawn, then registered. What the node has told others, `None` at first.
+    fn two_starts(disk: &SimDisk, told: &mut Option<IdentityFile>) -> Result<(), IdentityError> {
+        let dir = Path::new("/data");
+        durable::create_dir(disk, dir)?;
+        let first = load_or_begin(disk, dir, "a", [1; 16])?;
+        *told = Some(first.clone());
+        let registered = registered(first);
+        store(disk, dir, &registered)?;
+        *told = Some(registered.clone());
+        assert_eq!(load_or_begin(disk, dir, "a", [2; 16])?, registered);
+        Ok(())
+    }
+
+    fn registered(file: IdentityFile) -> IdentityFile {
+        let registered = Some(replication::Identity {
+            cluster: ClusterId([7; 16]),
+            node: NodeId(3),
+        });
+        IdentityFile { registered, ..file }
+    }
+
+    /// What a start finds is what others were told or newer, and is not less after power was lost.
+    fn judge(image: &SimDisk, told: Option<&IdentityFile>) {
+        let dir = Path::new("/data");
+        durable::create_dir(image, dir).unwrap();
+        let found = load_or_begin(image, dir, "a", [2; 16]).unwrap();
+        if let Some(told) = told {
+            assert_eq!(found.instance, told.instance);
+            assert!(found.registered.is_some() || told.registered.is_none());
+        }
+        let later = load_or_begin(&image.crash_losing_all(), dir, "a", [3; 16]).unwrap();
+        assert_eq!(later, found);
+    }
+
+    #[test]
+    fn every_call_fails_once() {
+        let effects = [
+            Effect::Io,
+            Effect::NoSpace,
+            Effect::Short(10),
+            Effect::TornIo(10),
+        ];
+        for effect in effects {
+            for number in 0.. {
+                let disk = SimDisk::new();
+                disk.inject(Fault::nth(number, effect));
+                let mut told = None;
+                let done = two_starts(&disk, &mut told);
+                let over = disk.take_back_faults() > 0;
+                assert!(done.is_ok() || !over);
+                for image in [
+                    disk.restart(),
+                    disk.crash_losing_all(),
+                    disk.crash_keeping_all(),
+                    disk.crash_seeded(number),
+                ] {
+                    judge(&image, told.as_ref());
+                    inside_a_start(&image, told.as_ref());
+                }
+                if over {
+                    assert!(number > 15, "{number} calls");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// A start that fails at each of its calls leaves what the next one needs.
+    fn inside_a_start(image: &SimDisk, told: Option<&IdentityFile>) {
+        for inside in 0.. {
+            let image = image.restart();
+            image.inject(Fault::nth(inside, Effect::Io));
+            let mut told = told.cloned();
+            let found = load_or_begin(&image, Path::new("/data"), "a", [2; 16]);
+            let over = image.take_back_faults() > 0;
+            if let Ok(found) = found {
+                told = Some(found);
+            }
+            judge(&image.restart(), told.as_ref());
+            judge(&image.crash_losing_all(), told.as_ref());
+            if over {
+                break;
+            }
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub enum MemoryError {
 
 /// Reads the memory of a data directory; empty where there is none.
 pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Memory, MemoryError> {
-    match durable::read(vfs, &dir.join(FILE), FILE_BYTES_MAX) {
+    match durable::read_settled(vfs, &dir.join(FILE), FILE_BYTES_MAX) {
         Ok(bytes) => decode(&bytes).map_err(|problem| MemoryError::Damaged { problem }),
         Err(error) if error.is_not_found() => Ok(Memory::default()),
         Err(error) => Err(error.into()),
@@ -125,6 +125,7 @@ mod tests {
                 }],
                 map: None,
                 epoch: 9,
+                ..SyncResponse::default()
             },
             begun: BTreeSet::from([(ShardId(2), Incarnation(1)), (ShardId(7), Incarnation(3))]),
         }

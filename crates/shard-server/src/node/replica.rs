@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::{ApiError, Consistency, Outcome, Reason};
 use cluster::{Incarnation, Position, ShardId};
+use parking_lot::Mutex;
 use replication::{Committed, Group, GroupStatus, ProposeError, ReadError, Role};
 use rpc::Deadline;
 use runtime::Runtime;
 
+use super::audit::Audits;
 use crate::config::QueueConfig;
 use crate::metrics::ShardMetrics;
 use crate::queue::{Answer, Refused, Ticket, WriteError, WriteQueue};
@@ -33,6 +35,8 @@ pub(crate) struct Replica {
     metrics: ShardMetrics,
     /// Held while the members of the group are changed.
     changing: Arc<tokio::sync::Mutex<()>>,
+    /// Added to by the task that hashes, read by each report.
+    audits: Mutex<Audits>,
 }
 
 /// What a read saw.
@@ -71,6 +75,7 @@ impl Replica {
             reads: AtomicU64::new(0),
             metrics,
             changing: Arc::default(),
+            audits: Mutex::default(),
         }
     }
 
@@ -101,6 +106,11 @@ impl Replica {
     /// The right to change the members of the group; one at a time has it.
     pub(crate) fn changing(&self) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(&self.changing)
+    }
+
+    /// What its state was at the last entries at which replicas are compared.
+    pub(crate) fn audits(&self) -> &Mutex<Audits> {
+        &self.audits
     }
 
     /// Reads answered since the process began.

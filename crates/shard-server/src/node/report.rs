@@ -14,13 +14,16 @@ impl Node {
         let free = self.vfs.free_space(self.data_dir());
         let disk_full = self.is_disk_full();
         let full = || disk_full.then(|| "the disk is full".to_owned());
+        let stall = self.stall();
+        let stalls = || stall.map(|stall| format!("the disk has not answered for {stall:?}"));
         SyncRequest {
             replicas: self.replica_reports(),
             process_memory_bytes: telemetry::process::resident_bytes().unwrap_or_default(),
             disk_free_bytes: free.unwrap_or_default(),
             data_loss: damage.is_some(),
-            reason: damage.or_else(full).unwrap_or_default(),
+            reason: damage.or_else(full).or_else(stalls).unwrap_or_default(),
             disk_full,
+            disk_stalled: stall.is_some(),
             ..SyncRequest::default()
         }
     }
@@ -100,5 +103,6 @@ fn of_replica(replica: &Replica) -> ReplicaStatus {
         replayed_entries: group.replay.done,
         replay_target: group.replay.target,
         leader_node_id: group.leader.map_or(0, |leader| leader.node.0),
+        audits: replica.audits().lock().all(),
     }
 }

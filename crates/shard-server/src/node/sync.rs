@@ -182,6 +182,8 @@ impl Node {
             tracing::debug!(%theirs, %ours, "a coordinator lags behind, its orders are left alone");
             return Ok(());
         }
+        // Of the moment, and not to be remembered.
+        self.judge(std::mem::take(&mut orders.audits)).await;
         if let Some(map) = orders.map.clone() {
             let map = ShardMap::try_from(map)
                 .map_err(|error| ApiError::internal(format!("the coordinator's map: {error}")))?;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use cluster::{Generation, NamespaceId, limits};
 use parking_lot::RwLockWriteGuard;
 use repeat_table::{AppliedItems, RequestId, Verdict};
-use replication::{Applied, ApplyError};
+use replication::{Applied, ApplyError, StateMachine as _};
 use trie_core::{Dictionary, RecordError};
 
 use super::command::{self, ItemRef, WriteRef, Writes};
@@ -51,6 +51,7 @@ pub(super) fn apply(
             let mut turn = Turn::begin(state, at, stamp_ms);
             turn.inner.repeats.set_cap_bytes(cap_bytes);
             turn.end();
+            *state.audit.lock() = Some((at.index, state.view()));
             Ok(Response::Configured)
         }
         kind => Err(ApplyError::UnknownKind { kind }),

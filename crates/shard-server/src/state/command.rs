@@ -40,7 +40,9 @@
 //! A record of one term costs about 16 bytes beside its text: flags, client, sequence, time, settled, length and count take one or two
 //! each, the fingerprint eight.
 //!
-//! **Kind 2, clear**: namespace `n`, generation `n`. **Kind 3, configure**: cap of the repeat table in bytes `n`.
+//! **Kind 2, clear**: namespace `n`, generation `n`. **Kind 3, configure**: cap of the repeat table in bytes `n`. Every replica
+//! puts its state as of such an entry aside to be hashed and compared; one with the cap that is in force already does nothing else,
+//! and is how a comparison is asked for, so that programs which know nothing of comparisons can apply it.
 //!
 //! On failure: [`Malformed`](super::Malformed) with the place. The log is checksummed, so what does not decode was written by a faulty or
 //! newer program, and the replica stops.

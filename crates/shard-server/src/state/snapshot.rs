@@ -30,6 +30,7 @@
 mod decode;
 mod encode;
 mod frame;
+mod hashing;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -41,6 +42,7 @@ use replication::SnapshotView;
 use super::Space;
 
 pub(super) use decode::decode;
+pub use hashing::Hashing;
 
 /// A frozen state. Cheap to take; made to be encoded or hashed while writes go on.
 #[derive(Debug)]
@@ -53,31 +55,5 @@ pub struct StateView {
 impl SnapshotView for StateView {
     fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
         encode::encode(self, out)
-    }
-}
-
-impl StateView {
-    /// A hash of the replicated content: namespaces with their generations, then keys, counts and display forms in key order, then the
-    /// repeat table. Equal on replicas that applied the same entries, however their memory is laid out.
-    #[must_use]
-    pub fn hash(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        for (id, space) in &self.spaces {
-            hasher.update(&id.0.to_le_bytes());
-            hasher.update(&space.generation.0.to_le_bytes());
-            hasher.update(&space.dictionary.len().to_le_bytes());
-            for entry in space.dictionary.iter_from(b"", None) {
-                let display = entry.display.as_deref().unwrap_or_default();
-                hasher.update(&(entry.term.len() as u32).to_le_bytes());
-                hasher.update(&entry.term);
-                hasher.update(&entry.count.to_le_bytes());
-                hasher.update(&(display.len() as u32).to_le_bytes());
-                hasher.update(display);
-            }
-        }
-        let mut table = Vec::new();
-        self.repeats.encode(&mut table);
-        hasher.update(&table);
-        *hasher.finalize().as_bytes()
     }
 }

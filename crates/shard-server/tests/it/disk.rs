@@ -156,6 +156,27 @@ async fn a_failed_sync_ends_the_server_within_a_tenth_of_a_second() {
 }
 
 #[tokio::test]
+async fn a_disk_that_does_not_answer_ends_the_server() {
+    let disk = SimDisk::new();
+    let mut world = World::on(Arc::new(disk.clone())).await;
+    world.config.log.stall_abort = Some(Duration::from_millis(500));
+    let mut node = world.start().await;
+    node.record("paris", 1).await;
+    disk.hold_syncs(true);
+    let mut client = node.public();
+    let call = world.runtime.spawn("test-record", async move {
+        client.record(record("paris")).await
+    });
+    let ended = node.end().await.unwrap_err();
+    assert!(matches!(ended, RunError::DiskFailed { .. }), "{ended}");
+    assert_eq!(ended.exit_code(), 75);
+    let refused = call.await.unwrap().unwrap_err();
+    let error = api::ApiError::from_status(&refused);
+    assert_ne!(error.outcome(), Some(api::Outcome::NotApplied), "{refused}");
+    disk.hold_syncs(false);
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
     let disk = SimDisk::new();
     let mut world = World::on(Arc::new(disk.clone())).await;

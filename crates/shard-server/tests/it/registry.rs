@@ -188,6 +188,7 @@ impl RegistryService for Registry {
             },
             map: (known_epoch < state.map.epoch).then(|| state.map.clone()),
             epoch: state.map.epoch,
+            ..SyncResponse::default()
         }))
     }
 
