@@ -1,9 +1,10 @@
 //! What there is to watch: the shards, the nodes that host them, and what the coordinator last said of them.
 //!
 //! What always holds: a fleet is one answer of one coordinator, never a mixture. Shards without a place are not in it: there
-//! is nothing that could be restarted.
+//! is nothing that could be restarted. Neither are nodes that nobody waits for: an identity that is lost and holds no replica, and a
+//! node whose replicas were drained away.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use api::admin::v1::{
@@ -27,6 +28,16 @@ pub struct NodeTarget {
     /// Its disk is gone, and the process has come back as another node. One that is lost and has not come back is still to be
     /// brought back: it will be another node then.
     pub replaced: bool,
+}
+
+/// A process that is expected to live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) target: NodeTarget,
+    /// It holds replicas; whether it lives is seen and mended with them.
+    pub(crate) has_replicas: bool,
+    /// The coordinator hears of it.
+    pub(crate) is_alive: bool,
 }
 
 /// A shard, and where to look for it.
@@ -57,6 +68,7 @@ pub(crate) struct Report {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fleet {
     pub(crate) shards: BTreeMap<ShardId, Target>,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
 }
 
 impl Fleet {
@@ -88,6 +100,7 @@ impl Fleet {
                 )
             })
             .collect();
+        let expected = expected(map, &nodes, &reported, is_lost);
         let statuses: HashMap<u64, &ShardStatus> = status
             .shards
             .iter()
@@ -119,7 +132,10 @@ impl Fleet {
                 )
             })
             .collect();
-        Self { shards }
+        Self {
+            shards,
+            nodes: expected,
+        }
     }
 
     /// Shards that the coordinator does not see serving.
@@ -130,6 +146,11 @@ impl Fleet {
             .count()
     }
 
+    /// Nodes that the coordinator does not hear of.
+    pub(crate) fn silent_nodes(&self) -> usize {
+        self.nodes.values().filter(|node| !node.is_alive).count()
+    }
+
     /// The fleet without what may have changed since its coordinator was last heard.
     pub(crate) fn without_reports(&self) -> Self {
         let mut fleet = self.clone();
@@ -138,6 +159,32 @@ impl Fleet {
         }
         fleet
     }
+}
+
+/// The nodes that somebody waits for. Of one that is lost the shards know, as long as it holds replicas.
+fn expected(
+    map: &ShardMap,
+    targets: &HashMap<u64, NodeTarget>,
+    reported: &HashMap<u64, &NodeStatus>,
+    is_lost: impl Fn(&NodeDescriptor) -> bool,
+) -> BTreeMap<NodeId, Node> {
+    let replicas = map.shards.iter().flat_map(|shard| &shard.replicas);
+    let hosts: HashSet<u64> = replicas.map(|replica| replica.node_id).collect();
+    let node = |node: &NodeDescriptor| {
+        let report = reported.get(&node.node_id);
+        let has_replicas = hosts.contains(&node.node_id);
+        let was_drained = !has_replicas && report.is_some_and(|report| report.draining);
+        if is_lost(node) || was_drained {
+            return None;
+        }
+        let node = Node {
+            target: targets.get(&node.node_id)?.clone(),
+            has_replicas,
+            is_alive: report.is_some_and(|report| report.alive),
+        };
+        Some((node.target.id, node))
+    };
+    map.nodes.iter().filter_map(node).collect()
 }
 
 fn report(status: &ShardStatus, nodes: &HashMap<u64, &NodeStatus>) -> Report {

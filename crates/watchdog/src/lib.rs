@@ -3,12 +3,14 @@
 //! Once every poll interval the watchdog asks the coordinator for the shards and their nodes, asks each node's `grpc.health.v1`
 //! whether it serves its shards, and judges ([`detector`]). For a shard that is dead it decides whether to act now
 //! ([`policy`]), has the process restarted ([`restart`]), asks the coordinator to diagnose and repair, and verifies that the shard
-//! serves. It observes and proposes; it never edits the map, never decides who leads, and never gives up data: where only a
+//! serves. A process that holds no replica, because it is new or in reserve, is asked whether it lives, and restarted when it does not
+//! (`nodes`). The watchdog observes and proposes; it never edits the map, never decides who leads, and never gives up data: where only a
 //! loss could go on, it raises an alert and leaves it to a person.
 //!
 //! What always holds:
 //! - A shard that makes progress is left alone, however slow it is.
 //! - Shards do not hold each other up: polls, backoff and attempts are each shard's own.
+//! - Every node that is registered, and neither lost nor drained away, has somebody who restarts it.
 //! - Of several watchdogs one acts on a shard at a time: each asks the coordinators for the turn first. Where none answers,
 //!   restarting and recovering are safe to repeat.
 //!
@@ -23,6 +25,7 @@ mod coordinators;
 pub mod detector;
 mod fleet;
 mod metrics;
+mod nodes;
 pub mod policy;
 mod prober;
 mod recovery;

@@ -1,4 +1,4 @@
-//! What the watchdog counts. Labels are shard keys, of which there are as many as shards.
+//! What the watchdog counts. Labels are shard keys, of which there are as many as shards, and names of nodes that are registered.
 
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ pub(crate) struct Metrics {
     up: GaugeFamily<1>,
     unserved: GaugeFamily<1>,
     alerts: GaugeFamily<1>,
+    node_up: GaugeFamily<1>,
+    node_alerts: GaugeFamily<1>,
+    node_restarts: CounterFamily<1>,
     frozen: Gauge,
     coordinator_up: Gauge,
 }
@@ -22,6 +25,7 @@ impl Metrics {
     pub(crate) fn new(metrics: &telemetry::Metrics) -> Result<Self, MetricsError> {
         let part = metrics.part("watchdog")?;
         let shard = ["shard_key"];
+        let node = ["node"];
         Ok(Self {
             recovery: metrics.recovery()?,
             failures: part.counters(
@@ -40,9 +44,20 @@ impl Metrics {
                 "1 while a human should look at the shard.",
                 shard,
             )?,
+            node_up: part.gauges("node_up", "1 while the node's process answers.", node)?,
+            node_alerts: part.gauges(
+                "node_alert_state",
+                "1 while a human should look at a node that holds no replicas.",
+                node,
+            )?,
+            node_restarts: part.counters(
+                "node_restarts_total",
+                "Restarts of processes without replicas that were asked for.",
+                node,
+            )?,
             frozen: part.gauge(
                 "frozen_state",
-                "1 while most shards look down and nobody confirms it, so that nothing is begun.",
+                "1 while most shards or nodes look down and nobody confirms it, so that nothing is begun.",
             )?,
             coordinator_up: part.gauge(
                 "coordinator_up",
@@ -65,6 +80,24 @@ impl Metrics {
         for gauges in [&self.up, &self.unserved, &self.alerts] {
             gauges.remove([key]);
         }
+    }
+
+    /// Brings a node's series up to date.
+    pub(crate) fn node(&self, name: &str, up: bool, alert: bool) {
+        self.node_restarts.with([name]).add(0);
+        self.node_up.with([name]).set_count(u64::from(up));
+        self.node_alerts.with([name]).set_count(u64::from(alert));
+    }
+
+    /// Ends the gauges of a node that is not watched any more.
+    pub(crate) fn forget_node(&self, name: &str) {
+        for gauges in [&self.node_up, &self.node_alerts] {
+            gauges.remove([name]);
+        }
+    }
+
+    pub(crate) fn node_restarted(&self, name: &str) {
+        self.node_restarts.with([name]).increment();
     }
 
     pub(crate) fn attempt_began(&self, key: &str) {

@@ -1,4 +1,7 @@
-//! Decides which dead shards to recover now. Pure: time, judgements and random numbers come in as values.
+//! Decides which dead shards to recover now, and which dead processes without replicas to restart. Pure: time, judgements and random
+//! numbers come in as values.
+//!
+//! Written for shards; for processes ([`NodeId`](cluster::NodeId)) the same holds.
 //!
 //! What always holds:
 //! - At most one attempt a shard is open, and at most `max(1, share)` shards are acted upon at once. An attempt gives its place
@@ -40,7 +43,7 @@ pub struct PolicyConfig {
 pub enum SecondView {
     /// No coordinator answers, or it has no quorum.
     NoQuorum,
-    /// The coordinator's own count of shards that do not serve.
+    /// The coordinator's own count of shards that do not serve, or of nodes that are not alive.
     Down {
         /// How many.
         shards: usize,
@@ -56,11 +59,32 @@ pub enum Freeze {
     SecondViewDisagrees,
 }
 
+impl Freeze {
+    /// Whether nothing is to be begun with all of these in this health.
+    pub(crate) fn among<K>(health: &BTreeMap<K, Health>, second: SecondView) -> Option<Self> {
+        let down = health.values().filter(|health| health.looks_down()).count();
+        Self::judge(health.len(), down, second)
+    }
+
+    /// Whether nothing is to be begun when so many of all look down from here.
+    #[must_use]
+    pub fn judge(total: usize, down: usize, second: SecondView) -> Option<Self> {
+        if down * 2 <= total {
+            return None;
+        }
+        match second {
+            SecondView::NoQuorum => Some(Self::NoQuorum),
+            SecondView::Down { shards } if shards * 2 <= total => Some(Self::SecondViewDisagrees),
+            SecondView::Down { shards: _ } => None,
+        }
+    }
+}
+
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
+pub struct Decision<K = ShardId> {
     /// Shards to begin an attempt for. The policy counts them as begun.
-    pub recover: Vec<ShardId>,
+    pub recover: Vec<K>,
     /// Why nothing is begun, if so.
     pub freeze: Option<Freeze>,
 }
@@ -86,12 +110,12 @@ struct Shard {
 
 /// The history of all shards, as far as it matters.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub struct Policy<K = ShardId> {
     config: PolicyConfig,
-    shards: BTreeMap<ShardId, Shard>,
+    shards: BTreeMap<K, Shard>,
 }
 
-impl Policy {
+impl<K: Copy + Ord> Policy<K> {
     /// A policy that has not seen anything.
     #[must_use]
     pub fn new(config: PolicyConfig) -> Self {
@@ -105,14 +129,23 @@ impl Policy {
     pub fn decide(
         &mut self,
         now: Instant,
-        health: &BTreeMap<ShardId, Health>,
+        health: &BTreeMap<K, Health>,
         second: SecondView,
-    ) -> Decision {
+    ) -> Decision<K> {
+        self.decide_unless(now, health, Freeze::among(health, second))
+    }
+
+    /// Like [`decide`](Self::decide), where it was found elsewhere whether anything may be begun.
+    pub fn decide_unless(
+        &mut self,
+        now: Instant,
+        health: &BTreeMap<K, Health>,
+        freeze: Option<Freeze>,
+    ) -> Decision<K> {
         self.shards.retain(|id, _| health.contains_key(id));
         for (&id, &health) in health {
             self.note(now, id, health);
         }
-        let freeze = freeze(health, second);
         let acting = self
             .shards
             .values()
@@ -146,7 +179,7 @@ impl Policy {
     }
 
     /// The shard gets on by itself: its attempt stays open, but others may be acted upon.
-    pub fn release_place(&mut self, id: ShardId) {
+    pub fn release_place(&mut self, id: K) {
         if let Some(shard) = self
             .shards
             .get_mut(&id)
@@ -157,12 +190,7 @@ impl Policy {
     }
 
     /// The attempt is over, well or not. `draw` gives a random time from zero up to the one it is given.
-    pub fn end_attempt(
-        &mut self,
-        now: Instant,
-        id: ShardId,
-        draw: impl FnOnce(Duration) -> Duration,
-    ) {
+    pub fn end_attempt(&mut self, now: Instant, id: K, draw: impl FnOnce(Duration) -> Duration) {
         let config = self.config;
         if let Some(shard) = self.shards.get_mut(&id) {
             shard.attempt = Attempt::None;
@@ -171,7 +199,7 @@ impl Policy {
     }
 
     /// Nothing was begun, for another watchdog acts: it does not count.
-    pub fn forgo(&mut self, now: Instant, id: ShardId, draw: impl FnOnce(Duration) -> Duration) {
+    pub fn forgo(&mut self, now: Instant, id: K, draw: impl FnOnce(Duration) -> Duration) {
         let pause = self.config.backoff_min;
         if let Some(shard) = self.shards.get_mut(&id) {
             shard.attempt = Attempt::None;
@@ -181,12 +209,7 @@ impl Policy {
     }
 
     /// Another watchdog has made an attempt: the shard backs off from all of them together.
-    pub fn note_foreign(
-        &mut self,
-        now: Instant,
-        id: ShardId,
-        draw: impl FnOnce(Duration) -> Duration,
-    ) {
+    pub fn note_foreign(&mut self, now: Instant, id: K, draw: impl FnOnce(Duration) -> Duration) {
         let config = self.config;
         if let Some(shard) = self.shards.get_mut(&id) {
             shard.attempts = shard.attempts.saturating_add(1);
@@ -198,13 +221,13 @@ impl Policy {
 
     /// Attempts of a shard since it was last stable.
     #[must_use]
-    pub fn attempts(&self, id: ShardId) -> u32 {
+    pub fn attempts(&self, id: K) -> u32 {
         self.shards.get(&id).map_or(0, |shard| shard.attempts)
     }
 
     /// Whether a shard was recovered so often that a human should look.
     #[must_use]
-    pub fn is_alerting(&self, id: ShardId) -> bool {
+    pub fn is_alerting(&self, id: K) -> bool {
         self.attempts(id) >= self.config.alert_after_attempts
     }
 
@@ -214,7 +237,7 @@ impl Policy {
         (self.shards.len() * self.config.concurrent_percent as usize / 100).max(1)
     }
 
-    fn note(&mut self, now: Instant, id: ShardId, health: Health) {
+    fn note(&mut self, now: Instant, id: K, health: Health) {
         let shard = self.shards.entry(id).or_insert(Shard {
             attempt: Attempt::None,
             attempts: 0,
@@ -232,19 +255,6 @@ impl Policy {
             Health::Suspect { misses: _ } | Health::Short { misses: _ } => {}
             Health::WarmingUp | Health::Dead { cause: _ } => shard.alive_since = None,
         }
-    }
-}
-
-fn freeze(health: &BTreeMap<ShardId, Health>, second: SecondView) -> Option<Freeze> {
-    let total = health.len();
-    let down = health.values().filter(|health| health.looks_down()).count();
-    if down * 2 <= total {
-        return None;
-    }
-    match second {
-        SecondView::NoQuorum => Some(Freeze::NoQuorum),
-        SecondView::Down { shards } if shards * 2 <= total => Some(Freeze::SecondViewDisagrees),
-        SecondView::Down { shards: _ } => None,
     }
 }
 

@@ -1,14 +1,14 @@
-//! Asks the processes of a shard whether they serve it.
+//! Asks the processes of a shard whether they serve it, and those without a shard whether they live.
 //!
 //! `grpc.health.v1` for `shard/<id>/write` tells two things: whether the replica serves, and, by any answer at all, that the
-//! process lives. Where it takes no writes, `shard/<id>/read` tells whether it still answers reads.
+//! process lives. A process without replicas is asked for liveness (`""`) alone. Where it takes no writes, `shard/<id>/read` tells whether it still answers reads.
 //!
 //! On failure: no answer in time is an observation, not an error.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cluster::ShardId;
+use cluster::{NodeId, ShardId};
 use futures::StreamExt;
 use futures::future::{BoxFuture, join_all};
 use rpc::channel::{Pool, PoolConfig};
@@ -22,7 +22,7 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::detector::Observation;
 use crate::fleet::{Fleet, NodeTarget, Target};
 
-/// Shards asked at the same time.
+/// Shards, and processes without any, asked at the same time.
 const CONCURRENT_MAX: usize = 64;
 
 /// What one process answered about one shard.
@@ -78,6 +78,28 @@ impl Prober {
             .buffer_unordered(CONCURRENT_MAX)
             .collect()
             .await
+    }
+
+    /// Asks every process without replicas whether it lives, at the same time.
+    pub(crate) async fn look_at_idle(&self, fleet: &Fleet) -> BTreeMap<NodeId, bool> {
+        let idle = fleet.nodes.values().filter(|node| !node.has_replicas);
+        let mut looks: Vec<BoxFuture<'_, (NodeId, bool)>> = Vec::new();
+        for node in idle {
+            let target = &node.target;
+            looks.push(Box::pin(async move {
+                (target.id, self.answers(&target.address).await)
+            }));
+        }
+        futures::stream::iter(looks)
+            .buffer_unordered(CONCURRENT_MAX)
+            .collect()
+            .await
+    }
+
+    /// Whether a process lives: any answer will do.
+    pub(crate) async fn answers(&self, address: &str) -> bool {
+        let liveness = String::new();
+        self.check(address, liveness).await.is_some()
     }
 
     /// Looks at one shard.

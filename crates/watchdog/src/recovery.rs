@@ -28,7 +28,7 @@ use crate::restart::Restarts;
 use turn::{Refused, Turn};
 
 /// Time between two looks at a shard that is being recovered, at most; a shorter poll interval shortens it.
-const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

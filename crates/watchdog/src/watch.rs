@@ -5,11 +5,11 @@
 //!
 //! On failure: an attempt that panics counts as failed. The loop itself has nothing that can fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cluster::ShardId;
+use cluster::{NodeId, ShardId};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -22,6 +22,7 @@ use crate::coordinators::View;
 use crate::detector::{Cause, Detector, Health};
 use crate::fleet::{Fleet, NodeTarget};
 use crate::metrics::Metrics;
+use crate::nodes::{Nodes, Seen};
 use crate::policy::{Freeze, Policy, SecondView};
 use crate::prober::Sighting;
 use crate::recovery::{Finished, Outcome, Recovery, Tools};
@@ -61,6 +62,7 @@ pub(crate) struct Watch {
     tools: Arc<Tools>,
     policy: Policy,
     shards: BTreeMap<ShardId, Watched>,
+    nodes: Nodes,
     fleet: watch::Sender<Arc<Fleet>>,
     /// Polls in a row that no coordinator answered.
     unanswered: u32,
@@ -89,6 +91,7 @@ impl Watch {
     ) -> Self {
         Self {
             runtime: tools.runtime.clone(),
+            nodes: Nodes::new(&config, Arc::clone(&tools), metrics.clone()),
             metrics,
             policy: Policy::new(config.policy),
             config,
@@ -113,6 +116,7 @@ impl Watch {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some((shard, result)) = self.attempts.next() => self.attempt_ended(shard, result),
+                Some((node, result)) = self.nodes.next_ended() => self.nodes.attempt_ended(node, result),
                 () = runtime.sleep_until(next) => {
                     next = runtime.now() + self.config.poll_interval;
                     tokio::select! {
@@ -124,12 +128,15 @@ impl Watch {
             }
         }
         while self.attempts.next().await.is_some() {}
+        while self.nodes.next_ended().await.is_some() {}
     }
 
     async fn poll(&mut self) {
         let second = self.refresh().await;
         let fleet = Arc::clone(&self.fleet.borrow());
-        let sightings = self.tools.prober.look_at_all(&fleet).await;
+        let prober = &self.tools.prober;
+        let (sightings, idle) =
+            futures::join!(prober.look_at_all(&fleet), prober.look_at_idle(&fleet));
         let now = self.runtime.now();
         self.note_turns(now, &fleet);
         let health = self.judge(now, &fleet, &sightings);
@@ -143,9 +150,16 @@ impl Watch {
             }
         }
         let decision = self.policy.decide(now, &health, second);
-        self.note_freeze(decision.freeze);
-        self.metrics
-            .cluster(decision.freeze.is_some(), second != SecondView::NoQuorum);
+        let seen = Seen {
+            answers: nodes_that_answer(&fleet, &sightings, idle),
+            has_quorum: second != SecondView::NoQuorum,
+            freeze: decision.freeze,
+            fleet: self.fleet.subscribe(),
+            shutdown: self.shutdown.clone(),
+        };
+        let freeze = self.nodes.take_in(now, &seen);
+        self.note_freeze(freeze);
+        self.metrics.cluster(freeze.is_some(), seen.has_quorum);
         for id in decision.recover {
             self.begin_attempt(now, id, &health, &fleet, &sightings);
         }
@@ -356,12 +370,25 @@ impl Watch {
         match freeze {
             Some(reason) => error!(
                 ?reason,
-                "most shards look down and nobody confirms it: nothing is begun"
+                "most shards or nodes look down and nobody confirms it: nothing is begun"
             ),
             None => info!("recovery goes on"),
         }
         self.freeze = freeze;
     }
+}
+
+/// Of every node that somebody waits for, whether it answered: those with replicas when they were asked for these.
+fn nodes_that_answer(
+    fleet: &Fleet,
+    sightings: &BTreeMap<ShardId, Sighting>,
+    idle: BTreeMap<NodeId, bool>,
+) -> BTreeMap<NodeId, bool> {
+    let silent = sightings.values().flat_map(|seen| &seen.silent);
+    let silent: BTreeSet<NodeId> = silent.map(|node| node.id).collect();
+    let hosts = fleet.nodes.values().filter(|node| node.has_replicas);
+    let hosts = hosts.map(|node| (node.target.id, !silent.contains(&node.target.id)));
+    hosts.chain(idle).collect()
 }
 
 /// The processes to restart for a dead shard: those that do not answer; and where the shard stands still, those that

@@ -218,6 +218,106 @@ async fn without_a_coordinator_one_shard_is_recovered_but_not_most() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_without_replicas_that_died_is_restarted() {
+    let cluster = Cluster::start(3, config()).await;
+    cluster.add_spare(4).await;
+    assert_eq!(cluster.of_node("restarts_total", 4), Some(0.0));
+    cluster.process(4).lock().await.kill().await;
+    until(&cluster.runtime, "it is restarted", || {
+        cluster.of_node("restarts_total", 4) == Some(1.0)
+    })
+    .await;
+    cluster.until_node_up(4, Some(true)).await;
+    assert_eq!(*cluster.supervisor.restarted.lock(), ["node-4"]);
+    assert!((1..=3).all(|shard| cluster.attempts(shard) == 0.0));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_replicas_were_drained_away_may_end() {
+    let mut config = config();
+    config.detector.startup_grace = Duration::from_millis(100);
+    let cluster = Cluster::start(3, config).await;
+    cluster.add_spare(4).await;
+    cluster.coordinator.script.lock().draining.insert(4);
+    cluster.until_node_up(4, None).await;
+    cluster.process(4).lock().await.kill().await;
+    cluster.polls(20).await;
+    assert_eq!(*cluster.supervisor.restarted.lock(), Vec::<String>::new());
+    // It is to hold replicas again after all.
+    cluster.coordinator.script.lock().draining.clear();
+    cluster.until_node_up(4, Some(true)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_without_replicas_that_does_not_come_back_is_reported() {
+    let mut config = config();
+    config.attempt_timeout = Duration::from_millis(100);
+    let cluster = Cluster::start(3, config).await;
+    cluster.add_spare(4).await;
+    let process = cluster.supervisor.forget(4);
+    process.lock().await.kill().await;
+    until(&cluster.runtime, "an alert is raised", || {
+        cluster.of_node("alert_state", 4) == Some(1.0)
+    })
+    .await;
+    process.lock().await.restart().await;
+    cluster.until_node_up(4, Some(true)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_watchdogs_bring_one_process_without_replicas_back() {
+    let mut cluster = Cluster::start(3, config()).await;
+    let others = telemetry::Metrics::new(&cluster.runtime).unwrap();
+    cluster.add_spare(4).await;
+    cluster.start_watchdog(others.clone());
+    let seen = "autocomplete_watchdog_node_up{node=\"node-4\"} 1";
+    until(&cluster.runtime, "the second sees the node", || {
+        others.encode().unwrap().contains(seen)
+    })
+    .await;
+    cluster.process(4).lock().await.kill().await;
+    until(&cluster.runtime, "it is restarted", || {
+        !cluster.supervisor.restarted.lock().is_empty()
+    })
+    .await;
+    cluster.until_node_up(4, Some(true)).await;
+    cluster.polls(20).await;
+    cluster.until_node_up(4, Some(true)).await;
+    let restarted = cluster.supervisor.restarted.lock().clone();
+    assert!(
+        restarted.len() <= 2 && restarted.iter().all(|name| name == "node-4"),
+        "each once at most: {restarted:?}"
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn most_nodes_are_not_restarted_while_nobody_confirms_that_they_are_down() {
+    let mut config = config();
+    // So that neither is dead before the other is silent.
+    config.detector.misses = 50;
+    let cluster = Cluster::start(1, config).await;
+    for spare in 2..=3 {
+        cluster.add_spare(spare).await;
+    }
+    for spare in 2..=3 {
+        cluster.process(spare).lock().await.kill().await;
+    }
+    until(&cluster.runtime, "it freezes", || cluster.frozen()).await;
+    cluster.polls(60).await;
+    assert!(cluster.frozen());
+    assert_eq!(*cluster.supervisor.restarted.lock(), Vec::<String>::new());
+    cluster.coordinator.script.lock().unheard.extend(2..=3);
+    for spare in 2..=3 {
+        cluster.until_node_up(spare, Some(true)).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_does_not_wait_for_open_attempts() {
     let mut config = config();
     config.attempt_timeout = Duration::from_secs(3600);

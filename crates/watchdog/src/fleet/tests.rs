@@ -155,3 +155,33 @@ fn damage_is_a_stop_whoever_says_so() {
     })));
     assert!(!stopped(with(replica(1, 0, 0))));
 }
+
+#[test]
+fn nodes_are_expected_to_live_unless_they_are_lost_or_were_drained_away() {
+    let mut map = map();
+    let extra = (3..=5).map(|id| NodeDescriptor {
+        node_id: id,
+        name: format!("n{id}"),
+        lost: id == 5,
+        ..NodeDescriptor::default()
+    });
+    map.nodes.extend(extra);
+    let draining = |id| NodeStatus {
+        draining: true,
+        alive: true,
+        ..node(id, 0)
+    };
+    let status = GetStatusResponse {
+        nodes: vec![draining(2), node(3, 9_000), draining(4), node(5, 0)],
+        ..GetStatusResponse::default()
+    };
+    let fleet = Fleet::new(&status, &map);
+    let expected: Vec<(u64, bool)> = fleet
+        .nodes
+        .iter()
+        .map(|(id, node)| (id.0, node.has_replicas))
+        .collect();
+    // 2 still has its replicas.
+    assert_eq!(expected, [(1, true), (2, true), (3, false)]);
+    assert_eq!(fleet.silent_nodes(), 2);
+}

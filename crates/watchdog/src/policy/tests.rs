@@ -267,3 +267,42 @@ proptest! {
         prop_assert_eq!(had_a_turn.len() as u64, total);
     }
 }
+
+#[test]
+fn processes_are_treated_like_shards() {
+    use cluster::NodeId;
+    let mut policy = Policy::<NodeId>::new(CONFIG);
+    let health = BTreeMap::from([(NodeId(4), DEAD), (NodeId(5), DEAD)]);
+    let frozen = Some(Freeze::NoQuorum);
+    assert_eq!(policy.decide_unless(at(0), &health, frozen).recover, []);
+    let begin = |policy: &mut Policy<NodeId>, seconds| {
+        policy.decide_unless(at(seconds), &health, None).recover
+    };
+    assert_eq!(begin(&mut policy, 1), [NodeId(4)], "one at a time");
+    policy.end_attempt(at(2), NodeId(4), |longest| longest);
+    assert_eq!(begin(&mut policy, 3), [NodeId(5)], "each in turn");
+    policy.end_attempt(at(4), NodeId(5), |longest| longest);
+    assert_eq!(begin(&mut policy, 4), [NodeId(4)]);
+    policy.end_attempt(at(4), NodeId(4), |longest| longest);
+    assert_eq!(begin(&mut policy, 5), [NodeId(5)]);
+    assert_eq!(begin(&mut policy, 5), [], "4 backs off for two seconds");
+}
+
+#[test]
+fn most_are_held_to_be_down_only_when_another_says_so_too() {
+    let (down_2, down_1) = (
+        SecondView::Down { shards: 2 },
+        SecondView::Down { shards: 1 },
+    );
+    assert_eq!(Freeze::judge(3, 1, SecondView::NoQuorum), None);
+    assert_eq!(Freeze::judge(0, 0, SecondView::NoQuorum), None);
+    assert_eq!(
+        Freeze::judge(3, 2, SecondView::NoQuorum),
+        Some(Freeze::NoQuorum)
+    );
+    assert_eq!(
+        Freeze::judge(3, 2, down_1),
+        Some(Freeze::SecondViewDisagrees)
+    );
+    assert_eq!(Freeze::judge(3, 2, down_2), None);
+}

@@ -1,6 +1,6 @@
 //! A cluster of scripted parts over real gRPC on ports that the system chooses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,6 +153,9 @@ impl Default for Told {
 pub(crate) struct Script {
     pub(crate) shards: BTreeMap<u64, Told>,
     pub(crate) addresses: BTreeMap<u64, String>,
+    /// Nodes that the coordinator does not hear of.
+    pub(crate) unheard: BTreeSet<u64>,
+    pub(crate) draining: BTreeSet<u64>,
     pub(crate) no_quorum: bool,
     pub(crate) recoveries: Vec<RecoverShardRequest>,
     /// The newest turn at each shard, and who holds it.
@@ -163,7 +166,7 @@ pub(crate) struct Script {
     pub(crate) ended: Vec<EndRecoveryRequest>,
 }
 
-/// A coordinator that follows a script. Node n holds shard n.
+/// A coordinator that follows a script. Node n holds shard n, and nothing where there is no such shard.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Coordinator {
     pub(crate) script: Arc<Mutex<Script>>,
@@ -179,10 +182,12 @@ impl ClusterAdminService for Coordinator {
         self.polls.fetch_add(1, Ordering::SeqCst);
         let script = self.script.lock();
         let nodes = script
-            .shards
+            .addresses
             .keys()
             .map(|&id| NodeStatus {
                 node_id: id,
+                alive: !script.unheard.contains(&id),
+                draining: script.draining.contains(&id),
                 ..NodeStatus::default()
             })
             .collect();
@@ -370,6 +375,13 @@ pub(crate) struct Supervisor {
     pub(crate) restarted: Arc<Mutex<Vec<String>>>,
 }
 
+impl Supervisor {
+    /// From now on the process cannot be restarted.
+    pub(crate) fn forget(&self, node: u64) -> Arc<tokio::sync::Mutex<Process>> {
+        self.processes.lock().remove(&node).unwrap()
+    }
+}
+
 impl Restarter for Supervisor {
     fn restart<'a>(&'a self, node: &'a NodeTarget) -> BoxFuture<'a, Result<Restart, RestartError>> {
         Box::pin(async move {
@@ -404,14 +416,12 @@ impl Cluster {
         let supervisor = Supervisor::default();
         let coordinator = Coordinator::default();
         for shard in 1..=shards {
-            let process = Process::start(&runtime, shard).await;
-            let mut script = coordinator.script.lock();
-            script.shards.insert(shard, Told::default());
-            script.addresses.insert(shard, process.address.to_string());
-            supervisor
-                .processes
+            coordinator
+                .script
                 .lock()
-                .insert(shard, Arc::new(tokio::sync::Mutex::new(process)));
+                .shards
+                .insert(shard, Told::default());
+            start_node(&runtime, &coordinator, &supervisor, shard).await;
         }
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let (running, coordinator_at) = serve_coordinator(&runtime, &coordinator, anywhere).await;
@@ -436,6 +446,12 @@ impl Cluster {
             cluster.until_up(shard, true).await;
         }
         cluster
+    }
+
+    /// Starts a node that holds nothing, and waits until the watchdog has seen it.
+    pub(crate) async fn add_spare(&self, node: u64) {
+        start_node(&self.runtime, &self.coordinator, &self.supervisor, node).await;
+        self.until_node_up(node, Some(true)).await;
     }
 
     /// Starts a watchdog that counts where it is told to.
@@ -492,6 +508,21 @@ impl Cluster {
         .await;
     }
 
+    /// Waits until the watchdog sees that a node lives, that it does not, or does not look at it.
+    pub(crate) async fn until_node_up(&self, node: u64, up: Option<bool>) {
+        let up = up.map(|up| f64::from(u8::from(up)));
+        until(&self.runtime, &format!("node {node} is up: {up:?}"), || {
+            self.of_node("up", node) == up
+        })
+        .await;
+    }
+
+    /// A series of a node.
+    pub(crate) fn of_node(&self, name: &str, node: u64) -> Option<f64> {
+        let wanted = format!("autocomplete_watchdog_node_{name}{{node=\"node-{node}\"}}");
+        self.scraped(|series| series == wanted)
+    }
+
     pub(crate) async fn until_attempts(&self, shard: u64, attempts: u32) {
         let what = format!("shard {shard} has {attempts} attempts");
         until(&self.runtime, &what, || {
@@ -535,6 +566,19 @@ impl Cluster {
             watchdog.await.unwrap().unwrap();
         }
     }
+}
+
+async fn start_node(
+    runtime: &Runtime,
+    coordinator: &Coordinator,
+    supervisor: &Supervisor,
+    node: u64,
+) {
+    let process = Process::start(runtime, node).await;
+    let address = process.address.to_string();
+    coordinator.script.lock().addresses.insert(node, address);
+    let process = Arc::new(tokio::sync::Mutex::new(process));
+    supervisor.processes.lock().insert(node, process);
 }
 
 async fn serve_coordinator(
