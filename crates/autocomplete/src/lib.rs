@@ -15,6 +15,8 @@ mod bench;
 mod cli;
 mod commands;
 mod exit;
+#[doc(hidden)]
+pub mod fuzzing;
 mod load;
 mod output;
 mod prompt;

@@ -53,6 +53,7 @@ use source::Source;
 use state::LoadState;
 
 use crate::exit::usage;
+use crate::fuzzing::LoadedLine;
 use crate::target::connect;
 
 pub(crate) async fn run(runtime: &Runtime, arguments: LoadArgs) -> Result<(), anyhow::Error> {
@@ -160,4 +161,14 @@ pub(crate) async fn embedded(
     let mut loader = Loader::new(runtime, delivery, Report::quiet());
     loader.run(client, source, &plan).await?;
     Ok(loader.into_report().terms())
+}
+/// What the lines of a text give; it reads from memory, so that nothing but a line can be wrong.
+pub(crate) fn lines_of(text: &[u8]) -> Vec<LoadedLine> {
+    let mut lines = Lines::new(text, Format::Auto);
+    let mut found = Vec::new();
+    while let Ok(Some(line)) = lines.next() {
+        let item = line.item.map(|item| (item.term, item.count));
+        found.push((line.number, item.map_err(|problem| problem.to_string())));
+    }
+    found
 }

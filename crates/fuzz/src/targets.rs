@@ -1,0 +1,56 @@
+//! The targets, by what they decode.
+
+mod log;
+mod machines;
+mod peers;
+mod requests;
+mod snapshots;
+mod text;
+
+use crate::Target;
+
+pub(crate) fn all() -> Vec<Target> {
+    let parts = [
+        log::targets(),
+        machines::targets(),
+        peers::targets(),
+        requests::targets(),
+        snapshots::targets(),
+        text::targets(),
+    ];
+    parts.concat()
+}
+
+/// Cuts an input into pieces of a kind and up to 65,535 bytes each: kind (1 byte), length (2), content.
+fn pieces(mut input: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut pieces = Vec::new();
+    while let Some(([kind, low, high], rest)) = input.split_first_chunk::<3>() {
+        let len = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
+        let (content, after) = rest.split_at(len);
+        pieces.push((*kind, content));
+        input = after;
+    }
+    pieces
+}
+
+/// The input that [`pieces`] cuts into these.
+fn join<'a>(pieces: impl IntoIterator<Item = (u8, &'a [u8])>) -> Vec<u8> {
+    let mut input = Vec::new();
+    for (kind, content) in pieces {
+        input.push(kind);
+        let len = u16::try_from(content.len()).unwrap_or(u16::MAX);
+        input.extend_from_slice(&len.to_le_bytes());
+        input.extend_from_slice(content);
+    }
+    input
+}
+
+/// An input of one message of a kind.
+fn tagged(kind: u8, content: &[u8]) -> Vec<u8> {
+    [&[kind], content].concat()
+}
+
+/// What a real encoder gave, which cannot fail where it is used here.
+fn sure<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("a seed could not be made: {error:?}"))
+}

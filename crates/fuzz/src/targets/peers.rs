@@ -1,0 +1,121 @@
+//! What peers of a Raft group send, and what of it stands in the log.
+
+use api::raft::v1 as wire;
+use prost::Message as _;
+use replication::fuzzing::{Message, reread};
+
+use super::tagged;
+use crate::{Target, mend};
+
+const MESSAGES: [Message; 5] = [
+    Message::Append,
+    Message::AppendAnswer,
+    Message::Membership,
+    Message::StoredEntry,
+    Message::Command,
+];
+
+pub(super) fn targets() -> Vec<Target> {
+    vec![Target {
+        name: "raft-messages",
+        run: messages,
+        mend: mend::nothing,
+        seeds,
+        quick: 24_000,
+    }]
+}
+
+/// What means something means the same after it was written and read again.
+fn messages(input: &[u8]) {
+    let Some((kind, bytes)) = input.split_first() else {
+        return;
+    };
+    let Some(message) = MESSAGES.get(usize::from(*kind)) else {
+        return;
+    };
+    if let Some(once) = reread(*message, bytes) {
+        assert_eq!(reread(*message, &once).as_ref(), Some(&once));
+    }
+}
+
+fn membership() -> wire::Membership {
+    wire::Membership {
+        configs: vec![
+            wire::VoterSet {
+                node_ids: vec![1, 2],
+            },
+            wire::VoterSet { node_ids: vec![2] },
+        ],
+        nodes: (1..=3)
+            .map(|node_id| wire::Member {
+                node_id,
+                address: format!("host-{node_id}:1"),
+            })
+            .collect(),
+    }
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let id = |term, index| wire::LogId {
+        term,
+        node_id: 0,
+        index,
+    };
+    let membership = membership();
+    let payloads = [
+        wire::entry::Payload::Blank(true),
+        wire::entry::Payload::Command(b"a command".as_slice().into()),
+        wire::entry::Payload::Membership(membership.clone()),
+    ];
+    let entries = payloads
+        .into_iter()
+        .zip(7..)
+        .map(|(payload, index)| wire::Entry {
+            log_id: Some(id(3, index)),
+            payload: Some(payload),
+        });
+    let append = wire::AppendRequest {
+        envelope: None,
+        vote: Some(wire::Vote {
+            term: 3,
+            node_id: 1,
+            committed: true,
+        }),
+        prev_log_id: Some(id(3, 6)),
+        entries: entries.collect(),
+        leader_commit: Some(id(3, 8)),
+    };
+    let one = wire::AppendRequest {
+        entries: append.entries.iter().take(1).cloned().collect(),
+        ..append.clone()
+    };
+    // An entry at the end of all numbers.
+    let far = wire::AppendRequest {
+        prev_log_id: Some(id(3, u64::MAX - 1)),
+        ..one.clone()
+    };
+    let answer = |result| wire::AppendResponse {
+        result: Some(result),
+    };
+    use wire::append_response::Result as Answer;
+    let higher = wire::Vote {
+        term: 9,
+        node_id: 2,
+        committed: false,
+    };
+    let membership = membership.encode_to_vec();
+    vec![
+        tagged(0, &append.encode_to_vec()),
+        tagged(0, &one.encode_to_vec()),
+        tagged(0, &far.encode_to_vec()),
+        tagged(1, &answer(Answer::Success(true)).encode_to_vec()),
+        tagged(1, &answer(Answer::PartialSuccess(id(3, 7))).encode_to_vec()),
+        tagged(1, &answer(Answer::Conflict(true)).encode_to_vec()),
+        tagged(1, &answer(Answer::HigherVote(higher)).encode_to_vec()),
+        tagged(2, &membership),
+        tagged(3, &[&[0], membership.as_slice()].concat()),
+        tagged(3, &[&[1], membership.as_slice()].concat()),
+        tagged(3, &[&[2], membership.as_slice()].concat()),
+        tagged(4, b"\x01\x01\x00\x10\x20\x30\x40\x50\x00\x00\x00a command"),
+    ]
+}
