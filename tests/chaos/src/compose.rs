@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::Context as _;
 
 use crate::deployment::{Deployment, Pid, SHARDS, Shape};
+use crate::proxy::Link;
 
 /// The name of the project, so that a run touches no other containers.
 const PROJECT: &str = "autocomplete-chaos";
@@ -23,6 +24,7 @@ pub struct Compose {
     shard_servers: Vec<String>,
     coordinators: Vec<String>,
     addresses: Vec<String>,
+    watchdog_metrics: Vec<String>,
 }
 
 impl Compose {
@@ -49,6 +51,7 @@ impl Compose {
             std::iter::once(name.to_owned()).chain(rest).collect()
         };
         let ports = [50051, 50052, 50053].into_iter().take(shape.coordinators);
+        let metrics = [8082, 8083].into_iter().take(shape.watchdogs);
         let compose = Self {
             shape,
             shard_servers: (1..=SHARDS)
@@ -56,6 +59,7 @@ impl Compose {
                 .collect(),
             coordinators: numbered("coordinator", shape.coordinators),
             addresses: ports.map(|port| format!("127.0.0.1:{port}")).collect(),
+            watchdog_metrics: metrics.map(|port| format!("127.0.0.1:{port}")).collect(),
         };
         anyhow::ensure!(
             [Shape::SINGLE, Shape::REPLICATED].contains(&shape),
@@ -64,6 +68,11 @@ impl Compose {
         run(compose.command(&["down", "--volumes", "--remove-orphans"]))?;
         run(compose.command(&["up", "--detach"]))?;
         Ok(compose)
+    }
+
+    fn container(&self, node: &str) -> anyhow::Result<String> {
+        let id = run(self.command(&["ps", "--quiet", node]))?;
+        Ok(id.trim().to_owned())
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -90,8 +99,8 @@ impl Deployment for Compose {
         &self.coordinators
     }
 
-    fn watchdog_metrics(&self) -> &'static str {
-        "127.0.0.1:8082"
+    fn watchdog_metrics(&self) -> &[String] {
+        &self.watchdog_metrics
     }
 
     fn shard_servers(&self) -> &[String] {
@@ -99,9 +108,9 @@ impl Deployment for Compose {
     }
 
     fn pid(&self, node: &str) -> anyhow::Result<Option<Pid>> {
-        let container = run(self.command(&["ps", "--quiet", node]))?;
         let mut inspect = Command::new("docker");
-        inspect.args(["inspect", "--format", "{{.State.Pid}}", container.trim()]);
+        inspect.args(["inspect", "--format", "{{.State.Pid}}"]);
+        inspect.arg(self.container(node)?);
         let raw: i32 = run(inspect)?.trim().parse()?;
         Ok(Pid::new(raw))
     }
@@ -120,6 +129,26 @@ impl Deployment for Compose {
         let volume = format!("{PROJECT}_{node}");
         inspect.args(["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]);
         Ok(Path::new(run(inspect)?.trim()).join("node"))
+    }
+
+    fn set_link(&self, node: &str, link: Link) -> anyhow::Result<()> {
+        let network = format!("{PROJECT}_cluster");
+        let container = self.container(node)?;
+        let mut command = Command::new("docker");
+        match link {
+            // Under the name that the others know it by.
+            Link::Whole => command.args(["network", "connect", "--alias", node]),
+            Link::Cut => command.args(["network", "disconnect"]),
+            Link::OneWay | Link::HalfOpen => {
+                anyhow::bail!("a container is cut off as a whole, or not at all")
+            }
+        };
+        command.args([&network, &container]);
+        run(command).map(drop)
+    }
+
+    fn own_disk(&self, _: &str) -> anyhow::Result<PathBuf> {
+        anyhow::bail!("the containers share a disk, which is not filled")
     }
 
     fn logs(&self) -> String {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::process::Signal;
 
+use crate::proxy::Link;
+
 /// Shards, and shard servers, of every deployment.
 pub const SHARDS: usize = 3;
 
@@ -19,6 +21,8 @@ pub struct Shape {
     pub replicas: usize,
     /// Coordinators: 1 or 3.
     pub coordinators: usize,
+    /// Watchdogs, which take turns.
+    pub watchdogs: usize,
 }
 
 impl Shape {
@@ -26,15 +30,17 @@ impl Shape {
     pub const SINGLE: Self = Self {
         replicas: 1,
         coordinators: 1,
+        watchdogs: 1,
     };
-    /// Three of everything.
+    /// Three of everything that keeps data, and two watchdogs.
     pub const REPLICATED: Self = Self {
         replicas: 3,
         coordinators: 3,
+        watchdogs: 2,
     };
 }
 
-/// A running cluster: coordinators, three shard servers and a watchdog.
+/// A running cluster: coordinators, three shard servers and watchdogs.
 pub trait Deployment: Debug {
     /// What it is made of.
     fn shape(&self) -> Shape;
@@ -42,8 +48,8 @@ pub trait Deployment: Debug {
     /// Where clients reach the coordinators: `host:port`.
     fn addresses(&self) -> &[String];
 
-    /// Where the watchdog serves its metrics: `host:port`.
-    fn watchdog_metrics(&self) -> &str;
+    /// Where the watchdogs serve their metrics: `host:port`.
+    fn watchdog_metrics(&self) -> &[String];
 
     /// The names of the coordinators.
     fn coordinators(&self) -> &[String];
@@ -74,6 +80,18 @@ pub trait Deployment: Debug {
     /// # Errors
     /// When that cannot be found out.
     fn data_dir(&self, node: &str) -> anyhow::Result<PathBuf>;
+
+    /// Changes what becomes of the connections to a shard server.
+    ///
+    /// # Errors
+    /// When this deployment cannot do that.
+    fn set_link(&self, node: &str, link: Link) -> anyhow::Result<()>;
+
+    /// A folder on the disk of a shard server, which is small and its alone.
+    ///
+    /// # Errors
+    /// When its disk is shared with others, and so must not be filled.
+    fn own_disk(&self, node: &str) -> anyhow::Result<PathBuf>;
 
     /// What its servers have logged lately, for whoever has to find out why a run failed.
     fn logs(&self) -> String;
@@ -159,13 +177,17 @@ impl std::fmt::Display for Pid {
     }
 }
 
-/// Recovery attempts that the watchdog has counted, by its own metric.
+/// Recovery attempts that the watchdogs have counted, by their own metrics.
 ///
 /// # Errors
-/// When it does not answer, or not with metrics.
+/// When one does not answer, or not with metrics.
 pub fn recovery_attempts(deployment: &dyn Deployment) -> anyhow::Result<u64> {
+    let addresses = deployment.watchdog_metrics().iter();
+    addresses.map(|address| attempts_at(address)).sum()
+}
+
+fn attempts_at(address: &str) -> anyhow::Result<u64> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    let address = deployment.watchdog_metrics();
     let mut stream = TcpStream::connect(address)
         .with_context(|| format!("connecting to the watchdog at {address}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;

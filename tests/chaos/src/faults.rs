@@ -8,7 +8,8 @@
     reason = "spoils the data of servers behind their backs; the vfs crate is for data that must survive"
 )]
 
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,8 +18,9 @@ use runtime::Runtime;
 use serde::Serialize;
 
 use crate::deployment::{Deployment, Pid};
+use crate::proxy::Link;
 
-/// How long a process stands still: longer than any lease and any election.
+/// How long a process stands still, a link is cut or a disk is full: longer than any lease and any election.
 const PAUSE: Duration = Duration::from_secs(10);
 /// For a process to be gone, or to be started again by whoever does that.
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
@@ -33,7 +35,7 @@ pub enum Fault {
     Kill,
     /// All shard servers are killed at once.
     KillAll,
-    /// A shard server stands still for ten seconds, and goes on as if nothing had happened.
+    /// A shard server stands still for ten seconds, and goes on as if nothing had happened, unless a watchdog has it ended before.
     Pause,
     /// The shard servers are stopped and started in an orderly way, one after another.
     Roll,
@@ -45,6 +47,36 @@ pub enum Fault {
     FlipEnd,
     /// A coordinator is killed, and comes back.
     Coordinator,
+    /// The connections to a shard server are broken, and nobody can connect to it for ten seconds.
+    Cut,
+    /// For ten seconds what is asked of a shard server arrives, and none of its answers.
+    OneWay,
+    /// For ten seconds nothing passes on the connections to a shard server, which stand.
+    HalfOpen,
+    /// The disk of a shard server is full for ten seconds. Needs a disk of its own for each.
+    FullDisk,
+    /// At once a shard server is killed, another one is cut off for ten seconds and a coordinator is killed.
+    Everything,
+}
+
+/// What faults need of the processes that they strike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// A proxy in front of each shard server.
+    pub proxies: bool,
+    /// A small disk for each shard server.
+    pub small_disks: bool,
+}
+
+impl Needs {
+    /// What all of these need.
+    #[must_use]
+    pub fn of(faults: &[Fault]) -> Self {
+        Self {
+            proxies: faults.iter().any(|fault| fault.link().is_some()),
+            small_disks: faults.contains(&Fault::FullDisk),
+        }
+    }
 }
 
 impl Fault {
@@ -52,6 +84,24 @@ impl Fault {
     #[must_use]
     pub const fn needs_replicas(self) -> bool {
         matches!(self, Self::Wipe | Self::FlipMiddle | Self::FlipEnd)
+    }
+
+    /// What it makes of the connections to a shard server.
+    fn link(self) -> Option<Link> {
+        match self {
+            Self::Cut | Self::Everything => Some(Link::Cut),
+            Self::OneWay => Some(Link::OneWay),
+            Self::HalfOpen => Some(Link::HalfOpen),
+            Self::Kill
+            | Self::KillAll
+            | Self::Pause
+            | Self::Roll
+            | Self::Wipe
+            | Self::FlipMiddle
+            | Self::FlipEnd
+            | Self::Coordinator
+            | Self::FullDisk => None,
+        }
     }
 
     /// Lets it happen to the server of this number, and returns when every process that it ended is there again.
@@ -85,7 +135,10 @@ impl Fault {
                 let pid = running(deployment, server)?;
                 pid.pause()?;
                 runtime.sleep(PAUSE).await;
-                pid.resume()?;
+                // A watchdog may have had it ended, and ends it after the look as well.
+                if pid.resume().is_err() || !pid.is_alive() {
+                    restarted(runtime, deployment, server, pid).await?;
+                }
             }
             Self::Roll => {
                 // One at a time; the caller goes on to the next when the cluster is whole again.
@@ -114,6 +167,19 @@ impl Fault {
                 deployment.release(coordinator)?;
                 return Ok(vec![coordinator.clone()]);
             }
+            Self::Cut | Self::OneWay | Self::HalfOpen => {
+                let link = self.link().context("a fault of the network")?;
+                deployment.set_link(server, link)?;
+                runtime.sleep(PAUSE).await;
+                deployment.set_link(server, Link::Whole)?;
+            }
+            Self::FullDisk => {
+                let filler = fill(&deployment.own_disk(server)?)?;
+                runtime.sleep(PAUSE).await;
+                std::fs::remove_file(&filler)
+                    .with_context(|| format!("removing {}", filler.display()))?;
+            }
+            Self::Everything => return everything(runtime, deployment, number).await,
         }
         Ok(vec![server.clone()])
     }
@@ -123,6 +189,25 @@ impl Fault {
     pub fn blows(self, servers: usize) -> usize {
         if self == Self::Roll { servers } else { 1 }
     }
+}
+
+async fn everything(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    number: usize,
+) -> anyhow::Result<Vec<String>> {
+    let servers = deployment.shard_servers();
+    let (killed, cut) = (one_of(servers, number)?, one_of(servers, number + 1)?);
+    let coordinator = one_of(deployment.coordinators(), number)?;
+    let pid = running(deployment, killed)?;
+    deployment.set_link(cut, Link::Cut)?;
+    pid.kill()?;
+    held_down(runtime, deployment, coordinator).await?;
+    runtime.sleep(PAUSE).await;
+    deployment.release(coordinator)?;
+    deployment.set_link(cut, Link::Whole)?;
+    restarted(runtime, deployment, killed, pid).await?;
+    Ok(vec![killed.clone(), cut.clone(), coordinator.clone()])
 }
 
 fn one_of(names: &[String], number: usize) -> anyhow::Result<&String> {
@@ -188,6 +273,25 @@ pub(crate) async fn wait_for(
         runtime.sleep(LOOK_INTERVAL).await;
     }
     Ok(())
+}
+
+/// Fills the disk of a folder with a file, and says which.
+fn fill(folder: &Path) -> anyhow::Result<PathBuf> {
+    const CHUNK_BYTES: usize = 1 << 20;
+    /// More than any disk that is given to a shard server here: a mistake must not fill the machine.
+    const DISK_BYTES_MAX: usize = 1 << 30;
+    let path = folder.join("filler");
+    let mut file = std::fs::File::create(&path)?;
+    let zeros = vec![0; CHUNK_BYTES];
+    for _ in 0..DISK_BYTES_MAX / CHUNK_BYTES {
+        match file.write_all(&zeros) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(path),
+            Err(error) => return Err(error).context("filling a disk"),
+        }
+    }
+    std::fs::remove_file(&path)?;
+    anyhow::bail!("the disk of {} is too large to be filled", folder.display())
 }
 
 /// Flips a bit of the newest segment of a log: of its last written byte, or of the one in the middle of what is written.

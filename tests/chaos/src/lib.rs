@@ -1,13 +1,14 @@
 //! Proves the promises on real processes and containers.
 //!
 //! A run starts a cluster (the programs as processes on loopback, or `docker-compose.yml`), streams real queries at it,
-//! strikes in the middle of the stream (kills, stands still, wipes and spoils disks), waits until the cluster is whole again
+//! strikes in the middle of the stream (kills, stands still, cuts connections, fills, wipes and spoils disks), waits until the cluster is whole again
 //! without anybody's help, and then has every count judged against the history by an [`oracle`] that knows nothing of the cluster's code.
 //!
 //! - [`deployment`]: what a run needs of a cluster; [`processes`] and [`compose`] provide it.
-//! - [`faults`]: what is done to its servers.
+//! - [`faults`]: what is done to its servers; [`proxy`]: how the network between them is cut.
 //! - [`queries`], [`workload`]: what is streamed and how; [`history`] keeps what was asked and answered.
 //! - [`oracle`]: the judge. [`scenario`]: one run from start to verdict. [`report`]: what it leaves behind.
+//! - [`failover`]: how long nobody can write after the death of a leader.
 //!
 //! What always holds: a run talks only to loopback and to containers that it started; it ends only processes that it
 //! started, by their ids; it is bounded in operations and in time. A run that could not prove anything (no fault hit, too few
@@ -15,10 +16,12 @@
 
 pub mod compose;
 pub mod deployment;
+pub mod failover;
 pub mod faults;
 pub mod history;
 pub mod oracle;
 pub mod processes;
+pub mod proxy;
 pub mod queries;
 pub mod report;
 pub mod scenario;

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use chaos::compose::Compose;
 use chaos::deployment::{Deployment, Shape};
-use chaos::faults::Fault;
+use chaos::failover;
+use chaos::faults::{Fault, Needs};
 use chaos::processes::{Processes, Programs, RunFolder};
 use chaos::{queries, scenario};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -46,10 +47,25 @@ enum Command {
         /// How often all of that.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=1000))]
         rounds: u16,
-        /// Three replicas of each shard, and three coordinators.
+        /// Three replicas of each shard, three coordinators and two watchdogs.
         #[arg(long)]
         replicated: bool,
+        /// For processes, a folder with the programs; they are built without it.
+        #[arg(long)]
+        programs: Option<PathBuf>,
         /// Where report, history, logs and data go.
+        #[arg(long, default_value = "tests/chaos/out")]
+        out: PathBuf,
+    },
+    /// Kills one leader after another and tells how long nobody could write. Processes, three replicas.
+    Failover {
+        /// Leaders that are killed.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        rounds: u16,
+        /// A folder with the programs; they are built without it.
+        #[arg(long)]
+        programs: Option<PathBuf>,
+        /// Where logs and data, and the times as JSON, go.
         #[arg(long, default_value = "tests/chaos/out")]
         out: PathBuf,
     },
@@ -74,10 +90,12 @@ enum Kind {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Respawn { run_dir, node } => {
-            RunFolder::create(&run_dir)?.spawn(&node)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Respawn { run_dir, node } => respawn(&run_dir, &node),
+        Command::Failover {
+            rounds,
+            programs,
+            out,
+        } => failover(usize::from(rounds), programs, &out),
         Command::Run {
             deployment,
             seed,
@@ -87,6 +105,7 @@ fn main() -> anyhow::Result<ExitCode> {
             faults,
             rounds,
             replicated,
+            programs,
             out,
         } => {
             let queries = match file {
@@ -105,7 +124,7 @@ fn main() -> anyhow::Result<ExitCode> {
             } else {
                 Shape::SINGLE
             };
-            run(deployment, shape, &plan, &out)
+            run(deployment, shape, programs, &plan, &out)
         }
     }
 }
@@ -114,14 +133,15 @@ fn main() -> anyhow::Result<ExitCode> {
 async fn run(
     kind: Kind,
     shape: Shape,
+    programs: Option<PathBuf>,
     plan: &scenario::Plan,
     out: &Path,
 ) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::real();
     let mut deployment: Box<dyn Deployment> = match kind {
         Kind::Processes => {
-            let folder = RunFolder::create(&out.join(format!("run-{}", std::process::id())))?;
-            Box::new(Processes::start(folder, &Programs::build()?, shape)?)
+            let needs = Needs::of(&plan.faults);
+            Box::new(processes(&runtime, out, programs, shape, needs).await?)
         }
         Kind::Compose => Box::new(Compose::start(shape)?),
     };
@@ -134,4 +154,46 @@ async fn run(
     report.save(out, &history)?;
     writeln!(std::io::stdout(), "{report}")?;
     Ok(ExitCode::from(u8::from(!report.violations.is_empty())))
+}
+
+#[tokio::main]
+async fn failover(
+    rounds: usize,
+    programs: Option<PathBuf>,
+    out: &Path,
+) -> anyhow::Result<ExitCode> {
+    let runtime = Runtime::real();
+    let needs = Needs::default();
+    let mut cluster = processes(&runtime, out, programs, Shape::REPLICATED, needs).await?;
+    let outcome = failover::measure(&runtime, &cluster, rounds).await;
+    if outcome.is_err() {
+        writeln!(std::io::stderr(), "{}", cluster.logs())?;
+    }
+    cluster.stop()?;
+    let outcome = outcome?;
+    outcome.save(out)?;
+    writeln!(std::io::stdout(), "{outcome}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn processes(
+    runtime: &Runtime,
+    out: &Path,
+    programs: Option<PathBuf>,
+    shape: Shape,
+    needs: Needs,
+) -> anyhow::Result<Processes> {
+    let folder = RunFolder::create(&out.join(format!("run-{}", std::process::id())))?;
+    let programs = match programs {
+        Some(folder) => Programs::in_folder(folder.canonicalize()?),
+        None => Programs::build()?,
+    };
+    Processes::start(runtime, folder, &programs, shape, needs).await
+}
+
+#[tokio::main]
+async fn respawn(run_dir: &Path, node: &str) -> anyhow::Result<ExitCode> {
+    let folder = RunFolder::create(run_dir)?;
+    folder.respawn(&Runtime::real(), node).await?;
+    Ok(ExitCode::SUCCESS)
 }

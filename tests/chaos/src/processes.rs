@@ -1,5 +1,8 @@
 //! The cluster as plain processes on loopback, for machines without Docker.
 //!
+//! Where faults of the network are wanted, everybody reaches a shard server through a proxy, whose address is the one that it is
+//! known by. Where full disks are, each shard server has a small file system in memory, which takes the right to mount one.
+//!
 //! Every process is described by a file in the run's folder ([`Spec`]), so that the watchdog can bring one back: its restart
 //! command is this program's `respawn`, which starts the process of the description anew and notes its id. A process that the
 //! watchdog started outlives the watchdog, which is why [`Processes::stop`] goes by the noted ids. A process that is held down has
@@ -10,14 +13,22 @@
     reason = "the run's folder is scratch space; the vfs crate is for data that must survive"
 )]
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use runtime::Runtime;
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::{Deployment, Pid, SHARDS, Shape};
+use crate::faults::{Needs, wait_for};
+use crate::proxy::{Link, Proxy};
+
+/// How long a process that was killed may take to be gone.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// How one process is started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +60,7 @@ impl RunFolder {
     }
 
     fn describe(&self, name: &str, spec: &Spec) -> anyhow::Result<()> {
+        std::fs::create_dir_all(self.path(name))?;
         std::fs::write(
             self.path(&format!("{name}.json")),
             serde_json::to_vec_pretty(spec)?,
@@ -89,6 +101,26 @@ impl RunFolder {
         Ok(pid)
     }
 
+    /// Where a process keeps its data: inside its folder, which may be a disk and so cannot be removed.
+    fn data_of(&self, name: &str) -> PathBuf {
+        self.path(name).join("data")
+    }
+
+    /// Ends what still runs of a process, and starts it anew: what a watchdog has done to a server that it hears nothing of.
+    ///
+    /// # Errors
+    /// As [`RunFolder::spawn`], or when the process does not end.
+    pub async fn respawn(&self, runtime: &Runtime, name: &str) -> anyhow::Result<Pid> {
+        anyhow::ensure!(!self.hold_of(name).exists(), "{name} is held down");
+        if let Some(pid) = self.pid(name)? {
+            pid.kill()?;
+            wait_for(runtime, END_LIMIT, || Ok(!pid.is_alive()))
+                .await
+                .with_context(|| format!("{name} does not end"))?;
+        }
+        self.spawn(name)
+    }
+
     /// The file that keeps a process from being started.
     fn hold_of(&self, name: &str) -> PathBuf {
         self.path(&format!("{name}.held"))
@@ -117,6 +149,13 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// Programs that were built before, as they are.
+    #[must_use]
+    pub fn in_folder(folder: PathBuf) -> Self {
+        let chaos = folder.join("chaos");
+        Self { folder, chaos }
+    }
+
     /// The programs beside this one: the folder that cargo builds into. They are built first, in the profile of this
     /// program, so that a run never tests programs of yesterday.
     ///
@@ -142,10 +181,7 @@ impl Programs {
         build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         let status = build.status().context("running cargo")?;
         anyhow::ensure!(status.success(), "cargo build failed: {status}");
-        Ok(Self {
-            chaos: folder.join("chaos"),
-            folder,
-        })
+        Ok(Self::in_folder(folder))
     }
 
     fn named(&self, name: &str) -> PathBuf {
@@ -153,25 +189,57 @@ impl Programs {
     }
 }
 
-/// Coordinators, three shard servers and a watchdog on loopback.
+/// Coordinators, three shard servers and watchdogs on loopback.
 #[derive(Debug)]
 pub struct Processes {
     folder: RunFolder,
     shape: Shape,
     addresses: Vec<String>,
-    watchdog_metrics: String,
+    watchdog_metrics: Vec<String>,
     coordinators: Vec<String>,
     shard_servers: Vec<String>,
+    watchdogs: Vec<String>,
+    proxies: BTreeMap<String, Proxy>,
+    disks: Vec<Disk>,
 }
 
-const WATCHDOG: &str = "watchdog";
+/// The size of a small disk: what a shard server keeps back, and as much again to work with.
+const SMALL_DISK: &str = "size=192m";
+
+/// A small file system in memory. Unmounted when it is dropped.
+#[derive(Debug)]
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(folder: PathBuf) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&folder)?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"]);
+        let status = mount.arg(&folder).status().context("running mount")?;
+        anyhow::ensure!(status.success(), "a small disk cannot be mounted: {status}");
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // A process that was just killed may still have files open: the mount goes when it is gone.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
 
 impl Processes {
-    /// Starts everything. The watchdog polls often, so that a run is short.
+    /// Starts everything. The watchdogs poll often, so that a run is short.
     ///
     /// # Errors
-    /// When a program cannot be started. What was started before is ended.
-    pub fn start(folder: RunFolder, programs: &Programs, shape: Shape) -> anyhow::Result<Self> {
+    /// When a program cannot be started, or there is no right to mount the disks that are needed. What was started before is ended.
+    pub async fn start(
+        runtime: &Runtime,
+        folder: RunFolder,
+        programs: &Programs,
+        shape: Shape,
+        needs: Needs,
+    ) -> anyhow::Result<Self> {
         let names = |kind: &str, count| {
             (1..=count)
                 .map(|number| format!("{kind}-{number}"))
@@ -179,7 +247,9 @@ impl Processes {
         };
         let coordinators: Vec<String> = names("coordinator", shape.coordinators);
         let shard_servers: Vec<String> = names("shard", SHARDS);
-        let ports = free_ports(2 * (coordinators.len() + shard_servers.len() + 1))?;
+        let watchdogs: Vec<String> = names("watchdog", shape.watchdogs);
+        let servers = coordinators.len() + shard_servers.len() + watchdogs.len();
+        let ports = free_ports(2 * servers + SHARDS)?;
         let mut ports = ports.into_iter().map(|port| format!("127.0.0.1:{port}"));
         let mut address = || ports.next().context("ports were counted");
         let addresses: Vec<String> = coordinators
@@ -195,11 +265,29 @@ impl Processes {
         for (number, (name, grpc)) in (1..).zip(coordinators.iter().zip(&addresses)) {
             folder.describe(name, &scene.coordinator(number, name, grpc, &address()?))?;
         }
+        let (mut proxies, mut disks) = (BTreeMap::new(), Vec::new());
         for name in &shard_servers {
-            folder.describe(name, &scene.shard_server(name, &address()?, &address()?))?;
+            let (grpc, http) = (address()?, address()?);
+            let known_by = if needs.proxies {
+                address()?
+            } else {
+                grpc.clone()
+            };
+            if needs.proxies {
+                let proxy = Proxy::start(runtime, known_by.parse()?, grpc.parse()?).await?;
+                proxies.insert(name.clone(), proxy);
+            }
+            if needs.small_disks {
+                disks.push(Disk::mount(folder.path(name))?);
+            }
+            folder.describe(name, &scene.shard_server(name, &grpc, &known_by, &http))?;
         }
-        let (watchdog, watchdog_metrics) = (address()?, address()?);
-        folder.describe(WATCHDOG, &scene.watchdog(&watchdog, &watchdog_metrics))?;
+        let mut watchdog_metrics = Vec::new();
+        for name in &watchdogs {
+            let (grpc, http) = (address()?, address()?);
+            folder.describe(name, &scene.watchdog(&grpc, &http))?;
+            watchdog_metrics.push(http);
+        }
         let mut processes = Self {
             folder,
             shape,
@@ -207,6 +295,9 @@ impl Processes {
             watchdog_metrics,
             coordinators,
             shard_servers,
+            watchdogs,
+            proxies,
+            disks,
         };
         for name in processes.names() {
             if let Err(error) = processes.folder.spawn(&name) {
@@ -217,11 +308,16 @@ impl Processes {
         Ok(processes)
     }
 
-    /// The watchdog last when starting; the other way round it is stopped first, or it would bring back what is stopped.
+    /// Whether there is the right to mount small disks.
+    #[must_use]
+    pub fn can_mount() -> bool {
+        tempfile::tempdir().is_ok_and(|folder| Disk::mount(folder.path().join("disk")).is_ok())
+    }
+
+    /// The watchdogs last when starting; the other way round they are stopped first, or they would bring back what is stopped.
     fn names(&self) -> Vec<String> {
         let servers = self.coordinators.iter().chain(&self.shard_servers);
-        let watchdog = std::iter::once(WATCHDOG.to_owned());
-        servers.cloned().chain(watchdog).collect()
+        servers.chain(&self.watchdogs).cloned().collect()
     }
 }
 
@@ -234,7 +330,7 @@ impl Deployment for Processes {
         &self.addresses
     }
 
-    fn watchdog_metrics(&self) -> &str {
+    fn watchdog_metrics(&self) -> &[String] {
         &self.watchdog_metrics
     }
 
@@ -266,7 +362,22 @@ impl Deployment for Processes {
     }
 
     fn data_dir(&self, node: &str) -> anyhow::Result<PathBuf> {
-        Ok(self.folder.path(node))
+        Ok(self.folder.data_of(node))
+    }
+
+    fn set_link(&self, node: &str, link: Link) -> anyhow::Result<()> {
+        let proxy = self.proxies.get(node);
+        proxy
+            .with_context(|| format!("{node} has no proxy"))?
+            .set(link);
+        Ok(())
+    }
+
+    fn own_disk(&self, node: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.folder.path(node);
+        let disk = self.disks.iter().find(|disk| disk.0 == folder);
+        anyhow::ensure!(disk.is_some(), "{node} shares its disk");
+        Ok(folder)
     }
 
     fn logs(&self) -> String {
@@ -319,7 +430,7 @@ impl Scene<'_> {
 
     fn coordinator(&self, number: usize, name: &str, grpc: &str, http: &str) -> Spec {
         let (shards, replicas) = (SHARDS.to_string(), self.shape.replicas.to_string());
-        let (id, data) = (number.to_string(), self.folder.path(name));
+        let (id, data) = (number.to_string(), self.folder.data_of(name));
         let data = data.to_string_lossy();
         let peers = (1..).zip(self.coordinators);
         let peers: Vec<String> = peers.map(|(id, at)| format!("{id}={at}")).collect();
@@ -337,12 +448,12 @@ impl Scene<'_> {
         self.spec("coordinator", &arguments)
     }
 
-    fn shard_server(&self, name: &str, grpc: &str, http: &str) -> Spec {
-        let data = self.folder.path(name);
+    fn shard_server(&self, name: &str, grpc: &str, known_by: &str, http: &str) -> Spec {
+        let data = self.folder.data_of(name);
         let arguments = [
             ("node-name", name),
             ("grpc-addr", grpc),
-            ("advertise-addr", grpc),
+            ("advertise-addr", known_by),
             ("http-addr", http),
             ("coordinators", &self.coordinators.join(",")),
             ("data-dir", &data.to_string_lossy()),
@@ -368,7 +479,7 @@ impl Scene<'_> {
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        self.spec(WATCHDOG, &arguments)
+        self.spec("watchdog", &arguments)
     }
 }
 

@@ -32,9 +32,9 @@ pub struct Plan {
 }
 
 /// From the start of the processes until every shard serves.
-const START_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(60);
 /// From a fault until every replica of every shard serves again.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const RECOVERY_LIMIT: Duration = Duration::from_secs(120);
 /// For the whole stream.
 const STREAM_LIMIT: Duration = Duration::from_secs(600);
 /// Completions compared at the end, each for a start of a recorded query.
@@ -188,7 +188,7 @@ fn is_whole(status: &GetStatusResponse, shape: Shape, within: Duration) -> bool 
 }
 
 /// Waits until the cluster is whole by what its servers have said from now on: what they said before may no longer be true.
-async fn wait_until_whole(
+pub(crate) async fn wait_until_whole(
     runtime: &Runtime,
     client: &Client,
     shape: Shape,

@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use chaos::deployment::{Deployment as _, Shape};
-use chaos::faults::Fault;
+use chaos::faults::{Fault, Needs};
 use chaos::processes::{Processes, Programs, RunFolder};
 use chaos::report::Report;
 use chaos::{queries, scenario};
@@ -22,7 +22,10 @@ async fn run(shape: Shape, seed: u64, faults: Vec<Fault>) -> Report {
     let _turn = ONE_AT_A_TIME.lock().await;
     let scratch = tempfile::tempdir().unwrap();
     let folder = RunFolder::create(scratch.path()).unwrap();
-    let mut processes = Processes::start(folder, &Programs::build().unwrap(), shape).unwrap();
+    let (runtime, programs) = (Runtime::real(), Programs::build().unwrap());
+    let needs = Needs::of(&faults);
+    let started = Processes::start(&runtime, folder, &programs, shape, needs).await;
+    let mut processes = started.unwrap();
     let plan = scenario::Plan {
         name: "processes".to_owned(),
         seed,
@@ -30,7 +33,7 @@ async fn run(shape: Shape, seed: u64, faults: Vec<Fault>) -> Report {
         lanes: 16,
         faults,
     };
-    let outcome = scenario::run(&Runtime::real(), &processes, &plan).await;
+    let outcome = scenario::run(&runtime, &processes, &plan).await;
     let logs = processes.logs();
     processes.stop().unwrap();
     let (report, _) = outcome.unwrap_or_else(|error| panic!("{error:#}\n{logs}"));
@@ -59,6 +62,29 @@ async fn three_replicas_lose_nothing_to_any_fault() {
     ];
     let report = run(Shape::REPLICATED, 2, faults.clone()).await;
     assert_eq!(report.blows.len(), faults.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_lose_nothing_when_links_are_cut_and_everything_happens_at_once() {
+    let faults = vec![
+        Fault::OneWay,
+        Fault::HalfOpen,
+        Fault::Cut,
+        Fault::Everything,
+    ];
+    let report = run(Shape::REPLICATED, 3, faults.clone()).await;
+    assert_eq!(report.blows.len(), faults.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_replicas_go_on_beside_a_full_disk() {
+    let required = std::env::var_os("REQUIRE_ALL").is_some();
+    if !required && !Processes::can_mount() {
+        println!("left out: small disks need the right to mount file systems in memory");
+        return;
+    }
+    let report = run(Shape::REPLICATED, 4, vec![Fault::FullDisk]).await;
+    assert_eq!(report.blows.len(), 1);
 }
 
 fn chaos_queries() -> Vec<String> {

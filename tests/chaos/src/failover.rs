@@ -1,0 +1,241 @@
+//! How long nobody can write after the death of a leader: the leader of one shard after another is killed, and what is asked of
+//! that shard right then is timed.
+//!
+//! What always holds: nothing else is done to the cluster, every round begins with a cluster that is whole, and a round whose Record
+//! was not acknowledged, or whose victim did not lead, fails the measurement. Completions are asked all the while, one after another
+//! with the client's usual deadline; how many of them failed is told.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a report is not data that must survive"
+)]
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::admin::v1::{GetStatusResponse, ReplicaRole, ShardStatus};
+use api::v1;
+use client::{Client, ClientOptions};
+use runtime::{Runtime, Task};
+use serde::Serialize;
+
+use crate::deployment::Deployment;
+use crate::scenario::{RECOVERY_LIMIT, START_LIMIT, wait_until_whole};
+use crate::workload::patient_client;
+
+/// Between two completions that are asked.
+const ASK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// What one death cost.
+#[derive(Debug, Clone, Serialize)]
+pub struct Round {
+    /// The shard whose leader was killed.
+    pub shard: u64,
+    /// The server that was killed.
+    pub node: String,
+    /// From the kill until a Record that was sent right after it was acknowledged, milliseconds.
+    pub unwritten_ms: u64,
+    /// The longest that a completion of that shard was waited for, milliseconds.
+    pub slowest_read_ms: u64,
+    /// Completions that were asked until the Record was acknowledged.
+    pub reads: u64,
+    /// Those that were not answered, or not in full.
+    pub failed_reads: u64,
+}
+
+/// What all of them cost.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failover {
+    /// In the order of the deaths.
+    pub rounds: Vec<Round>,
+}
+
+impl Failover {
+    /// Writes `failover.json` into a folder.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, folder: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        let text = serde_json::to_vec_pretty(self)?;
+        std::fs::write(folder.join("failover.json"), text)?;
+        Ok(())
+    }
+
+    /// The time that this part of the rounds did not exceed, milliseconds; `part` from 0 to 1.
+    fn unwritten_ms(&self, part: f64) -> u64 {
+        let mut times: Vec<u64> = self.rounds.iter().map(|round| round.unwritten_ms).collect();
+        times.sort_unstable();
+        let rank = (times.len() as f64 * part).ceil() as usize;
+        times
+            .get(rank.saturating_sub(1))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Failover {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reads: u64 = self.rounds.iter().map(|round| round.reads).sum();
+        let failed: u64 = self.rounds.iter().map(|round| round.failed_reads).sum();
+        let slowest = self.rounds.iter().map(|round| round.slowest_read_ms).max();
+        write!(
+            formatter,
+            "{} leaders killed: first write acknowledged after {} ms (p50), {} ms (p90), {} ms (p99), {} ms (longest); \
+             {failed} of {reads} completions failed, the slowest took {} ms",
+            self.rounds.len(),
+            self.unwritten_ms(0.5),
+            self.unwritten_ms(0.9),
+            self.unwritten_ms(0.99),
+            self.unwritten_ms(1.0),
+            slowest.unwrap_or_default()
+        )
+    }
+}
+
+/// Kills leaders, one a round.
+///
+/// # Errors
+/// When the cluster does not come up or back, or a round proves nothing.
+pub async fn measure(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    rounds: usize,
+) -> anyhow::Result<Failover> {
+    let writer = patient_client(runtime, deployment.addresses())?;
+    let reader = Client::connect(
+        runtime.clone(),
+        ClientOptions {
+            endpoints: deployment.addresses().to_vec(),
+            ..ClientOptions::default()
+        },
+    )?;
+    let shape = deployment.shape();
+    wait_until_whole(runtime, &writer, shape, START_LIMIT)
+        .await
+        .context("the cluster did not come up")?;
+    let mut done = Vec::new();
+    for number in 0..rounds {
+        done.push(round(runtime, deployment, &writer, &reader, number).await?);
+        wait_until_whole(runtime, &writer, shape, RECOVERY_LIMIT)
+            .await
+            .with_context(|| format!("the cluster was not whole again after {done:?}"))?;
+    }
+    Ok(Failover { rounds: done })
+}
+
+async fn round(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    writer: &Client,
+    reader: &Client,
+    number: usize,
+) -> anyhow::Result<Round> {
+    let status = writer.status().await?;
+    let at = number.checked_rem(status.shards.len());
+    let shard = at.and_then(|at| status.shards.get(at));
+    let shard = shard.context("there are shards")?;
+    let node = leader_of(&status, shard).context("a whole shard has a leader")?;
+    let term = format!("{}0", shard.shard_key);
+    // Both ways are warm, and the victim is known to answer.
+    add_one(writer, &term).await?;
+    let asked = Asked::start(runtime, reader, &term);
+    let pid = deployment.pid(&node)?.context("a leader is a process")?;
+    pid.kill()?;
+    let killed = runtime.now();
+    add_one(writer, &term).await?;
+    let unwritten = runtime.now().saturating_since(killed);
+    let (reads, failed_reads, slowest) = asked.finish().await?;
+    Ok(Round {
+        shard: shard.shard_id,
+        node,
+        unwritten_ms: u64::try_from(unwritten.as_millis())?,
+        slowest_read_ms: u64::try_from(slowest.as_millis())?,
+        reads,
+        failed_reads,
+    })
+}
+
+fn leader_of(status: &GetStatusResponse, shard: &ShardStatus) -> Option<String> {
+    let leads = |role| role == ReplicaRole::Leader;
+    let mut replicas = shard.replicas.iter();
+    let leader = replicas.find(|replica| replica.serving && leads(replica.role()))?;
+    let mut nodes = status.nodes.iter();
+    let node = nodes.find(|node| node.node_id == leader.node_id)?;
+    Some(node.name.clone())
+}
+
+async fn add_one(client: &Client, term: &str) -> anyhow::Result<()> {
+    let request = v1::RecordRequest {
+        term: term.to_owned(),
+        count: 1,
+        ..v1::RecordRequest::default()
+    };
+    client.record(request).await.context("a Record failed")?;
+    Ok(())
+}
+
+/// Completions that are asked all the while: their number, those that failed, and the longest time of one.
+#[derive(Debug)]
+struct Asked {
+    is_over: Arc<AtomicBool>,
+    task: Task<(u64, u64, Duration)>,
+}
+
+impl Asked {
+    fn start(runtime: &Runtime, client: &Client, prefix: &str) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (over, client, clock) = (Arc::clone(&is_over), client.clone(), runtime.clone());
+        let request = v1::GetTopKRequest {
+            prefix: prefix.to_owned(),
+            k: 10,
+            require_complete: true,
+            ..v1::GetTopKRequest::default()
+        };
+        let task = runtime.spawn("chaos reads", async move {
+            let (mut reads, mut failed, mut slowest) = (0, 0, Duration::ZERO);
+            while !over.load(Ordering::Relaxed) {
+                let begun = clock.now();
+                failed += u64::from(client.top_k(request.clone()).await.is_err());
+                reads += 1;
+                slowest = slowest.max(clock.now().saturating_since(begun));
+                clock.sleep(ASK_INTERVAL).await;
+            }
+            (reads, failed, slowest)
+        });
+        Self { is_over, task }
+    }
+
+    async fn finish(self) -> anyhow::Result<(u64, u64, Duration)> {
+        self.is_over.store(true, Ordering::Relaxed);
+        Ok(self.task.await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_times_that_were_measured() {
+        let round = |unwritten_ms| Round {
+            shard: 1,
+            node: "shard-1".to_owned(),
+            unwritten_ms,
+            slowest_read_ms: 1,
+            reads: 2,
+            failed_reads: 0,
+        };
+        let failover = Failover {
+            rounds: [700, 300, 500, 400].map(round).to_vec(),
+        };
+        assert_eq!(failover.unwritten_ms(0.5), 400);
+        assert_eq!(failover.unwritten_ms(0.99), 700);
+        assert_eq!(failover.unwritten_ms(1.0), 700);
+        assert_eq!(Failover { rounds: vec![] }.unwritten_ms(0.5), 0);
+    }
+}
