@@ -125,6 +125,25 @@ const HOUSE: &[Room] = &[
             "watchdog",
         ],
     ),
+    room(
+        "fuzz",
+        &[
+            "api",
+            "autocomplete",
+            "cluster",
+            "coordinator",
+            "repeat-table",
+            "replication",
+            "rpc",
+            "runtime",
+            "shard-server",
+            "term",
+            "trie-core",
+            "vfs",
+            "wal",
+            "watchdog",
+        ],
+    ),
     room("xtask", &[]),
 ];
 
@@ -157,7 +176,7 @@ const RESERVED: &[(&str, &[&str])] = &[
         ],
     ),
     ("redis", &["bench"]),
-    ("rustix", &["vfs", "telemetry", "chaos"]),
+    ("rustix", &["vfs", "telemetry", "chaos", "fuzz"]),
     ("rand", &["runtime"]),
 ];
 

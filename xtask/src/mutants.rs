@@ -71,8 +71,18 @@ fn verdict(tree: &Tree, copy: &Path) -> anyhow::Result<Verdict> {
     let target = tree.path(Path::new("target/mutants/build"));
     let mut build = cargo();
     build
-        .args(["build", "--quiet", "--locked", "--package", "sim"])
+        // The features of the whole workspace, so that libraries are compiled as they are for tests.
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--workspace",
+            "--bin",
+            "sim",
+        ])
         .env("CARGO_TARGET_DIR", &target)
+        // A bug is a line or two: what depends on it is the same as before.
+        .env("CARGO_INCREMENTAL", "1")
         .stderr(Stdio::null())
         .current_dir(copy);
     if !build.status().context("running cargo")?.success() {

@@ -135,8 +135,6 @@ impl Nemesis {
         if kinds.len() < 3 {
             kinds = KINDS.to_vec();
         }
-        // Who comes back as a new node is not the watchdog's to restart before it has a replica, and nobody's else.
-        kinds.retain(|kind| !shape.has_watchdog || !matches!(kind, Kind::LostDisk | Kind::Rot));
         Self {
             dice,
             shape,
