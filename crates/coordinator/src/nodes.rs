@@ -2,10 +2,12 @@
 //! socket where one is in this process ([`Neighbours`]), which costs a read a fraction of its time.
 //!
 //! A link belongs to a node at an address. When the map gives the node another address, the next call gets a new link and
-//! the old one closes what waited on it.
+//! the old one closes what waited on it. So it is when a link was asked for a while and nothing came back ([`Nodes::doubt`]):
+//! what waits on the old one goes on waiting in its own time.
 
 mod mux;
 mod protocols;
+mod silence;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -31,11 +33,16 @@ use tonic::{Code, Request, Response, Status};
 
 use mux::Lane;
 use protocols::{TopKs, Writes};
+use silence::Silence;
 
 use crate::config::LimitsConfig;
 
 /// Bytes of an answer from a shard server: a page of terms or a chunk of a snapshot, with room.
 const ANSWER_BYTES_MAX: usize = 4 * limits::MESSAGE_BYTES_MAX;
+
+/// A link that was asked for so long without a word is replaced when the next call fails to be answered. Shorter than what one
+/// of several replicas is waited for, so that a dead connection costs one try; longer than an answer takes on a busy machine.
+const SILENCE_MAX: Duration = Duration::from_millis(400);
 
 /// Every node that was called so far.
 #[derive(Debug)]
@@ -56,6 +63,7 @@ pub(crate) struct Link {
     writes: Vec<Lane<Writes>>,
     top_ks: Vec<Lane<TopKs>>,
     turn: AtomicUsize,
+    silence: Silence,
 }
 
 impl Nodes {
@@ -85,6 +93,18 @@ impl Nodes {
         let link = Arc::new(self.connect(node)?);
         links.insert(node.id, Arc::clone(&link));
         Ok(link)
+    }
+
+    /// A call over a link was not answered in its time. If nothing else was either for a while, the next call gets a link with
+    /// connections of its own.
+    pub(crate) fn doubt(&self, node: NodeId, link: &Arc<Link>) {
+        if link.silence.lasts(self.runtime.now()) < SILENCE_MAX {
+            return;
+        }
+        let mut links = self.links.write();
+        if links.get(&node).is_some_and(|at| Arc::ptr_eq(at, link)) {
+            links.remove(&node);
+        }
     }
 
     /// Lets go of nodes that the map has given up.
@@ -123,11 +143,22 @@ impl Nodes {
                 .collect(),
             channels,
             turn: AtomicUsize::new(0),
+            silence: Silence::default(),
         })
     }
 }
 
 impl Link {
+    /// Notes that a call goes out.
+    pub(crate) fn asked(&self) {
+        self.silence.asked(self.runtime.now());
+    }
+
+    /// Notes that an answer came, be it an error.
+    pub(crate) fn heard(&self) {
+        self.silence.heard();
+    }
+
     fn turn<'a, T>(&self, among: &'a [T]) -> Result<&'a T, ApiError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         among

@@ -203,10 +203,22 @@ impl Router {
         let left = self.left(ask.rounds.deadline())?;
         let node = self.pick(&ask, shard)?;
         let replicas = shard.replicas.len();
-        let answer = match self.target(&ask, shard, node, left) {
-            Ok(target) => call(target).await,
-            Err(error) => Err(error),
+        let (link, answer) = match self.target(&ask, shard, node, left) {
+            Ok(target) => {
+                let link = Arc::clone(&target.link);
+                link.asked();
+                (Some(link), call(target).await)
+            }
+            Err(error) => (None, Err(error)),
         };
+        if let Some(link) = link {
+            match &answer {
+                Err(error) if matches!(kind_of(error), Failure::Silent) => {
+                    self.nodes.doubt(node, &link);
+                }
+                Ok(_) | Err(_) => link.heard(),
+            }
+        }
         match answer {
             Ok(answer) => {
                 self.leaders.answered(node);

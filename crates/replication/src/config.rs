@@ -96,32 +96,53 @@ pub enum Start {
     },
 }
 
-/// Times of elections. `heartbeat * 2 <= election_min < election_max` must hold.
+/// Times of elections. `heartbeat * 2 <= election_min < election_max <= ELECTION_LIMIT` must hold.
 ///
 /// After the death of a leader nothing is written for about `election_max`, for so long its followers are loyal, and a random
-/// time between the two limits: about a second with the defaults, which machines with two busy cores still keep. They are no option of
-/// a server, because a lease is safe only where all replicas grant the same.
+/// time between the two limits: about half a second with the defaults, which machines with two busy cores still keep.
+///
+/// Replicas of a group may have different times, as while the servers of a cluster are given other ones, one after another: a
+/// leader's lease is the shortest that anybody grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// A leader lets itself be heard this often. Default 100 ms.
+    /// A leader lets itself be heard this often.
     pub heartbeat: Duration,
-    /// The shortest silence after which a follower asks for votes. Default 300 ms.
+    /// The shortest time that a follower waits before it asks for votes, once its loyalty has ended.
     pub election_min: Duration,
-    /// The longest; also how long followers grant a leader their loyalty. Default 600 ms.
+    /// The longest; also how long followers grant a leader their loyalty.
     pub election_max: Duration,
 }
 
+/// The longest election timeout. It bounds how long a replica that has just started must not vote, for it does not remember
+/// how long it was loyal in its last life.
+pub const ELECTION_LIMIT: Duration = Duration::from_secs(1);
+
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(300),
-            election_max: Duration::from_millis(600),
-        }
+        Self::of(Self::ELECTION_DEFAULT)
     }
 }
 
 impl Timing {
+    /// The election timeout unless another is asked for.
+    pub const ELECTION_DEFAULT: Duration = Duration::from_millis(350);
+
+    /// The times that go with an election timeout: heartbeats six times as often, and votes asked for a third of it to the whole
+    /// after a follower's loyalty has ended.
+    #[must_use]
+    pub fn of(election_timeout: Duration) -> Self {
+        Self {
+            heartbeat: election_timeout / 6,
+            election_min: election_timeout / 3,
+            election_max: election_timeout,
+        }
+    }
+
+    /// The longest lease of any leader.
+    pub(crate) fn longest_lease() -> Duration {
+        Self::of(ELECTION_LIMIT).lease()
+    }
+
     /// How long after a majority's last acknowledgement a leader still answers reads. Followers grant `election_max`; a
     /// quarter is left for clocks that run at different speeds and for the look-up itself.
     #[must_use]
@@ -209,6 +230,9 @@ impl GroupConfig {
         }
         if self.timing.election_min >= self.timing.election_max {
             return refuse("election_max", "must be above election_min");
+        }
+        if self.timing.election_max > ELECTION_LIMIT {
+            return refuse("election_max", "at most one second");
         }
         if !(1..=COMMAND_BYTES_LIMIT).contains(&self.command_bytes_max) {
             return refuse("command_bytes_max", "1 byte to 3 MiB");

@@ -284,7 +284,10 @@ pub(crate) fn append_from_wire(
     })
 }
 
-pub(crate) fn append_result_to_wire(result: &AppendResult) -> wire::AppendResponse {
+pub(crate) fn append_result_to_wire(
+    result: &AppendResult,
+    granted_lease_ms: u32,
+) -> wire::AppendResponse {
     use wire::append_response::Result as Answer;
     let answer = match result {
         Ok(None) => Answer::Success(true),
@@ -294,6 +297,7 @@ pub(crate) fn append_result_to_wire(result: &AppendResult) -> wire::AppendRespon
     };
     wire::AppendResponse {
         result: Some(answer),
+        granted_lease_ms,
     }
 }
 
@@ -420,7 +424,7 @@ mod tests {
             Err(StreamAppendError::HigherVote(vote(9, 2, false))),
         ];
         for result in results {
-            let back = append_result_from_wire(append_result_to_wire(&result), prev, last);
+            let back = append_result_from_wire(append_result_to_wire(&result, 0), prev, last);
             let expected = match result {
                 Ok(None) => Ok(last),
                 other => other,

@@ -30,7 +30,8 @@ use wal::{GroupId, Wal};
 pub use propose::{Committed, Pending};
 pub use read::ReadPoint;
 
-use crate::config::{SnapshotPolicy, Timing};
+use crate::config::SnapshotPolicy;
+use crate::lease::Grants;
 use crate::machine::{Machine, Shared};
 use crate::raft::{Metrics, MetricsReceiver, TypeConfig};
 use crate::stamp::StampClock;
@@ -60,7 +61,7 @@ pub(crate) struct Parts<S: StateMachine> {
     pub(crate) wal: Wal,
     pub(crate) clock: Arc<StampClock>,
     pub(crate) node: u64,
-    pub(crate) timing: Timing,
+    pub(crate) grants: Arc<Grants>,
     pub(crate) policy: SnapshotPolicy,
     pub(crate) command_bytes_max: usize,
     /// Before this moment the replica neither votes nor stands: a promise from before a restart may still bind it.
@@ -74,7 +75,7 @@ pub(crate) struct Inner<S: StateMachine> {
     wal: Wal,
     clock: Arc<StampClock>,
     node: u64,
-    timing: Timing,
+    grants: Arc<Grants>,
     policy: SnapshotPolicy,
     command_bytes_max: usize,
     silent_until: Option<Instant>,
@@ -113,7 +114,7 @@ impl<S: StateMachine> Group<S> {
             wal: parts.wal,
             clock: parts.clock,
             node: parts.node,
-            timing: parts.timing,
+            grants: parts.grants,
             policy: parts.policy,
             command_bytes_max: parts.command_bytes_max,
             silent_until: parts.silent_until,

@@ -27,6 +27,7 @@ mod error;
 pub mod fuzzing;
 mod group;
 mod host;
+mod lease;
 mod log;
 mod machine;
 mod member;
@@ -37,7 +38,9 @@ mod stamp;
 mod status;
 
 pub use cluster::NodeId;
-pub use config::{GroupConfig, HostDeps, HostOptions, Identity, SnapshotPolicy, Start, Timing};
+pub use config::{
+    ELECTION_LIMIT, GroupConfig, HostDeps, HostOptions, Identity, SnapshotPolicy, Start, Timing,
+};
 pub use error::{
     ChangeError, OpenError, Outcome, ProposeError, ReadError, SnapshotError, StartError,
 };

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use api::raft::v1 as wire;
 use api::raft::v1::raft_service_client::RaftServiceClient;
-use replication::{ChangeError, NodeId, Outcome, ProposeError, ReadError, Role, Start};
+use replication::{
+    ChangeError, ELECTION_LIMIT, NodeId, Outcome, ProposeError, ReadError, Role, Start, Timing,
+};
 use runtime::Runtime;
 use tonic::Code;
 
@@ -317,6 +319,45 @@ async fn a_group_of_one_grows_to_three() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn election_times_are_changed_by_restarting_one_replica_after_another() {
+    let short = Timing::of(Duration::from_millis(300));
+    let mut trio = Trio::new().await;
+    let mut written = 0;
+    for timing in [short, Timing::of(ELECTION_LIMIT)] {
+        for id in 1..=3 {
+            trio.kill(id).await;
+            trio.revive_with(id, timing).await;
+            put(&trio.leader().await.group, "kept", 1).await.unwrap();
+            written += 1;
+            trio.agree().await;
+        }
+    }
+    // A leader of longer times than its followers' loses its lease before they follow another.
+    let (_, others) = trio.roles().await;
+    for other in others {
+        trio.kill(other).await;
+        trio.revive_with(other, short).await;
+        trio.agree().await;
+    }
+    let (leads, others) = trio.roles().await;
+    for other in &others {
+        trio.world.links.cut(leads, *other);
+    }
+    let runtime = Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    let has_lease = |id: &u64| trio.replicas[id].group.lease_check().is_ok();
+    while !others.iter().any(has_lease) {
+        assert!(runtime.now() < deadline, "nobody follows");
+        runtime.sleep(Duration::from_millis(2)).await;
+    }
+    assert!(!has_lease(&leads), "two may answer");
+    trio.world.links.heal();
+    trio.agree().await;
+    assert_eq!(trio.leader().await.machine.get("kept"), written);
+    trio.end().await;
+}
+
+#[tokio::test]
 async fn messages_for_others_are_refused() {
     let world = World::new();
     let node = world.open(1, None).await;

@@ -39,8 +39,8 @@ impl Default for PoolConfig {
         Self {
             connections_per_peer: 2,
             connect_timeout: Duration::from_secs(2),
-            keepalive_interval: Duration::from_secs(10),
-            keepalive_timeout: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(3),
+            keepalive_timeout: Duration::from_secs(3),
             idle: Duration::from_secs(300),
             peers_max: 2 * limits::SHARDS_MAX,
         }

@@ -311,6 +311,8 @@ impl Cluster {
             node_name: server.name.clone(),
             region: server.region.clone(),
             coordinators: coordinators.clone(),
+            // Dozens of clusters run beside each other on a few cores here.
+            election_timeout: Duration::from_millis(600),
             state: StateConfig {
                 audit_interval: self.audit_interval,
                 ..StateConfig::default()

@@ -49,6 +49,10 @@ fn command_bytes(entry: &Entry) -> usize {
 
 #[async_trait]
 impl<S: StateMachine> Hosted for Inner<S> {
+    fn granted_lease_ms(&self) -> u32 {
+        self.grants.own_ms()
+    }
+
     async fn vote(
         &self,
         request: VoteRequest<TypeConfig>,

@@ -15,6 +15,9 @@ use super::{Group, Inner};
 use crate::raft::TypeConfig;
 use crate::{ChangeError, Member, Peer, StateMachine, convert};
 
+/// A voter that was heard within this time can take the lead.
+const HEARD_LATELY: Duration = Duration::from_secs(1);
+
 type Change = ChangeMembers<u64, BasicNode>;
 
 impl<S: StateMachine> Group<S> {
@@ -79,8 +82,8 @@ impl<S: StateMachine> Group<S> {
         self.inner.change(ChangeMembers::RemoveNodes(ids)).await
     }
 
-    /// The voters that could take the lead from this leader, the best prepared first: those that were heard within an election
-    /// timeout, by how far their logs reach. Empty on a replica that does not lead.
+    /// The voters that could take the lead from this leader, the best prepared first: those that were heard within the last
+    /// second, by how far their logs reach. Empty on a replica that does not lead.
     #[must_use]
     pub fn successors(&self) -> Vec<NodeId> {
         let inner = &self.inner;
@@ -90,7 +93,7 @@ impl<S: StateMachine> Group<S> {
         };
         let is_heard = |node: &u64| {
             let heard = heartbeat.get(node).and_then(Option::as_ref);
-            heard.is_some_and(|at| at.elapsed() < inner.timing.election_max)
+            heard.is_some_and(|at| at.elapsed() < HEARD_LATELY)
         };
         let reach = |node: &u64| {
             let matched = metrics.replication.as_ref().and_then(|all| all.get(node));

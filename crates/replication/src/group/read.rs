@@ -118,7 +118,7 @@ impl<S: StateMachine> Inner<S> {
         let alone = voters.next() == Some(self.node) && voters.next().is_none();
         let fresh = metrics
             .last_quorum_acked
-            .is_some_and(|at| at.elapsed() < self.timing.lease());
+            .is_some_and(|at| at.elapsed() < self.grants.lease());
         if alone || fresh {
             Ok(ReadPoint { applied })
         } else {

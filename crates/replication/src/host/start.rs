@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::BasicNode;
 use wal::GroupId;
 
 use super::{Host, Inner, recover};
-use crate::config::{GroupConfig, Start};
+use crate::config::{GroupConfig, Start, Timing};
 use crate::group::{Group, Parts};
+use crate::lease::Grants;
 use crate::log::{LogParts, LogStore, vote_record};
 use crate::machine::{Machine, Shared};
 use crate::network::{Factory, Limits};
@@ -16,6 +18,9 @@ use crate::raft::{Membership, StoredMembership};
 use crate::snapshot::{self, Header, SnapshotStore};
 use crate::status::Halt;
 use crate::{Member, SnapshotFile, StartError, StateMachine, convert};
+
+/// A peer's answer is not overdue before this, however short the election timeout: its disk may be busy.
+const ANSWER_MIN: Duration = Duration::from_millis(1200);
 
 impl Host {
     /// Starts a replica of a group. When this returns, the state is back as far as it was known to be committed, and Raft
@@ -95,13 +100,15 @@ impl Host {
             halt: Arc::clone(&shared.halt),
             runtime: inner.runtime.clone(),
         });
+        let grants = Arc::new(Grants::new(config.timing.lease()));
         let network = Factory {
             context: Arc::clone(&inner.context),
             group,
             silence: shared.halt.silence().clone(),
             limits: Limits {
-                answer: config.timing.election_max * 2,
+                answer: (config.timing.election_max * 2).max(ANSWER_MIN),
             },
+            grants: Arc::clone(&grants),
         };
         let stopped = |reason: String| StartError::Stopped { group, reason };
         let machine = Machine(Arc::clone(&shared));
@@ -124,10 +131,10 @@ impl Host {
             wal: inner.wal.clone(),
             clock: Arc::clone(&inner.clock),
             node,
-            timing: config.timing,
+            grants,
             policy: config.snapshots,
             command_bytes_max: config.command_bytes_max,
-            silent_until: silent.then(|| inner.runtime.now() + config.timing.election_max),
+            silent_until: silent.then(|| inner.runtime.now() + Timing::longest_lease()),
         });
         inner.registry.insert(
             group,

@@ -131,6 +131,9 @@ impl RaftLogReader<TypeConfig> for LogReader {
     }
 
     /// Reads committed entries in pieces, so that a replica that is far behind does not hold its backlog in memory.
+    ///
+    /// Others may have committed what this log refused, as when its disk failed: then this is an error too, and whoever judged the
+    /// append says why the replica stops.
     async fn entries_stream<RB>(
         &mut self,
         range: RB,
@@ -145,7 +148,10 @@ impl RaftLogReader<TypeConfig> for LogReader {
                 let left = left.filter(|left| !left.is_empty())?;
                 let end = left.end.min(left.start.saturating_add(CHUNK_ENTRIES));
                 match reader.read(left.start..end, CHUNK_BYTES).await {
-                    Ok(piece) if piece.is_empty() && left.start >= reader.next_index() => None,
+                    Ok(piece) if piece.is_empty() && left.start >= reader.next_index() => {
+                        let problem = format!("the log did not take entry {}", left.start);
+                        Some((vec![Err(io::Error::other(problem))], None))
+                    }
                     Ok(piece) if reader.has_hole(left.start, &piece) => {
                         let problem = format!("entry {} is missing", left.start);
                         Some((vec![Err(reader.missing(&problem))], None))

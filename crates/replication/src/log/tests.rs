@@ -203,11 +203,12 @@ async fn a_hole_in_the_log_is_no_end_of_it() {
     batch.push(purge);
     log.wal.append_sync(log.group, batch).unwrap();
     let mut reader = log.get_log_reader().await;
-    let read: Vec<_> = reader.entries_stream(5..100).await.collect().await;
+    let read: Vec<_> = reader.entries_stream(5..10).await.collect().await;
     assert_eq!(read.len(), 5);
     assert!(read.iter().all(Result::is_ok), "{read:?}");
-    let read: Vec<_> = reader.entries_stream(10..12).await.collect().await;
-    assert!(read.is_empty(), "nothing was written there yet: {read:?}");
+    // What others have committed and this log refused is not applied, but its data is sound.
+    let read: Vec<_> = reader.entries_stream(9..12).await.collect().await;
+    assert!(matches!(read.as_slice(), [Ok(_), Err(_)]), "{read:?}");
     assert!(machine.0.0.halt.get().is_none());
     let read: Vec<_> = reader.entries_stream(3..8).await.collect().await;
     assert!(matches!(read.as_slice(), [Err(_)]), "{read:?}");

@@ -1,6 +1,7 @@
 //! The sending side of Raft: one client for each group and member. Every call has a deadline.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::raft::v1 as wire;
@@ -25,6 +26,7 @@ use super::channels::Lane;
 use super::message::{failed, late, malformed, silent, unreachable};
 use super::{Limits, SharedContext, snapshot, stream};
 use crate::convert;
+use crate::lease::Grants;
 use crate::raft::{AppendRequest, AppendResult, RpcError, Snapshot, TypeConfig, Vote};
 use crate::snapshot::SnapshotFile;
 
@@ -36,6 +38,7 @@ pub(crate) struct Factory {
     /// Cancelled when nothing may be heard of this replica any more.
     pub(crate) silence: CancellationToken,
     pub(crate) limits: Limits,
+    pub(crate) grants: Arc<Grants>,
 }
 
 impl Factory {
@@ -45,6 +48,7 @@ impl Factory {
             group: self.group,
             silence: self.silence.clone(),
             limits: self.limits,
+            grants: Arc::clone(&self.grants),
             target,
             address: node.addr.clone(),
             lane,
@@ -75,6 +79,7 @@ pub(crate) struct Client {
     group: GroupId,
     silence: CancellationToken,
     limits: Limits,
+    grants: Arc<Grants>,
     target: u64,
     /// Where the membership says that it is.
     address: String,
@@ -170,6 +175,7 @@ impl Client {
             limit: self.limits.answer,
             node: self.context.node.0,
             target: self.target,
+            grants: Arc::clone(&self.grants),
         }))
     }
 }

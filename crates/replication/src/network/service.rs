@@ -26,6 +26,8 @@ const REQUESTS_AHEAD: usize = 16;
 /// A group as the service sees it, whatever its state machine.
 #[async_trait]
 pub(crate) trait Hosted: Send + Sync {
+    /// The lease that a leader may hold on the answers of this replica, in milliseconds.
+    fn granted_lease_ms(&self) -> u32;
     /// Judges a request for a vote.
     async fn vote(
         &self,
@@ -128,9 +130,10 @@ impl RaftService for RaftServer {
                 .send(request)
                 .await
                 .map_err(|_| ApiError::new(Reason::Stopped, "the replica went away"))?;
+            let granted = hosted.granted_lease_ms();
             let feed = feed(inbound, envelope, Arc::clone(&hosted), requests);
             let answers = hosted.append(ReceiverStream::new(receiver).boxed());
-            Ok(Some(merge(feed, answers)))
+            Ok(Some(merge(feed, answers, granted)))
         });
         Ok(Response::new(answers))
     }
@@ -227,9 +230,11 @@ async fn feed(
 fn merge(
     feed: impl Future<Output = Result<(), Status>> + Send + 'static,
     answers: BoxStream<'static, Result<AppendResult, Status>>,
+    granted_lease_ms: u32,
 ) -> Answers {
-    let answers =
-        answers.map(|answer| answer.map(|result| convert::append_result_to_wire(&result)));
+    let to_wire =
+        move |result: AppendResult| convert::append_result_to_wire(&result, granted_lease_ms);
+    let answers = answers.map(move |answer| answer.map(to_wire));
     // Polling the feed together with the answers ties its life to that of the call.
     let feed = futures::stream::once(feed).filter_map(|fed| async move { fed.err().map(Err) });
     futures::stream::select(answers, feed).boxed()

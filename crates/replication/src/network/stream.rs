@@ -14,6 +14,7 @@ use tonic::Streaming;
 
 use super::message::{failed, late, malformed, silent};
 use crate::convert;
+use crate::lease::Grants;
 use crate::raft::{AppendRequest, AppendResult, LogId, RpcError};
 
 /// What was sent and not answered yet: the entry before each request, and its last.
@@ -51,6 +52,7 @@ pub(super) struct Answers {
     pub(super) limit: Duration,
     pub(super) node: u64,
     pub(super) target: u64,
+    pub(super) grants: Arc<Grants>,
 }
 
 /// The answers of a peer. Ends after the first error, and when the peer ends it with nothing outstanding.
@@ -97,6 +99,7 @@ impl Answers {
             .lock()
             .pop_front()
             .ok_or_else(|| malformed(&"an answer that nobody asked for"))?;
+        self.grants.told(self.target, message.granted_lease_ms);
         convert::append_result_from_wire(message, prev, last).map_err(|error| malformed(&error))
     }
 }

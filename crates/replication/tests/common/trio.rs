@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use replication::{Group, GroupConfig, Host, HostDeps, HostOptions, Member, Start};
+use replication::{Group, GroupConfig, Host, HostDeps, HostOptions, Member, Start, Timing};
 use runtime::Runtime;
 use vfs::{RealDisk, SimDisk, Vfs};
 
 use super::net::Links;
-use super::{Counters, Node, PATIENCE, config, deps, small_options};
+use super::{Counters, Node, PATIENCE, config, deps, small_options, timing};
 
 /// A replica of the group on a node of its own.
 pub(crate) struct Replica {
@@ -41,12 +41,13 @@ pub(crate) fn trio_config(start: Start) -> GroupConfig {
 }
 
 pub(crate) async fn begin(host: &Host, start: Start) -> (Group<Counters>, Arc<Counters>) {
+    begin_with(host, trio_config(start)).await
+}
+
+async fn begin_with(host: &Host, config: GroupConfig) -> (Group<Counters>, Arc<Counters>) {
     let machine = Arc::new(Counters::default());
-    let group = host
-        .start_group(trio_config(start), Arc::clone(&machine))
-        .await
-        .unwrap();
-    (group, machine)
+    let group = host.start_group(config, Arc::clone(&machine)).await;
+    (group.unwrap(), machine)
 }
 
 /// What nodes live in.
@@ -170,9 +171,17 @@ impl Trio {
     }
 
     pub(crate) async fn revive(&mut self, id: u64) {
+        self.revive_with(id, timing()).await;
+    }
+
+    pub(crate) async fn revive_with(&mut self, id: u64, timing: Timing) {
         let address = self.down.remove(&id);
         let node = self.open(id, address).await;
-        let (group, machine) = begin(&node.host, Start::Resume).await;
+        let config = GroupConfig {
+            timing,
+            ..trio_config(Start::Resume)
+        };
+        let (group, machine) = begin_with(&node.host, config).await;
         self.replicas.insert(
             id,
             Replica {

@@ -14,7 +14,8 @@ use api::ApiError;
 use api::registry::v1::Assignment;
 use cluster::{Incarnation, NodeId, ShardId};
 use replication::{
-    Group, GroupConfig, Host, Member, SnapshotError, SnapshotPolicy, Start, StartError, shard_group,
+    Group, GroupConfig, Host, Member, SnapshotError, SnapshotPolicy, Start, StartError, Timing,
+    shard_group,
 };
 
 use super::{Failure, Node, Replica, Slot, SlotState};
@@ -263,6 +264,7 @@ impl Node {
                 interval: self.config.snapshots.interval,
                 ..SnapshotPolicy::default()
             },
+            timing: Timing::of(self.config.election_timeout),
             ..GroupConfig::new(shard_group(shard, incarnation), start)
         };
         let machine = Arc::new(DictionaryState::new(options));
