@@ -318,6 +318,31 @@ async fn a_group_of_one_grows_to_three() {
     trio.end().await;
 }
 
+/// A peer that takes connections and closes them is one that answers at once, and always with an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_is_down_is_not_called_without_end() {
+    let mut trio = Trio::new().await;
+    let (leads, others) = trio.roles().await;
+    trio.kill(others[0]).await;
+    let listener = tokio::net::TcpListener::bind(&trio.down[&others[0]]).await;
+    let listener = listener.unwrap();
+    let leader = &trio.replicas[&leads].group;
+    put(leader, "a", 1).await.unwrap();
+    let mut calls = 0;
+    let count = async {
+        loop {
+            drop(listener.accept().await.unwrap());
+            calls += 1;
+        }
+    };
+    let counted = Runtime::real().timeout(Duration::from_secs(2), count).await;
+    assert!(counted.is_err());
+    // Three lanes of at most one call a heartbeat each; without pauses there are thousands.
+    assert!((1..200).contains(&calls), "{calls} calls");
+    put(leader, "a", 1).await.unwrap();
+    trio.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn election_times_are_changed_by_restarting_one_replica_after_another() {
     let short = Timing::of(Duration::from_millis(300));

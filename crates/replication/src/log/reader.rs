@@ -76,6 +76,13 @@ impl LogReader {
                 .any(|(entry, due)| entry.log_id.index() != due)
     }
 
+    /// The error of an entry that a stopped replica was to apply; whoever judged the append has said why it stopped.
+    fn refused(&self, index: u64) -> Option<io::Error> {
+        let reason = self.judge.halt.get()?;
+        let problem = format!("the log did not take entry {index}: {}", reason.reason);
+        Some(io::Error::other(problem))
+    }
+
     /// The state without an entry would be another one than the peers'.
     fn missing(&self, problem: &str) -> io::Error {
         self.judge.halt.set(StopCause::DataLoss, problem);
@@ -132,8 +139,8 @@ impl RaftLogReader<TypeConfig> for LogReader {
 
     /// Reads committed entries in pieces, so that a replica that is far behind does not hold its backlog in memory.
     ///
-    /// Others may have committed what this log refused, as when its disk failed: then this is an error too, and whoever judged the
-    /// append says why the replica stops.
+    /// A range that reaches beyond the log is read as far as the log goes, unless the replica has stopped: then others may have
+    /// committed what this log refused, and that is an error.
     async fn entries_stream<RB>(
         &mut self,
         range: RB,
@@ -149,8 +156,8 @@ impl RaftLogReader<TypeConfig> for LogReader {
                 let end = left.end.min(left.start.saturating_add(CHUNK_ENTRIES));
                 match reader.read(left.start..end, CHUNK_BYTES).await {
                     Ok(piece) if piece.is_empty() && left.start >= reader.next_index() => {
-                        let problem = format!("the log did not take entry {}", left.start);
-                        Some((vec![Err(io::Error::other(problem))], None))
+                        let refused = reader.refused(left.start)?;
+                        Some((vec![Err(refused)], None))
                     }
                     Ok(piece) if reader.has_hole(left.start, &piece) => {
                         let problem = format!("entry {} is missing", left.start);

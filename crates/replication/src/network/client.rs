@@ -152,13 +152,25 @@ impl Client {
 
     async fn open_append<S>(
         &mut self,
-        input: S,
+        mut input: S,
     ) -> Result<BoxStream<'static, Result<AppendResult, RpcError>>, RpcError>
     where
         S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
     {
+        // Raft holds back the first request for as long as it wants to wait after failures. A call that is made before would be
+        // made again and again to a peer that refuses connections.
+        let first = tokio::select! {
+            biased;
+            () = self.silence.cancelled() => return Err(silent()),
+            first = input.next() => first,
+        };
+        let Some(first) = first else {
+            return Ok(futures::stream::empty().boxed());
+        };
         let mut service = self.service(self.lane)?;
-        let input = input.take_until(self.silence.clone().cancelled_owned());
+        let input = futures::stream::iter([first])
+            .chain(input)
+            .take_until(self.silence.clone().cancelled_owned());
         let (requests, sent) = stream::requests(input, self.envelope());
         let inbound = self
             .within(
