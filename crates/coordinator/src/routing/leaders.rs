@@ -7,6 +7,7 @@ use std::time::Duration;
 use cluster::{NodeId, ShardId, ShardMap};
 use parking_lot::RwLock;
 use runtime::{Instant, Runtime};
+use tokio::sync::Notify;
 
 /// For how long a node that could not be reached is asked after the others.
 const SUSPECT_FOR: Duration = Duration::from_secs(2);
@@ -25,6 +26,7 @@ pub(crate) struct Leaders {
     runtime: Runtime,
     leads: RwLock<HashMap<ShardId, Lead>>,
     failed: RwLock<HashMap<NodeId, Instant>>,
+    elected: Notify,
 }
 
 impl Leaders {
@@ -33,6 +35,7 @@ impl Leaders {
             runtime: runtime.clone(),
             leads: RwLock::default(),
             failed: RwLock::default(),
+            elected: Notify::new(),
         }
     }
 
@@ -60,7 +63,14 @@ impl Leaders {
                 node: Some(leader),
                 term,
             };
+            self.elected.notify_waiters();
         }
+    }
+
+    /// Waits until a report names a leader of a newer term than was known, of any shard: for those who did not find one. Terms
+    /// only rise, so nobody is woken again and again.
+    pub(crate) async fn elected(&self) {
+        self.elected.notified().await;
     }
 
     /// A node does not lead a shard and does not know who does.

@@ -123,8 +123,8 @@ impl Rounds {
         error.reason() == Reason::Disconnected && is_unsent && asked == 1
     }
 
-    /// Waits for the next round. False when the deadline comes first.
-    pub(super) async fn next(&mut self, runtime: &Runtime) -> bool {
+    /// Waits for the next round, which begins early when `news` come. False when the deadline comes first.
+    pub(super) async fn next(&mut self, runtime: &Runtime, news: impl Future<Output = ()>) -> bool {
         let doublings = u32::try_from(self.tried.saturating_sub(1)).unwrap_or(u32::MAX);
         let pause = match self.tried {
             0 => Duration::ZERO,
@@ -137,7 +137,10 @@ impl Rounds {
             return false;
         }
         if !pause.is_zero() {
-            runtime.sleep(pause).await;
+            tokio::select! {
+                () = runtime.sleep(pause) => {}
+                () = news => {}
+            }
         }
         true
     }
@@ -308,7 +311,7 @@ mod tests {
         let runtime = Runtime::real();
         let mut rounds = Rounds::new(Kind::Read, runtime.now() + Duration::from_millis(100));
         let mut count = 0;
-        while rounds.next(&runtime).await {
+        while rounds.next(&runtime, std::future::pending()).await {
             count += 1;
         }
         // At once, then after 5, 10, 20 and 40 ms; the next would be after 155 ms.

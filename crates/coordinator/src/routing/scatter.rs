@@ -57,7 +57,7 @@ impl Router {
                 });
                 parts.insert((range, shard), part);
             }
-            if !again || !rounds.next(&self.runtime).await {
+            if !again || !rounds.next(&self.runtime, self.leaders.elected()).await {
                 return assemble(&ask, &cover, parts);
             }
         }
