@@ -7,6 +7,7 @@ mod settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use cluster::limits;
@@ -93,10 +94,36 @@ pub struct StateConfig {
     pub repeat_table_bytes: u64,
     /// Entries of the lists cached at trie nodes. Default 10; 1 to 1,000.
     pub cached_k: usize,
+    /// Logical bytes of a shard above which [`StateConfig::at_budget`] holds; `None` means no limit. Default none.
+    pub shard_bytes_max: Option<u64>,
+    /// What happens to a shard above its bytes. Default: records are refused.
+    pub at_budget: AtBudget,
     /// Bytes of all dictionaries of this node above which records are refused; `None` means no limit. Default none.
     pub memory_bytes_max: Option<u64>,
     /// How often the replicas of a shard are compared, as far as this node leads it; never, if none. Default 1 h.
     pub audit_interval: Option<Duration>,
+}
+
+/// What happens where a shard has reached its budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AtBudget {
+    /// Records are refused.
+    #[default]
+    Refuse,
+    /// The rarest terms are given up; should they be recorded again, they begin at 0.
+    Evict,
+}
+
+impl FromStr for AtBudget {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "evict" => Ok(Self::Evict),
+            _ => Err("neither refuse nor evict"),
+        }
+    }
 }
 
 /// Bounds on calls.
@@ -168,6 +195,8 @@ impl Default for StateConfig {
         Self {
             repeat_table_bytes: limits::REPEAT_TABLE_BYTES_MAX,
             cached_k: limits::CACHED_K,
+            shard_bytes_max: None,
+            at_budget: AtBudget::default(),
             memory_bytes_max: None,
             audit_interval: Some(Duration::from_hours(1)),
         }

@@ -25,10 +25,13 @@ pub(crate) struct NodeMetrics {
 struct ShardFamilies {
     repeats: CounterFamily<1>,
     refused: CounterFamily<1>,
+    evicted: CounterFamily<1>,
     queue_calls: GaugeFamily<1>,
     queue_bytes: GaugeFamily<1>,
     terms: GaugeFamily<1>,
+    logical_bytes: GaugeFamily<1>,
     memory_bytes: GaugeFamily<1>,
+    memory_part_bytes: GaugeFamily<2>,
     repeat_table_bytes: GaugeFamily<1>,
     applied_index: GaugeFamily<1>,
     snapshot_index: GaugeFamily<1>,
@@ -56,10 +59,15 @@ pub(crate) struct ShardMetrics {
     pub(crate) clear: Counter,
     pub(crate) repeats: Counter,
     pub(crate) refused: Counter,
+    pub(crate) evicted: Counter,
     queue_calls: Gauge,
     queue_bytes: Gauge,
     terms: Gauge,
+    logical_bytes: Gauge,
     memory_bytes: Gauge,
+    bucket_bytes: Gauge,
+    node_bytes: Gauge,
+    cached_list_bytes: Gauge,
     repeat_table_bytes: Gauge,
     applied_index: Gauge,
     snapshot_index: Gauge,
@@ -72,10 +80,25 @@ impl NodeMetrics {
         let shards = ShardFamilies {
             repeats: part.counters("repeats_total", "Items that had been applied before.", key)?,
             refused: part.counters("refused_total", "Writes and items that were refused.", key)?,
+            evicted: part.counters(
+                "evicted_terms_total",
+                "Terms that this node, as leader, had given up to keep the budget.",
+                key,
+            )?,
             queue_calls: part.gauges("queue_calls", "Write calls that wait.", key)?,
             queue_bytes: part.gauges("queue_bytes", "Bytes of write calls that wait.", key)?,
             terms: part.gauges("terms_count", "Terms in the dictionaries.", key)?,
+            logical_bytes: part.gauges(
+                "logical_bytes",
+                "Lengths of terms and display forms, and 8 a term.",
+                key,
+            )?,
             memory_bytes: part.gauges("memory_bytes", "Memory of the dictionaries.", key)?,
+            memory_part_bytes: part.gauges(
+                "memory_part_bytes",
+                "Memory of the dictionaries by what it is for.",
+                ["shard_key", "part"],
+            )?,
             repeat_table_bytes: part.gauges(
                 "repeat_table_bytes",
                 "Memory for remembering request ids, as its cap counts it.",
@@ -134,6 +157,7 @@ impl NodeMetrics {
     pub(crate) fn shard(&self, shard_key: &str) -> ShardMetrics {
         let operation = |name| self.base.trie_operations(name, shard_key);
         let key = [shard_key];
+        let part = |name| self.shards.memory_part_bytes.with([shard_key, name]);
         ShardMetrics {
             record: operation("record"),
             delete: operation("delete"),
@@ -143,10 +167,15 @@ impl NodeMetrics {
             clear: operation("clear"),
             repeats: self.shards.repeats.with(key),
             refused: self.shards.refused.with(key),
+            evicted: self.shards.evicted.with(key),
             queue_calls: self.shards.queue_calls.with(key),
             queue_bytes: self.shards.queue_bytes.with(key),
             terms: self.shards.terms.with(key),
+            logical_bytes: self.shards.logical_bytes.with(key),
             memory_bytes: self.shards.memory_bytes.with(key),
+            bucket_bytes: part("buckets"),
+            node_bytes: part("nodes"),
+            cached_list_bytes: part("cached lists"),
             repeat_table_bytes: self.shards.repeat_table_bytes.with(key),
             applied_index: self.shards.applied_index.with(key),
             snapshot_index: self.shards.snapshot_index.with(key),
@@ -183,7 +212,12 @@ impl ShardMetrics {
         self.queue_calls.set_count(replica.queue().calls() as u64);
         self.queue_bytes.set_count(replica.queue().bytes() as u64);
         self.terms.set_count(stats.terms);
+        self.logical_bytes.set_count(stats.logical_bytes);
         self.memory_bytes.set_count(stats.memory_bytes);
+        self.bucket_bytes.set_count(stats.memory.bucket_bytes);
+        self.node_bytes.set_count(stats.memory.node_bytes);
+        self.cached_list_bytes
+            .set_count(stats.memory.cached_list_bytes);
         self.repeat_table_bytes.set_count(stats.repeat_table_bytes);
         self.applied_index
             .set_count(status.applied.map_or(0, |at| at.index));

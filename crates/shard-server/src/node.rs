@@ -9,12 +9,14 @@
 //! - The first fatal fault decides how the process ends ([`Node::end`]), and is not overwritten.
 
 mod audit;
+mod budget;
 mod given_up;
 mod handover;
 mod health;
 mod identity;
 mod memory;
 mod names;
+mod pace;
 mod reconcile;
 mod registry;
 mod replica;
@@ -56,7 +58,6 @@ pub(crate) use view::View;
 use crate::config::Config;
 use crate::error::RunError;
 use crate::metrics::NodeMetrics;
-use crate::state::{Operation, Write};
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -157,6 +158,7 @@ impl Node {
         let spawn = |name, task| drop(self.runtime.spawn(name, task));
         spawn("node-sync", boxed(sync::run(Arc::clone(self))));
         spawn("node-upkeep", boxed(upkeep::run(Arc::clone(self))));
+        spawn("node-budget", boxed(budget::run(Arc::clone(self))));
         spawn("node-audit", boxed(audit::run(Arc::clone(self))));
         spawn("node-stall", boxed(stall::run(Arc::clone(self))));
     }
@@ -283,28 +285,6 @@ impl Node {
         }
     }
 
-    /// Refuses records while the dictionaries of this node are above their budget. Deletes pass.
-    pub(crate) fn check_budget(&self, writes: &[Write]) -> Result<(), ApiError> {
-        let Some(limit) = self.config.state.memory_bytes_max else {
-            return Ok(());
-        };
-        let records = |write: &Write| matches!(write.operation, Operation::Record(_));
-        if !writes.iter().any(records) {
-            return Ok(());
-        }
-        let replicas = self.replicas();
-        let used: u64 = replicas
-            .iter()
-            .map(|replica| replica.state().stats().memory_bytes)
-            .sum();
-        if used <= limit {
-            return Ok(());
-        }
-        let message = format!("the dictionaries take {used} bytes, allowed are {limit}");
-        let error = ApiError::new(Reason::MemoryBudget, message).with_retry_after(BUDGET_RETRY);
-        Err(error.for_write())
-    }
-
     fn watch_disk(self: &Arc<Self>, host: &Host) {
         let mut poisoned = host.poisoned();
         let node = Arc::clone(self);
@@ -359,9 +339,6 @@ impl Node {
 
 /// A map with more namespaces than this is not attached to errors: it would not fit their header.
 const ATTACHED_NAMESPACES_MAX: usize = 64;
-
-/// When to come back to a node whose memory is used up.
-const BUDGET_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn boxed<'a>(
     task: impl Future<Output = ()> + Send + 'a,

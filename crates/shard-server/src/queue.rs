@@ -269,7 +269,7 @@ fn settle(batch: VecDeque<Waiting>, result: Result<Committed<Response>, ProposeE
         Ok(Committed {
             index: _,
             term: _,
-            response: Response::Cleared(_) | Response::Configured,
+            response: Response::Cleared(_) | Response::Configured | Response::Evicted(_),
         }) => {
             let reason = "writes were answered as something else".to_owned();
             let outcome = replication::Outcome::Unknown;

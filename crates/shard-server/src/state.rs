@@ -21,6 +21,7 @@
 
 mod apply;
 pub mod command;
+mod rarest;
 mod read;
 mod snapshot;
 #[cfg(test)]
@@ -36,8 +37,9 @@ use cluster::{Generation, NamespaceId};
 use parking_lot::{Mutex, RwLock};
 use repeat_table::RepeatTable;
 use replication::{Applied, ApplyError, RestoreError, StateMachine};
-use trie_core::{Dictionary, Options};
+use trie_core::{Dictionary, Entry, Options};
 
+pub use rarest::{Rare, Rarest};
 pub use read::{Page, Reading, Scope, StaleGeneration, Stats};
 pub use snapshot::{Hashing, StateView};
 pub use varint::Malformed;
@@ -45,6 +47,15 @@ pub use write::{Identity, Item, ItemOutcome, Operation, Refusal, Response, Write
 
 /// Items that are applied before waiting readers get their turn.
 pub const ITEMS_A_TURN: usize = 64;
+
+/// What a term weighs beside its text in the logical bytes of a state: its count.
+const COUNT_BYTES: u64 = 8;
+
+/// Logical bytes of a term.
+fn term_weight(entry: &Entry) -> u64 {
+    let display = entry.display.as_ref().map_or(0, Vec::len);
+    (entry.term.len() + display) as u64 + COUNT_BYTES
+}
 
 /// The state machine of one shard.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! What a dictionary weighs.
 
+use std::ops::AddAssign;
+
 /// Bytes a dictionary holds, counted and not measured: the same calls give the same numbers on
 /// every machine. The allocator's own rounding is not in them; see the `memory` bench for what the
 /// process grows by.
@@ -19,6 +21,16 @@ pub struct MemoryUsage {
     pub node_bytes: u64,
     /// The lists that inner nodes keep ready.
     pub cached_list_bytes: u64,
+}
+
+impl AddAssign for MemoryUsage {
+    fn add_assign(&mut self, other: Self) {
+        self.text_bytes += other.text_bytes;
+        self.display_bytes += other.display_bytes;
+        self.bucket_bytes += other.bucket_bytes;
+        self.node_bytes += other.node_bytes;
+        self.cached_list_bytes += other.cached_list_bytes;
+    }
 }
 
 impl MemoryUsage {

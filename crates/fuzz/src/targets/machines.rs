@@ -5,9 +5,10 @@ use coordinator::metadata::{Command, Metadata, Registration, ShardProgress};
 use repeat_table::{ClientId, RequestId};
 use replication::{Applied, SnapshotView, StateMachine};
 use shard_server::state::command::{
-    KIND_CLEAR, KIND_CONFIGURE, KIND_WRITES, encode_clear, encode_configure, encode_writes,
+    KIND_CLEAR, KIND_CONFIGURE, KIND_EVICT, KIND_WRITES, encode_clear, encode_configure,
+    encode_evict, encode_writes,
 };
-use shard_server::state::{DictionaryState, Identity, Item, Operation, Write};
+use shard_server::state::{DictionaryState, Identity, Item, Operation, Rare, Write};
 use trie_core::Options;
 
 use super::{join, pieces, sure};
@@ -106,15 +107,23 @@ fn shard_seeds() -> Vec<Vec<u8>> {
     ]);
     let clear = encode_clear(NamespaceId(1), Generation(2));
     let configure = encode_configure(1 << 20);
+    let evict = encode_evict(&Rare {
+        namespace: NamespaceId(1),
+        generation: Generation(1),
+        count_max: 5,
+        terms: vec!["zürich".into(), b"paris".to_vec()],
+    });
     let kind = |kind: u16| u8::try_from(kind).unwrap_or_default();
-    let (writes, clear, configure) = (
+    let (writes, clear, configure, evict) = (
         (kind(KIND_WRITES), writes.as_ref()),
         (kind(KIND_CLEAR), clear.as_ref()),
         (kind(KIND_CONFIGURE), configure.as_ref()),
+        (kind(KIND_EVICT), evict.as_ref()),
     );
     vec![
         join([writes]),
         join([writes, writes, clear, configure]),
+        join([writes, evict, writes]),
         join([configure, clear, writes]),
     ]
 }

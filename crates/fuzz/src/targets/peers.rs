@@ -95,6 +95,7 @@ fn seeds() -> Vec<Vec<u8>> {
         ..one.clone()
     };
     let answer = |result| wire::AppendResponse {
+        granted_lease_ms: 262,
         result: Some(result),
     };
     use wire::append_response::Result as Answer;

@@ -58,6 +58,10 @@ settings::settings! {
     repeat_table_bytes: u64, "REPEAT_TABLE_BYTES", "BYTES";
     /// Length of the lists kept ready at trie nodes, 1 to 1000 [default: 10]
     cached_k: usize, "CACHED_K", "K";
+    /// Logical bytes of a shard (lengths of terms and display forms, and 8 a term) at which --at-budget holds [default: no limit]
+    shard_bytes_max: u64, "SHARD_BYTES_MAX", "BYTES";
+    /// What happens at --shard-bytes-max: refuse records, or evict the rarest terms, whose counts are lost then [default: refuse]
+    at_budget: String, "AT_BUDGET", "refuse|evict";
     /// Bytes of memory for dictionaries above which records are refused [default: no limit]
     memory_bytes_max: u64, "MEMORY_BYTES_MAX", "BYTES";
     /// Time after which the replicas of a shard that changed are compared; 0s turns it off [default: 1h]
@@ -201,6 +205,8 @@ impl Settings {
                 1..=limits::K_MAX as usize,
                 default.cached_k,
             ),
+            shard_bytes_max: self.shard_bytes_max,
+            at_budget: at.parsed("at-budget", self.at_budget.as_deref(), default.at_budget),
             memory_bytes_max: self.memory_bytes_max,
             audit_interval: at.timeout(
                 "audit-interval",

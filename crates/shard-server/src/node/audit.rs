@@ -18,13 +18,11 @@ use replication::Role;
 use rpc::Deadline;
 use runtime::Instant;
 
+use super::pace::STEP_TERMS;
 use super::{Node, Replica};
-use crate::state::command;
+use crate::state::{Hashing, command};
 
 const EVERY: Duration = Duration::from_millis(500);
-/// Terms hashed in one go, some milliseconds, and the pause after them.
-const STEP_TERMS: usize = 8192;
-const STEP_PAUSE: Duration = Duration::from_millis(10);
 /// Hashes that a replica remembers and reports.
 const KEPT: usize = 4;
 /// The rule by which states are hashed. A program that hashes otherwise has another number, so that the two are not compared.
@@ -99,12 +97,8 @@ async fn hash(node: &Node, replica: &Replica) {
         return;
     };
     loop {
-        let step = move || {
-            let done = hashing.step(STEP_TERMS);
-            (hashing, done)
-        };
-        let stepped = node.runtime.spawn_blocking("audit-hash", step).await;
-        let Ok((back, done)) = stepped else {
+        let step = |hashing: &mut Hashing| hashing.step(STEP_TERMS);
+        let Some((back, done)) = node.piece("audit-hash", hashing, step).await else {
             return;
         };
         if let Some(hash) = done {
@@ -114,10 +108,6 @@ async fn hash(node: &Node, replica: &Replica) {
             return;
         }
         hashing = back;
-        tokio::select! {
-            () = node.closing.cancelled() => return,
-            () = node.runtime.sleep(STEP_PAUSE) => {}
-        }
     }
 }
 

@@ -43,7 +43,7 @@ impl Services {
         if decoded.is_empty() {
             return Ok(response);
         }
-        self.node.check_budget(&decoded)?;
+        self.node.check_budget(replica, &decoded)?;
         let answer = replica.write(decoded, deadline).await?;
         count(replica, &answer.outcomes);
         response.results = answer.outcomes.iter().map(convert::write_result).collect();

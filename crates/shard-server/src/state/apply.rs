@@ -8,7 +8,7 @@ use repeat_table::{AppliedItems, RequestId, Verdict};
 use replication::{Applied, ApplyError, StateMachine as _};
 use trie_core::{Dictionary, RecordError};
 
-use super::command::{self, ItemRef, WriteRef, Writes};
+use super::command::{self, Eviction, ItemRef, WriteRef, Writes};
 use super::{
     DictionaryState, ITEMS_A_TURN, Identity, Inner, ItemOutcome, Malformed, Refusal, Response,
     Space, WriteOutcome,
@@ -53,6 +53,13 @@ pub(super) fn apply(
             turn.end();
             *state.audit.lock() = Some((at.index, state.view()));
             Ok(Response::Configured)
+        }
+        command::KIND_EVICT => {
+            let eviction = Eviction::decode(bytes).map_err(malformed)?;
+            let mut turn = Turn::begin(state, at, stamp_ms);
+            let evicted = turn.evict(&eviction);
+            turn.end();
+            Ok(Response::Evicted(evicted))
         }
         kind => Err(ApplyError::UnknownKind { kind }),
     }
@@ -219,6 +226,24 @@ impl<'a> Turn<'a> {
             existed,
             repeated: false,
         })
+    }
+
+    /// Gives up terms that are still rare. Returns how many.
+    fn evict(&mut self, eviction: &Eviction<'_>) -> u64 {
+        let mut evicted = 0;
+        for term in &eviction.terms {
+            self.give_way();
+            let space = self.inner.spaces.get_mut(&eviction.namespace);
+            let Some(space) = space.filter(|at| at.generation == eviction.generation) else {
+                break;
+            };
+            let count = space.dictionary.count(term.as_bytes());
+            if (1..=eviction.count_max).contains(&count) {
+                space.dictionary.delete(term.as_bytes());
+                evicted += 1;
+            }
+        }
+        evicted
     }
 
     fn remember(

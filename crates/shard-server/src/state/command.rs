@@ -44,6 +44,10 @@
 //! puts its state as of such an entry aside to be hashed and compared; one with the cap that is in force already does nothing else,
 //! and is how a comparison is asked for, so that programs which know nothing of comparisons can apply it.
 //!
+//! **Kind 4, evict**: namespace `n`, generation `n`, the highest count at which a term still goes `n`, number of terms `n`, and each as
+//! length `n` and bytes, UTF-8. A term that was recorded beyond that count in the meantime stays, and a namespace of
+//! another generation is left alone.
+//!
 //! On failure: [`Malformed`](super::Malformed) with the place. The log is checksummed, so what does not decode was written by a faulty or
 //! newer program, and the replica stops.
 
@@ -57,8 +61,9 @@ use bytes::Bytes;
 use cluster::{Generation, NamespaceId};
 use repeat_table::ClientId;
 
-pub(crate) use decode::{ItemRef, WriteRef, Writes, clear, configure};
+pub(crate) use decode::{Eviction, ItemRef, WriteRef, Writes, clear, configure};
 
+use super::rarest::Rare;
 use super::varint::{put, put_bytes, put_signed};
 use super::write::{Identity, Item, Operation, Write};
 
@@ -68,6 +73,8 @@ pub const KIND_WRITES: u16 = 1;
 pub const KIND_CLEAR: u16 = 2;
 /// The kind of a command that changes settings which are part of the state.
 pub const KIND_CONFIGURE: u16 = 3;
+/// The kind of a command that gives up rare terms.
+pub const KIND_EVICT: u16 = 4;
 
 /// The format version of every kind.
 const VERSION: u8 = 1;
@@ -101,6 +108,20 @@ pub fn encode_clear(namespace: NamespaceId, generation: Generation) -> Bytes {
 pub fn encode_configure(repeat_table_bytes: u64) -> Bytes {
     let mut out = vec![VERSION];
     put(&mut out, repeat_table_bytes);
+    out.into()
+}
+
+/// Encodes a command of kind [`KIND_EVICT`].
+#[must_use]
+pub fn encode_evict(rare: &Rare) -> Bytes {
+    let mut out = vec![VERSION];
+    put(&mut out, u64::from(rare.namespace.0));
+    put(&mut out, rare.generation.0);
+    put(&mut out, rare.count_max);
+    put(&mut out, rare.terms.len() as u64);
+    for term in &rare.terms {
+        put_bytes(&mut out, term);
+    }
     out.into()
 }
 

@@ -1,9 +1,9 @@
 //! Reads. Each takes the read lock for as long as the look-up lasts, and no longer.
 
 use cluster::{Generation, KeyRange, NamespaceId};
-use trie_core::{Dictionary, Entry};
+use trie_core::{Dictionary, Entry, MemoryUsage};
 
-use super::{DictionaryState, Inner};
+use super::{COUNT_BYTES, DictionaryState, Inner};
 
 /// An answer, and the entry up to which it may know of writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +47,13 @@ pub struct Stats {
     pub terms: u64,
     /// The sum of all counts, at most what 64 bits hold.
     pub total_count: u64,
+    /// What the dictionaries hold, whatever it takes to hold it: the lengths of terms and display forms, and eight bytes a term for
+    /// its count. The same on all replicas that applied the same entries.
+    pub logical_bytes: u64,
     /// Bytes that the dictionaries allocated.
     pub memory_bytes: u64,
+    /// What they were allocated for.
+    pub memory: MemoryUsage,
     /// Bytes of the repeat table, as its cap counts them.
     pub repeat_table_bytes: u64,
     /// Requests in the repeat table.
@@ -147,7 +152,11 @@ impl DictionaryState {
             stats.terms += dictionary.len();
             let total = u64::try_from(dictionary.total()).unwrap_or(u64::MAX);
             stats.total_count = stats.total_count.saturating_add(total);
-            stats.memory_bytes += dictionary.memory().total();
+            let memory = dictionary.memory();
+            stats.memory_bytes += memory.total();
+            stats.logical_bytes +=
+                memory.text_bytes + memory.display_bytes + COUNT_BYTES * dictionary.len();
+            stats.memory += memory;
         }
         stats
     }

@@ -31,6 +31,7 @@ mod decode;
 mod encode;
 mod frame;
 mod hashing;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -43,6 +44,7 @@ use super::Space;
 
 pub(super) use decode::decode;
 pub use hashing::Hashing;
+pub(super) use walk::{Visitor, Walk};
 
 /// A frozen state. Cheap to take; made to be encoded or hashed while writes go on.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! The state against a naive model, and its rules one by one.
 
+mod eviction;
 mod model;
 mod rules;
 mod snapshots;
@@ -43,7 +44,9 @@ impl Subject {
         let bytes = command::encode_writes(writes);
         match self.command(command::KIND_WRITES, &bytes).unwrap() {
             Response::Writes(outcomes) => outcomes,
-            other @ (Response::Cleared(_) | Response::Configured) => panic!("{other:?}"),
+            other @ (Response::Cleared(_) | Response::Configured | Response::Evicted(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 

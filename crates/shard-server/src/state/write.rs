@@ -151,4 +151,6 @@ pub enum Response {
     Cleared(Generation),
     /// To a change of the settings that are part of the state.
     Configured,
+    /// To an eviction: how many terms went.
+    Evicted(u64),
 }

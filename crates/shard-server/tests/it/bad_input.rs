@@ -5,7 +5,7 @@ use api::v1::*;
 use api::{ApiError, Outcome, Reason};
 use prost::Message as _;
 use runtime::{Network as _, TcpNetwork};
-use shard_server::config::QueueConfig;
+use shard_server::config::{AtBudget, QueueConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Code, Status};
 
@@ -386,6 +386,55 @@ async fn overload_is_refused_at_once_and_what_was_accepted_counts() {
 }
 
 #[tokio::test]
+async fn a_shard_above_its_budget_gives_up_its_rarest_terms_where_that_was_asked_for() {
+    let mut world = World::new().await;
+    let budget = 10_000;
+    world.config.state.shard_bytes_max = Some(budget);
+    world.config.state.at_budget = AtBudget::Evict;
+    let node = world.start().await;
+    let mut public = node.public();
+    public.record(record("popular", 1000)).await.unwrap();
+    // Three times the budget, for that would be refused if nothing were given up.
+    for n in 0..1500 {
+        let mut tries = 0;
+        while let Err(status) = public.record(record(&format!("rare {n:07}"), 1)).await {
+            check(&status, Reason::MemoryBudget, "shard-bytes-max");
+            tries += 1;
+            assert!(tries < 1000, "nothing is given up: {status}");
+            world.runtime.sleep(Duration::from_millis(20)).await;
+        }
+    }
+    world
+        .until("the shard is within its budget", || async {
+            // Of 12 bytes and 8 for the count each, but for one.
+            node.top("", 1000).await.len() as u64 * 20 <= budget
+        })
+        .await;
+    assert_eq!(node.count("popular").await, 1000);
+}
+
+#[tokio::test]
+async fn above_the_budget_of_a_shard_records_are_refused() {
+    let mut world = World::new().await;
+    world.config.state.shard_bytes_max = Some(100);
+    let node = world.start().await;
+    let mut accepted = 0;
+    let refused = loop {
+        match node
+            .public()
+            .record(record(&format!("paris {accepted}"), 1))
+            .await
+        {
+            Ok(_) => accepted += 1,
+            Err(status) => break status,
+        }
+    };
+    check(&refused, Reason::MemoryBudget, "shard-bytes-max is 100");
+    // Of 7 bytes and 8 for the count each.
+    assert_eq!(accepted, 7);
+}
+
+#[tokio::test]
 async fn above_the_memory_budget_records_are_refused_and_deletes_pass() {
     let mut world = World::new().await;
     world.config.state.memory_bytes_max = Some(1);
@@ -396,7 +445,7 @@ async fn above_the_memory_budget_records_are_refused_and_deletes_pass() {
             refused = Some(status);
         }
     }
-    check(&refused.unwrap(), Reason::MemoryBudget, "budget");
+    check(&refused.unwrap(), Reason::MemoryBudget, "memory-bytes-max");
     let delete = DeleteRequest {
         term: "paris 0".into(),
         ..DeleteRequest::default()

@@ -251,7 +251,7 @@ impl Services {
             identity: part.identity,
             operation: part.operation.clone(),
         }];
-        self.node.check_budget(&writes)?;
+        self.node.check_budget(&part.replica, &writes)?;
         part.replica.put(writes, deadline)
     }
 

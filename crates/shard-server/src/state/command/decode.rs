@@ -91,6 +91,37 @@ pub(crate) fn configure(command: &[u8]) -> Result<u64, Malformed> {
     Ok(repeat_table_bytes)
 }
 
+/// A command of kind [`super::KIND_EVICT`].
+#[derive(Debug)]
+pub(crate) struct Eviction<'a> {
+    pub(crate) namespace: NamespaceId,
+    pub(crate) generation: Generation,
+    pub(crate) count_max: u64,
+    pub(crate) terms: Vec<&'a str>,
+}
+
+impl<'a> Eviction<'a> {
+    pub(crate) fn decode(command: &'a [u8]) -> Result<Self, Malformed> {
+        let mut cursor = versioned(command)?;
+        let namespace = NamespaceId(cursor.number_u32()?);
+        let generation = Generation(cursor.number()?);
+        let count_max = cursor.number()?;
+        let count = cursor.length()?;
+        let mut terms = Vec::new();
+        for _ in 0..count {
+            let len = cursor.length()?;
+            terms.push(cursor.text(len)?);
+        }
+        cursor.finish()?;
+        Ok(Self {
+            namespace,
+            generation,
+            count_max,
+            terms,
+        })
+    }
+}
+
 fn versioned(command: &[u8]) -> Result<Cursor<'_>, Malformed> {
     let mut cursor = Cursor::new(command);
     if cursor.byte()? != VERSION {

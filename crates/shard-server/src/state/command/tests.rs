@@ -116,6 +116,7 @@ proptest! {
         let _: Result<_, _> = Writes::decode(&bytes);
         let _: Result<_, _> = clear(&bytes);
         let _: Result<_, _> = configure(&bytes);
+        let _: Result<_, _> = Eviction::decode(&bytes);
     }
 }
 
@@ -124,6 +125,25 @@ fn small_commands_come_back() {
     let command = encode_clear(NamespaceId(7), Generation(u64::MAX));
     assert_eq!(clear(&command), Ok((NamespaceId(7), Generation(u64::MAX))));
     assert_eq!(configure(&encode_configure(1 << 26)), Ok(1 << 26));
+    let rare = Rare {
+        namespace: NamespaceId(7),
+        generation: Generation(3),
+        count_max: 300,
+        terms: vec![b"a".to_vec(), "zürich".into()],
+    };
+    let command = encode_evict(&rare);
+    let eviction = Eviction::decode(&command).unwrap();
+    assert_eq!(
+        (eviction.namespace, eviction.generation),
+        (rare.namespace, rare.generation)
+    );
+    assert_eq!(
+        (eviction.count_max, eviction.terms),
+        (300, vec!["a", "zürich"])
+    );
+    for end in 0..command.len() {
+        assert!(Eviction::decode(&command[..end]).is_err());
+    }
     let newer = [VERSION + 1, 0, 0];
     assert!(Writes::decode(&newer).is_err());
     assert!(clear(&newer).is_err());
