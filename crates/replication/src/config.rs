@@ -125,7 +125,7 @@ impl Default for Timing {
 
 impl Timing {
     /// The election timeout unless another is asked for.
-    pub const ELECTION_DEFAULT: Duration = Duration::from_millis(350);
+    pub const ELECTION_DEFAULT: Duration = Duration::from_millis(300);
 
     /// The times that go with an election timeout: heartbeats six times as often, and votes asked for a third of it to the whole
     /// after a follower's loyalty has ended.

@@ -36,7 +36,7 @@ pub struct Config {
     /// Snapshots.
     pub snapshots: SnapshotConfig,
     /// How long followers are loyal to a silent leader. Writes and strict reads stand still for about one and a half times this when a leader dies.
-    /// Default 350 ms; 150 ms to 1 s.
+    /// Default 300 ms; 150 ms to 1 s.
     pub election_timeout: Duration,
     /// Writes that wait.
     pub queue: QueueConfig,

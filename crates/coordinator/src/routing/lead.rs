@@ -47,7 +47,7 @@ impl Router {
                 }
                 Err(failed) => {
                     let again = rounds.may_follow(shard, &failed);
-                    if !again || !rounds.next(&self.runtime, self.leaders.elected()).await {
+                    if !again || !rounds.next(&self.runtime, &self.leaders).await {
                         return Err(rounds.conclude(shard, failed));
                     }
                 }

@@ -7,10 +7,14 @@ use std::time::Duration;
 use cluster::{NodeId, ShardId, ShardMap};
 use parking_lot::RwLock;
 use runtime::{Instant, Runtime};
-use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// For how long a node that could not be reached is asked after the others.
 const SUSPECT_FOR: Duration = Duration::from_secs(2);
+
+/// How many waiting requests may ask often who leads.
+const SCOUTS: usize = 8;
 
 /// The newest word on the leader of a shard.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,7 +30,8 @@ pub(crate) struct Leaders {
     runtime: Runtime,
     leads: RwLock<HashMap<ShardId, Lead>>,
     failed: RwLock<HashMap<NodeId, Instant>>,
-    elected: Notify,
+    found: Notify,
+    scouts: Semaphore,
 }
 
 impl Leaders {
@@ -35,7 +40,8 @@ impl Leaders {
             runtime: runtime.clone(),
             leads: RwLock::default(),
             failed: RwLock::default(),
-            elected: Notify::new(),
+            found: Notify::new(),
+            scouts: Semaphore::new(SCOUTS),
         }
     }
 
@@ -47,6 +53,7 @@ impl Leaders {
     pub(crate) fn learn(&self, shard: ShardId, leader: NodeId) {
         if self.of(shard) != Some(leader) {
             self.leads.write().entry(shard).or_default().node = Some(leader);
+            self.found.notify_waiters();
         }
     }
 
@@ -63,14 +70,18 @@ impl Leaders {
                 node: Some(leader),
                 term,
             };
-            self.elected.notify_waiters();
+            self.found.notify_waiters();
         }
     }
 
-    /// Waits until a report names a leader of a newer term than was known, of any shard: for those who did not find one. Terms
-    /// only rise, so nobody is woken again and again.
-    pub(crate) async fn elected(&self) {
-        self.elected.notified().await;
+    /// Ends when somebody finds a leader, of any shard, that was not known when this was called.
+    pub(crate) fn found(&self) -> Notified<'_> {
+        self.found.notified()
+    }
+
+    /// The right to ask often who leads, if it is free.
+    pub(crate) fn scout(&self) -> Option<SemaphorePermit<'_>> {
+        self.scouts.try_acquire().ok()
     }
 
     /// A node does not lead a shard and does not know who does.

@@ -115,7 +115,7 @@ impl Router {
                 }
                 Err(failed) => {
                     let again = rounds.may_follow(first, &failed);
-                    if !again || !rounds.next(&self.runtime, self.leaders.elected()).await {
+                    if !again || !rounds.next(&self.runtime, &self.leaders).await {
                         return Err(rounds.conclude(first, failed));
                     }
                 }

@@ -26,7 +26,7 @@ impl Router {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => {
                     let again = rounds.may_follow(shard, &failed);
-                    if !again || !rounds.next(&self.runtime, self.leaders.elected()).await {
+                    if !again || !rounds.next(&self.runtime, &self.leaders).await {
                         return Err(rounds.conclude(shard, failed));
                     }
                 }

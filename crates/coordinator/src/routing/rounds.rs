@@ -8,12 +8,15 @@ use cluster::{NodeId, ShardId};
 use runtime::{Instant, Runtime};
 
 use super::choice::{Failure, Tries};
+use super::leaders::Leaders;
 
-/// Rounds of one request; with the pauses between them about twelve seconds, more than any deadline.
-const ROUNDS_MAX: usize = 128;
+/// Rounds of one request; more than fit into any deadline.
+const ROUNDS_MAX: usize = 1024;
 /// The pause before the third round; it doubles up to [`PAUSE_MAX`]. The second round follows at once.
 const PAUSE_FIRST: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// The longest pause of a scout: one of few requests that ask for all others who leads now.
+const PAUSE_OF_SCOUTS: Duration = Duration::from_millis(10);
 /// A round that has less time than this is not begun: its answer would come too late, and the caller would not even hear what
 /// went wrong before.
 const ROUND_MIN: Duration = Duration::from_millis(20);
@@ -123,24 +126,36 @@ impl Rounds {
         error.reason() == Reason::Disconnected && is_unsent && asked == 1
     }
 
-    /// Waits for the next round, which begins early when `news` come. False when the deadline comes first.
-    pub(super) async fn next(&mut self, runtime: &Runtime, news: impl Future<Output = ()>) -> bool {
+    /// Waits for the next round. False when the deadline comes first.
+    ///
+    /// While a shard elects, a few requests ask often, and the others wait longer or until somebody has found the new leader: an outage
+    /// costs no more time than it must, and a thousand waiting requests do not load the servers that elect.
+    pub(super) async fn next(&mut self, runtime: &Runtime, leaders: &Leaders) -> bool {
+        let scout = leaders.scout();
+        let longest = match scout {
+            Some(_) => PAUSE_OF_SCOUTS,
+            None => PAUSE_MAX,
+        };
         let doublings = u32::try_from(self.tried.saturating_sub(1)).unwrap_or(u32::MAX);
         let pause = match self.tried {
             0 => Duration::ZERO,
             _ => PAUSE_FIRST
                 .saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX))
-                .min(PAUSE_MAX),
+                .min(longest),
         };
         self.tried += 1;
         if runtime.now() + pause + ROUND_MIN >= self.deadline {
             return false;
         }
-        if !pause.is_zero() {
+        if pause > PAUSE_FIRST {
+            let found = leaders.found();
+            runtime.sleep(PAUSE_FIRST).await;
             tokio::select! {
-                () = runtime.sleep(pause) => {}
-                () = news => {}
+                () = runtime.sleep(pause - PAUSE_FIRST) => {}
+                () = found => {}
             }
+        } else if !pause.is_zero() {
+            runtime.sleep(pause).await;
         }
         true
     }
@@ -306,16 +321,48 @@ mod tests {
         assert_eq!(concluded.reason(), Reason::NoQuorum);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn rounds_end_with_the_deadline() {
-        let runtime = Runtime::real();
-        let mut rounds = Rounds::new(Kind::Read, runtime.now() + Duration::from_millis(100));
+    /// Rounds that fit into a deadline of 100 ms.
+    async fn rounds_within(runtime: &Runtime, leaders: &Leaders) -> usize {
+        let start = runtime.now();
+        let mut rounds = Rounds::new(Kind::Read, start + Duration::from_millis(100));
         let mut count = 0;
-        while rounds.next(&runtime, std::future::pending()).await {
+        while rounds.next(runtime, leaders).await {
             count += 1;
         }
+        assert!(runtime.now().saturating_since(start) < Duration::from_millis(101));
+        count
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rounds_end_with_the_deadline_and_few_come_often() {
+        let runtime = Runtime::real();
+        let leaders = Leaders::new(&runtime);
+        // At once, after 5 ms, and then every 10 ms.
+        assert_eq!(rounds_within(&runtime, &leaders).await, 9);
+        let _scouts: Vec<_> = std::iter::from_fn(|| leaders.scout()).collect();
         // At once, then after 5, 10, 20 and 40 ms; the next would be after 155 ms.
-        assert_eq!(count, 5);
-        assert!(runtime.now().since_origin() < Duration::from_millis(101));
+        assert_eq!(rounds_within(&runtime, &leaders).await, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_comes_back_when_a_leader_is_found() {
+        let runtime = Runtime::real();
+        let leaders = Leaders::new(&runtime);
+        let _scouts: Vec<_> = std::iter::from_fn(|| leaders.scout()).collect();
+        let mut rounds = Rounds::new(Kind::Write, runtime.now() + Duration::from_secs(10));
+        for _ in 0..10 {
+            assert!(rounds.next(&runtime, &leaders).await);
+        }
+        let waits = async {
+            assert!(rounds.next(&runtime, &leaders).await);
+            runtime.now()
+        };
+        let finds = async {
+            runtime.sleep(Duration::from_millis(30)).await;
+            leaders.learn(SHARD, NodeId(2));
+            runtime.now()
+        };
+        let (came, found) = tokio::join!(waits, finds);
+        assert_eq!(came, found);
     }
 }

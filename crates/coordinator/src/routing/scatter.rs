@@ -57,7 +57,7 @@ impl Router {
                 });
                 parts.insert((range, shard), part);
             }
-            if !again || !rounds.next(&self.runtime, self.leaders.elected()).await {
+            if !again || !rounds.next(&self.runtime, &self.leaders).await {
                 return assemble(&ask, &cover, parts);
             }
         }

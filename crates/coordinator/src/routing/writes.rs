@@ -123,9 +123,7 @@ impl Router {
                     progress.fail(&numbers, &rounds.conclude(shard, failed), again);
                 }
             }
-            if !progress.open.is_empty()
-                && !rounds.next(&self.runtime, self.leaders.elected()).await
-            {
+            if !progress.open.is_empty() && !rounds.next(&self.runtime, &self.leaders).await {
                 return Ok(());
             }
         }
@@ -169,7 +167,7 @@ impl Router {
                     if error.outcome() == Some(Outcome::Unknown) {
                         outcome = Outcome::Unknown;
                     }
-                    if !again || !rounds.next(&self.runtime, self.leaders.elected()).await {
+                    if !again || !rounds.next(&self.runtime, &self.leaders).await {
                         return Err(error.with_outcome(outcome));
                     }
                 }
@@ -268,7 +266,7 @@ impl Router {
             };
             // Clearing up to a generation is idempotent, so that it may follow its own tracks as a read may.
             let again = rounds.may_follow(shard, &failed);
-            if !again || !rounds.next(&self.runtime, self.leaders.elected()).await {
+            if !again || !rounds.next(&self.runtime, &self.leaders).await {
                 return Err(rounds.conclude(shard, failed));
             }
         }

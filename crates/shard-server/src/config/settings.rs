@@ -46,7 +46,7 @@ settings::settings! {
     snapshot_entries: u64, "SNAPSHOT_ENTRIES", "N";
     /// Time after which a shard that changed takes a snapshot, at least 1s; one is also taken when a burst of writes is over, and at a stop [default: 10m]
     snapshot_interval: String, "SNAPSHOT_INTERVAL", "DURATION";
-    /// Time for which followers are loyal to a leader that is silent, 150ms to 1s; servers can be given another one after another [default: 350ms]
+    /// Time for which followers are loyal to a leader that is silent, 150ms to 1s; servers can be given another one after another [default: 300ms]
     election_timeout: String, "ELECTION_TIMEOUT", "DURATION";
     /// Write calls that may wait at a shard; more are refused [default: 4096]
     queue_calls_max: usize, "QUEUE_CALLS_MAX", "N";
