@@ -463,3 +463,23 @@ fn a_driven_log_writes_in_its_turn_and_not_before() {
     let (wal, _) = open(&disk.crash_losing_all());
     assert_eq!(contents(&wal)[&G.0].len(), 3);
 }
+
+#[test]
+fn room_is_reserved_in_steps_and_not_for_each_batch() {
+    let disk = SimDisk::new();
+    let options = WalOptions {
+        preallocate_bytes: 1 << 20,
+        ..WalOptions::default()
+    };
+    let (wal, _) = open_with(&disk, options).unwrap();
+    let before = disk.calls().len();
+    for index in 1..=600 {
+        wal.append_sync(GroupId(1), vec![entry(1, index, b"x")])
+            .unwrap();
+    }
+    let calls = disk.calls().split_off(before);
+    let reserved = calls.iter().filter(|op| **op == Op::Allocate).count();
+    let written = calls.iter().filter(|op| **op == Op::Write).count();
+    // Batches of a block of 4 KiB each; the room for the first ones came with the segment.
+    assert_eq!((written, reserved), (600, 2));
+}

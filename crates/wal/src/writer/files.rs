@@ -77,7 +77,16 @@ impl Writer {
             self.options.align_bytes,
         );
         self.put(&batch)?;
-        self.active = next;
+        let Active {
+            allocated,
+            no_allocate,
+            ..
+        } = self.active;
+        self.active = Active {
+            allocated,
+            no_allocate,
+            ..next
+        };
         Ok(written)
     }
 
