@@ -165,6 +165,11 @@ impl Nemesis {
             .collect()
     }
 
+    /// How many faults happened.
+    pub(crate) fn struck(&self) -> u64 {
+        self.fired.values().sum()
+    }
+
     /// Lets happen what is due.
     pub(crate) fn act(&mut self, world: &mut World) -> anyhow::Result<()> {
         self.cure_due(world);

@@ -127,7 +127,7 @@ fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
     problems.extend(violations);
     problems.extend(panics::taken());
     let faults = nemesis.fired();
-    let fired: u64 = faults.iter().map(|(_, count)| count).sum();
+    let fired = nemesis.struck();
     if counts.acked < ACKED_MIN {
         problems.push(format!("only {} writes were acknowledged", counts.acked));
     }
@@ -206,7 +206,9 @@ fn storm(
         }));
     }
     let end = world.now + STORM;
-    while world.now < end {
+    // A seed may draw kinds that rule each other out: it goes on until enough has happened to prove anything.
+    let too_few = |nemesis: &Nemesis, now| nemesis.struck() < FAULTS_MIN && now < end + STORM;
+    while world.now < end || (!options.calm && too_few(nemesis, world.now)) {
         world.tick()?;
         if !options.calm {
             nemesis.act(world)?;
