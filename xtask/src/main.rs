@@ -53,6 +53,7 @@ fn all_complaints(tree: &Tree) -> anyhow::Result<Vec<String>> {
     let mut complaints = house::directions(tree)?;
     complaints.extend(rules::file_lengths(tree)?);
     complaints.extend(rules::module_docs(tree)?);
+    complaints.extend(rules::merge_marks(tree)?);
     complaints.extend(rules::proto_packages(tree)?);
     complaints.extend(rules::confessed_suppressions(tree)?);
     complaints.extend(rules::relative_links(tree)?);

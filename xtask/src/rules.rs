@@ -67,6 +67,26 @@ pub(crate) fn module_docs(tree: &Tree) -> anyhow::Result<Vec<String>> {
     Ok(complaints)
 }
 
+/// Nobody left the marks of a merge behind.
+pub(crate) fn merge_marks(tree: &Tree) -> anyhow::Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    for ending in [".md", ".toml", ".yml", ".proto", ".rs"] {
+        for path in tree.files("", ending)? {
+            let text = tree.read(&path)?;
+            let marks = ["<".repeat(7), ">".repeat(7)];
+            for (number, line) in (1..).zip(text.lines()) {
+                if marks.iter().any(|mark| line.starts_with(mark)) {
+                    complaints.push(format!(
+                        "{}:{number}: the mark of a merge",
+                        tree.name(&path)
+                    ));
+                }
+            }
+        }
+    }
+    Ok(complaints)
+}
+
 /// A protobuf package lies in the folder of its name and carries its version.
 pub(crate) fn proto_packages(tree: &Tree) -> anyhow::Result<Vec<String>> {
     let mut complaints = Vec::new();
