@@ -324,8 +324,8 @@ async fn a_peer_that_is_down_is_not_called_without_end() {
     let mut trio = Trio::new().await;
     let (leads, others) = trio.roles().await;
     trio.kill(others[0]).await;
-    let listener = tokio::net::TcpListener::bind(&trio.down[&others[0]]).await;
-    let listener = listener.unwrap();
+    let address = trio.down[&others[0]].parse().unwrap();
+    let mut listener = Runtime::real().bind(address).await.unwrap();
     let leader = &trio.replicas[&leads].group;
     put(leader, "a", 1).await.unwrap();
     let mut calls = 0;
