@@ -176,6 +176,7 @@ const RESERVED: &[(&str, &[&str])] = &[
         ],
     ),
     ("redis", &["bench"]),
+    ("plotters", &["bench"]),
     ("rustix", &["vfs", "telemetry", "chaos", "fuzz"]),
     ("rand", &["runtime"]),
 ];

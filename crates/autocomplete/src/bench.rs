@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use client::ClientOptions;
 use runtime::Runtime;
-use workload::{Grpc, GrpcOptions, Plan};
+use workload::{Grpc, GrpcOptions, Plan, Popularity, Prefixes};
 
 pub(crate) use args::BenchArgs;
 
@@ -38,6 +38,8 @@ pub(crate) async fn run(runtime: &Runtime, arguments: BenchArgs) -> Result<(), a
         seed: arguments.seed,
         record_percent: arguments.record_percent(),
         batch: arguments.batch,
+        popularity: Popularity::Skewed,
+        prefixes: Prefixes::Typed,
         warm_up: arguments.warm_up,
         time: arguments.time,
     };

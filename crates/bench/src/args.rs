@@ -3,12 +3,33 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::grow::GrowArgs;
+
 /// Where Debian's package redis-redisearch puts the module.
 const REDISEARCH: &str = "/usr/lib/redis/modules/redisearch.so";
 
 /// Measures the cluster beside its peers, in one run on this machine. Installs nothing: a peer that is absent is left out.
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "bench", version)]
+#[command(name = "bench", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What else there is to measure.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// The comparison.
+    #[command(flatten)]
+    pub compare: Args,
+}
+
+/// What else there is to measure.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// How the cost of ours grows with terms, connections and the rest; as tables and drawings
+    Grow(GrowArgs),
+}
+
+/// The comparison.
+#[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Made-up terms to load
     #[arg(long, default_value_t = 200_000, conflicts_with = "file", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
@@ -17,6 +38,10 @@ pub struct Args {
     /// Load this file instead: lines of `term<TAB>count` or plain terms, not compressed, each term once
     #[arg(long)]
     pub file: Option<PathBuf>,
+
+    /// Shards of ours
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub shards: u16,
 
     /// Terms that the sorted sets get, from the first on: each takes kilobytes there
     #[arg(long, value_name = "NUMBER", default_value_t = 200_000)]
@@ -72,6 +97,27 @@ pub struct Args {
 }
 
 impl Args {
+    /// Ours alone, with so many made-up terms in so many shards.
+    pub(crate) fn ours(terms: u32, shards: u16) -> Self {
+        Self {
+            terms,
+            file: None,
+            shards,
+            sorted_set_terms: 0,
+            connections: Vec::new(),
+            rounds: 1,
+            time: Duration::ZERO,
+            k: 10,
+            seed: 1,
+            autocomplete: None,
+            baseline: None,
+            redisearch: PathBuf::from(REDISEARCH),
+            no_peers: true,
+            no_records: false,
+            out: None,
+        }
+    }
+
     /// Where Debian's package has the module of [`Args::redisearch`].
     #[must_use]
     pub fn redisearch_of_debian() -> PathBuf {

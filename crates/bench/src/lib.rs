@@ -12,8 +12,10 @@
 //! On failure: the first server that does not start, load or answer ends the run with an error that names it.
 
 mod args;
+mod grow;
 mod machine;
 mod ours;
+mod plot;
 mod process;
 mod redis_server;
 mod report;
@@ -26,7 +28,8 @@ use std::io::{self, Write as _};
 use anyhow::Context as _;
 use runtime::Runtime;
 
-pub use args::Args;
+pub use args::{Args, Cli, Command};
+pub use grow::GrowArgs;
 pub use report::{Loaded, Report, Row};
 pub use rounds::Work;
 pub use servers::Kind;
@@ -34,11 +37,15 @@ pub use servers::Kind;
 use machine::Machine;
 use servers::{Server, Started};
 
-/// Runs the comparison, prints it, and writes it where asked.
+/// Measures what was asked for, prints it, and writes it where asked.
 ///
 /// # Errors
 /// See [`compare`]; and when the result cannot be written.
-pub async fn run(runtime: &Runtime, arguments: Args) -> Result<(), anyhow::Error> {
+pub async fn run(runtime: &Runtime, cli: Cli) -> Result<(), anyhow::Error> {
+    let arguments = match cli.command {
+        Some(Command::Grow(arguments)) => return grow::run(runtime, arguments).await,
+        None => cli.compare,
+    };
     let out = arguments.out.clone();
     let report = compare(runtime, arguments).await?;
     let text = report.markdown();

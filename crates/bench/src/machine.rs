@@ -30,6 +30,20 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// The machine, and how busy it was, as a line of text.
+    pub(crate) fn describe(&self, load_after: &str) -> String {
+        format!(
+            "{}, {} cores, {} MiB, {}; load average {} before, {load_after} after.\n",
+            self.processor,
+            self.cores,
+            self.memory_kib / 1024,
+            self.system,
+            self.load_before,
+        )
+    }
+}
+
 /// Load averages of 1, 5 and 15 minutes, as text.
 pub(crate) fn load_average() -> String {
     let text = first_line("/proc/loadavg");

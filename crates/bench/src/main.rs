@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use bench::Args;
+use bench::Cli;
 use clap::Parser as _;
 use runtime::Runtime;
 
@@ -13,9 +13,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Args::parse();
+    let cli = Cli::parse();
     let result = match Runtime::real().with_connection_threads() {
-        Ok(runtime) => bench::run(&runtime, arguments).await,
+        Ok(runtime) => bench::run(&runtime, cli).await,
         Err(error) => Err(error.into()),
     };
     match result {

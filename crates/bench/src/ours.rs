@@ -35,16 +35,18 @@ fn command(program: &Path) -> Command {
     command
 }
 
-/// Starts a cluster of three shards in an empty folder; gives its address.
+/// Starts a cluster of so many shards in an empty folder; gives its address.
 pub(crate) async fn start(
     runtime: &Runtime,
     program: &Path,
+    shards: u16,
     dir: &Path,
 ) -> Result<(Process, String), anyhow::Error> {
     let mut up = command(program);
     up.args(["up", "--grpc-addr", "127.0.0.1:0", "--http-addr"])
         .args(["127.0.0.1:0", "--data-dir"])
         .arg(dir)
+        .args(["--shards", &shards.to_string()])
         .stdout(Stdio::piped());
     let mut process = Process::start(&mut up)?;
     let stdout = process.take_stdout().context("it has no output")?;

@@ -97,21 +97,13 @@ impl Report {
     /// The run as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let machine = &self.machine;
-        let mut text = format!(
-            "{}, {} cores, {} MiB, {}; load average {} before, {} after.\n\
-             Medians of {} rounds of {} s each, all servers and the clients on this machine, k = {}.\n",
-            machine.processor,
-            machine.cores,
-            machine.memory_kib / 1024,
-            machine.system,
-            machine.load_before,
-            self.load_after,
-            self.rounds,
-            self.seconds,
-            self.k,
-        );
+        let mut text = self.machine.describe(&self.load_after);
         // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "Medians of {} rounds of {} s each, all servers and the clients on this machine, k = {}.",
+            self.rounds, self.seconds, self.k,
+        );
         for absent in &self.absent {
             let _ = writeln!(text, "Left out: {absent}.");
         }
@@ -204,7 +196,7 @@ fn rows(samples: &[Sample]) -> Vec<Row> {
 }
 
 /// The middle of sorted values, or of the two in the middle.
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let upper = values.get(values.len() / 2).copied().unwrap_or(0.0);
     let lower = values.len().saturating_sub(1) / 2;
     let lower = values.get(lower).copied().unwrap_or(0.0);
@@ -215,11 +207,11 @@ fn median(values: &[f64]) -> f64 {
     clippy::cast_precision_loss,
     reason = "a figure for people, exact to 53 bits"
 )]
-fn float(number: u64) -> f64 {
+pub(crate) fn float(number: u64) -> f64 {
     number as f64
 }
 
-fn millis(micros: f64) -> String {
+pub(crate) fn millis(micros: f64) -> String {
     format!("{:.2} ms", micros / 1_000.0)
 }
 

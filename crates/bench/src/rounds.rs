@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use runtime::Runtime;
 use serde::Serialize;
-use workload::{Latencies, Plan};
+use workload::{Latencies, Plan, Popularity, Prefixes};
 
 use crate::servers::{Asking, Kind, Server};
 use crate::{Args, say};
 
 /// One part in so many of a measurement is run before it, uncounted.
-const WARM_UP_PARTS: u32 = 5;
+pub(crate) const WARM_UP_PARTS: u32 = 5;
 
 /// What is asked of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -94,6 +94,8 @@ async fn one(
         seed: arguments.seed,
         record_percent: if work == Work::Record { 100 } else { 0 },
         batch: 1,
+        popularity: Popularity::Skewed,
+        prefixes: Prefixes::Typed,
         warm_up: time / WARM_UP_PARTS,
         time,
     };
@@ -129,7 +131,7 @@ async fn one(
     clippy::cast_precision_loss,
     reason = "a figure for people, exact to 53 bits"
 )]
-fn cpu_per_request(cpu: Duration, time: Duration, requests: u64) -> f64 {
+pub(crate) fn cpu_per_request(cpu: Duration, time: Duration, requests: u64) -> f64 {
     let whole = time + time / WARM_UP_PARTS;
     let counted = cpu.as_secs_f64() * time.as_secs_f64() / whole.as_secs_f64().max(f64::EPSILON);
     counted * 1e6 / requests.max(1) as f64

@@ -69,6 +69,16 @@ pub(crate) enum Started {
     Absent(String),
 }
 
+impl Started {
+    /// The server, which has to be there.
+    pub(crate) fn running(self) -> Result<Server, anyhow::Error> {
+        match self {
+            Self::Running(server) => Ok(server),
+            Self::Absent(reason) => anyhow::bail!(reason),
+        }
+    }
+}
+
 /// Starts a server where it is there.
 #[expect(
     clippy::disallowed_methods,
@@ -113,7 +123,7 @@ pub(crate) async fn start(
     let dir = folder.join(format!("{kind:?}").to_lowercase());
     std::fs::create_dir_all(&dir)?;
     let started = match &design {
-        None => ours::start(runtime, &program, &dir).await,
+        None => ours::start(runtime, &program, arguments.shards, &dir).await,
         Some(design) => redis_server::start(runtime, &program, design, &dir).await,
     };
     let (process, address) = started.with_context(|| format!("starting {}", kind.name()))?;

@@ -38,13 +38,22 @@ impl Choice {
         terms.get(place).map_or("", String::as_str)
     }
 
-    /// What has been typed of a term at some keystroke.
-    pub fn prefix<'a>(&mut self, terms: &'a [String]) -> &'a str {
-        let term = self.term(terms);
-        let typed = self.below(term.len() as u64) + 1;
-        let end = term.floor_char_boundary(usize::try_from(typed).unwrap_or(usize::MAX));
-        term.get(..end).unwrap_or(term)
+    /// A term, each as often as any other. "" when there are none.
+    pub fn uniform<'a>(&mut self, terms: &'a [String]) -> &'a str {
+        let place = usize::try_from(self.below(terms.len() as u64)).unwrap_or(0);
+        terms.get(place).map_or("", String::as_str)
     }
+
+    /// What has been typed of a term at some keystroke.
+    pub fn typed<'a>(&mut self, term: &'a str) -> &'a str {
+        let typed = self.below(term.len() as u64) + 1;
+        first_bytes(term, usize::try_from(typed).unwrap_or(usize::MAX))
+    }
+}
+
+/// As much of a term as lies in its first bytes and ends between characters.
+pub(crate) fn first_bytes(term: &str, bytes: usize) -> &str {
+    term.get(..term.floor_char_boundary(bytes)).unwrap_or(term)
 }
 
 #[cfg(test)]
@@ -65,11 +74,11 @@ mod tests {
 
     #[test]
     fn a_prefix_ends_between_characters() {
-        let terms = vec!["żółć".to_owned()];
+        let term = "żółć";
         let mut choice = Choice::new(1);
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..200 {
-            seen.insert(choice.prefix(&terms).chars().count());
+            seen.insert(choice.typed(term).chars().count());
         }
         assert!(seen.contains(&1) && seen.contains(&4));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use runtime::{Instant, Runtime};
 
+use crate::choice::first_bytes;
 use crate::{Choice, Measured};
 
 /// Whoever answers one request at a time. An error is a short reason, such as `OVERLOADED`; reasons are counted.
@@ -26,10 +27,34 @@ pub struct Plan {
     pub record_percent: u64,
     /// Terms in a request that records; at least 1.
     pub batch: u16,
+    /// Which terms are chosen how often.
+    pub popularity: Popularity,
+    /// What of them completions are asked for.
+    pub prefixes: Prefixes,
     /// How long to run before anything counts.
     pub warm_up: Duration,
     /// How long to measure.
     pub time: Duration,
+}
+
+/// Which terms are chosen how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Popularity {
+    /// As searches are: the one in place r about 1/r as often as the first.
+    #[default]
+    Skewed,
+    /// Each as often as any other.
+    Uniform,
+}
+
+/// What completions are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Prefixes {
+    /// What has been typed of a term at some keystroke.
+    #[default]
+    Typed,
+    /// Its first bytes, as far as they end between characters.
+    Bytes(u8),
 }
 
 /// Sends to so many targets at once, each with one request in flight, and waits for the end. Targets are made where they are used
@@ -75,6 +100,15 @@ where
     Ok(total)
 }
 
+impl Popularity {
+    fn term<'a>(self, choice: &mut Choice, terms: &'a [String]) -> &'a str {
+        match self {
+            Self::Skewed => choice.term(terms),
+            Self::Uniform => choice.uniform(terms),
+        }
+    }
+}
+
 struct Worker<T> {
     runtime: Runtime,
     target: T,
@@ -95,11 +129,15 @@ impl<T: Target> Worker<T> {
             let is_record = self.choice.below(100) < self.plan.record_percent;
             let result = if is_record {
                 let terms: Vec<&str> = (0..self.plan.batch.max(1))
-                    .map(|_| self.choice.term(&self.terms))
+                    .map(|_| self.plan.popularity.term(&mut self.choice, &self.terms))
                     .collect();
                 self.target.record(&terms).await
             } else {
-                let prefix = self.choice.prefix(&self.terms);
+                let term = self.plan.popularity.term(&mut self.choice, &self.terms);
+                let prefix = match self.plan.prefixes {
+                    Prefixes::Typed => self.choice.typed(term),
+                    Prefixes::Bytes(bytes) => first_bytes(term, bytes.into()),
+                };
                 self.target.read(prefix).await
             };
             let time = self.runtime.now().saturating_since(begun);
@@ -146,6 +184,8 @@ mod tests {
             seed: 1,
             record_percent: 0,
             batch: 3,
+            popularity: Popularity::Skewed,
+            prefixes: Prefixes::Typed,
             warm_up: Duration::from_millis(100),
             time: Duration::from_millis(200),
         };

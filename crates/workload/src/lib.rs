@@ -16,7 +16,7 @@ mod grpc;
 mod measured;
 
 pub use choice::Choice;
-pub use closed_loop::{Plan, Target, run};
+pub use closed_loop::{Plan, Popularity, Prefixes, Target, run};
 pub use generate::generate;
 pub use grpc::{Grpc, GrpcOptions};
 pub use measured::{Latencies, Measured, per_second};

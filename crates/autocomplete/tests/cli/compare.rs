@@ -9,6 +9,7 @@ use runtime::Runtime;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_comparison_measures_everybody_who_is_there() {
     let arguments = Args {
+        shards: 3,
         terms: 300,
         file: None,
         sorted_set_terms: 100,
