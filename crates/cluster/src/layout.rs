@@ -92,18 +92,15 @@ impl Layout {
 
     /// The ranges in order, with their owners.
     pub fn iter(&self) -> impl Iterator<Item = (KeyRange, ShardId)> + '_ {
-        let ends = self
-            .ranges
-            .iter()
-            .skip(1)
-            .map(|(start, _)| Some(start.clone()))
-            .chain(std::iter::once(None));
-        self.ranges
-            .iter()
-            .zip(ends)
-            .filter_map(|((start, shard), end)| {
-                KeyRange::new(start.clone(), end).map(|range| (range, *shard))
-            })
+        self.within(KeyRange::full())
+    }
+
+    /// What of a range each shard owns, in order.
+    fn within(&self, whole: KeyRange) -> impl Iterator<Item = (KeyRange, ShardId)> + '_ {
+        let starts = self.ranges.iter().map(|(start, _)| start.as_str());
+        let ends = starts.skip(1).map(Some).chain(std::iter::once(None));
+        let ranges = self.ranges.iter().zip(ends);
+        ranges.filter_map(move |((start, shard), end)| Some((whole.clipped(start, end)?, *shard)))
     }
 
     /// The shard that owns a term.
@@ -121,10 +118,7 @@ impl Layout {
     /// The shards that own terms below a prefix, in order, each with the part of the prefix's range that it owns.
     #[must_use]
     pub fn cover(&self, prefix: &str) -> Vec<(KeyRange, ShardId)> {
-        let wanted = KeyRange::of_prefix(prefix);
-        self.iter()
-            .filter_map(|(range, shard)| range.intersection(&wanted).map(|part| (part, shard)))
-            .collect()
+        self.within(KeyRange::of_prefix(prefix)).collect()
     }
 
     /// The ranges that a shard owns, in order.

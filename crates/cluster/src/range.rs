@@ -58,12 +58,23 @@ impl KeyRange {
     /// What both ranges have in common.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Option<Self> {
-        let start = self.start.as_str().max(other.start.as_str()).to_owned();
-        let end = match (&self.end, &other.end) {
-            (None, end) | (end, None) => end.clone(),
-            (Some(one), Some(two)) => Some(one.min(two).clone()),
+        self.clipped(other.start(), other.end())
+    }
+
+    /// What lies from `start` up to but excluding `end`.
+    pub(crate) fn clipped(&self, start: &str, end: Option<&str>) -> Option<Self> {
+        let start = self.start().max(start);
+        let end = match (self.end(), end) {
+            (None, end) | (end, None) => end,
+            (Some(one), Some(two)) => Some(one.min(two)),
         };
-        Self::new(start, end)
+        if end.is_some_and(|end| end <= start) {
+            return None;
+        }
+        Some(Self {
+            start: start.to_owned(),
+            end: end.map(str::to_owned),
+        })
     }
 
     /// Whether the ranges, in their order, cover this one without a hole or an overlap.

@@ -92,22 +92,20 @@ pub fn is_plausible(list: &[Suggestion], range: &KeyRange, k: usize) -> bool {
             .all(|at| at.count > 0 && range.contains(&at.term))
 }
 
-/// How complete an answer is that was put together from the parts of `asked` for which `answered` holds.
+/// How complete an answer is for which these parts were asked, and those that are `true` answered.
 #[must_use]
-pub fn completeness(asked: &[KeyRange], answered: &[bool]) -> Completeness {
-    let missing: Vec<TermRange> = asked
-        .iter()
-        .zip(answered)
-        .filter(|(_, answered)| !**answered)
-        .map(|(range, _)| TermRange::from(range))
-        .collect();
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Completeness {
-        shards_attempted: count(asked.len()),
-        shards_succeeded: count(asked.len() - missing.len()),
-        shards_failed: count(missing.len()),
-        missing,
+pub fn completeness<'a>(parts: impl IntoIterator<Item = (&'a KeyRange, bool)>) -> Completeness {
+    let mut counted = Completeness::default();
+    for (range, answered) in parts {
+        counted.shards_attempted += 1;
+        if answered {
+            counted.shards_succeeded += 1;
+        } else {
+            counted.shards_failed += 1;
+            counted.missing.push(TermRange::from(range));
+        }
     }
+    counted
 }
 
 #[cfg(test)]
@@ -146,7 +144,7 @@ mod tests {
             .zip([Some("f"), Some("s"), None])
             .filter_map(|(start, end)| KeyRange::new((*start).into(), end.map(str::to_owned)))
             .collect();
-        let partial = completeness(&parts, &[true, false, true]);
+        let partial = completeness(parts.iter().zip([true, false, true]));
         assert_eq!(
             (
                 partial.shards_attempted,
@@ -160,7 +158,8 @@ mod tests {
             end: "s".into(),
         };
         assert_eq!(partial.missing, [hole]);
-        assert!(completeness(&parts, &[true; 3]).missing.is_empty());
+        let whole = completeness(parts.iter().zip([true; 3]));
+        assert!(whole.missing.is_empty());
     }
 
     #[test]

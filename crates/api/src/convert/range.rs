@@ -28,8 +28,11 @@ impl TryFrom<TermRange> for KeyRange {
     /// `BAD_ARGUMENT` for a range that holds no term.
     fn try_from(range: TermRange) -> Result<Self, ApiError> {
         let TermRange { start, end } = range;
-        let problem = format!("{start:?} does not lie before {end:?}");
-        Self::new(start, Some(end).filter(|end| !end.is_empty()))
-            .ok_or_else(|| ApiError::field(Reason::BadArgument, "range", problem))
+        if !end.is_empty() && end <= start {
+            let problem = format!("{start:?} does not lie before {end:?}");
+            return Err(ApiError::field(Reason::BadArgument, "range", problem));
+        }
+        let end = Some(end).filter(|end| !end.is_empty());
+        Self::new(start, end).ok_or_else(|| ApiError::internal("a range without terms"))
     }
 }

@@ -1,7 +1,5 @@
 //! GetTopK: every shard that owns part of the prefix, and their answers as one.
 
-use std::collections::HashMap;
-
 use api::shard::v1::{TopKRequest, TopKResponse};
 use api::v1::{Consistency as WireConsistency, GetTopKResponse, Suggestion};
 use api::validate::GetTopK;
@@ -23,7 +21,19 @@ struct Part {
     age_ms: u64,
 }
 
-type Parts = HashMap<(KeyRange, ShardId), Result<Part, ApiError>>;
+/// A part of the prefix as the map cuts it, and what was answered for it in the last round that asked.
+#[derive(Debug)]
+struct Slot {
+    range: KeyRange,
+    shard: ShardId,
+    answer: Option<Result<Part, ApiError>>,
+}
+
+impl Slot {
+    fn is_open(&self) -> bool {
+        !matches!(self.answer, Some(Ok(_)))
+    }
+}
 
 impl Router {
     /// GetTopK.
@@ -33,34 +43,43 @@ impl Router {
         deadline: Instant,
     ) -> Result<GetTopKResponse, ApiError> {
         let mut rounds = Rounds::new(Kind::Read, deadline);
-        let mut parts = Parts::new();
+        let mut slots = Vec::new();
         loop {
             let (name, token) = (&ask.namespace, Some(&ask.token));
             let map = self.map_for(name, token, Some(ask.consistency)).await?;
             let Some(namespace) = map.namespaces.get(&ask.namespace) else {
                 return Ok(nothing(&ask));
             };
-            let cover = map.cover(&ask.namespace, ask.prefix.as_str());
-            // What was answered by a map of before counts where the present one cuts the prefix the same way.
-            parts.retain(|at, part| part.is_ok() && cover.contains(at));
-            let missing = cover.iter().filter(|at| !parts.contains_key(at));
-            let asked = missing.map(|at| {
-                let (range, shard) = at;
-                let part = self.part(&ask, &map, namespace, (range, *shard), &rounds);
-                async move { (at.clone(), part.await) }
-            });
+            slots = cut(slots, map.cover(&ask.namespace, ask.prefix.as_str()));
+            let parts = self.parts(&ask, &map, namespace, &slots, &rounds).await;
             let mut again = false;
-            for ((range, shard), part) in join_all(asked).await {
-                let part = part.map_err(|failed| {
-                    again |= rounds.may_follow(shard, &failed);
-                    rounds.conclude(shard, failed)
-                });
-                parts.insert((range, shard), part);
+            for (slot, part) in slots.iter_mut().filter(|slot| slot.is_open()).zip(parts) {
+                slot.answer = Some(part.map_err(|failed| {
+                    again |= rounds.may_follow(slot.shard, &failed);
+                    rounds.conclude(slot.shard, failed)
+                }));
             }
             if !again || !rounds.next(&self.runtime, &self.leaders).await {
-                return assemble(&ask, &cover, parts);
+                return assemble(&ask, slots);
             }
         }
+    }
+
+    /// Asks for every part that is open, all at once, in their order.
+    async fn parts(
+        &self,
+        ask: &GetTopK,
+        map: &ShardMap,
+        namespace: &Namespace,
+        slots: &[Slot],
+        rounds: &Rounds,
+    ) -> Vec<Result<Part, Failed>> {
+        // Nearly every prefix lies in one shard, which needs no list of things to wait for.
+        if let [only] = slots {
+            return vec![self.part(ask, map, namespace, only, rounds).await];
+        }
+        let open = slots.iter().filter(|slot| slot.is_open());
+        join_all(open.map(|slot| self.part(ask, map, namespace, slot, rounds))).await
     }
 
     /// One shard's part, once.
@@ -69,9 +88,10 @@ impl Router {
         ask: &GetTopK,
         map: &ShardMap,
         namespace: &Namespace,
-        (range, shard): (&KeyRange, ShardId),
+        slot: &Slot,
         rounds: &Rounds,
     ) -> Result<Part, Failed> {
+        let shard = slot.shard;
         let min_index = min_index(map, &ask.token, shard)?;
         let to = Ask {
             map,
@@ -89,11 +109,11 @@ impl Router {
                 k: ask.k,
                 consistency: WireConsistency::from(ask.consistency).into(),
                 min_index,
-                range: Some(range.into()),
+                range: Some((&slot.range).into()),
             };
             async move {
                 let answer = target.link.top_k(request, target.limit).await?;
-                checked(ask, answer, (range, shard), target.node)
+                checked(ask, answer, slot, target.node)
             }
         };
         let (_, part) = self.ask(to, call).await?;
@@ -105,9 +125,10 @@ impl Router {
 fn checked(
     ask: &GetTopK,
     answer: TopKResponse,
-    (range, shard): (&KeyRange, ShardId),
+    slot: &Slot,
     node: NodeId,
 ) -> Result<Part, ApiError> {
+    let Slot { range, shard, .. } = slot;
     let searched = answer.range.map(KeyRange::try_from).transpose()?;
     if searched.as_ref() != Some(range) {
         let message = format!("node {node} searched another part of shard {shard}");
@@ -126,40 +147,52 @@ fn checked(
     })
 }
 
+/// The parts by a newer map. What was answered by the map of before counts where this one cuts the prefix the same way.
+fn cut(before: Vec<Slot>, cover: Vec<(KeyRange, ShardId)>) -> Vec<Slot> {
+    let mut answered: Vec<Slot> = before.into_iter().filter(|slot| !slot.is_open()).collect();
+    let slots = cover.into_iter().map(|(range, shard)| {
+        let is_this = |slot: &Slot| slot.range == range && slot.shard == shard;
+        match answered.iter().position(is_this) {
+            Some(place) => answered.swap_remove(place),
+            None => Slot {
+                range,
+                shard,
+                answer: None,
+            },
+        }
+    });
+    slots.collect()
+}
+
 /// A namespace that does not exist has no terms, and nobody needs to be asked.
 fn nothing(ask: &GetTopK) -> GetTopKResponse {
     GetTopKResponse {
         k_served: ask.k,
-        completeness: Some(gather::completeness(&[], &[])),
+        completeness: Some(gather::completeness([])),
         token: Some((&SessionToken::default()).into()),
         ..GetTopKResponse::default()
     }
 }
 
-fn assemble(
-    ask: &GetTopK,
-    cover: &[(KeyRange, ShardId)],
-    mut parts: Parts,
-) -> Result<GetTopKResponse, ApiError> {
-    let mut lists = Vec::with_capacity(cover.len());
-    let mut answered = Vec::with_capacity(cover.len());
+fn assemble(ask: &GetTopK, slots: Vec<Slot>) -> Result<GetTopKResponse, ApiError> {
+    let completeness =
+        gather::completeness(slots.iter().map(|slot| (&slot.range, !slot.is_open())));
+    let mut lists = Vec::with_capacity(slots.len());
     let mut seen = SessionToken::default();
     let mut age_ms = 0;
     let mut failures = Vec::new();
-    for at in cover {
-        match parts.remove(at) {
+    for slot in slots {
+        match slot.answer {
             Some(Ok(part)) => {
                 part.position.into_iter().for_each(|at| seen.see(at));
                 age_ms = age_ms.max(part.age_ms);
                 lists.push(part.suggestions);
-                answered.push(true);
             }
-            failed => {
-                answered.push(false);
-                failures.push(failed.and_then(Result::err).unwrap_or_else(|| {
-                    ApiError::new(Reason::ShardUnavailable, "a shard was not asked")
-                }));
-            }
+            Some(Err(error)) => failures.push(error),
+            None => failures.push(ApiError::new(
+                Reason::ShardUnavailable,
+                "a shard was not asked",
+            )),
         }
     }
     // A caller's own mistake is no hole in the answer, and neither is the want of any answer at all.
@@ -172,8 +205,6 @@ fn assemble(
     {
         return Err(error.clone());
     }
-    let ranges: Vec<KeyRange> = cover.iter().map(|(range, _)| range.clone()).collect();
-    let completeness = gather::completeness(&ranges, &answered);
     if let Some(error) = worst(&failures)
         && ask.require_complete
     {

@@ -2,6 +2,7 @@
 //!
 //! A read is never let through on doubt: without a lease, a majority or the index it fails.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -75,6 +76,11 @@ impl<S: StateMachine> Group<S> {
     /// [`ReadError::Timeout`] after `limit`, [`ReadError::Stopped`] when the replica stops.
     pub async fn wait_applied(&self, index: u64, limit: Duration) -> Result<ReadPoint, ReadError> {
         let inner = &self.inner;
+        if let Some(applied) = inner.shared.progress.applied()
+            && applied.index >= index
+        {
+            return Ok(ReadPoint { applied });
+        }
         inner
             .runtime()
             .timeout(limit, inner.applied_at_least(index))
@@ -114,8 +120,10 @@ impl<S: StateMachine> Inner<S> {
         if self.handing_over.load(Ordering::Acquire) == metrics.current_term {
             return Err(ReadError::LeaseExpired);
         }
-        let mut voters = metrics.membership_config.voter_ids();
-        let alone = voters.next() == Some(self.node) && voters.next().is_none();
+        // By the sets themselves: the library's list of voters is put together anew for each call.
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let is_mine = |voters: &BTreeSet<u64>| voters.len() == 1 && voters.contains(&self.node);
+        let alone = !configs.is_empty() && configs.iter().all(is_mine);
         let fresh = metrics
             .last_quorum_acked
             .is_some_and(|at| at.elapsed() < self.grants.lease());

@@ -86,7 +86,7 @@ impl Routed {
                 return Err(ApiError::field(Reason::BadArgument, "range", problem));
             }
             (Some(wanted), _) => {
-                if parts == [wanted.clone()] {
+                if parts.as_slice() == std::slice::from_ref(&wanted) {
                     return Ok((wanted, false));
                 }
                 let inside = |part: &KeyRange| part.intersection(&wanted).as_ref() == Some(&wanted);
