@@ -1,7 +1,7 @@
 //! `autocomplete up`: the whole cluster in one process.
 //!
-//! The same parts as in a cluster of many machines, over the same protocols, but that the coordinator calls the shards without a socket: a coordinator, one shard server a shard and at
-//! least as many as replicas (each with a data directory and an internal port of its own), and a watchdog. What a process manager does elsewhere, the [`Supervisor`] does here: a node
+//! The same parts as in a cluster of many machines, over the same protocols, but that the coordinator calls the shards without a socket: a
+//! coordinator, as many shard servers as a shard has replicas (each with a data directory and an internal port of its own), and a watchdog. What a process manager does elsewhere, the [`Supervisor`] does here: a node
 //! that ends is started again.
 //!
 //! What always holds:
@@ -28,7 +28,7 @@ use crate::exit::usage;
 use crate::signals::Signals;
 use crate::target::connect;
 use cluster::{Addresses, Cluster};
-use place::Place;
+use place::{Asked, Place};
 
 /// Shards of a cluster that is begun without saying how many, and replicas of each.
 const SHARDS_DEFAULT: u16 = 3;
@@ -45,6 +45,12 @@ pub(crate) struct UpArgs {
     /// data directory, not from a failed machine; fixed when the data directory is first used [default: 1]
     #[arg(long, value_name = "NUMBER", env = "AUTOCOMPLETE_REPLICAS", value_parser = clap::value_parser!(u16).range(1..=7))]
     replicas: Option<u16>,
+
+    /// Shard servers, each with a log of its own; at least as many as replicas. One log takes the records of several shards in
+    /// one sync, so that more are only good for trying what happens between them; fixed when the data directory is first
+    /// used [default: as many as replicas]
+    #[arg(long, value_name = "NUMBER", env = "AUTOCOMPLETE_SERVERS", value_parser = clap::value_parser!(u16).range(1..=64))]
+    servers: Option<u16>,
 
     /// Where gRPC is served
     #[arg(
@@ -106,7 +112,12 @@ pub(crate) async fn run(runtime: &Runtime, arguments: UpArgs) -> Result<(), anyh
         .clone()
         .with_connection_threads()
         .context("cannot start threads")?;
-    let place = Place::open(&arguments.data_dir, arguments.shards, arguments.replicas)?;
+    let asked = Asked {
+        shards: arguments.shards,
+        replicas: arguments.replicas,
+        servers: arguments.servers,
+    };
+    let place = Place::open(&arguments.data_dir, asked)?;
     let stop = CancellationToken::new();
     let mut cluster = Cluster::start(runtime, &arguments, &place, &stop).await?;
     let addresses = cluster.addresses();

@@ -55,7 +55,7 @@ impl Cluster {
             cluster: coordinator::ClusterConfig {
                 template: Layout::for_english(place.shards())?,
                 replicas: place.replicas(),
-                expect_nodes: place.nodes(),
+                expect_nodes: place.servers(),
             },
             ..coordinator::Config::default()
         };
@@ -72,7 +72,7 @@ impl Cluster {
             runtime.spawn("coordinator", coordinator::run(config, deps, stop.clone()));
 
         let stop_nodes = CancellationToken::new();
-        let configs = (1..=place.nodes()).map(|number| shard_server::Config {
+        let configs = (1..=place.servers()).map(|number| shard_server::Config {
             grpc_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: place.node_dir(number),
             node_name: node_name(number),

@@ -17,9 +17,9 @@ use vfs::{LockGuard, RealDisk, Vfs as _, durable};
 use super::{REPLICAS_DEFAULT, SHARDS_DEFAULT};
 use crate::exit::usage;
 
-/// The version of a directory whose shards have one replica, and that of the others, which says how many they have.
-const VERSION: u32 = 1;
-const VERSION_REPLICATED: u32 = 2;
+/// The version of a directory that says how many shard servers it has. In the two versions before there is one for each shard, and in the
+/// first one replica of each.
+const VERSION: u32 = 3;
 const FILE_BYTES_MAX: u64 = 4096;
 
 /// What a cluster is begun with and keeps.
@@ -29,30 +29,42 @@ struct Begun {
     version: u32,
     shards: u16,
     /// Absent in version 1.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[serde(default = "one")]
     replicas: u16,
+    /// Absent in versions 1 and 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    servers: Option<u16>,
 }
 
 fn one() -> u16 {
     1
 }
 
-fn is_one(replicas: &u16) -> bool {
-    *replicas == 1
-}
-
 impl Begun {
-    fn new(shards: u16, replicas: u16) -> Self {
+    /// One server writes one log, so that records for all its shards share a sync: there are no more than replicas need, unless
+    /// more are asked for.
+    fn new(asked: Asked) -> Self {
+        let replicas = asked.replicas.unwrap_or(REPLICAS_DEFAULT);
         Self {
-            version: if replicas == 1 {
-                VERSION
-            } else {
-                VERSION_REPLICATED
-            },
-            shards,
+            version: VERSION,
+            shards: asked.shards.unwrap_or(SHARDS_DEFAULT),
             replicas,
+            servers: Some(asked.servers.unwrap_or(replicas)),
         }
     }
+
+    fn servers(&self) -> u16 {
+        self.servers.unwrap_or(self.shards.max(self.replicas))
+    }
+}
+
+/// What somebody asks for; `None` where anything will do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    pub(super) shards: Option<u16>,
+    pub(super) replicas: Option<u16>,
+    /// Shard servers.
+    pub(super) servers: Option<u16>,
 }
 
 /// A data directory that this process uses alone.
@@ -67,12 +79,9 @@ impl Place {
     /// Takes the directory, and begins it where it is new.
     ///
     /// # Errors
-    /// When another process uses it, or it was begun with another number of shards or replicas than the one asked for.
-    pub(super) fn open(
-        dir: &Path,
-        shards: Option<u16>,
-        replicas: Option<u16>,
-    ) -> Result<Self, anyhow::Error> {
+    /// When another process uses it, or it was begun with another number of shards, replicas or servers than the one asked for; when
+    /// there are to be fewer servers than replicas.
+    pub(super) fn open(dir: &Path, asked: Asked) -> Result<Self, anyhow::Error> {
         let disk = RealDisk::new();
         durable::create_dir(&disk, dir).context("the data directory")?;
         let lock = disk.lock_file(&dir.join("LOCK")).map_err(|error| {
@@ -90,22 +99,32 @@ impl Place {
             serde_json::from_slice::<Begun>(&bytes)
                 .with_context(|| format!("{} is damaged", path.display()))?
         } else {
-            let begun = Begun::new(
-                shards.unwrap_or(SHARDS_DEFAULT),
-                replicas.unwrap_or(REPLICAS_DEFAULT),
-            );
+            let begun = Begun::new(asked);
+            if begun.servers() < begun.replicas {
+                return Err(usage(format!(
+                    "--servers {} is too few for --replicas {}: each replica of a shard is on another server",
+                    begun.servers(),
+                    begun.replicas
+                )));
+            }
             durable::replace(&disk, &path, &serde_json::to_vec_pretty(&begun)?)?;
             begun
         };
         anyhow::ensure!(
-            (VERSION..=VERSION_REPLICATED).contains(&begun.version),
-            "{} has version {}, this program knows {VERSION} to {VERSION_REPLICATED}",
+            (1..=VERSION).contains(&begun.version),
+            "{} has version {}, this program knows 1 to {VERSION}",
             path.display(),
             begun.version
         );
+        anyhow::ensure!(
+            begun.version < VERSION || begun.servers.is_some(),
+            "{} is damaged: it does not say how many servers there are",
+            path.display()
+        );
         for (what, asked, known) in [
-            ("shards", shards, begun.shards),
-            ("replicas", replicas, begun.replicas),
+            ("shards", asked.shards, begun.shards),
+            ("replicas", asked.replicas, begun.replicas),
+            ("servers", asked.servers, begun.servers()),
         ] {
             if let Some(asked) = asked.filter(|asked| *asked != known) {
                 return Err(usage(format!(
@@ -133,9 +152,9 @@ impl Place {
         usize::from(self.begun.replicas)
     }
 
-    /// Shard servers: one a shard, and no two replicas of a shard on one.
-    pub(super) fn nodes(&self) -> usize {
-        self.shards().max(self.replicas())
+    /// Shard servers.
+    pub(super) fn servers(&self) -> usize {
+        usize::from(self.begun.servers())
     }
 
     pub(super) fn coordinator_dir(&self) -> PathBuf {
@@ -162,50 +181,87 @@ mod tests {
     use super::*;
     use crate::exit::Usage;
 
+    fn open(dir: &Path, asked: Asked) -> Place {
+        Place::open(dir, asked).unwrap()
+    }
+
+    fn shards(number: u16) -> Asked {
+        Asked {
+            shards: Some(number),
+            ..Asked::default()
+        }
+    }
+
+    fn replicas(number: u16) -> Asked {
+        Asked {
+            replicas: Some(number),
+            ..Asked::default()
+        }
+    }
+
+    fn servers(number: u16) -> Asked {
+        Asked {
+            servers: Some(number),
+            ..Asked::default()
+        }
+    }
+
+    fn refusal(dir: &Path, asked: Asked) -> String {
+        let error = Place::open(dir, asked).unwrap_err();
+        assert!(error.downcast_ref::<Usage>().is_some(), "{error}");
+        error.to_string()
+    }
+
     #[test]
-    fn the_number_of_shards_is_fixed_at_the_first_use() {
+    fn what_a_directory_was_begun_with_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("below/data");
-        assert_eq!(Place::open(&dir, Some(5), None).unwrap().shards(), 5);
-        assert_eq!(Place::open(&dir, None, None).unwrap().shards(), 5);
-        assert_eq!(Place::open(&dir, Some(5), Some(1)).unwrap().shards(), 5);
-        let error = Place::open(&dir, Some(3), None).unwrap_err();
-        assert!(error.downcast_ref::<Usage>().is_some());
-        assert!(error.to_string().contains("begun with 5 shards"));
-        let error = Place::open(&dir, None, Some(3)).unwrap_err();
-        assert!(error.to_string().contains("begun with 1 replicas"));
+        for asked in [shards(5), Asked::default(), shards(5), replicas(1)] {
+            let place = open(&dir, asked);
+            let numbers = (place.shards(), place.replicas(), place.servers());
+            assert_eq!(numbers, (5, 1, 1));
+        }
+        assert!(refusal(&dir, shards(3)).contains("begun with 5 shards"));
+        assert!(refusal(&dir, replicas(3)).contains("begun with 1 replicas"));
+        assert!(refusal(&dir, servers(3)).contains("begun with 1 servers"));
     }
 
     #[test]
-    fn the_number_of_replicas_is_kept_and_asks_for_as_many_servers() {
+    fn there_are_as_many_servers_as_replicas_or_more_if_asked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let begun = Place::open(dir.path(), Some(2), Some(3)).unwrap();
-        assert_eq!((begun.replicas(), begun.nodes()), (3, 3));
-        drop(begun);
-        let again = Place::open(dir.path(), None, None).unwrap();
-        assert_eq!((again.shards(), again.replicas()), (2, 3));
+        let begun = open(&dir.path().join("a"), replicas(3));
+        assert_eq!((begun.replicas(), begun.servers()), (3, 3));
+        let begun = open(&dir.path().join("b"), servers(4));
+        assert_eq!((begun.replicas(), begun.servers()), (1, 4));
+        let too_few = Asked {
+            servers: Some(2),
+            ..replicas(3)
+        };
+        assert!(refusal(&dir.path().join("c"), too_few).contains("--servers 2 is too few"));
     }
 
     #[test]
-    fn a_directory_of_before_replicas_has_one_of_each_shard() {
+    fn directories_of_before_have_a_server_for_each_shard() {
         let dir = tempfile::tempdir().unwrap();
-        drop(Place::open(dir.path(), Some(2), None).unwrap());
+        drop(open(dir.path(), shards(2)));
         let path = dir.path().join("cluster.json");
-        let written = durable::read(&RealDisk::new(), &path, FILE_BYTES_MAX).unwrap();
-        let text = String::from_utf8(written).unwrap();
-        assert!(!text.contains("replicas"), "older programs read it: {text}");
-        let of_before = b"{\"version\":1,\"shards\":2}";
-        durable::replace(&RealDisk::new(), &path, of_before).unwrap();
-        let opened = Place::open(dir.path(), None, None).unwrap();
-        assert_eq!((opened.shards(), opened.replicas()), (2, 1));
+        for (text, expected) in [
+            ("{\"version\":1,\"shards\":2}", (2, 1, 2)),
+            ("{\"version\":2,\"shards\":2,\"replicas\":3}", (2, 3, 3)),
+        ] {
+            durable::replace(&RealDisk::new(), &path, text.as_bytes()).unwrap();
+            let place = open(dir.path(), Asked::default());
+            let numbers = (place.shards(), place.replicas(), place.servers());
+            assert_eq!(numbers, expected, "{text}");
+        }
     }
 
     #[test]
     fn a_directory_is_used_by_one_process() {
         let dir = tempfile::tempdir().unwrap();
-        let held = Place::open(dir.path(), None, None).unwrap();
+        let held = open(dir.path(), Asked::default());
         assert_eq!(held.shards(), 3);
-        let error = Place::open(dir.path(), None, None);
+        let error = Place::open(dir.path(), Asked::default());
         let error = error.unwrap_err().to_string();
         assert!(error.contains("used by another process"), "{error}");
     }
@@ -213,11 +269,16 @@ mod tests {
     #[test]
     fn a_damaged_file_is_not_taken_for_a_new_directory() {
         let dir = tempfile::tempdir().unwrap();
-        drop(Place::open(dir.path(), None, None).unwrap());
+        drop(open(dir.path(), Asked::default()));
         let path = dir.path().join("cluster.json");
-        for text in ["", "{\"version\":1}", "{\"version\":3,\"shards\":3}"] {
+        for text in [
+            "",
+            "{\"version\":1}",
+            "{\"version\":3,\"shards\":3}",
+            "{\"version\":4,\"shards\":3,\"servers\":3}",
+        ] {
             durable::replace(&RealDisk::new(), &path, text.as_bytes()).unwrap();
-            assert!(Place::open(dir.path(), None, None).is_err(), "{text}");
+            assert!(Place::open(dir.path(), Asked::default()).is_err(), "{text}");
         }
     }
 }
