@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use runtime::{Adapters, CancellationToken, Runtime, SeededRandom};
 use vfs::{SimDisk, Vfs};
+use wal::inspect::Verdict;
 
 use crate::clock::{Knobs, MachineClock};
 use crate::dice::Dice;
@@ -24,6 +25,12 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// How long a piece of blocking work takes on a healthy disk, in microseconds.
 const DISK_US: u64 = 700;
+
+/// Where a shard server has its log.
+const LOG: &str = "/data/wal";
+
+/// What ends a batch of the log: the frame and the magic of its mark.
+const MARK_BYTES: u64 = 72;
 
 /// What a program is given.
 #[derive(Debug)]
@@ -70,7 +77,11 @@ pub(crate) enum Crash {
     /// The process is gone; the machine tells its peers, and the page cache stays.
     Process,
     /// The machine is gone: nobody is told, and what was not synced is lost, kept, torn or garbage, as this seed says.
-    Power(u64),
+    Power {
+        seed: u64,
+        /// All of that is lost where the log would end in doubt.
+        without_doubt: bool,
+    },
     /// The machine is gone, and another one with an empty disk will stand in its place.
     Disk,
 }
@@ -210,7 +221,10 @@ impl Machine {
         // The image is taken before destructors of the program can reach the disk.
         let image = match how {
             Crash::Process => self.disk.restart(),
-            Crash::Power(seed) => self.after_power(seed),
+            Crash::Power {
+                seed,
+                without_doubt,
+            } => self.after_power(seed, without_doubt),
             Crash::Disk => SimDisk::new(),
         };
         self.disk.halt_after(Some(0));
@@ -220,17 +234,25 @@ impl Machine {
     }
 
     /// The disk after a loss of power, as it is, or as a bug makes it.
-    fn after_power(&self, seed: u64) -> SimDisk {
-        let image = self.disk.crash_seeded(seed);
+    fn after_power(&self, seed: u64, without_doubt: bool) -> SimDisk {
+        let mut image = self.disk.crash_seeded(seed);
+        if without_doubt && is_in_doubt(&image) {
+            image = self.disk.crash_losing_all();
+        }
         match (self.mutant, &self.old_disk) {
             (Some(Mutant::OldDisk), Some(old)) => old.crash_losing_all(),
             (Some(Mutant::LoseLogKeepIdentity), _) => {
                 // Nothing there to remove is as good.
-                drop(image.remove_dir_all(Path::new("/data/wal")));
+                drop(image.remove_dir_all(Path::new(LOG)));
                 image.crash_keeping_all()
             }
             (Some(_) | None, _) => image,
         }
+    }
+
+    /// Whether the log ends in a batch of which nobody can say whether it was acknowledged.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        is_in_doubt(&self.disk)
     }
 
     /// For a bug: remembers the disk as it is.
@@ -242,7 +264,25 @@ impl Machine {
 
     /// Flips a bit of the log at rest, and says where.
     pub(crate) fn rot(&self, dice: &mut Dice) -> Option<String> {
-        let folder = Path::new("/data/wal");
+        let segments = self.segments()?;
+        let segment = segments.get(dice.index(segments.len()))?;
+        let end = self.written(segment)?;
+        self.flip(segment, dice.below(0..end * 8))
+    }
+
+    /// Flips a bit of what was written to the log last, and says where. The mark that ends a batch is left alone: without it a
+    /// batch cannot be told from one that was never written whole.
+    pub(crate) fn rot_at_the_end(&self, dice: &mut Dice) -> Option<String> {
+        let segments = self.segments()?;
+        let segment = segments.last()?;
+        let end = self.written(segment)?.checked_sub(MARK_BYTES)?;
+        let length = dice.pick(&[256, 1_024, 64 << 10]).unwrap_or(end);
+        self.flip(segment, dice.below(end.saturating_sub(length) * 8..end * 8))
+    }
+
+    /// The files of the log, oldest first.
+    fn segments(&self) -> Option<Vec<PathBuf>> {
+        let folder = Path::new(LOG);
         let mut segments: Vec<PathBuf> = self
             .disk
             .list_dir(folder)
@@ -252,11 +292,16 @@ impl Machine {
             .filter(|path| path.extension().is_some_and(|end| end == "wal"))
             .collect();
         segments.sort();
-        let segment = segments.get(dice.index(segments.len()))?;
-        // Room is allocated ahead; nothing stands there.
+        Some(segments)
+    }
+
+    /// How far a file was written. Room is allocated ahead; nothing stands there.
+    fn written(&self, segment: &Path) -> Option<u64> {
         let bytes = self.disk.contents(segment).ok()?;
-        let written = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-        let bit = dice.below(0..written as u64 * 8);
+        Some(bytes.iter().rposition(|byte| *byte != 0)? as u64 + 1)
+    }
+
+    fn flip(&self, segment: &Path, bit: u64) -> Option<String> {
         self.disk.flip_bit(segment, bit).ok()?;
         Some(format!("bit {bit} of {}", segment.display()))
     }
@@ -266,4 +311,9 @@ impl Machine {
         self.disk.set_capacity(None);
         self.knobs.disk_us.store(DISK_US, Ordering::Relaxed);
     }
+}
+
+fn is_in_doubt(disk: &SimDisk) -> bool {
+    let verdict = wal::inspect::verify(disk, Path::new(LOG), None).map(|report| report.verdict);
+    matches!(verdict, Ok(Verdict::Ambiguous { .. }))
 }

@@ -4,6 +4,9 @@
 //! outlive the disks of a minority only, so at most one machine of the shard servers is damaged for good, once in a seed; all else may
 //! overlap.
 
+mod kind;
+mod plots;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,85 +19,8 @@ use crate::dice::Dice;
 use crate::machine::Crash;
 use crate::net::HostId;
 use crate::world::World;
-
-/// A kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    /// The process is killed.
-    Kill,
-    /// The machine loses its power, perhaps in the middle of a write.
-    Power,
-    /// All shard servers lose their power at once.
-    Blackout,
-    /// Two machines do not hear each other.
-    Cut,
-    /// One machine does not hear another.
-    OneWay,
-    /// A machine is alone.
-    Isolate,
-    /// A link comes and goes.
-    Flap,
-    /// Connections lose their way without either side being told.
-    HalfOpen,
-    /// A link is slow.
-    Delay,
-    /// A process stands still.
-    Pause,
-    /// A disk is slow.
-    SlowDisk,
-    /// A sync fails.
-    SyncError,
-    /// A disk has no room.
-    FullDisk,
-    /// A wall clock jumps.
-    Clock,
-    /// A machine comes back with an empty disk.
-    LostDisk,
-    /// A bit of a log flips.
-    Rot,
-}
-
-const KINDS: [Kind; 16] = [
-    Kind::Kill,
-    Kind::Power,
-    Kind::Blackout,
-    Kind::Cut,
-    Kind::OneWay,
-    Kind::Isolate,
-    Kind::Flap,
-    Kind::HalfOpen,
-    Kind::Delay,
-    Kind::Pause,
-    Kind::SlowDisk,
-    Kind::SyncError,
-    Kind::FullDisk,
-    Kind::Clock,
-    Kind::LostDisk,
-    Kind::Rot,
-];
-
-impl Kind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Kill => "kill",
-            Self::Power => "power",
-            Self::Blackout => "blackout",
-            Self::Cut => "cut",
-            Self::OneWay => "one-way",
-            Self::Isolate => "isolate",
-            Self::Flap => "flap",
-            Self::HalfOpen => "half-open",
-            Self::Delay => "delay",
-            Self::Pause => "pause",
-            Self::SlowDisk => "slow-disk",
-            Self::SyncError => "sync-error",
-            Self::FullDisk => "full-disk",
-            Self::Clock => "clock",
-            Self::LostDisk => "lost-disk",
-            Self::Rot => "rot",
-        }
-    }
-}
+use kind::{KINDS, Kind};
+use plots::Fall;
 
 /// What one machine suffers from.
 #[derive(Debug, Clone, Copy)]
@@ -106,15 +32,19 @@ enum Ailment {
     Clock,
 }
 
-/// Something to be undone.
+/// Something that happens later: mostly that a fault is undone.
 #[derive(Debug, Clone, Copy)]
-enum Cure {
+enum Step {
     Link(HostId, HostId),
     Slow(HostId, HostId),
     Wake(HostId),
     Disk(HostId),
     /// Cuts the link again, or heals it, so many times more.
     Flap(HostId, HostId, u8),
+    /// Cuts the link.
+    Part(HostId, HostId),
+    /// Takes a machine down.
+    Down(HostId, Fall),
 }
 
 /// Chooses faults and lets them happen.
@@ -123,10 +53,11 @@ pub(crate) struct Nemesis {
     shape: Shape,
     kinds: Vec<Kind>,
     next: Duration,
-    cures: Vec<(Duration, Cure)>,
+    /// What happens by itself, and when.
+    later: Vec<(Duration, Step)>,
     fired: BTreeMap<Kind, u64>,
-    /// The machine whose disk was lost or damaged.
-    damaged: Option<HostId>,
+    /// The machine on whose disk damage may lie unseen.
+    pub(crate) rotten: Option<HostId>,
 }
 
 impl Nemesis {
@@ -140,9 +71,9 @@ impl Nemesis {
             shape,
             kinds,
             next: Duration::ZERO,
-            cures: Vec::new(),
+            later: Vec::new(),
             fired: BTreeMap::new(),
-            damaged: None,
+            rotten: None,
         }
     }
 
@@ -150,11 +81,6 @@ impl Nemesis {
     pub(crate) fn bends_clocks(&self) -> bool {
         let bends = |kind: &Kind| matches!(kind, Kind::Pause | Kind::Clock);
         self.kinds.iter().any(bends)
-    }
-
-    /// The machine on whose disk damage may lie unseen.
-    pub(crate) fn rotten(&self) -> Option<HostId> {
-        self.damaged.filter(|_| self.fired.contains_key(&Kind::Rot))
     }
 
     /// The faults that happened, by kind.
@@ -172,7 +98,7 @@ impl Nemesis {
 
     /// Lets happen what is due.
     pub(crate) fn act(&mut self, world: &mut World) -> anyhow::Result<()> {
-        self.cure_due(world);
+        self.steps_due(world);
         if self.next.is_zero() {
             self.next = world.now + self.dice.millis(500..2_500);
         }
@@ -191,7 +117,7 @@ impl Nemesis {
     /// Ends all that is wrong.
     pub(crate) fn end(&mut self, world: &mut World) -> anyhow::Result<()> {
         world.trace.note(world.now, "the faults end");
-        self.cures.clear();
+        self.later.clear();
         world.net.heal();
         for machine in &mut world.machines {
             machine.pause(false);
@@ -203,36 +129,38 @@ impl Nemesis {
         Ok(())
     }
 
-    fn cure_due(&mut self, world: &mut World) {
+    fn steps_due(&mut self, world: &mut World) {
         let now = world.now;
-        let (due, later) = std::mem::take(&mut self.cures)
+        let (due, later) = std::mem::take(&mut self.later)
             .into_iter()
             .partition(|(at, _)| *at <= now);
-        self.cures = later;
-        let due: Vec<(Duration, Cure)> = due;
-        for (_, cure) in due {
-            world.trace.note(now, &format!("over: {cure:?}"));
-            match cure {
-                Cure::Link(from, to) => world.net.cut(from, to, false),
-                Cure::Slow(from, to) => world.net.slow(from, to, Duration::ZERO),
-                Cure::Wake(host) => {
+        self.later = later;
+        let due: Vec<(Duration, Step)> = due;
+        for (_, step) in due {
+            world.trace.note(now, &format!("then: {step:?}"));
+            match step {
+                Step::Link(from, to) => world.net.cut(from, to, false),
+                Step::Slow(from, to) => world.net.slow(from, to, Duration::ZERO),
+                Step::Wake(host) => {
                     if let Some(machine) = world.machine(host) {
                         machine.pause(false);
                     }
                 }
-                Cure::Disk(host) => {
+                Step::Disk(host) => {
                     if let Some(machine) = world.machine(host) {
                         machine.heal_disk();
                     }
                 }
-                Cure::Flap(from, to, more) => {
+                Step::Flap(from, to, more) => {
                     world.net.cut(from, to, more % 2 == 1);
                     world.net.cut(to, from, more % 2 == 1);
                     if more > 0 {
                         let at = now + self.dice.millis(50..700);
-                        self.cures.push((at, Cure::Flap(from, to, more - 1)));
+                        self.later.push((at, Step::Flap(from, to, more - 1)));
                     }
                 }
+                Step::Part(from, to) => world.net.cut(from, to, true),
+                Step::Down(host, how) => self.fall(world, host, how),
             }
         }
     }
@@ -311,7 +239,7 @@ impl Nemesis {
             }
             Kind::Flap => {
                 let (from, to) = self.pair();
-                self.cures.push((now, Cure::Flap(from, to, 9)));
+                self.later.push((now, Step::Flap(from, to, 9)));
                 true
             }
             Kind::HalfOpen => {
@@ -323,7 +251,7 @@ impl Nemesis {
                 let by = self.dice.millis(20..900);
                 for (from, to) in [(from, to), (to, from)] {
                     world.net.slow(from, to, by);
-                    self.cures.push((now + length, Cure::Slow(from, to)));
+                    self.later.push((now + length, Step::Slow(from, to)));
                 }
                 true
             }
@@ -333,6 +261,9 @@ impl Nemesis {
             Kind::FullDisk => self.ail(world, host, Ailment::FullDisk, length),
             Kind::Clock => self.ail(world, host, Ailment::Clock, length),
             Kind::LostDisk | Kind::Rot => self.damage(world, kind),
+            Kind::Apart => self.apart(world),
+            Kind::Standstill => self.standstill(world),
+            Kind::Majorities => self.majorities(world),
         }
     }
 
@@ -340,7 +271,7 @@ impl Nemesis {
     fn damage(&mut self, world: &mut World, kind: Kind) -> bool {
         let (host, now) = (self.server(), world.now);
         let again = now + self.dice.millis(100..4_000);
-        if self.damaged.is_some() {
+        if world.damaged.is_some() {
             return false;
         }
         let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
@@ -352,10 +283,11 @@ impl Nemesis {
             };
             let text = format!("{} rots: {place}", machine.name);
             world.trace.note(now, &text);
+            self.rotten = Some(host);
         } else {
             world.crash(host, Crash::Disk, again);
         }
-        self.damaged = Some(host);
+        world.damaged = Some(host);
         true
     }
 
@@ -364,23 +296,24 @@ impl Nemesis {
             .trace
             .note(world.now, &format!("cut {from} to {to} for {length:?}"));
         world.net.cut(from, to, true);
-        self.cures.push((world.now + length, Cure::Link(from, to)));
+        self.later.push((world.now + length, Step::Link(from, to)));
     }
 
     fn take_down(&mut self, world: &mut World, host: HostId, kind: Kind) -> bool {
         let again = world.now + self.dice.millis(100..4_000);
-        let seed = self.dice.number();
         let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
             return false;
         };
         if kind == Kind::Kill {
             world.crash(host, Crash::Process, again);
-        } else if self.dice.percent(70) {
-            // In the middle of whatever it writes next.
-            machine.disk.halt_after(Some(self.dice.below(0..6)));
-        } else {
-            world.crash(host, Crash::Power(seed), again);
+            return true;
         }
+        // Mostly in the middle of whatever it writes next.
+        let operations = match self.dice.percent(70) {
+            true => self.dice.below(0..6),
+            false => 0,
+        };
+        machine.disk.halt_after(Some(operations));
         true
     }
 
@@ -395,12 +328,12 @@ impl Nemesis {
         let (text, cure) = match kind {
             Ailment::Pause => {
                 machine.pause(true);
-                (format!("for {length:?}"), Some(Cure::Wake(host)))
+                (format!("for {length:?}"), Some(Step::Wake(host)))
             }
             Ailment::SlowDisk => {
                 let takes = dice.below(5_000..800_000);
                 machine.knobs.disk_us.store(takes, Ordering::Relaxed);
-                (format!("{takes} us for {length:?}"), Some(Cure::Disk(host)))
+                (format!("{takes} us for {length:?}"), Some(Step::Disk(host)))
             }
             Ailment::SyncError => {
                 machine.disk.inject(Fault::next(Op::SyncData, Effect::Io));
@@ -412,7 +345,7 @@ impl Nemesis {
                 machine.disk.set_capacity(Some(used + room));
                 (
                     format!("{room} bytes for {length:?}"),
-                    Some(Cure::Disk(host)),
+                    Some(Step::Disk(host)),
                 )
             }
             Ailment::Clock => {
@@ -426,7 +359,7 @@ impl Nemesis {
             }
         };
         world.trace.note(now, &format!("{name}: {kind:?} {text}"));
-        self.cures.extend(cure.map(|cure| (now + length, cure)));
+        self.later.extend(cure.map(|cure| (now + length, cure)));
         true
     }
 }

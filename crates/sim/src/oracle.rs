@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use api::Reason;
 use api::v1::Consistency;
 
 use crate::trace::Trace;
@@ -520,9 +521,19 @@ impl Oracle {
         self.violations.push(text.to_owned());
     }
 
-    /// A line of the trace.
-    pub(crate) fn note(&self, now: Duration, text: &str) {
-        self.trace.note(now, text);
+    /// A request was answered with an error. Whatever was sent is younger than what a shard remembers, unless clocks jump, and no
+    /// client uses an id for two things: nobody may be told otherwise.
+    pub(crate) fn failed(&mut self, now: Duration, error: &str, reason: Option<Reason>) {
+        let line = format!("failed: {error}");
+        self.trace.note(now, &line);
+        let is_wrong = match reason {
+            Some(Reason::SessionExpired) => !self.loose_leases,
+            Some(Reason::RequestIdReused) => true,
+            _ => false,
+        };
+        if is_wrong {
+            self.violate(now, &line);
+        }
     }
 }
 

@@ -113,7 +113,7 @@ fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
         problems.push(format!("the cluster does not begin: {problem}"));
     } else {
         storm(&mut world, &judge, &mut nemesis, &mut dice, options)?;
-        if let Err(problem) = heal::completely(&mut world, &judge, nemesis.rotten()) {
+        if let Err(problem) = heal::completely(&mut world, &judge, nemesis.rotten) {
             problems.push(format!("the cluster does not heal: {problem}"));
         }
     }
@@ -201,6 +201,18 @@ fn storm(
                 if let Ok(mut worker) = worker {
                     worker.mutant = options.mutant;
                     worker.run(stop).await;
+                }
+            })
+        }));
+    }
+    for host in cast::SHARD_SERVERS {
+        let (judge, dice, stop) = (Arc::clone(judge), dice.fork(), stop.clone());
+        let clients = world.machine(cast::CLIENTS).context("no clients")?;
+        working.push(clients.spawn(move |runtime| {
+            Box::pin(async move {
+                let server = cast::shard_address(host);
+                if let Ok(reader) = Worker::reader(&runtime, server, &judge, dice) {
+                    reader.run(stop).await;
                 }
             })
         }));

@@ -24,6 +24,8 @@ pub(crate) type Judge = Arc<Mutex<Oracle>>;
 
 /// First letters of terms, so that each of the two shards has some.
 const LETTERS: [char; 4] = ['b', 'e', 'p', 'w'];
+/// How long a client waits that reads from one shard server, which may have nothing to say.
+const READER_PATIENCE: Duration = Duration::from_millis(400);
 /// Terms that are written to at a time.
 const OPEN_TERMS: u64 = 12;
 /// Of those, how many are deleted now and then. The others are never, so that nothing excuses what they lack.
@@ -57,6 +59,8 @@ pub(crate) enum Diet {
     Plain,
     /// All that there is.
     Mixed,
+    /// Reads of one shard server, whoever leads: one that still thinks it does shows soon.
+    Reads,
 }
 
 /// The options of every client.
@@ -72,6 +76,7 @@ pub(crate) fn options(coordinators: &[String], direct: bool) -> ClientOptions {
 }
 
 impl Worker {
+    /// One that goes to the coordinators, or to whom they name.
     pub(crate) fn new(
         runtime: &Runtime,
         coordinators: &[String],
@@ -79,8 +84,32 @@ impl Worker {
         diet: Diet,
         mut dice: Dice,
     ) -> Result<Self, ClientError> {
-        let direct = dice.percent(30);
-        let client = Client::connect(runtime.clone(), options(coordinators, direct))?;
+        let options = options(coordinators, dice.percent(30));
+        Self::with(runtime, options, judge, diet, dice)
+    }
+
+    /// One that reads from a shard server and nowhere else, and does not wait for it.
+    pub(crate) fn reader(
+        runtime: &Runtime,
+        server: String,
+        judge: &Judge,
+        dice: Dice,
+    ) -> Result<Self, ClientError> {
+        let options = ClientOptions {
+            deadline: READER_PATIENCE,
+            ..options(&[server], false)
+        };
+        Self::with(runtime, options, judge, Diet::Reads, dice)
+    }
+
+    fn with(
+        runtime: &Runtime,
+        options: ClientOptions,
+        judge: &Judge,
+        diet: Diet,
+        dice: Dice,
+    ) -> Result<Self, ClientError> {
+        let client = Client::connect(runtime.clone(), options)?;
         Ok(Self {
             own_id: runtime.random_id(),
             late_id: runtime.random_id(),
@@ -101,24 +130,29 @@ impl Worker {
             let pause = self.dice.millis(2..60);
             self.runtime.sleep(pause).await;
             let choice = self.dice.below(0..1_000);
-            if self.diet == Diet::Plain {
-                self.plain(choice).await;
-                continue;
-            }
-            match choice {
-                0..400 => self.record().await,
-                400..520 => self.batch().await,
-                520..610 => self.repeat().await,
-                610..650 => self.late().await,
-                650..680 => self.stream().await,
-                680..730 => self.delete().await,
-                730..735 => self.clear().await,
-                735..930 => self.count().await,
-                930..990 => self.top().await,
-                _ => self.list().await,
+            match self.diet {
+                Diet::Plain => self.plain(choice).await,
+                Diet::Mixed => self.mixed(choice).await,
+                Diet::Reads if choice < 500 => self.count().await,
+                Diet::Reads => self.top().await,
             }
         }
         self.settle_late();
+    }
+
+    async fn mixed(&mut self, choice: u64) {
+        match choice {
+            0..400 => self.record().await,
+            400..520 => self.batch().await,
+            520..610 => self.repeat().await,
+            610..650 => self.late().await,
+            650..680 => self.stream().await,
+            680..730 => self.delete().await,
+            730..735 => self.clear().await,
+            735..930 => self.count().await,
+            930..990 => self.top().await,
+            _ => self.list().await,
+        }
     }
 
     async fn plain(&mut self, choice: u64) {
@@ -139,7 +173,7 @@ impl Worker {
 
     fn namespace(&mut self) -> &'static str {
         match self.diet {
-            Diet::Plain => "",
+            Diet::Plain | Diet::Reads => "",
             Diet::Mixed => self.dice.pick(&NAMESPACES).unwrap_or_default(),
         }
     }
@@ -219,8 +253,8 @@ impl Worker {
 
     fn note_error(&self, error: Option<&ClientError>) {
         if let Some(error) = error {
-            let now = trace::now();
-            self.judge.lock().note(now, &format!("failed: {error}"));
+            let mut judge = self.judge.lock();
+            judge.failed(trace::now(), &error.to_string(), error.reason());
         }
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct World {
     changed: Duration,
     /// Programs that ended by themselves, and why.
     pub(crate) exits: u64,
+    /// The shard server whose disk was lost or damaged, or whose log ended in doubt. What was acknowledged is promised to outlive one
+    /// of three, so that there is no second.
+    pub(crate) damaged: Option<HostId>,
 }
 
 impl World {
@@ -43,6 +46,7 @@ impl World {
             startable: BTreeMap::new(),
             changed: Duration::ZERO,
             exits: 0,
+            damaged: None,
         }
     }
 
@@ -75,7 +79,14 @@ impl World {
         for machine in &mut self.machines {
             if machine.is_up() && machine.disk.is_halted() {
                 let seed = self.dice.number();
-                let pending = machine.crash(Crash::Power(seed));
+                let without_doubt = self.damaged.is_some_and(|host| host != machine.host);
+                let pending = machine.crash(Crash::Power {
+                    seed,
+                    without_doubt,
+                });
+                if cast::SHARD_SERVERS.contains(&machine.host) && machine.is_in_doubt() {
+                    self.damaged = Some(machine.host);
+                }
                 let text = format!("{} lost its power, {pending} pending", machine.name);
                 self.trace.note(self.now, &text);
                 down.push((machine.host, self.now + self.dice.millis(200..3_000)));

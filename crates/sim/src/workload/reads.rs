@@ -2,7 +2,7 @@
 
 use api::v1::{Completeness, Consistency, GetCountRequest, GetTopKRequest, ListTermsRequest};
 
-use super::{LETTERS, Worker};
+use super::{Diet, LETTERS, Worker};
 use crate::mutant::Mutant;
 use crate::oracle::Key;
 use crate::trace;
@@ -12,6 +12,9 @@ const ALL: u32 = 1_000;
 
 impl Worker {
     fn level(&mut self) -> Consistency {
+        if self.diet == Diet::Reads && self.dice.percent(80) {
+            return Consistency::Leader;
+        }
         let levels = [
             Consistency::Leader,
             Consistency::Linearizable,

@@ -1,0 +1,93 @@
+//! The kinds of faults.
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// The process is killed.
+    Kill,
+    /// The machine loses its power, perhaps in the middle of a write.
+    Power,
+    /// All shard servers lose their power at once.
+    Blackout,
+    /// Two machines do not hear each other.
+    Cut,
+    /// One machine does not hear another.
+    OneWay,
+    /// A machine is alone.
+    Isolate,
+    /// A link comes and goes.
+    Flap,
+    /// Connections lose their way without either side being told.
+    HalfOpen,
+    /// A link is slow.
+    Delay,
+    /// A process stands still.
+    Pause,
+    /// A disk is slow.
+    SlowDisk,
+    /// A sync fails.
+    SyncError,
+    /// A disk has no room.
+    FullDisk,
+    /// A wall clock jumps.
+    Clock,
+    /// A machine comes back with an empty disk.
+    LostDisk,
+    /// A bit of a log flips.
+    Rot,
+    /// One shard server after another hears everybody but the others.
+    Apart,
+    /// No two shard servers hear each other.
+    Standstill,
+    /// One majority after another has the say, and the machine that is in all of them goes down in between.
+    Majorities,
+}
+
+pub(super) const KINDS: [Kind; 19] = [
+    Kind::Kill,
+    Kind::Power,
+    Kind::Blackout,
+    Kind::Cut,
+    Kind::OneWay,
+    Kind::Isolate,
+    Kind::Flap,
+    Kind::HalfOpen,
+    Kind::Delay,
+    Kind::Pause,
+    Kind::SlowDisk,
+    Kind::SyncError,
+    Kind::FullDisk,
+    Kind::Clock,
+    Kind::LostDisk,
+    Kind::Rot,
+    Kind::Apart,
+    Kind::Standstill,
+    Kind::Majorities,
+];
+
+impl Kind {
+    /// Its name in a report.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Power => "power",
+            Self::Blackout => "blackout",
+            Self::Cut => "cut",
+            Self::OneWay => "one-way",
+            Self::Isolate => "isolate",
+            Self::Flap => "flap",
+            Self::HalfOpen => "half-open",
+            Self::Delay => "delay",
+            Self::Pause => "pause",
+            Self::SlowDisk => "slow-disk",
+            Self::SyncError => "sync-error",
+            Self::FullDisk => "full-disk",
+            Self::Clock => "clock",
+            Self::LostDisk => "lost-disk",
+            Self::Rot => "rot",
+            Self::Apart => "apart",
+            Self::Standstill => "standstill",
+            Self::Majorities => "majorities",
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Faults of several steps, aimed at what single ones meet once in thousands of seeds.
+//!
+//! A replica that has forgotten something does no harm while it is in the minority. So the plots let a machine be in one majority,
+//! go down, and be in another one with a machine that never knew: whatever it should have remembered is gone then.
+
+use std::time::Duration;
+
+use super::{Nemesis, Step};
+use crate::cast::SHARD_SERVERS;
+use crate::machine::Crash;
+use crate::net::HostId;
+use crate::world::World;
+
+/// How a machine goes down in the middle of a plot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fall {
+    /// Its process is killed.
+    Killed,
+    /// It loses its power in the middle of one of its next writes.
+    Power,
+    /// A bit of what it wrote last flips, and its process is killed, so that it looks.
+    Rotten,
+}
+
+impl Nemesis {
+    /// One shard server after another does not hear the others. A leader among them goes on for as long as its lease lasts, while the
+    /// others elect another one; clients reach both.
+    pub(super) fn apart(&mut self, world: &World) -> bool {
+        let mut begin = world.now;
+        let first = self.dice.index(SHARD_SERVERS.len());
+        for host in SHARD_SERVERS.into_iter().cycle().skip(first).take(3) {
+            let end = begin + self.dice.millis(700..2_500);
+            for other in SHARD_SERVERS.into_iter().filter(|other| *other != host) {
+                self.part_at(begin, host, other);
+                self.join_at(end, host, other);
+            }
+            begin = end + self.dice.millis(500..1_500);
+        }
+        true
+    }
+
+    /// Nothing is decided, for longer than clients wait, and what was under way then is decided after all.
+    pub(super) fn standstill(&mut self, world: &World) -> bool {
+        let end = world.now + self.dice.millis(4_200..8_000);
+        let [one, other, third] = SHARD_SERVERS;
+        for (from, to) in [(one, other), (other, third), (third, one)] {
+            self.part(world, from, to);
+            self.join_at(end, from, to);
+        }
+        true
+    }
+
+    /// `both` decides with `first`, then with `second`, who heard nothing of that, then with `first` again, who heard nothing of
+    /// that.
+    pub(super) fn majorities(&mut self, world: &mut World) -> bool {
+        let mut hosts = SHARD_SERVERS.to_vec();
+        let mut draw = || hosts.swap_remove(self.dice.index(hosts.len()));
+        let (both, first, second) = (draw(), draw(), draw());
+        let all_up = SHARD_SERVERS.into_iter().all(|host| {
+            let machine = world.machine(host);
+            machine.is_some_and(|machine| machine.is_up())
+        });
+        if !all_up {
+            return false;
+        }
+        let falls = if world.damaged.is_none() {
+            &[Fall::Killed, Fall::Power, Fall::Power, Fall::Rotten][..]
+        } else {
+            &[Fall::Killed, Fall::Power]
+        };
+        let how = self.dice.pick(falls).unwrap_or(Fall::Killed);
+        let down = world.now + self.dice.millis(100..2_500);
+        let change = down + self.dice.millis(0..400);
+        let back = change + self.dice.millis(3_000..7_000);
+        let end = back + self.dice.millis(1_000..4_000);
+        self.part(world, both, second);
+        self.part(world, first, second);
+        self.later.push((down, Step::Down(both, how)));
+        self.part_at(change, both, first);
+        self.join_at(change, both, second);
+        self.part_at(back, both, second);
+        self.join_at(back, both, first);
+        self.join_at(end, both, second);
+        self.join_at(end, first, second);
+        true
+    }
+
+    /// Lets a machine fall in the middle of a plot.
+    pub(super) fn fall(&mut self, world: &mut World, host: HostId, how: Fall) {
+        let again = world.now + self.dice.millis(50..1_500);
+        let is_damaged = world.damaged.is_some();
+        let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
+            return;
+        };
+        match how {
+            Fall::Killed => world.crash(host, Crash::Process, again),
+            Fall::Power => machine.disk.halt_after(Some(self.dice.below(0..4))),
+            Fall::Rotten if is_damaged => {}
+            Fall::Rotten => {
+                let Some(place) = machine.rot_at_the_end(&mut self.dice) else {
+                    return;
+                };
+                let text = format!("{} rots: {place}", machine.name);
+                self.rotten = Some(host);
+                world.damaged = Some(host);
+                world.trace.note(world.now, &text);
+                world.crash(host, Crash::Process, again);
+            }
+        }
+    }
+
+    /// Cuts a link both ways.
+    fn part(&self, world: &World, one: HostId, other: HostId) {
+        world.net.cut(one, other, true);
+        world.net.cut(other, one, true);
+    }
+
+    fn part_at(&mut self, at: Duration, one: HostId, other: HostId) {
+        self.later.push((at, Step::Part(one, other)));
+        self.later.push((at, Step::Part(other, one)));
+    }
+
+    fn join_at(&mut self, at: Duration, one: HostId, other: HostId) {
+        self.later.push((at, Step::Link(one, other)));
+        self.later.push((at, Step::Link(other, one)));
+    }
+}
