@@ -173,9 +173,30 @@ impl Runtime {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let Some(turns) = &self.turns else {
-            return Task::spawn_blocking(name, work);
-        };
+        match &self.turns {
+            None => Task::spawn_blocking(name, work),
+            Some(turns) => self.spawn_turn(turns, name, work),
+        }
+    }
+
+    /// As [`Runtime::spawn_blocking`], for long work that nobody waits for: it yields the processor to everything else that
+    /// wants it, and is slow on a busy machine.
+    pub fn spawn_background<F, T>(&self, name: &'static str, work: F) -> Task<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        match &self.turns {
+            None => Task::spawn_background(name, work),
+            Some(turns) => self.spawn_turn(turns, name, work),
+        }
+    }
+
+    fn spawn_turn<F, T>(&self, turns: &Arc<dyn Turns>, name: &'static str, work: F) -> Task<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
         let wait = self.adapters.clock.sleep(turns.duration(name));
         Task::spawn(name, async move {
             wait.await;

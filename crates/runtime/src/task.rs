@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -45,6 +46,28 @@ impl<T: Send + 'static> Task<T> {
             name,
             handle: executor.spawn(future),
         }
+    }
+
+    /// On a thread of its own, for a priority that was lowered cannot be raised again without privileges.
+    pub(crate) fn spawn_background<F>(name: &'static str, work: F) -> Self
+    where
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let (done, result) = tokio::sync::oneshot::channel();
+        let started = spawn_thread(name, move || {
+            yield_to_others();
+            // Whoever has dropped the task does not want to know.
+            let _ = done.send(catch_unwind(AssertUnwindSafe(work)));
+        });
+        Self::spawn(name, async move {
+            let failure = match (started, result.await) {
+                (Ok(()), Ok(Ok(value))) => return value,
+                (Ok(()), Ok(Err(panic))) => panic,
+                (Ok(()), Err(_)) => Box::new("the thread has gone"),
+                (Err(error), _) => Box::new(format!("no thread: {error}")),
+            };
+            resume_unwind(failure)
+        })
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the adapter")]
@@ -96,6 +119,13 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
     } else {
         "panicked".to_owned()
     }
+}
+
+/// Lets the present thread have a tenth of the processor that others have, where they want it.
+fn yield_to_others() {
+    // On Linux a priority is a thread's, whatever its call is named. Where it cannot be lowered, nothing but speed is lost.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(10);
 }
 
 pub(crate) fn spawn_thread<F>(name: &str, work: F) -> io::Result<()>

@@ -91,6 +91,18 @@ async fn without_threads_blocking_work_takes_its_time_and_stays_on_the_thread() 
 }
 
 #[tokio::test]
+async fn work_in_the_background_yields_and_its_panics_are_told() {
+    let runtime = Runtime::real();
+    let niceness = || rustix::process::getpriority_process(None).unwrap();
+    let here = niceness();
+    let there = runtime.spawn_background("work", niceness).await.unwrap();
+    assert!(there > here || here == 19, "{there} is no less than {here}");
+    let told = runtime.spawn_background("work", || panic!("on purpose"));
+    let failed = told.await.unwrap_err();
+    assert_eq!(failed.reason, "panicked: on purpose");
+}
+
+#[tokio::test]
 async fn what_is_spawned_apart_stays_on_its_thread() {
     let runtime = Runtime::real().with_connection_threads().unwrap();
     let inner = runtime.clone();

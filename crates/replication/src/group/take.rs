@@ -84,7 +84,7 @@ impl<S: StateMachine> Inner<S> {
         let capture = capture.ok_or(SnapshotError::Empty)?;
         let store = Arc::clone(&self.shared.snapshots);
         self.runtime()
-            .spawn_blocking("snapshot-write", move || capture.write(&store))
+            .spawn_background("snapshot-write", move || capture.write(&store))
             .await
             .map_err(|error| SnapshotError::Io(std::io::Error::other(error)))?
     }
