@@ -210,7 +210,7 @@ fn killed_at_every_operation_with_the_page_cache_intact() {
 #[test]
 fn power_lost_inside_recovery() {
     let mutations = run(None).disk.mutations();
-    let mut dice = Dice(11);
+    let mut dice = Dice::new(11);
     for halt in (0..=mutations).step_by(3) {
         let run = run(Some(halt));
         let first = match dice.below(3) {

@@ -9,6 +9,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use anyhow::Context as _;
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 use term::Term;
 
 /// The queries of a file (one a line, plain or `.zst`), normalised, in order, at most `limit`.
@@ -38,28 +40,19 @@ pub fn from_file(path: &Path, limit: usize) -> anyhow::Result<Vec<String>> {
 /// Queries with the skew of real ones: few are asked often, most once. The same seed gives the same queries.
 #[must_use]
 pub fn synthetic(seed: u64, count: usize) -> Vec<String> {
-    let mut state = seed;
+    let mut dice = SplitMix64::seed_from_u64(seed);
     (0..count)
         .map(|_| {
-            let draw = next(&mut state);
+            let draw = dice.next_u64();
             // A third of the draws fall on 64 popular queries, the others on a million rare ones.
             let rank = if draw.is_multiple_of(3) {
-                next(&mut state) % 64
+                dice.next_u64() % 64
             } else {
-                next(&mut state) % 1_000_000
+                dice.next_u64() % 1_000_000
             };
             spelled(rank)
         })
         .collect()
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014): one step of the sequence and its mixed output.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 /// A pronounceable query for a number; spread over the alphabet, so that every shard gets its part.

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
+
 use super::{
     BLOCK_BYTES,
     disk::Disk,
@@ -181,21 +184,17 @@ fn garbage(seed: u64) -> Vec<u8> {
         .collect()
 }
 
-/// A small generator (splitmix64, by Sebastiano Vigna) so that a seed names one crash for ever.
+/// A small generator, so that a seed names one crash for ever.
 #[derive(Debug)]
-pub(super) struct Dice(u64);
+pub(super) struct Dice(SplitMix64);
 
 impl Dice {
-    pub(super) const fn new(seed: u64) -> Self {
-        Self(seed)
+    pub(super) fn new(seed: u64) -> Self {
+        Self(SplitMix64::seed_from_u64(seed))
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next_u64()
     }
 
     /// Mostly lost or kept, sometimes an earlier version, torn or garbage.

@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 use vfs::{SimDisk, Vfs};
 use wal::{
     AppendError, Entry, GroupId, Identity, LogId, OpenError, Record, RecoveryReport, Vote, Wal,
@@ -100,16 +102,16 @@ pub(crate) fn contents(wal: &Wal) -> BTreeMap<u64, Vec<Entry>> {
         .collect()
 }
 
-/// Small pseudo-random numbers (splitmix64, by Sebastiano Vigna).
-pub(crate) struct Dice(pub(crate) u64);
+/// Small pseudo-random numbers.
+pub(crate) struct Dice(SplitMix64);
 
 impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(SplitMix64::seed_from_u64(seed))
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next_u64()
     }
 
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
