@@ -6,6 +6,7 @@
 //! the reserve. Any other failure poisons the log: nobody knows what is durable, and a second sync would lie.
 
 mod files;
+mod reserved;
 mod round;
 mod start;
 
@@ -20,6 +21,7 @@ use crate::{
     types::{GroupId, Identity, Place},
 };
 
+use reserved::Reserved;
 pub(crate) use start::start;
 
 /// What only the writer knows.
@@ -47,21 +49,24 @@ struct Active {
     number: u64,
     file: Arc<dyn VfsFile>,
     seed: u32,
-    /// The end of the last batch. All before it is durable.
+    tip: Tip,
+    reserved: Reserved,
+}
+
+/// How far a segment was written. All of it is durable.
+#[derive(Debug, Clone, Copy)]
+struct Tip {
+    /// The end of the last batch.
     end: u64,
     chain: u32,
     batches: u64,
-    /// Space is reserved up to here.
-    allocated: u64,
-    /// The file system cannot reserve space.
-    no_allocate: bool,
 }
 
 impl Active {
     const fn place(&self) -> Place {
         Place {
             segment: self.number,
-            offset: self.end,
+            offset: self.tip.end,
         }
     }
 }

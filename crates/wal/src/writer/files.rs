@@ -5,10 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vfs::VfsFile;
 
-use super::{Active, Fault, Writer};
+use super::{Active, Fault, Tip, Writer};
 use crate::{
     format::{Frame, HEADER_BYTES, MarkVote, Op, SegmentHeader},
-    reserve,
     segment::{self, marker},
     state::Written,
     types::{GroupId, Place, WalStats},
@@ -62,44 +61,39 @@ impl Writer {
             .iter()
             .map(|record| record.frame.total_bytes())
             .sum();
-        let full = self.active.end + bytes > self.options.segment_bytes;
-        if full && self.active.batches > 1 {
+        let full = self.active.tip.end + bytes > self.options.segment_bytes;
+        if full && self.active.tip.batches > 1 {
             match self.rotate() {
                 // Without room for another segment this one grows on.
                 Ok(()) | Err(Fault::Full) => {}
                 Err(fault) => return Err(fault),
             }
         }
-        let (batch, written, next) = encode(
+        let (batch, written, tip) = encode(
             &self.active,
             records,
             self.active.place(),
             self.options.align_bytes,
         );
         self.put(&batch)?;
-        let Active {
-            allocated,
-            no_allocate,
-            ..
-        } = self.active;
-        self.active = Active {
-            allocated,
-            no_allocate,
-            ..next
-        };
+        self.active.tip = tip;
         Ok(written)
     }
 
     fn put(&mut self, batch: &[u8]) -> Result<(), Fault> {
-        let active = &mut self.active;
-        let placed = reserve_ahead(active, batch.len() as u64, self.options.reserve_step())
-            .and_then(|()| active.file.write_all_at(batch, active.end));
-        match placed {
-            Ok(()) => Ok(active.file.sync_data()?),
+        let step = self.options.reserve_step();
+        let Active {
+            file,
+            tip,
+            reserved,
+            ..
+        } = &mut self.active;
+        match reserved.write(file.as_ref(), batch, tip.end, step) {
+            Ok(()) => Ok(file.sync_data()?),
             Err(error) if error.is_disk_full() => {
-                active.file.truncate(active.end)?;
-                active.file.sync_data()?;
-                active.allocated = active.end;
+                file.truncate(tip.end)?;
+                file.sync_data()?;
+                reserved.cut(tip.end);
                 Err(Fault::Full)
             }
             Err(error) => Err(Fault::Fatal(error)),
@@ -109,13 +103,14 @@ impl Writer {
     /// Seals the active segment, all of which is durable, and begins the next.
     fn rotate(&mut self) -> Result<(), Fault> {
         let previous = self.active.clone();
-        let (active, _) = self.create_segment(previous.place(), previous.chain, &[])?;
+        let (active, _) = self.create_segment(previous.place(), previous.tip.chain, &[])?;
         let durable = active.place();
         self.write_mark(self.mark.oldest, durable)?;
         self.active = active;
-        if previous.allocated > previous.end {
+        let end = previous.tip.end;
+        if previous.reserved.reaches_beyond(end) {
             // Only gives space back; what counts ends where the new segment's header says.
-            if let Err(error) = previous.file.truncate(previous.end) {
+            if let Err(error) = previous.file.truncate(end) {
                 tracing::warn!(%error, "cannot give back space reserved for a sealed segment");
             }
         }
@@ -156,23 +151,22 @@ impl Writer {
             Err(error) => return Err(Fault::Fatal(error)),
         };
         let (mut bytes, seed) = header.encode();
-        let blank = Active {
+        let mut active = Active {
             number,
             file,
             seed,
-            end: HEADER_BYTES as u64,
-            chain: seed,
-            batches: 0,
-            allocated: 0,
-            no_allocate: self.active.no_allocate,
+            tip: Tip {
+                end: HEADER_BYTES as u64,
+                chain: seed,
+                batches: 0,
+            },
+            reserved: self.active.reserved.anew(),
         };
         let records: Vec<&Prepared> = states.iter().chain(tail).collect();
-        let (batch, written, mut next) =
-            encode(&blank, records, previous, self.options.align_bytes);
+        let (batch, written, tip) = encode(&active, records, previous, self.options.align_bytes);
         bytes.extend_from_slice(&batch);
-        let mut ahead = Active { end: 0, ..blank };
-        let placed = reserve_ahead(&mut ahead, bytes.len() as u64, self.options.reserve_step())
-            .and_then(|()| next.file.write_all_at(&bytes, 0));
+        let step = self.options.reserve_step();
+        let placed = active.reserved.write(active.file.as_ref(), &bytes, 0, step);
         match placed {
             Ok(()) => {}
             Err(error) if error.is_disk_full() => {
@@ -181,10 +175,10 @@ impl Writer {
             }
             Err(error) => return Err(Fault::Fatal(error)),
         }
-        next.file.sync_all()?;
+        active.file.sync_all()?;
         self.vfs.sync_dir(&self.dir)?;
-        (next.allocated, next.no_allocate) = (ahead.allocated, ahead.no_allocate);
-        Ok((next, written))
+        active.tip = tip;
+        Ok((active, written))
     }
 
     /// Writes the mark file: oldest segment, durable place, votes.
@@ -204,47 +198,26 @@ impl Writer {
     }
 }
 
-/// Reserves space so that `bytes` more fit, in steps, where the file system can.
-fn reserve_ahead(active: &mut Active, bytes: u64, step: u64) -> vfs::Result<()> {
-    let end = active.end + bytes;
-    if step == 0 || active.no_allocate || end <= active.allocated {
-        return Ok(());
-    }
-    let from = active.allocated.max(active.end);
-    match active.file.allocate(from, (end - from).max(step)) {
-        Ok(()) => {
-            active.allocated = from + (end - from).max(step);
-            Ok(())
-        }
-        Err(error) if reserve::is_unsupported(&error) => {
-            active.no_allocate = true;
-            Ok(())
-        }
-        // A step may be too much where the batch itself still fits.
-        Err(error) if error.is_disk_full() => active.file.allocate(from, end - from).map(|()| {
-            active.allocated = end;
-        }),
-        Err(error) => Err(error),
-    }
-}
-
-/// A batch as bytes for the end of a segment, where its entries will be, and the segment after it.
+/// A batch as bytes for the end of a segment, where its entries will be, and how far the segment reaches after it.
 fn encode<'a>(
     active: &Active,
     records: impl IntoIterator<Item = &'a Prepared>,
     watermark: Place,
     align: u64,
-) -> (Vec<u8>, Vec<Written>, Active) {
-    let mut next = active.clone();
+) -> (Vec<u8>, Vec<Written>, Tip) {
+    let mut tip = active.tip;
     let (mut bytes, mut written) = (Vec::new(), Vec::new());
-    let mut add = |next: &mut Active, frame: &Frame, stored: &[u8]| {
-        next.chain = frame.encode(next.seed, next.end, next.chain, &mut bytes);
+    let mut add = |tip: &mut Tip, frame: &Frame, stored: &[u8]| {
+        tip.chain = frame.encode(active.seed, tip.end, tip.chain, &mut bytes);
         bytes.extend_from_slice(stored);
-        next.end += frame.total_bytes();
+        tip.end += frame.total_bytes();
     };
     for record in records {
-        let place = next.place();
-        add(&mut next, &record.frame, &record.stored);
+        let place = Place {
+            segment: active.number,
+            offset: tip.end,
+        };
+        add(&mut tip, &record.frame, &record.stored);
         if let Some((group, index, ticket)) = record.entry {
             written.push(Written {
                 group,
@@ -255,8 +228,9 @@ fn encode<'a>(
             });
         }
     }
-    next.batches += 1;
-    let (marker, payload) = marker(active.end, next.end, next.batches, watermark, align);
-    add(&mut next, &marker, &payload);
-    (bytes, written, next)
+    tip.batches += 1;
+    let begin = active.tip.end;
+    let (marker, payload) = marker(begin, tip.end, tip.batches, watermark, align);
+    add(&mut tip, &marker, &payload);
+    (bytes, written, tip)
 }

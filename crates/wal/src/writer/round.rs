@@ -150,7 +150,7 @@ impl Writer {
             record.count(&mut state.stats);
         }
         if let Some(segment) = state.segments.get_mut(&self.active.number) {
-            segment.open.end = self.active.end;
+            segment.open.end = self.active.tip.end;
         }
         Ok(written)
     }

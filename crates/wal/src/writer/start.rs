@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use vfs::{TwoSlot, Vfs, durable};
 
-use super::{Active, Fault, Writer, files::Prepared};
+use super::{Active, Fault, Reserved, Tip, Writer, files::Prepared};
 use crate::{
     codec::Encoder,
     error::OpenError,
@@ -58,11 +58,12 @@ pub(crate) fn start(
             number: durable.segment,
             file: Arc::from(vfs.open_read(&dir.join(MARK_FILE))?),
             seed: 0,
-            end: HEADER_BYTES as u64,
-            chain,
-            batches: 0,
-            allocated: 0,
-            no_allocate: false,
+            tip: Tip {
+                end: HEADER_BYTES as u64,
+                chain,
+                batches: 0,
+            },
+            reserved: Reserved::default(),
         },
         vfs,
         dir: dir.to_owned(),
@@ -155,7 +156,7 @@ impl Writer {
             file: Arc::clone(&self.active.file),
             seed: self.active.seed,
             dictionary: self.dictionary,
-            end: self.active.end,
+            end: self.active.tip.end,
         }
     }
 
