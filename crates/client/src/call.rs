@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::{ApiError, Reason, Retry};
-use cluster::{Epoch, NodeId, ShardId};
+use cluster::{NodeId, ShardId};
 use runtime::{Instant, Runtime};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -51,8 +51,6 @@ impl<T> Answer<T> {
 struct Target {
     channel: Channel,
     place: Place,
-    /// Of the map that was used.
-    epoch: Epoch,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -124,9 +122,14 @@ impl Caller {
                 attempts.may_have_applied();
             }
             let step = attempts.decide(&error, &self.patience());
+            self.learn(&error, &target);
             // A second failure of the direct way leaves the rest to the coordinator.
             direct &= error.retry() == Retry::Reroute && attempts.failed() < 2;
-            if !self.prepare_next(step, &error, &target, deadline).await {
+            let goes_on = match step {
+                Step::Retry(pause) => self.pause(pause, deadline).await,
+                Step::GiveUp => false,
+            };
+            if !goes_on {
                 return partial.ok_or_else(|| ClientError::Call {
                     error: attempts.conclude(error),
                     attempts: attempts.failed(),
@@ -135,17 +138,11 @@ impl Caller {
         }
     }
 
-    /// Draws the conclusions of a failure and waits. Says whether there is a next try.
-    async fn prepare_next(
-        &self,
-        step: Step,
-        error: &ApiError,
-        target: &Target,
-        deadline: Instant,
-    ) -> bool {
-        let Step::Retry { pause, refresh_map } = step else {
-            return false;
-        };
+    /// Draws the conclusions of a failure for whatever is asked next, by this operation or another.
+    fn learn(&self, error: &ApiError, target: &Target) {
+        if error.retry() == Retry::Never {
+            return;
+        }
         match target.place {
             Place::Coordinator(index) => self.coordinators.failed(index),
             Place::Owner(shard, node) => {
@@ -153,12 +150,11 @@ impl Caller {
                 if is_unreached(error) {
                     self.routing.failed(node);
                 }
-                if refresh_map {
-                    self.refresh_map(target.epoch).await;
+                if error.retry() == Retry::Reroute {
+                    self.routing.doubt_map();
                 }
             }
         }
-        self.pause(pause, deadline).await
     }
 
     /// Waits, unless the time would be up by then.
@@ -181,10 +177,9 @@ impl Caller {
 
     async fn target(&self, route: Route<'_>, direct: bool) -> Result<Target, ClientError> {
         if direct && !matches!(route, Route::Coordinator) {
-            if self.routing.epoch() == Epoch(0) {
-                self.refresh_map(Epoch(0)).await;
+            if self.routing.doubts_map() {
+                self.refresh_map().await;
             }
-            let epoch = self.routing.epoch();
             let owner = self.routing.shard(route);
             if let Some((shard, (node, channel))) =
                 owner.and_then(|shard| self.routing.owner(shard).map(|found| (shard, found)))
@@ -192,7 +187,6 @@ impl Caller {
                 return Ok(Target {
                     channel,
                     place: Place::Owner(shard, node),
-                    epoch,
                 });
             }
         }
@@ -200,21 +194,17 @@ impl Caller {
         Ok(Target {
             channel,
             place: Place::Coordinator(index),
-            epoch: self.routing.epoch(),
         })
     }
 
     /// Fetches the map. A failure leaves the old one: the coordinators can do without.
-    async fn refresh_map(&self, seen: Epoch) {
+    async fn refresh_map(&self) {
         let Ok((_, channel)) = self.coordinators.preferred() else {
             return;
         };
         let refreshed = self
             .runtime
-            .timeout(
-                self.options.attempt_timeout,
-                self.routing.refresh(channel, seen),
-            )
+            .timeout(self.options.attempt_timeout, self.routing.refresh(channel))
             .await;
         match refreshed {
             Ok(Ok(())) => {}

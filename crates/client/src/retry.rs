@@ -27,11 +27,7 @@ pub(crate) enum Pause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     GiveUp,
-    Retry {
-        pause: Pause,
-        /// The map that routed this try is out of date.
-        refresh_map: bool,
-    },
+    Retry(Pause),
 }
 
 /// The limits that a decision depends on.
@@ -84,28 +80,16 @@ impl Attempts {
         match error.retry() {
             Retry::Never => Step::GiveUp,
             Retry::AfterDelay => match error.retry_after() {
-                Some(delay) => Step::Retry {
-                    pause: Pause::AtLeast {
-                        delay,
-                        spread: self.backoff(patience),
-                    },
-                    refresh_map: false,
-                },
+                Some(delay) => Step::Retry(Pause::AtLeast {
+                    delay,
+                    spread: self.backoff(patience),
+                }),
                 // Without a word on when to come back, coming back only adds to the load.
                 None => Step::GiveUp,
             },
-            Retry::SameRequest => Step::Retry {
-                pause: self.pause(error.code(), patience),
-                refresh_map: false,
-            },
-            Retry::Reroute => Step::Retry {
-                pause: if self.failed == 1 {
-                    Pause::None
-                } else {
-                    Pause::UpTo(self.backoff(patience))
-                },
-                refresh_map: true,
-            },
+            Retry::SameRequest => Step::Retry(self.pause(error.code(), patience)),
+            Retry::Reroute if self.failed == 1 => Step::Retry(Pause::None),
+            Retry::Reroute => Step::Retry(Pause::UpTo(self.backoff(patience))),
         }
     }
 
@@ -180,13 +164,7 @@ mod tests {
             delay,
             spread: Duration::from_millis(10),
         };
-        assert_eq!(
-            step,
-            Step::Retry {
-                pause,
-                refresh_map: false
-            }
-        );
+        assert_eq!(step, Step::Retry(pause));
     }
 
     #[test]
@@ -199,7 +177,7 @@ mod tests {
         let pauses: Vec<_> =
             std::iter::repeat_with(
                 || match attempts.decide(&error(Reason::Starting), &patience) {
-                    Step::Retry { pause, .. } => Some(pause),
+                    Step::Retry(pause) => Some(pause),
                     Step::GiveUp => None,
                 },
             )

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::ApiError;
@@ -42,6 +43,8 @@ pub(crate) struct Routing {
     /// When a node last could not be reached. Bounded by the nodes of the map.
     failed: Mutex<HashMap<NodeId, Instant>>,
     refreshing: tokio::sync::Mutex<()>,
+    /// There is no map, or a server has contradicted it.
+    in_doubt: AtomicBool,
 }
 
 impl Routing {
@@ -53,6 +56,7 @@ impl Routing {
             leaders: Mutex::default(),
             failed: Mutex::default(),
             refreshing: tokio::sync::Mutex::new(()),
+            in_doubt: AtomicBool::new(true),
         }
     }
 
@@ -120,16 +124,27 @@ impl Routing {
         };
     }
 
-    /// Fetches the map unless somebody else has done so since the caller saw `seen`.
-    pub(crate) async fn refresh(&self, coordinator: Channel, seen: Epoch) -> Result<(), ApiError> {
+    /// A server has contradicted the map: it is to be fetched before it is used again.
+    pub(crate) fn doubt_map(&self) {
+        self.in_doubt.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn doubts_map(&self) -> bool {
+        self.in_doubt.load(Ordering::Relaxed)
+    }
+
+    /// Fetches the map, unless somebody else has done so in the meantime. A failure leaves the old one, until a server contradicts it again.
+    pub(crate) async fn refresh(&self, coordinator: Channel) -> Result<(), ApiError> {
         let _single = self.refreshing.lock().await;
-        if self.epoch() > seen {
+        if !self.doubts_map() {
             return Ok(());
         }
         let answer = ClusterAdminServiceClient::new(coordinator)
             .get_map(GetMapRequest {})
-            .await?
-            .into_inner();
+            .await;
+        self.in_doubt
+            .store(self.map.load().is_none(), Ordering::Relaxed);
+        let answer = answer?.into_inner();
         let Some(map) = answer.map else {
             return Err(ApiError::internal("the coordinator answered without a map"));
         };
@@ -149,6 +164,7 @@ impl Routing {
             .lock()
             .retain(|node, _| map.nodes.contains_key(node));
         self.map.store(Some(Arc::new(map)));
+        self.in_doubt.store(false, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -54,10 +54,7 @@ impl TypingSession {
             };
             let go_on = match attempts.decide(&error, &self.caller.patience()) {
                 Step::GiveUp => false,
-                Step::Retry {
-                    pause,
-                    refresh_map: _,
-                } => self.caller.pause(pause, deadline).await,
+                Step::Retry(pause) => self.caller.pause(pause, deadline).await,
             };
             if !go_on {
                 return Err(ClientError::Call {

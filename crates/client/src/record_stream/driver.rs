@@ -214,10 +214,7 @@ impl Driver {
     fn step(&self, job: &mut Job, error: &ApiError) -> Option<Instant> {
         match job.attempts.decide(error, &self.caller.patience()) {
             Step::GiveUp => None,
-            Step::Retry {
-                pause,
-                refresh_map: _,
-            } => {
+            Step::Retry(pause) => {
                 let resume_at = self.caller.runtime.now() + self.caller.length(pause);
                 (resume_at < job.deadline).then_some(resume_at)
             }

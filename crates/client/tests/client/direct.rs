@@ -104,6 +104,25 @@ async fn a_stale_map_costs_one_refresh_and_the_id_stays() {
 }
 
 #[tokio::test]
+async fn who_never_tries_again_asks_the_right_one_next_time() {
+    let coordinator = Fake::default();
+    let shards = [Fake::default(), Fake::default()];
+    let addresses = [shards[0].serve().await, shards[1].serve().await];
+    coordinator.set_map(map(1, [&addresses[0], &addresses[1]]));
+    let mut options = options(&[&coordinator.serve().await]);
+    (options.direct, options.retries) = (true, 0);
+    let client = Client::connect(Runtime::real(), options).unwrap();
+    client.record(record("zoo")).await.unwrap();
+    coordinator.set_map(map(2, [&addresses[1], &addresses[0]]));
+    let [low, high] = shards;
+    high.script([Play::Refuse(error(Reason::WrongShard))]);
+    let refused = client.record(record("zoo")).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::WrongShard));
+    client.record(record("zoo")).await.unwrap();
+    assert_eq!((low.count("zoo"), high.count("zoo")), (1, 1));
+}
+
+#[tokio::test]
 async fn an_owner_that_fails_leaves_the_rest_to_the_coordinator() {
     let Cluster {
         coordinator,
