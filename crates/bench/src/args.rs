@@ -75,6 +75,10 @@ pub struct Args {
     #[arg(long, value_name = "PROGRAM")]
     pub baseline: Option<PathBuf>,
 
+    /// Ours once more: a coordinator and three shard servers with three replicas of each shard, as four processes
+    #[arg(long)]
+    pub replicated: bool,
+
     /// The module that gives Redis its suggestion dictionaries
     #[arg(
         long,
@@ -111,6 +115,7 @@ impl Args {
             seed: 1,
             autocomplete: None,
             baseline: None,
+            replicated: false,
             redisearch: PathBuf::from(REDISEARCH),
             no_peers: true,
             no_records: false,

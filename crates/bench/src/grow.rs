@@ -16,6 +16,7 @@ use serde::Serialize;
 use workload::{Plan, Popularity, Prefixes};
 
 use crate::machine::{Machine, load_average};
+use crate::ours::Way;
 use crate::plot::Plot;
 use crate::report::{float, median, millis};
 use crate::rounds::WARM_UP_PARTS;
@@ -312,7 +313,11 @@ impl Cluster {
         let how = Asking {
             connections: setting.connections,
             k: setting.k,
-            stream: setting.stream,
+            way: if setting.stream {
+                Way::Stream
+            } else {
+                Way::Routed
+            },
             plan,
         };
         let terms = Arc::clone(&self.terms.terms);

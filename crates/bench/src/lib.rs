@@ -1,7 +1,7 @@
 //! Measures the cluster beside what a user would pick instead: the same terms, the same prefixes and the same records, with the same
 //! numbers of connections, in turn, in one run on one machine.
 //!
-//! The servers are those of [`Kind`]: ours as `autocomplete up`, durable as always, and of the peers those that are installed. Nothing is
+//! The servers are those of [`Kind`]: ours as `autocomplete up` and as four processes, durable as always, and of the peers those that are installed. Nothing is
 //! installed; a peer that is absent is named as left out.
 //!
 //! What always holds:

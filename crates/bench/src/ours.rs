@@ -1,4 +1,4 @@
-//! Our cluster: `autocomplete up` as a process.
+//! Our cluster: `autocomplete up` as one process, or a coordinator and shard servers as processes of their own.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,10 +10,13 @@ use client::{Client, ClientOptions};
 use runtime::Runtime;
 use workload::{Grpc, GrpcOptions};
 
-use crate::process::{Process, is_file};
+use crate::process::{Process, Processes, free_port, is_file};
 
 /// How long a cluster may take until it serves.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+/// Shard servers of a replicated cluster, each with a replica of every shard.
+const REPLICAS: u8 = 3;
 /// How long a load may take: ten million terms, at a hundredth of the rate that is usual.
 const LOAD_PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
@@ -22,6 +25,23 @@ pub(crate) fn beside() -> Option<PathBuf> {
     let mut path = std::env::current_exe().ok()?;
     path.set_file_name("autocomplete");
     is_file(&path).then_some(path)
+}
+
+/// The programs of a replicated cluster, beside the command.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    coordinator: PathBuf,
+    shard_server: PathBuf,
+}
+
+impl Programs {
+    pub(crate) fn beside(autocomplete: &Path) -> Option<Self> {
+        let find = |name| Some(autocomplete.with_file_name(name)).filter(|path| is_file(path));
+        Some(Self {
+            coordinator: find("coordinator")?,
+            shard_server: find("shard-server")?,
+        })
+    }
 }
 
 /// The program, cut off from the environment's settings.
@@ -41,7 +61,7 @@ pub(crate) async fn start(
     program: &Path,
     shards: u16,
     dir: &Path,
-) -> Result<(Process, String), anyhow::Error> {
+) -> Result<(Processes, String), anyhow::Error> {
     let mut up = command(program);
     up.args(["up", "--grpc-addr", "127.0.0.1:0", "--http-addr"])
         .args(["127.0.0.1:0", "--data-dir"])
@@ -66,7 +86,50 @@ pub(crate) async fn start(
     });
     let banner = runtime.timeout(START_PATIENCE, banner).await;
     let address = banner.context("it does not start")??;
-    Ok((process, address.context("it ended before it served")?))
+    let address = address.context("it ended before it served")?;
+    Ok((Processes(vec![process]), address))
+}
+
+/// Starts a coordinator and [`REPLICAS`] shard servers in an empty folder; gives the coordinator's address once all shards are served.
+pub(crate) async fn start_replicated(
+    runtime: &Runtime,
+    programs: &Programs,
+    shards: u16,
+    dir: &Path,
+) -> Result<(Processes, String), anyhow::Error> {
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let replicas = REPLICAS.to_string();
+    let mut coordinator = command(&programs.coordinator);
+    coordinator
+        .args(["serve", "--grpc-addr", &address, "--http-addr"])
+        .args(["127.0.0.1:0", "--data-dir"])
+        .arg(dir.join("coordinator"))
+        .args(["--shards", &shards.to_string()])
+        .args(["--replicas", &replicas, "--expect-nodes", &replicas]);
+    let mut processes = Processes(vec![Process::start(&mut coordinator)?]);
+    for number in 1..=REPLICAS {
+        let name = format!("shard-{number}");
+        let mut shard_server = command(&programs.shard_server);
+        shard_server
+            .args(["serve", "--grpc-addr", "127.0.0.1:0", "--node-name", &name])
+            .args(["--coordinators", &address, "--data-dir"])
+            .arg(dir.join(&name));
+        processes.0.push(Process::start(&mut shard_server)?);
+    }
+    let deadline = runtime.now() + START_PATIENCE;
+    loop {
+        processes.ensure_run()?;
+        let mut look = command(&programs.coordinator);
+        look.args(["healthcheck", "--addr", &address])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let look = Process::start(&mut look)?;
+        if look.finish(runtime, START_PATIENCE).await.is_ok() {
+            return Ok((processes, address));
+        }
+        anyhow::ensure!(runtime.now() < deadline, "it does not come to serve");
+        runtime.sleep(POLL).await;
+    }
 }
 
 /// Loads a file through the front door.
@@ -87,23 +150,35 @@ pub(crate) async fn load(
     process.finish(runtime, LOAD_PATIENCE).await
 }
 
+/// How a request gets to a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// A call to the coordinator, which sends it on.
+    Routed,
+    /// A call to the shard server itself.
+    Direct,
+    /// A message of a stream to the coordinator.
+    Stream,
+}
+
 /// One connection with one request in flight.
 pub(crate) fn target(
     runtime: &Runtime,
     address: &str,
     k: u32,
-    stream: bool,
+    way: Way,
 ) -> Result<Grpc, anyhow::Error> {
     let options = ClientOptions {
         connections: 1,
         retries: 0,
+        direct: way == Way::Direct,
         ..ClientOptions::to(address)
     };
     let client = Client::connect(runtime.clone(), options)?;
     let options = GrpcOptions {
         namespace: "default".to_owned(),
         k,
-        stream,
+        stream: way == Way::Stream,
     };
     Ok(Grpc::new(&client, options))
 }

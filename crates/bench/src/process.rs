@@ -1,5 +1,6 @@
 //! Processes that end with their owner.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -85,6 +86,33 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The processes that make up a server, seen as one.
+#[derive(Debug)]
+pub(crate) struct Processes(pub(crate) Vec<Process>);
+
+impl Processes {
+    /// Fails once one has ended.
+    pub(crate) fn ensure_run(&mut self) -> Result<(), anyhow::Error> {
+        self.0.iter_mut().try_for_each(Process::ensure_runs)
+    }
+
+    /// See [`Process::cpu`].
+    pub(crate) fn cpu(&self) -> Duration {
+        self.0.iter().map(Process::cpu).sum()
+    }
+
+    /// See [`Process::resident_bytes`].
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.0.iter().map(Process::resident_bytes).sum()
+    }
+}
+
+/// A free port of loopback. Somebody may take it until the server does; then the server ends, and the run with it.
+pub(crate) fn free_port() -> Result<u16, anyhow::Error> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("finding a free port")?;
+    Ok(listener.local_addr()?.port())
 }
 
 /// A program by its name, as a shell finds it.

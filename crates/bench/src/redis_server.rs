@@ -1,17 +1,15 @@
 //! Redis: suggestion dictionaries of its search module, and a sorted set for each prefix.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Cmd, Pipeline, RedisError, Value};
 use runtime::Runtime;
 use workload::Target;
 
-use crate::process::Process;
+use crate::process::{Process, Processes, free_port};
 
 /// The one key of a suggestion dictionary.
 const DICTIONARY: &str = "suggestions";
@@ -32,19 +30,13 @@ pub(crate) enum Design {
     SortedSets,
 }
 
-/// A free port of loopback. Somebody may take it until Redis does; then Redis ends, and the run with it.
-fn free_port() -> Result<u16, anyhow::Error> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("finding a free port")?;
-    Ok(listener.local_addr()?.port())
-}
-
 /// Starts Redis in an empty folder; gives its address.
 pub(crate) async fn start(
     runtime: &Runtime,
     program: &Path,
     design: &Design,
     dir: &Path,
-) -> Result<(Process, String), anyhow::Error> {
+) -> Result<(Processes, String), anyhow::Error> {
     let port = free_port()?;
     let mut command = Command::new(program);
     command
@@ -66,7 +58,7 @@ pub(crate) async fn start(
             let answer: Result<String, RedisError> =
                 redis::cmd("PING").query_async(&mut connection).await;
             if answer.is_ok() {
-                return Ok((process, address));
+                return Ok((Processes(vec![process]), address));
             }
         }
         anyhow::ensure!(runtime.now() < deadline, "it does not answer");

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::Args;
 use crate::machine::{Machine, load_average};
-use crate::rounds::{Sample, Work};
+use crate::rounds::{BATCH, Sample, Work};
 use crate::servers::Kind;
 
 /// A whole run.
@@ -54,7 +54,7 @@ pub struct Row {
     pub connections: u16,
     /// Of whom.
     pub server: Kind,
-    /// Answers a second.
+    /// Answers a second; of batches, their terms.
     pub per_second: f64,
     /// The slowest and the fastest round.
     pub per_second_range: (f64, f64),
@@ -64,7 +64,7 @@ pub struct Row {
     pub p99_us: f64,
     /// Latency, in microseconds.
     pub p999_us: f64,
-    /// Processor time of the server, in microseconds.
+    /// Processor time of the server for one of those, in microseconds.
     pub cpu_us_per_request: f64,
     /// Requests without an answer, of all rounds.
     pub errors: u64,
@@ -101,7 +101,7 @@ impl Report {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "Medians of {} rounds of {} s each, all servers and the clients on this machine, k = {}.",
+            "Medians of {} rounds of {} s each, all servers and the clients on this machine, k = {}. A batch has {BATCH} terms; its rate and processor time are of terms.",
             self.rounds, self.seconds, self.k,
         );
         for absent in &self.absent {
@@ -165,7 +165,7 @@ fn rows(samples: &[Sample]) -> Vec<Row> {
             values.sort_unstable_by(f64::total_cmp);
             values
         };
-        let rates = all(&|at| float(at.latencies.requests_per_second));
+        let rates = all(&|at| float(at.per_second));
         let range = (
             rates.first().copied().unwrap_or(0.0),
             rates.last().copied().unwrap_or(0.0),
@@ -230,9 +230,10 @@ mod tests {
             server,
             work: Work::Read,
             connections: 16,
+            per_second: rate,
             latencies: Latencies {
                 requests: rate,
-                requests_per_second: rate,
+                requests_per_second: 0,
                 p50_us: 1,
                 p99_us,
                 p999_us: 1,

@@ -6,13 +6,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 use runtime::Runtime;
 use serde::Serialize;
-use workload::{Latencies, Plan, Popularity, Prefixes};
+use workload::{Latencies, Plan, Popularity, Prefixes, per_second};
 
+use crate::ours::Way;
 use crate::servers::{Asking, Kind, Server};
 use crate::{Args, say};
 
 /// One part in so many of a measurement is run before it, uncounted.
 pub(crate) const WARM_UP_PARTS: u32 = 5;
+
+/// Terms of a request that records several.
+pub(crate) const BATCH: u16 = 100;
 
 /// What is asked of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -20,10 +24,14 @@ pub(crate) const WARM_UP_PARTS: u32 = 5;
 pub enum Work {
     /// Completions of prefixes as typed, one call each.
     Read,
+    /// The same sent straight to the shard server, where a coordinator is a process of its own.
+    ReadDirect,
     /// The same over one stream a connection, where there are streams.
     ReadStream,
     /// Records of one term each, as durable as the server makes them.
     Record,
+    /// Records of a hundred terms each, in one call or one pipeline. What is counted are terms.
+    RecordBatch,
 }
 
 impl Work {
@@ -32,9 +40,38 @@ impl Work {
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::ReadDirect => "read, direct",
             Self::ReadStream => "read, streams",
             Self::Record => "record",
+            Self::RecordBatch => "record, terms in batches",
         }
+    }
+
+    /// Whether a server has it.
+    fn suits(self, server: Kind) -> bool {
+        match self {
+            Self::Read | Self::Record | Self::RecordBatch => true,
+            Self::ReadDirect => server == Kind::Replicated,
+            Self::ReadStream => {
+                matches!(server, Kind::Ours | Kind::Baseline | Kind::Replicated)
+            }
+        }
+    }
+
+    fn way(self) -> Way {
+        match self {
+            Self::Read | Self::Record | Self::RecordBatch => Way::Routed,
+            Self::ReadDirect => Way::Direct,
+            Self::ReadStream => Way::Stream,
+        }
+    }
+
+    fn batch(self) -> u16 {
+        if self == Self::RecordBatch { BATCH } else { 1 }
+    }
+
+    fn is_record(self) -> bool {
+        matches!(self, Self::Record | Self::RecordBatch)
     }
 }
 
@@ -44,9 +81,11 @@ pub(crate) struct Sample {
     pub(crate) server: Kind,
     pub(crate) work: Work,
     pub(crate) connections: u16,
+    /// Requests, or terms of them, a second.
+    pub(crate) per_second: u64,
     pub(crate) latencies: Latencies,
     pub(crate) errors: u64,
-    /// Of the server, in microseconds.
+    /// Of the server, in microseconds, for what is counted.
     pub(crate) cpu_us_per_request: f64,
 }
 
@@ -57,8 +96,11 @@ pub(crate) async fn measure(
     terms: &Arc<Vec<String>>,
     arguments: &Args,
 ) -> Result<Vec<Sample>, anyhow::Error> {
-    let mut works = vec![Work::Read, Work::ReadStream];
-    works.extend((!arguments.no_records).then_some(Work::Record));
+    let mut works = vec![Work::Read, Work::ReadDirect, Work::ReadStream];
+    if !arguments.no_records {
+        works.extend([Work::Record, Work::RecordBatch]);
+    }
+    works.retain(|work| servers.iter().any(|server| work.suits(server.kind)));
     let mut samples = Vec::new();
     for round in 1..=arguments.rounds {
         for work in &works {
@@ -68,10 +110,8 @@ pub(crate) async fn measure(
                     arguments.rounds,
                     work.name()
                 ));
-                for server in &mut *servers {
-                    if *work == Work::ReadStream && !server.has_streams() {
-                        continue;
-                    }
+                let suited = servers.iter_mut().filter(|server| work.suits(server.kind));
+                for server in suited {
                     let name = server.kind.name();
                     let sample = one(runtime, server, terms, arguments, (*work, *connections));
                     samples.push(sample.await.with_context(|| format!("asking {name}"))?);
@@ -92,8 +132,8 @@ async fn one(
     let time = arguments.time;
     let plan = Plan {
         seed: arguments.seed,
-        record_percent: if work == Work::Record { 100 } else { 0 },
-        batch: 1,
+        record_percent: if work.is_record() { 100 } else { 0 },
+        batch: work.batch(),
         popularity: Popularity::Skewed,
         prefixes: Prefixes::Typed,
         warm_up: time / WARM_UP_PARTS,
@@ -102,14 +142,16 @@ async fn one(
     let how = Asking {
         connections,
         k: arguments.k,
-        stream: work == Work::ReadStream,
+        way: work.way(),
         plan,
     };
     let (measured, cpu) = server.ask(runtime, terms, how).await?;
-    let latencies = match work {
-        Work::Read | Work::ReadStream => measured.reads(time),
-        Work::Record => measured.records(time),
+    let latencies = if work.is_record() {
+        measured.records(time)
+    } else {
+        measured.reads(time)
     };
+    let counted = latencies.requests * u64::from(work.batch());
     let errors: u64 = measured.errors().values().sum();
     anyhow::ensure!(
         latencies.requests > 0,
@@ -120,7 +162,8 @@ async fn one(
         server: server.kind,
         work,
         connections,
-        cpu_us_per_request: cpu_per_request(cpu, time, latencies.requests),
+        per_second: per_second(counted, time),
+        cpu_us_per_request: cpu_per_request(cpu, time, counted),
         latencies,
         errors,
     })

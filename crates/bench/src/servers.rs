@@ -9,7 +9,8 @@ use runtime::Runtime;
 use serde::Serialize;
 use workload::{Measured, Plan};
 
-use crate::process::{Process, is_file, on_path, version};
+use crate::ours::{Programs, Way};
+use crate::process::{Processes, is_file, on_path, version};
 use crate::redis_server::Design;
 use crate::report::Loaded;
 use crate::terms::Terms;
@@ -23,6 +24,8 @@ pub enum Kind {
     Ours,
     /// Another build of it.
     Baseline,
+    /// A coordinator and three shard servers, with three replicas of each shard.
+    Replicated,
     /// Suggestion dictionaries of RediSearch.
     Dictionary,
     /// A sorted set of Redis for each prefix.
@@ -31,9 +34,10 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order in which they are asked.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Ours,
         Self::Baseline,
+        Self::Replicated,
         Self::Dictionary,
         Self::SortedSets,
     ];
@@ -44,6 +48,7 @@ impl Kind {
         match self {
             Self::Ours => "autocomplete",
             Self::Baseline => "autocomplete, baseline",
+            Self::Replicated => "autocomplete, three replicas",
             Self::Dictionary => "RediSearch dictionary",
             Self::SortedSets => "Redis sorted sets",
         }
@@ -54,11 +59,19 @@ impl Kind {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) kind: Kind,
-    process: Process,
+    processes: Processes,
     address: String,
     dir: PathBuf,
     program: PathBuf,
     design: Option<Design>,
+}
+
+/// What it takes to start a server; the first is the program that says its version.
+enum Recipe {
+    Up(PathBuf),
+    Replicated(PathBuf, Programs),
+    Redis(PathBuf, Design),
+    Absent(String),
 }
 
 /// What came of starting one.
@@ -90,51 +103,72 @@ pub(crate) async fn start(
     arguments: &Args,
     folder: &Path,
 ) -> Result<Started, anyhow::Error> {
-    let absent = |reason: &str| Ok(Started::Absent(reason.to_owned()));
-    let (program, design) = match kind {
-        Kind::Ours => {
-            let given = arguments.autocomplete.clone().or_else(ours::beside);
-            let program = given.context(
-                "there is no autocomplete beside this program: build it, or give --autocomplete",
-            )?;
-            (program, None)
-        }
-        Kind::Baseline => match &arguments.baseline {
-            Some(program) => (program.clone(), None),
-            None => return absent("not asked for"),
-        },
-        Kind::Dictionary | Kind::SortedSets => {
-            if arguments.no_peers {
-                return absent("not asked for");
-            }
-            let Some(program) = on_path("redis-server") else {
-                return absent("there is no redis-server");
-            };
-            let module = &arguments.redisearch;
-            if kind == Kind::SortedSets {
-                (program, Some(Design::SortedSets))
-            } else if is_file(module) {
-                (program, Some(Design::Dictionary(module.clone())))
-            } else {
-                return absent(&format!("there is no {}", module.display()));
-            }
-        }
-    };
+    let recipe = recipe(kind, arguments)?;
     let dir = folder.join(format!("{kind:?}").to_lowercase());
     std::fs::create_dir_all(&dir)?;
-    let started = match &design {
-        None => ours::start(runtime, &program, arguments.shards, &dir).await,
-        Some(design) => redis_server::start(runtime, &program, design, &dir).await,
+    let shards = arguments.shards;
+    let started = match &recipe {
+        Recipe::Up(program) => ours::start(runtime, program, shards, &dir).await,
+        Recipe::Replicated(_, programs) => {
+            ours::start_replicated(runtime, programs, shards, &dir).await
+        }
+        Recipe::Redis(program, design) => redis_server::start(runtime, program, design, &dir).await,
+        Recipe::Absent(reason) => return Ok(Started::Absent(reason.clone())),
     };
-    let (process, address) = started.with_context(|| format!("starting {}", kind.name()))?;
+    let (processes, address) = started.with_context(|| format!("starting {}", kind.name()))?;
+    let (program, design) = match recipe {
+        Recipe::Up(program) | Recipe::Replicated(program, _) => (program, None),
+        Recipe::Redis(program, design) => (program, Some(design)),
+        Recipe::Absent(reason) => return Ok(Started::Absent(reason)),
+    };
     Ok(Started::Running(Server {
         kind,
-        process,
+        processes,
         address,
         dir,
         program,
         design,
     }))
+}
+
+/// How a server is started, or why it is left out.
+fn recipe(kind: Kind, arguments: &Args) -> Result<Recipe, anyhow::Error> {
+    let absent = |reason: &str| Recipe::Absent(reason.to_owned());
+    let ours = || {
+        let given = arguments.autocomplete.clone().or_else(ours::beside);
+        given.context(
+            "there is no autocomplete beside this program: build it, or give --autocomplete",
+        )
+    };
+    Ok(match kind {
+        Kind::Ours => Recipe::Up(ours()?),
+        Kind::Baseline => match &arguments.baseline {
+            Some(program) => Recipe::Up(program.clone()),
+            None => absent("not asked for"),
+        },
+        Kind::Replicated if !arguments.replicated => absent("not asked for"),
+        Kind::Dictionary | Kind::SortedSets if arguments.no_peers => absent("not asked for"),
+        Kind::Replicated => {
+            let program = ours()?;
+            match Programs::beside(&program) {
+                Some(programs) => Recipe::Replicated(program, programs),
+                None => absent("there are no coordinator and shard-server beside autocomplete"),
+            }
+        }
+        Kind::Dictionary | Kind::SortedSets => {
+            let module = &arguments.redisearch;
+            match on_path("redis-server") {
+                None => absent("there is no redis-server"),
+                Some(program) if kind == Kind::SortedSets => {
+                    Recipe::Redis(program, Design::SortedSets)
+                }
+                Some(program) if is_file(module) => {
+                    Recipe::Redis(program, Design::Dictionary(module.clone()))
+                }
+                Some(_) => absent(&format!("there is no {}", module.display())),
+            }
+        }
+    })
 }
 
 impl Server {
@@ -147,12 +181,12 @@ impl Server {
     ) -> Result<Loaded, anyhow::Error> {
         let (began, cpu, empty) = (
             runtime.now(),
-            self.process.cpu(),
-            self.process.resident_bytes(),
+            self.processes.cpu(),
+            self.processes.resident_bytes(),
         );
         let count = match self.kind {
             Kind::SortedSets => terms.terms.len().min(arguments.sorted_set_terms),
-            Kind::Ours | Kind::Baseline | Kind::Dictionary => terms.terms.len(),
+            Kind::Ours | Kind::Baseline | Kind::Replicated | Kind::Dictionary => terms.terms.len(),
         };
         match &self.design {
             None => {
@@ -170,14 +204,14 @@ impl Server {
                 redis_server::load(&self.address, design, loaded, &terms.counts).await?;
             }
         }
-        self.process.ensure_runs()?;
+        self.processes.ensure_run()?;
         Ok(Loaded {
             server: self.kind,
             version: version(&self.program),
             terms: count,
             seconds: runtime.now().saturating_since(began).as_secs_f64(),
-            cpu_seconds: self.process.cpu().saturating_sub(cpu).as_secs_f64(),
-            resident_bytes: self.process.resident_bytes(),
+            cpu_seconds: self.processes.cpu().saturating_sub(cpu).as_secs_f64(),
+            resident_bytes: self.processes.resident_bytes(),
             resident_bytes_empty: empty,
         })
     }
@@ -192,16 +226,16 @@ impl Server {
         let Asking {
             connections,
             k,
-            stream,
+            way,
             plan,
         } = how;
-        let before = self.process.cpu();
+        let before = self.processes.cpu();
         let address = self.address.clone();
         let measured = match self.design.clone() {
             None => {
                 let world = runtime.clone();
                 let make = move || {
-                    let target = ours::target(&world, &address, k, stream);
+                    let target = ours::target(&world, &address, k, way);
                     async move { target }
                 };
                 workload::run(runtime, connections, make, terms, plan).await?
@@ -214,13 +248,8 @@ impl Server {
                 workload::run(runtime, connections, make, terms, plan).await?
             }
         };
-        self.process.ensure_runs()?;
-        Ok((measured, self.process.cpu().saturating_sub(before)))
-    }
-
-    /// Whether it can be asked over streams.
-    pub(crate) fn has_streams(&self) -> bool {
-        self.design.is_none()
+        self.processes.ensure_run()?;
+        Ok((measured, self.processes.cpu().saturating_sub(before)))
     }
 }
 
@@ -229,6 +258,6 @@ impl Server {
 pub(crate) struct Asking {
     pub(crate) connections: u16,
     pub(crate) k: u32,
-    pub(crate) stream: bool,
+    pub(crate) way: Way,
     pub(crate) plan: Plan,
 }
