@@ -1,9 +1,11 @@
-//! House rules that no compiler checks: `cargo xtask tidy`. And bugs put in on purpose, to try the simulation: `cargo xtask mutants`.
+//! House rules that no compiler checks: `cargo xtask tidy`. Bugs put in on purpose, to try the simulation: `cargo xtask mutants`. And how many
+//! instructions the hot paths take: `cargo xtask instructions`.
 //!
 //! Each rule is a function from the work tree to a list of complaints, and all of them run as a test too, so that a
 //! rule that is broken fails the suite. What always holds: nothing here writes to the tree.
 
 mod house;
+mod instructions;
 mod mutants;
 mod rules;
 mod tree;
@@ -20,8 +22,12 @@ fn main() -> ExitCode {
         Some((verb, names)) if verb == "mutants" => {
             Tree::here().and_then(|tree| mutants::run(&tree, names))
         }
+        Some((verb, names)) if verb == "instructions" => {
+            Tree::here().and_then(|tree| instructions::run(&tree, names))
+        }
         _ => {
-            let _ = writeln!(io::stderr(), "usage: cargo xtask tidy | mutants [NAME...]");
+            let usage = "usage: cargo xtask tidy | mutants [NAME...] | instructions [NAME...]";
+            let _ = writeln!(io::stderr(), "{usage}");
             return ExitCode::from(64);
         }
     };
