@@ -133,7 +133,7 @@ impl StateMachine for Metadata {
 pub struct View(State);
 
 impl SnapshotView for View {
-    fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn encode(self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&snapshot::encode(&self.0))
     }
 }

@@ -48,7 +48,7 @@ impl StateMachine for Count {
 }
 
 impl SnapshotView for Frozen {
-    fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn encode(self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&self.0.to_le_bytes())
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Parts<S: StateMachine> {
     pub(crate) command_bytes_max: usize,
     /// Before this moment the replica neither votes nor stands: a promise from before a restart may still bind it.
     pub(crate) silent_until: Option<Instant>,
+    /// Whose turn it is to write a snapshot, of all groups of the node.
+    pub(crate) snapshot_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 pub(crate) struct Inner<S: StateMachine> {
@@ -84,6 +86,7 @@ pub(crate) struct Inner<S: StateMachine> {
     reads: read::Queue,
     status: watch::Sender<GroupStatus>,
     taking: tokio::sync::Mutex<take::Attempts>,
+    snapshot_turn: Arc<tokio::sync::Mutex<()>>,
     /// Bytes of commands that had been applied since the start when the newest snapshot was taken; 0 for the one that the
     /// start found.
     snapshot_at_bytes: AtomicU64,
@@ -122,6 +125,7 @@ impl<S: StateMachine> Group<S> {
             reads,
             status: watch::channel(first).0,
             taking: tokio::sync::Mutex::default(),
+            snapshot_turn: parts.snapshot_turn,
             snapshot_at_bytes: AtomicU64::new(0),
             snapshot_wanted: tokio::sync::Notify::new(),
             ended: CancellationToken::new(),

@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     ended: CancellationToken,
     /// Groups that are being started or removed.
     busy: Mutex<Vec<GroupId>>,
+    /// Snapshots are written one after another: each makes its state machine copy what it changes meanwhile, and they share the disk.
+    snapshot_turn: Arc<tokio::sync::Mutex<()>>,
     /// In a world without threads: the log has something to write.
     due: Arc<Notify>,
     /// Ends what drives the log there.
@@ -289,6 +291,7 @@ impl Inner {
             scrub: Mutex::default(),
             ended: CancellationToken::new(),
             busy: Mutex::default(),
+            snapshot_turn: Arc::default(),
             due,
             closed: CancellationToken::new(),
             stalled_ms: AtomicU64::new(0),

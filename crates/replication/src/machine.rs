@@ -60,11 +60,11 @@ pub trait StateMachine: Debug + Send + Sync + 'static {
 
 /// A frozen view of a state machine. It is encoded on a thread of its own while applies go on.
 pub trait SnapshotView: Send + 'static {
-    /// Writes the whole view, streaming.
+    /// Writes the whole view, streaming. It is given up as it is written, so that the machine need not go on copying what it changes.
     ///
     /// # Errors
     /// Those of the writer, passed on.
-    fn encode(&self, out: &mut dyn Write) -> io::Result<()>;
+    fn encode(self, out: &mut dyn Write) -> io::Result<()>;
 }
 
 /// Going on would let this replica differ from the others.

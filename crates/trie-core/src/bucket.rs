@@ -35,6 +35,14 @@ pub(crate) struct Bucket {
     bytes: Arc<[u8]>,
 }
 
+#[cfg(test)]
+impl Bucket {
+    /// How many hold it.
+    pub(crate) fn holders(&self) -> usize {
+        Arc::strong_count(&self.bytes)
+    }
+}
+
 /// Where a term is in a bucket, or where it would be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spot {

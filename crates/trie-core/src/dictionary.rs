@@ -133,6 +133,16 @@ impl Dictionary {
         Cursor::at(&self.root, &[])
     }
 
+    /// What is to be walked where the dictionary itself is not needed any more.
+    pub(crate) fn into_root(self) -> Child {
+        self.root
+    }
+
+    #[cfg(test)]
+    pub(crate) fn root(&self) -> &Child {
+        &self.root
+    }
+
     fn locate(&self, term: &[u8]) -> Located<'_> {
         let absent = Located {
             count: 0,

@@ -25,7 +25,7 @@
 //! assert_eq!(frozen.count(b"new york"), 5);
 //!
 //! let mut bytes = Vec::new();
-//! trie_core::snapshot::encode(&frozen, &mut bytes)?;
+//! trie_core::snapshot::encode(frozen.clone(), &mut bytes)?;
 //! let loaded = trie_core::snapshot::decode(bytes.as_slice(), Options::default())?;
 //! assert_eq!(loaded.top_k(b"", 10), frozen.top_k(b"", 10));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -98,6 +98,7 @@ mod node;
 mod options;
 mod order;
 mod ranking;
+mod release;
 mod search;
 pub mod snapshot;
 mod top_list;

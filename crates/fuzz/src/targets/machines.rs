@@ -33,7 +33,7 @@ pub(super) fn targets() -> Vec<Target> {
     ]
 }
 
-fn encoded(view: &impl SnapshotView) -> Vec<u8> {
+fn encoded(view: impl SnapshotView) -> Vec<u8> {
     let mut bytes = Vec::new();
     sure(view.encode(&mut bytes));
     bytes
@@ -61,7 +61,7 @@ fn shard(input: &[u8]) {
     let views = replicas.each_ref().map(StateMachine::view);
     let [one, two] = views.each_ref().map(shard_server::state::StateView::hash);
     assert_eq!(one, two, "the same state everywhere");
-    let bytes = encoded(&views[0]);
+    let bytes = encoded(replicas[0].view());
     let third = DictionaryState::new(short);
     sure(third.restore(&mut bytes.as_slice()));
     assert_eq!(third.view().hash(), one, "the same state by a snapshot");
@@ -136,10 +136,10 @@ fn metadata(input: &[u8]) {
         let stamp_ms = i64::try_from(index).unwrap_or_default() * 10_000;
         let _ = metadata.apply(at, stamp_ms, kind.into(), command);
     }
-    let bytes = encoded(&metadata.view());
+    let bytes = encoded(metadata.view());
     let restored = Metadata::default();
     sure(restored.restore(&mut bytes.as_slice()));
-    assert_eq!(encoded(&restored.view()), bytes, "the same state");
+    assert_eq!(encoded(restored.view()), bytes, "the same state");
     assert_eq!(restored.map(), metadata.map(), "the same map");
 }
 

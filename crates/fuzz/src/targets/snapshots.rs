@@ -178,7 +178,7 @@ fn dictionary(input: &[u8]) {
     let checked = dictionary.check_invariants();
     assert_eq!(checked, Ok(()));
     let mut bytes = Vec::new();
-    let summary = sure(trie_core::snapshot::encode(&dictionary, &mut bytes));
+    let summary = sure(trie_core::snapshot::encode(dictionary.clone(), &mut bytes));
     assert_eq!(
         (summary.terms, summary.total),
         (dictionary.len(), dictionary.total())
@@ -204,7 +204,7 @@ fn dictionary_seeds() -> Vec<Vec<u8>> {
             sure(dictionary.record(term.as_bytes(), number + 1, display));
         }
         let mut bytes = Vec::new();
-        sure(trie_core::snapshot::encode(&dictionary, &mut bytes));
+        sure(trie_core::snapshot::encode(dictionary, &mut bytes));
         bytes
     };
     vec![encode(0), encode(2), encode(300)]

@@ -21,7 +21,7 @@ pub(super) struct Attempts {
 
 impl<S: StateMachine> Group<S> {
     /// Takes a snapshot of what is applied now, unless the newest one holds it already. Proposals and reads go on.
-    /// Snapshots are taken one at a time; a second caller waits.
+    /// Snapshots of a node are written one at a time; a second caller waits.
     ///
     /// # Errors
     /// See [`SnapshotError`]. The file is discarded, older ones and the log are kept, and another call begins anew;
@@ -46,9 +46,11 @@ impl<S: StateMachine> Inner<S> {
             self.shared.snapshots.prune();
             return Ok(newest);
         }
+        let turn = self.snapshot_turn.lock().await;
         // Read before the view is captured: what is applied in between is counted as still to be replayed.
         let bytes = self.shared.progress.bytes();
         let taken = self.write_snapshot().await;
+        drop(turn);
         match &taken {
             Ok(_) => {
                 attempts.failed = 0;

@@ -135,6 +135,7 @@ impl Host {
             policy: config.snapshots,
             command_bytes_max: config.command_bytes_max,
             silent_until: silent.then(|| inner.runtime.now() + Timing::longest_lease()),
+            snapshot_turn: Arc::clone(&inner.snapshot_turn),
         });
         inner.registry.insert(
             group,

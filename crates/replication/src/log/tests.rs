@@ -51,7 +51,7 @@ impl StateMachine for Nothing {
 }
 
 impl SnapshotView for Nothing {
-    fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn encode(self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(b"nothing")
     }
 }

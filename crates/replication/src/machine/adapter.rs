@@ -209,11 +209,11 @@ pub(crate) struct Capture<V> {
 
 impl<V: super::SnapshotView> Capture<V> {
     /// Writes and publishes the snapshot. May block. On an error the temporary file is gone.
-    pub(crate) fn write(&self, store: &SnapshotStore) -> Result<SnapshotFile, SnapshotError> {
+    pub(crate) fn write(self, store: &SnapshotStore) -> Result<SnapshotFile, SnapshotError> {
         store.require_space(store.expected_bytes())?;
         let temporary: PathBuf = store.temporary();
-        snapshot::write(store.vfs().as_ref(), &temporary, &self.header, &self.view)
-            .and_then(|info| store.publish(&temporary, self.header.clone(), info))
+        snapshot::write(store.vfs().as_ref(), &temporary, &self.header, self.view)
+            .and_then(|info| store.publish(&temporary, self.header, info))
             .inspect_err(|_| store.discard(&temporary))
     }
 }

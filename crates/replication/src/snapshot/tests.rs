@@ -18,7 +18,7 @@ const GROUP: GroupId = GroupId(3);
 struct Bytes(Vec<u8>);
 
 impl SnapshotView for Bytes {
-    fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn encode(self, out: &mut dyn Write) -> io::Result<()> {
         // In pieces, as a real encoder does.
         self.0
             .chunks(1000)
@@ -50,7 +50,7 @@ fn store(vfs: &Arc<dyn Vfs>) -> (SnapshotStore, Found) {
 fn take(store: &SnapshotStore, index: u64, body: &[u8]) -> SnapshotFile {
     let temporary = store.temporary();
     let view = Bytes(body.to_vec());
-    let info = write(store.vfs().as_ref(), &temporary, &header(index), &view).unwrap();
+    let info = write(store.vfs().as_ref(), &temporary, &header(index), view).unwrap();
     store.publish(&temporary, header(index), info).unwrap()
 }
 
@@ -197,7 +197,7 @@ fn a_start_removes_what_is_half_written_and_keeps_what_is_damaged() {
         vfs.as_ref(),
         &first.temporary(),
         &header(30),
-        &Bytes(vec![1]),
+        Bytes(vec![1]),
     )
     .unwrap();
     disk.flip_bit(newer.path(), 200).unwrap();

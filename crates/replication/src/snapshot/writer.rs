@@ -14,7 +14,7 @@ pub(crate) fn write(
     vfs: &dyn Vfs,
     path: &Path,
     header: &Header,
-    view: &dyn SnapshotView,
+    view: impl SnapshotView,
 ) -> Result<SnapshotInfo, SnapshotError> {
     write_body(vfs, path, header, |out| view.encode(out))
 }

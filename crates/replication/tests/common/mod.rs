@@ -137,7 +137,7 @@ fn take(rest: &mut &[u8]) -> Option<u64> {
 }
 
 impl SnapshotView for Frozen {
-    fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn encode(self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&self.0.applied.to_le_bytes())?;
         out.write_all(&self.0.stamp_ms.to_le_bytes())?;
         for (name, count) in &self.0.counts {

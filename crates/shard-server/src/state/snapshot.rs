@@ -55,7 +55,7 @@ pub struct StateView {
 }
 
 impl SnapshotView for StateView {
-    fn encode(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn encode(self, out: &mut dyn Write) -> io::Result<()> {
         encode::encode(self, out)
     }
 }

@@ -61,7 +61,7 @@ impl Subject {
 
     pub(super) fn encoded(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        replication::SnapshotView::encode(&self.state.view(), &mut bytes).unwrap();
+        replication::SnapshotView::encode(self.state.view(), &mut bytes).unwrap();
         bytes
     }
 }

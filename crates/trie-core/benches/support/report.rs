@@ -100,7 +100,7 @@ fn times(dict: &mut Dictionary, samples: &Samples) -> Vec<String> {
 fn snapshots(dict: &Dictionary, options: Options) -> String {
     let mut bytes = Vec::new();
     let start = Instant::now();
-    let summary = snapshot::encode(dict, &mut bytes).expect("memory to write to");
+    let summary = snapshot::encode(dict.clone(), &mut bytes).expect("memory to write to");
     let encode = start.elapsed();
     let start = Instant::now();
     let loaded = snapshot::decode(bytes.as_slice(), options).expect("what was just written");

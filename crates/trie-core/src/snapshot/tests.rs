@@ -20,7 +20,7 @@ fn small() -> Dictionary {
 
 fn bytes_of(dict: &Dictionary) -> (Vec<u8>, Summary) {
     let mut bytes = Vec::new();
-    let summary = encode(dict, &mut bytes).unwrap();
+    let summary = encode(dict.clone(), &mut bytes).unwrap();
     (bytes, summary)
 }
 

@@ -178,7 +178,7 @@ fn the_longest_terms_overflow_no_stack() {
     assert_eq!(dict.top_k(&long, 5)[0].term, long);
     assert_eq!(dict.iter_from(&long[..2_990], None).count(), 11);
     let mut bytes = Vec::new();
-    snapshot::encode(&dict, &mut bytes).unwrap();
+    snapshot::encode(dict.clone(), &mut bytes).unwrap();
     let loaded = snapshot::decode(bytes.as_slice(), dict.options()).unwrap();
     assert!(loaded.iter_from(b"", None).eq(dict.iter_from(b"", None)));
     let frozen = dict.clone();
@@ -277,7 +277,7 @@ fn a_bulk_load_refuses_what_is_out_of_order() {
 fn a_bulk_load_equals_recording_and_fills_buckets() {
     let (dict, model) = many(Options::default(), 30_000);
     let mut bytes = Vec::new();
-    snapshot::encode(&dict, &mut bytes).unwrap();
+    snapshot::encode(dict.clone(), &mut bytes).unwrap();
     let loaded = snapshot::decode(bytes.as_slice(), Options::default()).unwrap();
     assert!(loaded.iter_from(b"", None).eq(model.from(b"", None)));
     assert_eq!(loaded.top_k(b"", 1_000), model.top_k(b"", 1_000));

@@ -184,7 +184,7 @@ fn apply(dict: &mut Dictionary, model: &mut Model, frozen: &mut Vec<(Dictionary,
         }
         Op::ThroughSnapshot => {
             let mut bytes = Vec::new();
-            snapshot::encode(dict, &mut bytes).unwrap();
+            snapshot::encode(dict.clone(), &mut bytes).unwrap();
             let options = dict.options();
             *dict = snapshot::decode(bytes.as_slice(), options).unwrap();
             model.assert_same(dict);

@@ -39,7 +39,7 @@ fn take_one(store: &SnapshotStore, index: u64) -> Result<(), SnapshotError> {
         store.vfs().as_ref(),
         &temporary,
         &header(index),
-        &Bytes(body(index)),
+        Bytes(body(index)),
     )
     .and_then(|info| store.publish(&temporary, header(index), info))
     .inspect_err(|_| store.discard(&temporary))

@@ -7,24 +7,23 @@ use trie_core::snapshot::SnapshotError;
 use super::StateView;
 use super::frame::{Frames, Section};
 
-pub(super) fn encode(view: &StateView, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn encode(view: StateView, out: &mut dyn Write) -> io::Result<()> {
     let mut frames = Frames::begin(out)?;
     frames.section(Section::State, |out| {
         out.write_all(&view.stamp_ms.to_le_bytes())
     })?;
     frames.section(Section::Repeats, |mut out| view.repeats.encode_to(&mut out))?;
-    for (id, space) in &view.spaces {
+    let spaces = view.spaces.len() as u64;
+    for (id, space) in view.spaces {
         frames.section(Section::Namespace, |out| {
             out.write_all(&id.0.to_le_bytes())?;
             out.write_all(&space.generation.0.to_le_bytes())?;
-            trie_core::snapshot::encode(&space.dictionary, out)
+            trie_core::snapshot::encode(space.dictionary, out)
                 .map(drop)
                 .map_err(into_io)
         })?;
     }
-    frames.section(Section::End, |out| {
-        out.write_all(&(view.spaces.len() as u64).to_le_bytes())
-    })
+    frames.section(Section::End, |out| out.write_all(&spaces.to_le_bytes()))
 }
 
 fn into_io(error: SnapshotError) -> io::Error {
