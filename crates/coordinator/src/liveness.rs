@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::admin::v1::ReplicaStatus;
+use api::admin::v1::{ReplicaRole, ReplicaStatus};
 use cluster::{Incarnation, NodeId, Shard, ShardId};
 use parking_lot::RwLock;
 use runtime::{Instant, Runtime};
@@ -203,8 +203,11 @@ fn rates_between(before: &Entry, after: &Report, now: Instant) -> BTreeMap<u64, 
         let same =
             |old: &&ReplicaStatus| old.shard_id == at.shard_id && old.incarnation == at.incarnation;
         let old = before.report.replicas.iter().find(same)?;
+        // What a follower applies may be old: one that catches up does so by the ten thousand.
+        let leads = [old, at].iter().all(|at| at.role() == ReplicaRole::Leader);
+        let records = rate(old.records_total, at.records_total);
         let rates = Rates {
-            records: rate(old.records_total, at.records_total),
+            records: if leads { records } else { 0.0 },
             reads: rate(old.reads_total, at.reads_total),
         };
         Some((at.shard_id, rates))
@@ -224,6 +227,7 @@ mod tests {
             replicas: vec![ReplicaStatus {
                 shard_id: 1,
                 incarnation: 1,
+                role: ReplicaRole::Leader.into(),
                 records_total: records,
                 ..ReplicaStatus::default()
             }],
@@ -283,5 +287,21 @@ mod tests {
         runtime.sleep(Duration::from_secs(1)).await;
         liveness.hear(node, report(5));
         assert_eq!(rate(), Some(0.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_follower_catches_up_with_is_nobodys_rate() {
+        let runtime = Runtime::real();
+        let liveness = Liveness::new(&runtime, Duration::from_secs(3));
+        let node = NodeId(1);
+        let mut follower = report(0);
+        follower.replicas[0].role = ReplicaRole::Follower.into();
+        liveness.hear(node, follower);
+        runtime.sleep(Duration::from_secs(1)).await;
+        liveness.hear(node, report(30_000));
+        assert_eq!(liveness.of(node).unwrap().rates[&1].records, 0.0);
+        runtime.sleep(Duration::from_secs(1)).await;
+        liveness.hear(node, report(30_100));
+        assert_eq!(liveness.of(node).unwrap().rates[&1].records, 100.0);
     }
 }

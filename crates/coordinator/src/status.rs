@@ -27,7 +27,7 @@ pub(crate) fn shard_status(
         .iter()
         .filter_map(|at| heard.get(&at.node)?.rates.get(&record.shard.id.0).copied())
         .fold(Rates::default(), |sum, rates| Rates {
-            // Every replica applies every record; reads are spread.
+            // The leader's; reads are spread.
             records: sum.records.max(rates.records),
             reads: sum.reads + rates.reads,
         });
