@@ -177,7 +177,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ),
     ("redis", &["bench"]),
     ("plotters", &["bench"]),
-    ("rustix", &["vfs", "telemetry", "chaos", "fuzz"]),
+    ("rustix", &["runtime", "vfs", "telemetry", "chaos", "fuzz"]),
     ("rand", &["runtime"]),
 ];
 

@@ -38,6 +38,7 @@ pub(crate) async fn run(runtime: &Runtime, arguments: BenchArgs) -> Result<(), a
         seed: arguments.seed,
         record_percent: arguments.record_percent(),
         batch: arguments.batch,
+        questions: 1,
         popularity: Popularity::Skewed,
         prefixes: Prefixes::Typed,
         warm_up: arguments.warm_up,

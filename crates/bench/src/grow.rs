@@ -305,6 +305,7 @@ impl Cluster {
             seed: 1,
             record_percent: setting.record_percent,
             batch: 1,
+            questions: 1,
             popularity: setting.popularity,
             prefixes: setting.prefixes,
             warm_up: time / WARM_UP_PARTS,

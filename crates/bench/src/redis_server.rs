@@ -152,9 +152,12 @@ impl Redis {
 }
 
 impl Target for Redis {
-    async fn read(&mut self, prefix: &str) -> Result<(), String> {
-        let question = self.question(prefix);
-        let answer: Result<Value, RedisError> = question.query_async(&mut self.connection).await;
+    async fn read(&mut self, prefixes: &[&str]) -> Result<(), String> {
+        let mut pipeline = Pipeline::new();
+        for prefix in prefixes {
+            pipeline.add_command(self.question(prefix));
+        }
+        let answer: Result<Value, RedisError> = pipeline.query_async(&mut self.connection).await;
         answer.map(drop).map_err(|error| reason(&error))
     }
 

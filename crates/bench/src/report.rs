@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::Args;
 use crate::machine::{Machine, load_average};
-use crate::rounds::{BATCH, Sample, Work};
+use crate::rounds::{BATCH, QUESTIONS, Sample, Work};
 use crate::servers::Kind;
 
 /// A whole run.
@@ -54,7 +54,7 @@ pub struct Row {
     pub connections: u16,
     /// Of whom.
     pub server: Kind,
-    /// Answers a second; of batches, their terms.
+    /// Answers a second; of batches, their terms or prefixes.
     pub per_second: f64,
     /// The slowest and the fastest round.
     pub per_second_range: (f64, f64),
@@ -101,7 +101,7 @@ impl Report {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "Medians of {} rounds of {} s each, all servers and the clients on this machine, k = {}. A batch has {BATCH} terms; its rate and processor time are of terms.",
+            "Medians of {} rounds of {} s each, all servers and the clients on this machine, k = {}. A batch has {BATCH} terms, and {QUESTIONS} prefixes are asked for at once where several are; rates and processor times are of terms and prefixes, latencies of all of them together.",
             self.rounds, self.seconds, self.k,
         );
         for absent in &self.absent {

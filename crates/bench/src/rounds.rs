@@ -17,6 +17,8 @@ pub(crate) const WARM_UP_PARTS: u32 = 5;
 
 /// Terms of a request that records several.
 pub(crate) const BATCH: u16 = 100;
+/// Prefixes that are asked for at once where several are.
+pub(crate) const QUESTIONS: u16 = 32;
 
 /// What is asked of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -28,6 +30,8 @@ pub enum Work {
     ReadDirect,
     /// The same over one stream a connection, where there are streams.
     ReadStream,
+    /// Completions of 32 prefixes at once, over one stream or in one pipeline. What is counted are prefixes.
+    ReadBatch,
     /// Records of one term each, as durable as the server makes them.
     Record,
     /// Records of a hundred terms each, in one call or one pipeline. What is counted are terms.
@@ -42,6 +46,7 @@ impl Work {
             Self::Read => "read",
             Self::ReadDirect => "read, direct",
             Self::ReadStream => "read, streams",
+            Self::ReadBatch => "read, 32 at once",
             Self::Record => "record",
             Self::RecordBatch => "record, terms in batches",
         }
@@ -50,7 +55,7 @@ impl Work {
     /// Whether a server has it.
     fn suits(self, server: Kind) -> bool {
         match self {
-            Self::Read | Self::Record | Self::RecordBatch => true,
+            Self::Read | Self::ReadBatch | Self::Record | Self::RecordBatch => true,
             Self::ReadDirect => server == Kind::Replicated,
             Self::ReadStream => {
                 matches!(server, Kind::Ours | Kind::Baseline | Kind::Replicated)
@@ -62,12 +67,17 @@ impl Work {
         match self {
             Self::Read | Self::Record | Self::RecordBatch => Way::Routed,
             Self::ReadDirect => Way::Direct,
-            Self::ReadStream => Way::Stream,
+            Self::ReadStream | Self::ReadBatch => Way::Stream,
         }
     }
 
+    /// What is counted of a request.
     fn batch(self) -> u16 {
-        if self == Self::RecordBatch { BATCH } else { 1 }
+        match self {
+            Self::Read | Self::ReadDirect | Self::ReadStream | Self::Record => 1,
+            Self::ReadBatch => QUESTIONS,
+            Self::RecordBatch => BATCH,
+        }
     }
 
     fn is_record(self) -> bool {
@@ -96,7 +106,12 @@ pub(crate) async fn measure(
     terms: &Arc<Vec<String>>,
     arguments: &Args,
 ) -> Result<Vec<Sample>, anyhow::Error> {
-    let mut works = vec![Work::Read, Work::ReadDirect, Work::ReadStream];
+    let mut works = vec![
+        Work::Read,
+        Work::ReadDirect,
+        Work::ReadStream,
+        Work::ReadBatch,
+    ];
     if !arguments.no_records {
         works.extend([Work::Record, Work::RecordBatch]);
     }
@@ -134,6 +149,7 @@ async fn one(
         seed: arguments.seed,
         record_percent: if work.is_record() { 100 } else { 0 },
         batch: work.batch(),
+        questions: work.batch(),
         popularity: Popularity::Skewed,
         prefixes: Prefixes::Typed,
         warm_up: time / WARM_UP_PARTS,

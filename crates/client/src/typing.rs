@@ -1,8 +1,10 @@
 //! A typing session over one stream.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use api::{ApiError, Reason, Retry, v1};
+use futures::future::{Either, ready, select};
 use runtime::Instant;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,20 +39,35 @@ impl TypingSession {
     /// When no try was answered. The session can be used on.
     pub async fn ask(
         &mut self,
-        mut request: v1::GetTopKRequest,
+        request: v1::GetTopKRequest,
     ) -> Result<v1::GetTopKResponse, ClientError> {
-        if request.token.is_none() {
-            request.token = self.caller.session.token();
+        let mut answers = self.ask_all(vec![request]).await?;
+        answers.pop().ok_or_else(|| ClientError::Call {
+            error: ended(),
+            attempts: 1,
+        })
+    }
+
+    /// Sends all requests at once, and waits for all answers, which come in the order of the requests. For many small questions this
+    /// is several times the rate of one after the other. The deadline is that of all together.
+    ///
+    /// # Errors
+    /// When one of them was not answered by any try. The session can be used on.
+    pub async fn ask_all(
+        &mut self,
+        mut requests: Vec<v1::GetTopKRequest>,
+    ) -> Result<Vec<v1::GetTopKResponse>, ClientError> {
+        for request in &mut requests {
+            if request.token.is_none() {
+                request.token = self.caller.session.token();
+            }
         }
         let deadline = self.caller.runtime.now() + self.caller.options.deadline;
         let mut attempts = Attempts::new(Kind::Read);
-        loop {
-            let error = match self.attempt(&request, deadline).await? {
-                Ok(response) => {
-                    self.caller.session.see(response.token.as_ref());
-                    return Ok(response);
-                }
-                Err(error) => error,
+        let mut answers = Vec::with_capacity(requests.len());
+        while let Some(open @ [_, ..]) = requests.get(answers.len()..) {
+            let Err(error) = self.attempt(open, &mut answers, deadline).await? else {
+                break;
             };
             let go_on = match attempts.decide(&error, &self.caller.patience()) {
                 Step::GiveUp => false,
@@ -63,14 +80,20 @@ impl TypingSession {
                 });
             }
         }
+        for answer in &answers {
+            self.caller.session.see(answer.token.as_ref());
+        }
+        Ok(answers)
     }
 
-    /// One try. The stream is kept only when the answer to this very request has come.
+    /// One try; what it is answered is kept if it fails behind that. The stream is kept only when all answers to these very requests have
+    /// come.
     async fn attempt(
         &mut self,
-        request: &v1::GetTopKRequest,
+        wanted: &[v1::GetTopKRequest],
+        answers: &mut Vec<v1::GetTopKResponse>,
         deadline: Instant,
-    ) -> Result<Result<v1::GetTopKResponse, ApiError>, ClientError> {
+    ) -> Result<Result<(), ApiError>, ClientError> {
         let runtime = &self.caller.runtime;
         let limit = deadline
             .saturating_since(runtime.now())
@@ -85,36 +108,50 @@ impl TypingSession {
         };
         let open = self.open.take();
         let exchange = async {
-            let mut open = match (open, channel) {
-                (Some(open), _) => {
-                    let sent = open.requests.send(request.clone()).await;
-                    sent.map_err(|_| ended())?;
-                    open
-                }
+            let (requests, opened) = match (open, channel) {
+                (Some(open), _) => (open.requests, Either::Left(ready(Ok(open.responses)))),
                 (None, Some(channel)) => {
-                    let (requests, receiver) = mpsc::channel(1);
-                    requests.send(request.clone()).await.map_err(|_| ended())?;
-                    let stream = ReceiverStream::new(receiver);
-                    let responses = Service::new(channel).top_k_stream(stream).await?;
-                    Open {
-                        coordinator,
-                        requests,
-                        responses: responses.into_inner(),
-                    }
+                    let (requests, receiver) = mpsc::channel(WAITING);
+                    let opened = async move {
+                        let stream = ReceiverStream::new(receiver);
+                        let response = Service::new(channel).top_k_stream(stream).await?;
+                        Ok::<_, ApiError>(response.into_inner())
+                    };
+                    (requests, Either::Right(opened))
                 }
                 (None, None) => return Err(ended()),
             };
-            let response = open.responses.message().await?.ok_or_else(ended)?;
-            Ok((open, response))
+            let send = async {
+                for request in wanted {
+                    // That the stream has ended, and why, is said where its answers are read.
+                    let _ = requests.send(request.clone()).await;
+                }
+            };
+            let receive = async {
+                let mut responses = opened.await?;
+                for _ in wanted {
+                    answers.push(responses.message().await?.ok_or_else(ended)?);
+                }
+                Ok::<_, ApiError>(responses)
+            };
+            let responses = match select(pin!(receive), pin!(send)).await {
+                Either::Left((received, _)) => received,
+                Either::Right(((), receive)) => receive.await,
+            };
+            Ok(Open {
+                coordinator,
+                requests,
+                responses: responses?,
+            })
         };
         let result = match runtime.timeout(limit, exchange).await {
             Ok(result) => result,
             Err(elapsed) => Err(ApiError::deadline(elapsed.to_string())),
         };
         Ok(match result {
-            Ok((open, response)) => {
+            Ok(open) => {
                 self.open = Some(open);
-                Ok(response)
+                Ok(())
             }
             Err(error) => {
                 if error.retry() != Retry::Never {
@@ -125,6 +162,9 @@ impl TypingSession {
         })
     }
 }
+
+/// Requests that wait to be sent. As many as a server works on at once.
+const WAITING: usize = 32;
 
 fn ended() -> ApiError {
     ApiError::new(Reason::Disconnected, "the stream ended before the answer")

@@ -12,8 +12,8 @@ use crate::{Choice, Measured};
 
 /// Whoever answers one request at a time. An error is a short reason, such as `OVERLOADED`; reasons are counted.
 pub trait Target: Send + 'static {
-    /// Asks for the completions of a prefix, and waits for them.
-    fn read(&mut self, prefix: &str) -> impl Future<Output = Result<(), String>> + Send;
+    /// Asks for the completions of each of the prefixes at once, and waits for all of them.
+    fn read(&mut self, prefixes: &[&str]) -> impl Future<Output = Result<(), String>> + Send;
     /// Counts each of the terms once in one request, and waits until that is acknowledged.
     fn record(&mut self, terms: &[&str]) -> impl Future<Output = Result<(), String>> + Send;
 }
@@ -27,6 +27,8 @@ pub struct Plan {
     pub record_percent: u64,
     /// Terms in a request that records; at least 1.
     pub batch: u16,
+    /// Prefixes that are asked for at once; at least 1.
+    pub questions: u16,
     /// Which terms are chosen how often.
     pub popularity: Popularity,
     /// What of them completions are asked for.
@@ -109,6 +111,16 @@ impl Popularity {
     }
 }
 
+impl Plan {
+    fn prefix<'a>(&self, choice: &mut Choice, terms: &'a [String]) -> &'a str {
+        let term = self.popularity.term(choice, terms);
+        match self.prefixes {
+            Prefixes::Typed => choice.typed(term),
+            Prefixes::Bytes(bytes) => first_bytes(term, bytes.into()),
+        }
+    }
+}
+
 struct Worker<T> {
     runtime: Runtime,
     target: T,
@@ -133,12 +145,10 @@ impl<T: Target> Worker<T> {
                     .collect();
                 self.target.record(&terms).await
             } else {
-                let term = self.plan.popularity.term(&mut self.choice, &self.terms);
-                let prefix = match self.plan.prefixes {
-                    Prefixes::Typed => self.choice.typed(term),
-                    Prefixes::Bytes(bytes) => first_bytes(term, bytes.into()),
-                };
-                self.target.read(prefix).await
+                let prefixes: Vec<&str> = (0..self.plan.questions.max(1))
+                    .map(|_| self.plan.prefix(&mut self.choice, &self.terms))
+                    .collect();
+                self.target.read(&prefixes).await
             };
             let time = self.runtime.now().saturating_since(begun);
             if begun < start {
@@ -160,7 +170,7 @@ mod tests {
     struct Slow(Runtime, u64);
 
     impl Target for Slow {
-        async fn read(&mut self, _prefix: &str) -> Result<(), String> {
+        async fn read(&mut self, _prefixes: &[&str]) -> Result<(), String> {
             self.0.sleep(Duration::from_millis(10)).await;
             self.1 += 1;
             if self.1.is_multiple_of(2) {
@@ -184,6 +194,7 @@ mod tests {
             seed: 1,
             record_percent: 0,
             batch: 3,
+            questions: 1,
             popularity: Popularity::Skewed,
             prefixes: Prefixes::Typed,
             warm_up: Duration::from_millis(100),

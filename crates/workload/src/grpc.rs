@@ -2,6 +2,7 @@
 
 use api::v1;
 use client::{Client, ClientError, RecordStream, TypingSession};
+use futures::future::try_join_all;
 
 use crate::Target;
 
@@ -48,17 +49,21 @@ impl Grpc {
         }
     }
 
-    async fn ask(&mut self, prefix: &str) -> Result<(), ClientError> {
-        let request = v1::GetTopKRequest {
-            prefix: prefix.to_owned(),
+    async fn ask(&mut self, prefixes: &[&str]) -> Result<(), ClientError> {
+        let requests = prefixes.iter().map(|prefix| v1::GetTopKRequest {
+            prefix: (*prefix).to_owned(),
             k: self.options.k,
             namespace: self.options.namespace.clone(),
             ..Default::default()
-        };
+        });
         match &mut self.streams {
-            Some(streams) => streams.reads.ask(request).await?,
-            None => self.client.top_k(request).await?,
-        };
+            Some(streams) => {
+                streams.reads.ask_all(requests.collect()).await?;
+            }
+            None => {
+                try_join_all(requests.map(|request| self.client.top_k(request))).await?;
+            }
+        }
         Ok(())
     }
 
@@ -97,8 +102,8 @@ impl Grpc {
 }
 
 impl Target for Grpc {
-    async fn read(&mut self, prefix: &str) -> Result<(), String> {
-        self.ask(prefix).await.map_err(reason)
+    async fn read(&mut self, prefixes: &[&str]) -> Result<(), String> {
+        self.ask(prefixes).await.map_err(reason)
     }
 
     async fn record(&mut self, terms: &[&str]) -> Result<(), String> {

@@ -38,7 +38,7 @@ async fn a_comparison_measures_everybody_who_is_there() {
     assert!(is_there(Kind::Replicated) || !whole, "{:?}", report.absent);
     for at in &report.loaded {
         let is_of_it = |work| move |row: &&bench::Row| row.server == at.server && row.work == work;
-        for work in [Work::Read, Work::Record, Work::RecordBatch] {
+        for work in [Work::Read, Work::ReadBatch, Work::Record, Work::RecordBatch] {
             assert_eq!(report.rows.iter().filter(is_of_it(work)).count(), 2);
         }
     }

@@ -23,6 +23,8 @@ use tonic::{Request, Response, Status, Streaming};
 /// What to do with the next call.
 #[derive(Debug, Clone)]
 pub(crate) enum Play {
+    /// What is done without a script.
+    Serve,
     /// Refuse without effect.
     Refuse(ApiError),
     /// Apply, then fail all the same.

@@ -156,6 +156,29 @@ async fn a_typing_session_answers_each_key_and_survives_its_stream() {
 }
 
 #[tokio::test]
+async fn many_questions_at_once_are_answered_in_their_order_and_only_the_open_ones_again() {
+    let (fake, client) = pair().await;
+    client.record_batch(batch(&["a", "ab"])).await.unwrap();
+    let mut session = client.top_k_stream();
+    assert_eq!(session.ask_all(Vec::new()).await.unwrap(), []);
+    let wanted = ["a", "ab", "b"].iter().cycle().take(200);
+    let wanted: Vec<_> = wanted.map(|typed| prefix(typed)).collect();
+    let plays = (0..100).map(|_| Play::Serve);
+    fake.script(plays.chain([Play::Refuse(error(Reason::ShardUnavailable))]));
+    let answers = session.ask_all(wanted.clone()).await.unwrap();
+    let sizes: Vec<_> = answers.iter().map(|at| at.suggestions.len()).collect();
+    let expected: Vec<_> = [2, 1, 0].iter().copied().cycle().take(200).collect();
+    assert_eq!(sizes, expected);
+    assert_eq!(fake.reads(), 201);
+
+    let plays = (0..100).map(|_| Play::Serve);
+    fake.script(plays.chain([Play::Refuse(error(Reason::BadPrefix))]));
+    let refused = session.ask_all(wanted).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::BadPrefix));
+    assert_eq!(session.ask(prefix("a")).await.unwrap().suggestions.len(), 2);
+}
+
+#[tokio::test]
 async fn an_answer_that_nobody_waited_for_is_not_given_to_the_next_question() {
     let (_fake, client) = pair().await;
     client.record_batch(batch(&["a", "ab"])).await.unwrap();
