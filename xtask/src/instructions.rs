@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
-use crate::tree::Tree;
+use crate::tree::{Tree, cargo};
 
 const KEPT: &str = "crates/shard-server/benches/instructions.toml";
 /// More than this many thousandths of what is kept is a regression.
@@ -49,7 +49,7 @@ pub(crate) fn run(tree: &Tree, names: &[String]) -> anyhow::Result<bool> {
 
 /// Builds the program, and says where it is.
 fn program(tree: &Tree) -> anyhow::Result<String> {
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut build = cargo();
     build
         .args(["bench", "--no-run", "--locked", "--workspace"])
         .args(["--bench", "instructions", "--message-format", "json"])

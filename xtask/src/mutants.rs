@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
-use crate::tree::Tree;
+use crate::tree::{Tree, cargo};
 
 const BANK: &str = "crates/sim/mutants.toml";
 /// Seeds that a bug may need to show.
@@ -119,10 +119,6 @@ fn verdict(tree: &Tree, copy: &Path) -> anyhow::Result<Verdict> {
         is_caught: false,
         text,
     })
-}
-
-fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// A work tree of what is committed.

@@ -1,8 +1,14 @@
 //! The files of the work tree.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context as _;
+
+/// The cargo that this was started by.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
 
 /// The root of the workspace.
 #[derive(Debug)]

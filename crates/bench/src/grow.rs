@@ -120,7 +120,7 @@ struct Setting {
     at: String,
     place: f64,
     connections: u16,
-    stream: bool,
+    way: Way,
     k: u32,
     record_percent: u64,
     popularity: Popularity,
@@ -133,7 +133,7 @@ impl Setting {
             at: at.to_string(),
             place: place.into(),
             connections: CONNECTIONS,
-            stream: false,
+            way: Way::Routed,
             k: 10,
             record_percent: 0,
             popularity: Popularity::Skewed,
@@ -188,11 +188,11 @@ pub(crate) async fn run(runtime: &Runtime, arguments: GrowArgs) -> Result<(), an
 
 /// The curves that need no cluster of their own.
 fn curves_of_one(arguments: &GrowArgs) -> Vec<(Curve, Vec<Setting>)> {
-    let connections = |stream| {
+    let connections = |way| {
         let all = arguments.connections.iter();
         let setting = move |number: &u16| Setting {
             connections: *number,
-            stream,
+            way,
             ..Setting::at(*number, number)
         };
         all.map(setting).collect()
@@ -220,11 +220,11 @@ fn curves_of_one(arguments: &GrowArgs) -> Vec<(Curve, Vec<Setting>)> {
     vec![
         (
             Curve::new("connections", "connections", Axis::Powers),
-            connections(false),
+            connections(Way::Routed),
         ),
         (
             Curve::new("connections, streams", "connections", Axis::Powers),
-            connections(true),
+            connections(Way::Stream),
         ),
         (Curve::new("k", "k", Axis::Powers), k.to_vec()),
         (
@@ -314,11 +314,7 @@ impl Cluster {
         let how = Asking {
             connections: setting.connections,
             k: setting.k,
-            way: if setting.stream {
-                Way::Stream
-            } else {
-                Way::Routed
-            },
+            way: setting.way,
             plan,
         };
         let terms = Arc::clone(&self.terms.terms);
