@@ -21,7 +21,8 @@ pub(super) struct Attempts {
 
 impl<S: StateMachine> Group<S> {
     /// Takes a snapshot of what is applied now, unless the newest one holds it already. Proposals and reads go on.
-    /// Snapshots of a node are written one at a time; a second caller waits.
+    /// Of all groups of a node one is written at a time, so that the memory that frozen views hold is that of one; a second caller
+    /// waits. Only a snapshot that replaces a rotten one for a follower does not: entries wait for it.
     ///
     /// # Errors
     /// See [`SnapshotError`]. The file is discarded, older ones and the log are kept, and another call begins anew;

@@ -9,6 +9,9 @@ use super::{FLAG_DELETE, FLAG_IDENTITY, FLAG_SAME_NAMESPACE, FLAG_SINGLE, VERSIO
 use crate::state::varint::{Cursor, Malformed};
 use crate::state::write::Identity;
 
+/// Writes for which room is made before they are read: what a damaged command claims to hold costs no memory.
+const WRITES_AT_FIRST: usize = 1_024;
+
 /// The writes of one command.
 #[derive(Debug)]
 pub(crate) struct Writes<'a> {
@@ -47,14 +50,15 @@ impl<'a> Writes<'a> {
             clients.push((ClientId(cursor.array()?), 0));
         }
         let count = cursor.length()?;
+        let room = count.min(WRITES_AT_FIRST);
         let mut decoder = Decoder {
             cursor,
             clients,
             last_namespace: None,
             last_issued_ms: 0,
             out: Self {
-                writes: Vec::with_capacity(count),
-                items: Vec::with_capacity(count),
+                writes: Vec::with_capacity(room),
+                items: Vec::with_capacity(room),
             },
         };
         for _ in 0..count {
