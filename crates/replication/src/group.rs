@@ -33,6 +33,7 @@ pub use read::ReadPoint;
 use crate::config::SnapshotPolicy;
 use crate::lease::Grants;
 use crate::machine::{Machine, Shared};
+use crate::network::Factory;
 use crate::raft::{Metrics, MetricsReceiver, TypeConfig};
 use crate::stamp::StampClock;
 use crate::status::{GroupStatus, StopCause};
@@ -61,7 +62,7 @@ pub(crate) struct Parts<S: StateMachine> {
     pub(crate) wal: Wal,
     pub(crate) clock: Arc<StampClock>,
     pub(crate) node: u64,
-    pub(crate) grants: Arc<Grants>,
+    pub(crate) network: Factory,
     pub(crate) policy: SnapshotPolicy,
     pub(crate) command_bytes_max: usize,
     /// Before this moment the replica neither votes nor stands: a promise from before a restart may still bind it.
@@ -78,6 +79,8 @@ pub(crate) struct Inner<S: StateMachine> {
     clock: Arc<StampClock>,
     node: u64,
     grants: Arc<Grants>,
+    /// To the other members.
+    network: Factory,
     policy: SnapshotPolicy,
     command_bytes_max: usize,
     silent_until: Option<Instant>,
@@ -109,7 +112,12 @@ impl<S: StateMachine> Group<S> {
     pub(crate) fn new(parts: Parts<S>) -> Self {
         let metrics = parts.raft.metrics();
         let (reads, waiting) = read::Queue::new();
-        let first = status::build(&parts.shared, parts.node, &metrics.borrow_watched());
+        let first = status::build(
+            &parts.shared,
+            parts.node,
+            &parts.network.grants,
+            &metrics.borrow_watched(),
+        );
         let inner = Arc::new(Inner {
             metrics,
             raft: parts.raft,
@@ -117,7 +125,8 @@ impl<S: StateMachine> Group<S> {
             wal: parts.wal,
             clock: parts.clock,
             node: parts.node,
-            grants: parts.grants,
+            grants: Arc::clone(&parts.network.grants),
+            network: parts.network,
             policy: parts.policy,
             command_bytes_max: parts.command_bytes_max,
             silent_until: parts.silent_until,
@@ -224,7 +233,12 @@ impl<S: StateMachine> Inner<S> {
     }
 
     fn status_now(&self) -> GroupStatus {
-        status::build(&self.shared, self.node, &self.metrics.borrow_watched())
+        status::build(
+            &self.shared,
+            self.node,
+            &self.grants,
+            &self.metrics.borrow_watched(),
+        )
     }
 
     /// Why the replica stopped, for callers who find it so.

@@ -1,23 +1,45 @@
-//! How long a leader may answer reads on its own.
+//! What its peers grant a leader: that a majority still follows it, as of when, and how long it may answer reads on its own after that.
 //!
 //! A lease is safe only while it ends before the followers that granted it would help to elect somebody else. They are loyal for as
 //! long as their own settings say, which need not be the leader's: with each answer to an append they say what lease they grant, and the
 //! leader's is never longer than any of them. What a peer said last holds until it says otherwise; a replica that has just started
 //! does not vote for as long as any lease may last ([`Timing::longest_lease`](crate::Timing)), so what it granted in its last life
 //! still holds.
+//!
+//! What always holds: an answer counts for the request that it answers and for none that was sent later. The Raft library keeps a clock
+//! of its own, but finds the request that an answer belongs to by the last log id in both: the answer to an entry, held up on its
+//! way, counts for a request without entries that was sent much later, and renews a lease that a majority has long given to another. So
+//! that clock is not asked, neither for leases nor for whether a majority has confirmed a strict read.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use runtime::Instant;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
-/// What the peers of a replica grant, in milliseconds.
+/// When a request to a peer was sent. Taken before it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// The term of the leader that sent it.
+    pub(crate) term: u64,
+    /// Its place among all requests of this replica: by it alone two moments of a clock that has not moved differ.
+    pub(crate) number: u64,
+    pub(crate) at: Instant,
+}
+
+/// What the peers of a replica grant, in milliseconds, and what of its requests they have accepted.
 #[derive(Debug)]
 pub(crate) struct Grants {
     own_ms: u32,
     by_peer: Mutex<BTreeMap<u64, u32>>,
     shortest_ms: AtomicU32,
+    next: AtomicU64,
+    /// The newest request that each peer has accepted.
+    accepted: RwLock<BTreeMap<u64, Stamp>>,
+    news: Notify,
 }
 
 impl Grants {
@@ -28,6 +50,9 @@ impl Grants {
             own_ms,
             by_peer: Mutex::default(),
             shortest_ms: AtomicU32::new(own_ms),
+            next: AtomicU64::new(0),
+            accepted: RwLock::default(),
+            news: Notify::new(),
         }
     }
 
@@ -46,9 +71,74 @@ impl Grants {
         }
     }
 
-    /// How long after a majority's last answer this replica may answer reads, where it leads.
+    /// How long after a majority has last accepted a request this replica may answer reads, where it leads.
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_millis(self.shortest_ms.load(Ordering::Acquire).into())
+    }
+
+    /// For a request of the leader of a term that is about to be sent.
+    pub(crate) fn stamp(&self, term: u64, now: Instant) -> Stamp {
+        Stamp {
+            term,
+            number: self.next.fetch_add(1, Ordering::SeqCst),
+            at: now,
+        }
+    }
+
+    /// The number from which on requests have not been stamped yet.
+    pub(crate) fn next(&self) -> u64 {
+        self.next.load(Ordering::SeqCst)
+    }
+
+    /// A peer has accepted the request that was stamped so: it followed its leader at some moment since.
+    pub(crate) fn accepted(&self, peer: u64, stamp: Stamp) {
+        let mut accepted = self.accepted.write();
+        let newest = accepted.entry(peer).or_insert(stamp);
+        if (newest.term, newest.number) < (stamp.term, stamp.number) {
+            *newest = stamp;
+        }
+        drop(accepted);
+        self.news.notify_waiters();
+    }
+
+    /// Ends when a peer has accepted a request after this call.
+    pub(crate) fn news(&self) -> Notified<'_> {
+        self.news.notified()
+    }
+
+    /// Whether, in each of some sets of voters, a majority has accepted a request of a term that is `recent`; the leader itself is one of
+    /// them, where it votes.
+    pub(crate) fn has_majority(
+        &self,
+        configs: &[BTreeSet<u64>],
+        leader: u64,
+        term: u64,
+        recent: impl Fn(&Stamp) -> bool,
+    ) -> bool {
+        let accepted = self.accepted.read();
+        let follows = |voter: &&u64| {
+            let stamp = accepted.get(*voter);
+            **voter == leader || stamp.is_some_and(|stamp| stamp.term == term && recent(stamp))
+        };
+        let is_majority =
+            |voters: &BTreeSet<u64>| voters.iter().filter(follows).count() > voters.len() / 2;
+        !configs.is_empty() && configs.iter().all(is_majority)
+    }
+
+    /// Since when a majority is not known to have followed; `None` where it never was, or where the leader is alone.
+    pub(crate) fn majority_at(
+        &self,
+        configs: &[BTreeSet<u64>],
+        leader: u64,
+        term: u64,
+    ) -> Option<Instant> {
+        let moments: BTreeSet<Instant> = {
+            let accepted = self.accepted.read();
+            let of_term = accepted.values().filter(|stamp| stamp.term == term);
+            of_term.map(|stamp| stamp.at).collect()
+        };
+        let has = |at: &Instant| self.has_majority(configs, leader, term, |stamp| stamp.at >= *at);
+        moments.into_iter().rev().find(has)
     }
 }
 
@@ -68,5 +158,65 @@ mod tests {
         grants.told(3, 600);
         assert_eq!(grants.lease().as_millis(), 300);
         assert_eq!(grants.own_ms(), 450);
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_origin(Duration::from_millis(ms))
+    }
+
+    fn set(voters: &[u64]) -> BTreeSet<u64> {
+        voters.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_majority_is_known_as_of_what_it_has_accepted() {
+        let grants = Grants::new(Duration::from_millis(450));
+        let configs = [set(&[1, 2, 3])];
+        let known = |grants: &Grants, term| grants.majority_at(&configs, 1, term);
+        let first = grants.stamp(7, at(10));
+        let second = grants.stamp(7, at(20));
+        assert_eq!(known(&grants, 7), None);
+        grants.accepted(2, first);
+        assert_eq!(known(&grants, 7), Some(at(10)));
+        grants.accepted(3, second);
+        assert_eq!(known(&grants, 7), Some(at(20)));
+        // An answer that was held up makes nothing older.
+        grants.accepted(3, first);
+        assert_eq!(known(&grants, 7), Some(at(20)));
+        // One term's followers are not the next one's, nor are an old term's answers.
+        assert_eq!(known(&grants, 8), None);
+        grants.accepted(2, grants.stamp(8, at(30)));
+        grants.accepted(2, second);
+        assert_eq!(known(&grants, 8), Some(at(30)));
+        assert_eq!(known(&grants, 7), Some(at(20)));
+    }
+
+    #[test]
+    fn a_request_is_later_than_a_mark_by_its_number_where_the_clock_stands_still() {
+        let grants = Grants::new(Duration::from_millis(450));
+        let configs = [set(&[1, 2])];
+        let before = grants.stamp(1, at(10));
+        let mark = grants.next();
+        let after = grants.stamp(1, at(10));
+        let confirmed =
+            |grants: &Grants| grants.has_majority(&configs, 1, 1, |stamp| stamp.number >= mark);
+        grants.accepted(2, before);
+        assert!(!confirmed(&grants));
+        grants.accepted(2, after);
+        assert!(confirmed(&grants));
+    }
+
+    #[test]
+    fn while_members_change_both_sets_must_follow_and_a_leader_without_a_vote_counts_for_nothing() {
+        let grants = Grants::new(Duration::from_millis(450));
+        let recent = |_: &Stamp| true;
+        let joint = [set(&[1, 2, 3]), set(&[1, 4, 5])];
+        grants.accepted(2, grants.stamp(1, at(1)));
+        assert!(!grants.has_majority(&joint, 1, 1, recent));
+        grants.accepted(5, grants.stamp(1, at(2)));
+        assert!(grants.has_majority(&joint, 1, 1, recent));
+        assert!(!grants.has_majority(&joint, 9, 1, recent));
+        assert!(!grants.has_majority(&[], 1, 1, recent));
+        assert!(grants.has_majority(&[set(&[1])], 1, 1, recent));
     }
 }

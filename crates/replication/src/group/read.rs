@@ -2,18 +2,18 @@
 //!
 //! A read is never let through on doubt: without a lease, a majority or the index it fails.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{LinearizableReadError, RaftError};
-use openraft::{Instant as _, ReadPolicy, ServerState};
+use openraft::{ReadPolicy, ServerState};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Group, Inner};
-use crate::raft::TypeConfig;
+use crate::lease::Stamp;
+use crate::raft::{Metrics, TypeConfig};
 use crate::{Applied, ReadError, StateMachine, convert};
 
 /// Reads that wait for one confirmation of the leader. More wait to be let in.
@@ -120,18 +120,20 @@ impl<S: StateMachine> Inner<S> {
         if self.handing_over.load(Ordering::Acquire) == metrics.current_term {
             return Err(ReadError::LeaseExpired);
         }
-        // By the sets themselves: the library's list of voters is put together anew for each call.
-        let configs = metrics.membership_config.membership().get_joint_config();
-        let is_mine = |voters: &BTreeSet<u64>| voters.len() == 1 && voters.contains(&self.node);
-        let alone = !configs.is_empty() && configs.iter().all(is_mine);
-        let fresh = metrics
-            .last_quorum_acked
-            .is_some_and(|at| at.elapsed() < self.grants.lease());
-        if alone || fresh {
+        let (now, lease) = (self.runtime().now(), self.grants.lease());
+        if self.is_followed(&metrics, |sent| now.saturating_since(sent.at) < lease) {
             Ok(ReadPoint { applied })
         } else {
             Err(ReadError::LeaseExpired)
         }
+    }
+
+    /// Whether a majority, in this term, has accepted a request that is `recent`. Who votes alone needs none.
+    fn is_followed(&self, metrics: &Metrics, recent: impl Fn(&Stamp) -> bool) -> bool {
+        // By the sets themselves: the library's list of voters is put together anew for each call.
+        let configs = metrics.membership_config.membership().get_joint_config();
+        self.grants
+            .has_majority(configs, self.node, metrics.current_term, recent)
     }
 
     async fn applied_at_least(&self, index: u64) -> Result<ReadPoint, ReadError> {
@@ -146,10 +148,39 @@ impl<S: StateMachine> Inner<S> {
             .ok_or(ReadError::Timeout { index })
     }
 
+    /// Has a majority say that this replica still leads, after the call, and says up to where the log was committed then.
     async fn confirm(&self) -> Result<u64, ReadError> {
-        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(confirmed) => Ok(confirmed.read_log_id().index()),
-            Err(error) => Err(self.unconfirmed(error)),
+        let begun = self.grants.next();
+        let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        let confirmed = confirmed.map_err(|error| self.unconfirmed(error))?;
+        // It has sent heartbeats meanwhile; what it takes for their answers may be older: see `lease`.
+        let followed = self.followed_since(begun);
+        let limit = self.network.limits.answer;
+        let followed = self.runtime().timeout(limit, followed).await;
+        followed.map_err(|_| ReadError::NoQuorum)??;
+        Ok(confirmed.read_log_id().index())
+    }
+
+    /// Waits until a majority has accepted a request of this leader with this number or a later one.
+    async fn followed_since(&self, number: u64) -> Result<(), ReadError> {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let news = self.grants.news();
+            {
+                let now = metrics.borrow_watched();
+                if now.state != ServerState::Leader {
+                    let leader = self.leader_in(&now);
+                    return Err(ReadError::NotLeader { leader });
+                }
+                if self.is_followed(&now, |sent| sent.number >= number) {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                () = self.ended.cancelled() => return Err(self.read_stopped()),
+                () = news => {}
+                changed = metrics.changed() => changed.map_err(|_| self.read_stopped())?,
+            }
         }
     }
 

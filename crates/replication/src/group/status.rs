@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::Fatal;
-use openraft::{Instant as _, ServerState};
 
 use super::Inner;
+use crate::lease::Grants;
 use crate::machine::Shared;
 use crate::raft::Metrics;
 use crate::status::{GroupStatus, Replay, Role, StopCause};
@@ -16,6 +17,7 @@ use crate::{NodeId, StateMachine, convert};
 pub(super) fn build<S: StateMachine>(
     shared: &Shared<S>,
     node: u64,
+    grants: &Grants,
     metrics: &Metrics,
 ) -> GroupStatus {
     let stopped = shared.halt.get();
@@ -34,6 +36,10 @@ pub(super) fn build<S: StateMachine>(
     let (done, target) = shared.progress.replay();
     let applied = shared.progress.applied();
     let committed = metrics.local_committed.map(|id| id.index());
+    let configs = metrics.membership_config.membership().get_joint_config();
+    let followed_at = (role == Role::Leader)
+        .then(|| grants.majority_at(configs, node, metrics.current_term))
+        .flatten();
     GroupStatus {
         group: shared.group,
         node: NodeId(node),
@@ -50,7 +56,7 @@ pub(super) fn build<S: StateMachine>(
             .map(|file| file.info().applied.index),
         purged: metrics.purged.map(|id| id.index()),
         replay: Replay { done, target },
-        quorum_ack_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
+        quorum_ack_age: followed_at.map(|at| shared.runtime.now().saturating_since(at)),
         leader_silence: shared.leader_silence(),
         matched: metrics
             .replication

@@ -100,7 +100,6 @@ impl Host {
             halt: Arc::clone(&shared.halt),
             runtime: inner.runtime.clone(),
         });
-        let grants = Arc::new(Grants::new(config.timing.lease()));
         let network = Factory {
             context: Arc::clone(&inner.context),
             group,
@@ -108,11 +107,11 @@ impl Host {
             limits: Limits {
                 answer: (config.timing.election_max * 2).max(ANSWER_MIN),
             },
-            grants: Arc::clone(&grants),
+            grants: Arc::new(Grants::new(config.timing.lease())),
         };
         let stopped = |reason: String| StartError::Stopped { group, reason };
         let machine = Machine(Arc::clone(&shared));
-        let raft = openraft::Raft::new(node, Arc::new(raft_config), network, log, machine)
+        let raft = openraft::Raft::new(node, Arc::new(raft_config), network.clone(), log, machine)
             .await
             .map_err(|fatal| stopped(fatal.to_string()))?;
         if let Start::Bootstrap { members } = &config.start {
@@ -131,7 +130,7 @@ impl Host {
             wal: inner.wal.clone(),
             clock: Arc::clone(&inner.clock),
             node,
-            grants,
+            network,
             policy: config.snapshots,
             command_bytes_max: config.command_bytes_max,
             silent_until: silent.then(|| inner.runtime.now() + Timing::longest_lease()),

@@ -171,7 +171,12 @@ impl Client {
         let input = futures::stream::iter([first])
             .chain(input)
             .take_until(self.silence.clone().cancelled_owned());
-        let (requests, sent) = stream::requests(input, self.envelope());
+        let (requests, sent) = stream::requests(
+            input,
+            self.envelope(),
+            self.context.runtime.clone(),
+            Arc::clone(&self.grants),
+        );
         let inbound = self
             .within(
                 RPCTypes::AppendEntries,

@@ -14,16 +14,26 @@ use tonic::Streaming;
 
 use super::message::{failed, late, malformed, silent};
 use crate::convert;
-use crate::lease::Grants;
+use crate::lease::{Grants, Stamp};
 use crate::raft::{AppendRequest, AppendResult, LogId, RpcError};
 
-/// What was sent and not answered yet: the entry before each request, and its last.
-type Sent = Arc<Mutex<VecDeque<(Option<LogId>, Option<LogId>)>>>;
+/// What was sent and not answered yet, the oldest first.
+type Sent = Arc<Mutex<VecDeque<Asked>>>;
+
+/// A request, as far as its answer needs it.
+pub(super) struct Asked {
+    stamp: Stamp,
+    /// The entry before it, and its last.
+    prev: Option<LogId>,
+    last: Option<LogId>,
+}
 
 /// The messages for a stream of requests, and the record of what was sent.
 pub(super) fn requests<S>(
     input: S,
     envelope: wire::Envelope,
+    runtime: Runtime,
+    grants: Arc<Grants>,
 ) -> (
     impl Stream<Item = wire::AppendRequest> + Send + 'static,
     Sent,
@@ -35,9 +45,11 @@ where
     let record = Arc::clone(&sent);
     let messages = input.map(move |request| {
         let last = request.entries.last().map(|entry| entry.log_id);
-        record
-            .lock()
-            .push_back((request.prev_log_id, last.or(request.prev_log_id)));
+        record.lock().push_back(Asked {
+            stamp: grants.stamp(request.vote.leader_id.term, runtime.now()),
+            prev: request.prev_log_id,
+            last: last.or(request.prev_log_id),
+        });
         convert::append_to_wire(request, envelope.clone())
     });
     (messages, sent)
@@ -94,12 +106,14 @@ impl Answers {
     }
 
     fn answer(&self, message: wire::AppendResponse) -> Result<AppendResult, RpcError> {
-        let (prev, last) = self
-            .sent
-            .lock()
-            .pop_front()
-            .ok_or_else(|| malformed(&"an answer that nobody asked for"))?;
+        let asked = self.sent.lock().pop_front();
+        let asked = asked.ok_or_else(|| malformed(&"an answer that nobody asked for"))?;
         self.grants.told(self.target, message.granted_lease_ms);
-        convert::append_result_from_wire(message, prev, last).map_err(|error| malformed(&error))
+        let result = convert::append_result_from_wire(message, asked.prev, asked.last)
+            .map_err(|error| malformed(&error))?;
+        if result.is_ok() {
+            self.grants.accepted(self.target, asked.stamp);
+        }
+        Ok(result)
     }
 }
