@@ -1,6 +1,8 @@
 //! The second phase of a seed: the faults are over, and everything must come right.
 
 mod states;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -233,6 +235,7 @@ fn check_logs(world: &World, rotten: Option<HostId>) -> Outcome<()> {
     }
 }
 
+/// A write of its own must be acknowledged.
 fn fresh_write(world: &mut World, judge: &Judge, key: &Key) -> Outcome<()> {
     let ticket = judge.lock().issue(key, world.now);
     let ticket = ticket.ok_or("no room for a fresh write")?;

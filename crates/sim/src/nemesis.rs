@@ -237,6 +237,16 @@ impl Nemesis {
                 }
                 true
             }
+            Kind::OutOfReach => {
+                let (host, length) = (self.server(), self.dice.millis(2_000..9_000));
+                let hosts = world.machines.iter().map(|found| found.host);
+                let strangers = hosts.filter(|other| !cast::SHARD_SERVERS.contains(other));
+                for other in strangers.collect::<Vec<HostId>>() {
+                    self.cut(world, host, other, length);
+                    self.cut(world, other, host, length);
+                }
+                true
+            }
             Kind::Flap => {
                 let (from, to) = self.pair();
                 self.later.push((now, Step::Flap(from, to, 9)));

@@ -1,5 +1,6 @@
 //! One seed, from the first boot to the verdict.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,25 +75,26 @@ pub struct Options {
 /// # Errors
 /// When the thread cannot be started, or the simulation itself breaks.
 pub fn run(seed: u64, options: Options) -> anyhow::Result<Report> {
-    let result = Arc::new(Mutex::new(None));
-    let tell = Arc::clone(&result);
+    on_a_thread_of_its_own(seed, move || run_here(seed, options))?
+}
+
+/// Does something where chance and time are those of a seed.
+///
+/// # Errors
+/// When the thread cannot be started, or panics.
+pub(crate) fn on_a_thread_of_its_own<T: Send + 'static>(
+    seed: u64,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    // Panics are noted by the thread that they happen in.
+    let guarded = move || catch_unwind(AssertUnwindSafe(work)).map_err(|_| panics::taken());
     let thread = std::thread::Builder::new()
         .name(format!("seed-{seed:x}"))
         .stack_size(16 << 20)
-        .spawn(move || *tell.lock() = Some(run_here(seed, options)))
+        .spawn(guarded)
         .context("starting a thread")?;
-    let joined = thread.join();
-    let result = result.lock().take();
-    match result {
-        Some(result) => result,
-        None => {
-            drop(joined);
-            anyhow::bail!(
-                "the simulation of seed {seed} panicked: {:?}",
-                panics::taken()
-            )
-        }
-    }
+    let ended = thread.join().unwrap_or_else(|_| Err(Vec::new()));
+    ended.map_err(|seen| anyhow::anyhow!("the simulation of seed {seed} panicked: {seen:?}"))
 }
 
 fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
@@ -145,7 +147,12 @@ fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
     })
 }
 
-fn build(world: &mut World, dice: &mut Dice, mutant: Option<Mutant>) -> anyhow::Result<()> {
+/// Puts the machines of a seed's world together, and starts them.
+pub(crate) fn build(
+    world: &mut World,
+    dice: &mut Dice,
+    mutant: Option<Mutant>,
+) -> anyhow::Result<()> {
     let net = world.net.clone();
     let shape = world.shape;
     let mut coordinators = Vec::new();

@@ -1,15 +1,15 @@
 //! Which lead should move, so that no server does the work of several. Pure and deterministic.
 //!
-//! After servers died or were restarted one after another, those that stayed lead nearly everything ([`plan`]); and a server whose disk
-//! is full can lead nothing that is written to ([`step_aside`]). What always holds: a lead moves to a voter that serves, has room and is
-//! not asked to leave; for evenness only while every shard is whole, and only where the two then differ by less than before,
-//! so that moves come to an end.
+//! After servers died or were restarted one after another, those that stayed lead nearly everything ([`plan`]); a server whose disk
+//! is full can lead nothing that is written to ([`step_aside`]); and one that its peers hear and nobody else is of no use as a leader
+//! ([`out_of_reach`]). What always holds: a lead moves to a voter that serves, has room and is not asked to leave; for evenness only
+//! while every shard is whole, and only where the two then differ by less than before, so that moves come to an end.
 
 use std::collections::BTreeMap;
 
 use cluster::{NodeId, ShardId};
 
-use super::repair::{NodeView, ShardView};
+use super::repair::{MemberView, NodeView, ShardView};
 
 /// A lead that should move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,25 +52,61 @@ pub fn step_aside(nodes: &[NodeView], shards: &[ShardView]) -> Option<Move> {
     moves.next()
 }
 
+/// A lead that should leave a server that is silent here, although a voter that is heard goes on to follow it. That voter is the one that
+/// can take it: it reaches both.
+#[must_use]
+pub fn out_of_reach(nodes: &[NodeView], shards: &[ShardView]) -> Option<Move> {
+    let leads = leads(shards);
+    let is_silent = |node: NodeId| {
+        let mut found = nodes.iter().filter(|at| at.id == node);
+        found.any(|at| at.silent.is_some() && !at.lost)
+    };
+    let mut moves = shards.iter().filter_map(|shard| {
+        if leader(shard).is_some() {
+            return None;
+        }
+        let voters = || shard.members.iter().filter(|at| at.voter);
+        let mut followed = voters().filter_map(|at| at.follows);
+        let from = followed.find(|node| is_silent(*node))?;
+        let followers = voters().filter(|at| at.follows == Some(from));
+        let to = fittest(nodes, &leads, followers)?;
+        Some(Move {
+            shard: shard.id,
+            from,
+            to,
+        })
+    });
+    moves.next()
+}
+
 /// Where the lead of a shard would best go.
 fn away(nodes: &[NodeView], leads: &BTreeMap<NodeId, usize>, shard: &ShardView) -> Option<Move> {
+    let from = leader(shard)?;
+    let others = shard.members.iter().filter(|at| at.node != from);
+    Some(Move {
+        shard: shard.id,
+        from,
+        to: fittest(nodes, leads, others)?,
+    })
+}
+
+/// Of some replicas, the one whose server may lead and leads least.
+fn fittest<'a>(
+    nodes: &[NodeView],
+    leads: &BTreeMap<NodeId, usize>,
+    members: impl Iterator<Item = &'a MemberView>,
+) -> Option<NodeId> {
     let takes = |node: NodeId| {
         let node = nodes.iter().find(|at| at.id == node);
         node.is_some_and(|at| {
             !at.lost && !at.draining && !at.damaged && !at.full && at.silent.is_none()
         })
     };
-    let from = leader(shard)?;
-    let others = shard.members.iter().filter(|at| at.voter && at.serves);
-    let others = others.map(|at| at.node).filter(|node| *node != from);
-    let to = others
+    members
+        .filter(|at| at.voter && at.serves)
+        .map(|at| at.node)
         .filter(|node| takes(*node))
-        .min_by_key(|node| (leads.get(node).copied().unwrap_or(0), *node))?;
-    Some(Move {
-        shard: shard.id,
-        from,
-        to,
-    })
+        .min_by_key(|node| (leads.get(node).copied().unwrap_or(0), *node))
 }
 
 fn leads(shards: &[ShardView]) -> BTreeMap<NodeId, usize> {
@@ -105,7 +141,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::repair::MemberView;
     use super::*;
 
     fn node(id: u64) -> NodeView {
@@ -128,6 +163,7 @@ mod tests {
             voter: true,
             serves: true,
             leads: place == 0,
+            follows: (place > 0).then(|| NodeId(members[0])),
         });
         ShardView {
             id: ShardId(id),
@@ -203,6 +239,37 @@ mod tests {
         assert_eq!((step.shard, step.to), (ShardId(1), NodeId(3)));
         nodes[2].full = true;
         assert_eq!(step_aside(&nodes, &shards), None, "nobody has room");
+    }
+
+    #[test]
+    fn who_is_heard_by_its_peers_alone_gives_its_lead_to_one_of_them() {
+        let mut nodes = [node(1), node(2), node(3)];
+        let mut shards = [shard(1, &[2, 1, 3]), shard(2, &[1, 2, 3])];
+        assert_eq!(out_of_reach(&nodes, &shards), None);
+        // Nothing is known of what is on a silent node but what its peers say.
+        nodes[0].silent = Some(Duration::from_secs(4));
+        shards[0].members[1].serves = false;
+        shards[1].members[0] = MemberView {
+            serves: false,
+            leads: false,
+            ..shards[1].members[0]
+        };
+        let step = out_of_reach(&nodes, &shards).unwrap();
+        // Node 2 leads the other shard already.
+        let expected = Move {
+            shard: ShardId(2),
+            from: NodeId(1),
+            to: NodeId(3),
+        };
+        assert_eq!(step, expected);
+        // Who does not hear it any more cannot ask it.
+        shards[1].members[2].follows = None;
+        assert_eq!(out_of_reach(&nodes, &shards).unwrap().to, NodeId(2));
+        let mut elected = shards.clone();
+        elected[1].members[1].leads = true;
+        assert_eq!(out_of_reach(&nodes, &elected), None);
+        shards[1].members[1].follows = None;
+        assert_eq!(out_of_reach(&nodes, &shards), None, "it is dead");
     }
 
     proptest! {

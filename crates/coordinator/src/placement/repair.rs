@@ -51,6 +51,8 @@ pub struct MemberView {
     pub serves: bool,
     /// It leads.
     pub leads: bool,
+    /// Whom it follows, as far as it serves.
+    pub follows: Option<NodeId>,
 }
 
 /// A change that the map tells of.

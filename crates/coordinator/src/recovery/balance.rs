@@ -1,5 +1,5 @@
-//! Moves leads: at once from a server whose disk is full, and to spread them over the servers again once nothing has happened for a
-//! while.
+//! Moves leads: at once from a server whose disk is full or that only its peers reach, and to spread them over the servers again once
+//! nothing has happened for a while.
 //!
 //! Done by the coordinator that leads, from upkeep, one lead at a time. A leader that changed for any other cause begins the
 //! wait anew, so that what an operator moved stays there for that long.
@@ -82,29 +82,55 @@ impl Balance {
         }
         let calm_for = now.saturating_since(calm.since);
         let is_calm = self.after.is_some_and(|after| calm_for >= after);
-        let full = leads::step_aside(&observed.nodes, &observed.shards);
-        let uneven = || leads::plan(&observed.nodes, &observed.shards);
-        let due = match full {
-            Some(step) => Some((step, "the disk of its server is full")),
-            None if is_calm => {
-                uneven().map(|step| (step, "its server leads more shards than others"))
-            }
-            None => None,
-        };
-        if let Some((step, reason)) = due {
-            calm.moving = Some((step, self.hand_over(step, reason)));
+        let (nodes, shards) = (&observed.nodes, &observed.shards);
+        let away = leads::out_of_reach(nodes, shards).map(|step| (step, Cause::OutOfReach));
+        let full = || leads::step_aside(nodes, shards).map(|step| (step, Cause::FullDisk));
+        let uneven = || leads::plan(nodes, shards).map(|step| (step, Cause::Uneven));
+        let due = away
+            .or_else(full)
+            .or_else(|| is_calm.then(uneven).flatten());
+        if let Some((step, cause)) = due {
+            calm.moving = Some((step, self.hand_over(step, cause)));
         }
     }
 
-    fn hand_over(&self, step: Move, reason: &'static str) -> Task<()> {
+    fn hand_over(&self, step: Move, cause: Cause) -> Task<()> {
         let Move { shard, from, to } = step;
         let (router, deadline) = (Arc::clone(&self.router), self.runtime.now() + PATIENCE);
         self.runtime.spawn("lead-balance", async move {
+            let reason = cause.text();
             tracing::info!(%shard, %from, %to, reason, "a lead moves");
-            if let Err(error) = router.transfer_leader(shard, Some(to), deadline).await {
+            let moved = match cause {
+                Cause::OutOfReach => router.take_lead(shard, to, PATIENCE).await,
+                Cause::FullDisk | Cause::Uneven => {
+                    let moved = router.transfer_leader(shard, Some(to), deadline).await;
+                    moved.map(drop)
+                }
+            };
+            if let Err(error) = moved {
                 tracing::warn!(%shard, %error, "a lead did not move, trying again");
             }
         })
+    }
+}
+
+/// Why a lead moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Its server is heard by its peers alone.
+    OutOfReach,
+    FullDisk,
+    /// Its server leads more than others do.
+    Uneven,
+}
+
+impl Cause {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::OutOfReach => "its server is out of reach for all but its peers",
+            Self::FullDisk => "the disk of its server is full",
+            Self::Uneven => "its server leads more shards than others",
+        }
     }
 }
 

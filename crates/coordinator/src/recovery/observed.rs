@@ -75,12 +75,15 @@ fn shard(heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -> ShardView {
     let members = record.shard.replicas.iter().map(|at| {
         let alive = heard.get(&at.node).filter(|heard| heard.alive);
         let replica = alive.and_then(|heard| heard.report.replica(id, life));
-        let serves = replica.is_some_and(|replica| replica.serving && !replica.data_loss);
+        let serving = replica.filter(|replica| replica.serving && !replica.data_loss);
+        let leads = serving.is_some_and(|at| at.role() == ReplicaRole::Leader);
+        let leader = serving.map(|at| NodeId(at.leader_node_id));
         MemberView {
             node: at.node,
             voter: at.voter,
-            serves,
-            leads: serves && replica.is_some_and(|at| at.role() == ReplicaRole::Leader),
+            serves: serving.is_some(),
+            leads,
+            follows: leader.filter(|leader| !leads && leader.0 != 0),
         }
     });
     let change = record.members.change.as_ref();

@@ -1,4 +1,6 @@
-//! Handing the lead of a shard over, at an operator's word.
+//! Handing the lead of a shard over: by its leader, at an operator's word, or by a follower that takes it.
+
+use std::time::Duration;
 
 use api::shard::v1::TransferLeaderRequest;
 use api::{ApiError, Reason};
@@ -9,6 +11,26 @@ use super::rounds::{Kind, Rounds};
 use super::{Ask, Router, Target, found};
 
 impl Router {
+    /// Has a voter of a shard take the lead from a leader that is not reached from here.
+    pub(crate) async fn take_lead(
+        &self,
+        shard: ShardId,
+        to: NodeId,
+        limit: Duration,
+    ) -> Result<(), ApiError> {
+        let request = TransferLeaderRequest {
+            shard_id: shard.0,
+            to_node_id: to.0,
+            take: true,
+        };
+        let link = self.link(to)?;
+        let mut client = link.node_client()?;
+        let call = client.transfer_leader(rpc::request(request, limit));
+        link.unary(limit, call).await?;
+        self.leaders.learn(shard, to);
+        Ok(())
+    }
+
     /// Has the leader of a shard hand over to `to`, or to whom it finds best prepared, and says who leads then.
     pub(crate) async fn transfer_leader(
         &self,
@@ -30,6 +52,7 @@ impl Router {
                 let request = TransferLeaderRequest {
                     shard_id: shard.0,
                     to_node_id: to.map_or(0, |node| node.0),
+                    take: false,
                 };
                 let mut client = target.link.node_client()?;
                 let call = client.transfer_leader(rpc::request(request, target.limit));

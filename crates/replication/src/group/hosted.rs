@@ -12,10 +12,10 @@ use runtime::Instant;
 use tonic::Status;
 
 use super::Inner;
-use crate::StateMachine;
 use crate::network::service::Hosted;
 use crate::raft::{AppendRequest, AppendResult, Entry, Snapshot, TypeConfig, Vote};
 use crate::snapshot::{SnapshotFile, SnapshotStore};
+use crate::{NodeId, StateMachine};
 
 /// Lets the replica stand for election once its silence is over.
 pub(super) async fn be_silent<S: StateMachine>(inner: Arc<Inner<S>>, until: Instant) {
@@ -127,5 +127,15 @@ impl<S: StateMachine> Hosted for Inner<S> {
             .await
             .map_err(|_| self.unavailable())?
             .map_err(|refused| ApiError::new(Reason::NotNeeded, refused.to_string()).into())
+    }
+
+    async fn yield_lead(&self, to: NodeId) -> Result<(), Status> {
+        if !self.successors().contains(&to) {
+            let message = format!("there is no lead here that node {to} could take");
+            return Err(ApiError::new(Reason::Aborted, message).into());
+        }
+        tracing::info!(group = %self.shared.group, %to, "the lead is asked for, and handed over");
+        let begun = self.begin_hand_over(to).await;
+        begun.map_err(|error| ApiError::new(Reason::Aborted, error.to_string()).into())
     }
 }

@@ -86,8 +86,59 @@ impl<S: StateMachine> Group<S> {
     /// second, by how far their logs reach. Empty on a replica that does not lead.
     #[must_use]
     pub fn successors(&self) -> Vec<NodeId> {
+        self.inner.successors()
+    }
+
+    /// Hands the lead to another voter and waits until this replica no longer leads. From the call on it takes no
+    /// proposals and holds no lease.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]. After [`ChangeError::Timeout`] an election decides.
+    pub async fn transfer_leader(&self, to: NodeId, limit: Duration) -> Result<(), ChangeError> {
         let inner = &self.inner;
-        let metrics = inner.metrics.borrow_watched();
+        let node = inner.node;
+        if to.0 == node && inner.leads() {
+            return Ok(());
+        }
+        inner.begin_hand_over(to).await?;
+        inner
+            .until(limit, |metrics| {
+                metrics.state != ServerState::Leader
+                    && metrics.current_leader.is_some_and(|leader| leader != node)
+            })
+            .await
+    }
+
+    /// Has the leader hand its lead to this replica, a voter, and waits until it leads: for a caller who reaches this replica and not
+    /// the leader. Changes nothing on the leader itself.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]: [`ChangeError::Refused`] also where the leader does not answer, or has not heard this replica lately. After
+    /// [`ChangeError::Timeout`] an election decides.
+    pub async fn request_lead(&self, limit: Duration) -> Result<(), ChangeError> {
+        let inner = &self.inner;
+        if inner.leads() {
+            return Ok(());
+        }
+        let leader = inner.leader_in(&inner.metrics.borrow_watched());
+        let leader = leader.ok_or(ChangeError::NotLeader { leader: None })?;
+        let asked = inner.network.ask_for_lead(&leader).await;
+        asked.map_err(|error| ChangeError::Refused {
+            problem: error.to_string(),
+        })?;
+        inner
+            .until(limit, |metrics| metrics.state == ServerState::Leader)
+            .await
+    }
+}
+
+impl<S: StateMachine> Inner<S> {
+    fn leads(&self) -> bool {
+        self.metrics.borrow_watched().state == ServerState::Leader
+    }
+
+    pub(super) fn successors(&self) -> Vec<NodeId> {
+        let metrics = self.metrics.borrow_watched();
         let Some(heartbeat) = &metrics.heartbeat else {
             return Vec::new();
         };
@@ -101,27 +152,19 @@ impl<S: StateMachine> Group<S> {
         };
         let voters = metrics.membership_config.voter_ids();
         let mut others: Vec<u64> = voters
-            .filter(|node| *node != inner.node && is_heard(node))
+            .filter(|node| *node != self.node && is_heard(node))
             .collect();
         others.sort_by_key(|node| (std::cmp::Reverse(reach(node)), *node));
         others.into_iter().map(NodeId).collect()
     }
 
-    /// Hands the lead to another voter and waits until this replica no longer leads. From the call on it takes no
-    /// proposals and holds no lease.
-    ///
-    /// # Errors
-    /// See [`ChangeError`]. After [`ChangeError::Timeout`] an election decides.
-    pub async fn transfer_leader(&self, to: NodeId, limit: Duration) -> Result<(), ChangeError> {
-        let inner = &self.inner;
+    /// Begins to hand the lead to another voter. From here on this replica takes no proposals and holds no lease.
+    pub(super) async fn begin_hand_over(&self, to: NodeId) -> Result<(), ChangeError> {
         let term = {
-            let metrics = inner.metrics.borrow_watched();
+            let metrics = self.metrics.borrow_watched();
             if metrics.state != ServerState::Leader {
-                let leader = inner.leader_in(&metrics);
+                let leader = self.leader_in(&metrics);
                 return Err(ChangeError::NotLeader { leader });
-            }
-            if to.0 == inner.node {
-                return Ok(());
             }
             if !metrics.membership_config.voter_ids().any(|id| id == to.0) {
                 let problem = format!("node {to} has no vote");
@@ -130,20 +173,11 @@ impl<S: StateMachine> Group<S> {
             metrics.current_term
         };
         // The lease ends before the other can be elected: votes for it disregard what followers granted to us.
-        inner.handing_over.store(term, Ordering::Release);
-        let sent = inner.raft.trigger().transfer_leader(to.0).await;
-        sent.map_err(|_| inner.change_stopped())?;
-        let node = inner.node;
-        inner
-            .until(limit, |metrics| {
-                metrics.state != ServerState::Leader
-                    && metrics.current_leader.is_some_and(|leader| leader != node)
-            })
-            .await
+        self.handing_over.store(term, Ordering::Release);
+        let sent = self.raft.trigger().transfer_leader(to.0).await;
+        sent.map_err(|_| self.change_stopped())
     }
-}
 
-impl<S: StateMachine> Inner<S> {
     /// A membership that no replica would read must not be written.
     fn check_newcomer(&self, peer: &Peer) -> Result<(), ChangeError> {
         let mut members = self.status_now().members;

@@ -25,10 +25,10 @@ use wal::GroupId;
 use super::channels::Lane;
 use super::message::{failed, late, malformed, silent, unreachable};
 use super::{Limits, SharedContext, snapshot, stream};
-use crate::convert;
 use crate::lease::Grants;
 use crate::raft::{AppendRequest, AppendResult, RpcError, Snapshot, TypeConfig, Vote};
 use crate::snapshot::SnapshotFile;
+use crate::{Peer, convert};
 
 /// Makes the clients of one group.
 #[derive(Debug, Clone)]
@@ -42,6 +42,20 @@ pub(crate) struct Factory {
 }
 
 impl Factory {
+    /// Asks the leader to hand its lead to this replica. Answered when it has begun to.
+    pub(crate) async fn ask_for_lead(&self, leader: &Peer) -> Result<(), RpcError> {
+        let node = BasicNode::new(&leader.address);
+        let client = self.client(leader.node.0, &node, Lane::Control);
+        let message = wire::YieldLeaderRequest {
+            envelope: Some(client.envelope()),
+        };
+        let mut service = client.service(client.lane)?;
+        let call = service.yield_leader(message);
+        let limit = self.limits.answer;
+        client.within(RPCTypes::TransferLeader, limit, call).await?;
+        Ok(())
+    }
+
     fn client(&self, target: u64, node: &BasicNode, lane: Lane) -> Client {
         Client {
             context: self.context.clone(),

@@ -14,11 +14,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use wal::GroupId;
 
-use crate::SnapshotError;
 use crate::convert::{self, ConvertError};
 use crate::host::Registry;
 use crate::raft::{AppendRequest, AppendResult, TypeConfig, Vote};
 use crate::snapshot::{Receiver, SnapshotFile, SnapshotStore};
+use crate::{NodeId, SnapshotError};
 
 /// Requests of one stream that wait for Raft. A sender that is faster waits in HTTP/2's flow control.
 const REQUESTS_AHEAD: usize = 16;
@@ -47,6 +47,8 @@ pub(crate) trait Hosted: Send + Sync {
     async fn install(&self, vote: Vote, file: SnapshotFile) -> Result<Vote, Status>;
     /// Takes the lead over, if everything of the old leader is here.
     async fn take_lead(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<(), Status>;
+    /// Begins to hand the lead to a voter that asks for it.
+    async fn yield_lead(&self, to: NodeId) -> Result<(), Status>;
 }
 
 /// The service of all groups of a node.
@@ -184,6 +186,17 @@ impl RaftService for RaftServer {
             .take_lead(TransferLeaderRequest::new(from, message.to_node, last))
             .await?;
         Ok(Response::new(wire::TransferLeaderResponse {}))
+    }
+
+    async fn yield_leader(
+        &self,
+        request: Request<wire::YieldLeaderRequest>,
+    ) -> Result<Response<wire::YieldLeaderResponse>, Status> {
+        let envelope = request.into_inner().envelope;
+        let hosted = self.hosted(envelope.as_ref())?;
+        let from = envelope.map_or(0, |envelope| envelope.from_node);
+        hosted.yield_lead(NodeId(from)).await?;
+        Ok(Response::new(wire::YieldLeaderResponse {}))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Handing the lead of shards to other nodes: at an operator's word, and before this node stops.
+//! Handing the lead of shards to other nodes: at an operator's word, and before this node stops. And taking it, for those who reach
+//! this node and not the one that leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,15 @@ impl Replica {
         handed.map_err(|error| not_handed(chosen, error))?;
         let leader = group.status().leader;
         Ok(leader.map_or(chosen, |peer| peer.node))
+    }
+
+    /// Takes the lead from whoever has it, and says who leads then: this node.
+    pub(crate) async fn take_lead(&self) -> Result<NodeId, ApiError> {
+        let group = self.group();
+        let node = group.status().node;
+        let taken = group.request_lead(TRANSFER_PATIENCE).await;
+        taken.map_err(|error| not_handed(node, error))?;
+        Ok(node)
     }
 }
 

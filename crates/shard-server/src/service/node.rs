@@ -206,8 +206,17 @@ impl Services {
     ) -> Result<wire::TransferLeaderResponse, ApiError> {
         let replica = self.node.replica(ShardId(request.shard_id))?;
         let to = Some(NodeId(request.to_node_id)).filter(|node| node.0 != 0);
-        let leader = replica.hand_over(to).await?;
-        tracing::info!(shard = request.shard_id, %leader, "the lead was handed over as asked");
+        let leader = if request.take {
+            let here = replica.group().status().node;
+            if to.is_some_and(|to| to != here) {
+                let problem = format!("is not node {here}, which is to take the lead");
+                return Err(ApiError::field(Reason::BadArgument, "to_node_id", problem));
+            }
+            replica.take_lead().await?
+        } else {
+            replica.hand_over(to).await?
+        };
+        tracing::info!(shard = request.shard_id, %leader, "the lead has moved as asked");
         self.node.sync_now.notify_one();
         Ok(wire::TransferLeaderResponse {
             leader_node_id: leader.0,

@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     OneWay,
     /// A machine is alone.
     Isolate,
+    /// A shard server hears its peers and nobody else.
+    OutOfReach,
     /// A link comes and goes.
     Flap,
     /// Connections lose their way without either side being told.
@@ -43,13 +45,14 @@ pub(crate) enum Kind {
     Majorities,
 }
 
-pub(super) const KINDS: [Kind; 19] = [
+pub(super) const KINDS: [Kind; 20] = [
     Kind::Kill,
     Kind::Power,
     Kind::Blackout,
     Kind::Cut,
     Kind::OneWay,
     Kind::Isolate,
+    Kind::OutOfReach,
     Kind::Flap,
     Kind::HalfOpen,
     Kind::Delay,
@@ -75,6 +78,7 @@ impl Kind {
             Self::Cut => "cut",
             Self::OneWay => "one-way",
             Self::Isolate => "isolate",
+            Self::OutOfReach => "out-of-reach",
             Self::Flap => "flap",
             Self::HalfOpen => "half-open",
             Self::Delay => "delay",

@@ -35,6 +35,7 @@ fn member(id: u64) -> MemberView {
         voter: true,
         serves: true,
         leads: false,
+        follows: None,
     }
 }
 
