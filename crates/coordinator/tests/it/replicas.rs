@@ -87,9 +87,9 @@ impl Writers {
     }
 
     /// Ends the writers and holds every count against what was acknowledged. Nobody was told of an error.
-    pub(super) async fn end(self, cluster: &Cluster) {
+    pub(super) async fn end(mut self, cluster: &Cluster) {
         self.stop.store(true, Ordering::Release);
-        for (term, task) in TERMS.into_iter().zip(self.tasks) {
+        for (term, task) in TERMS.into_iter().zip(std::mem::take(&mut self.tasks)) {
             let tally = task.await.unwrap();
             assert!(tally.failed.is_empty(), "{term}: {:?}", tally.failed);
             let count = count(cluster, term, Consistency::Leader).await.unwrap();
@@ -97,6 +97,14 @@ impl Writers {
             let strict = count_again(cluster, term).await;
             assert_eq!(strict, tally.acknowledged, "{term}");
         }
+    }
+}
+
+/// A test that ends stops its writers: when the threads they run on are about to end, calls fail without waiting for anything, and a
+/// task that never waits keeps its thread.
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
     }
 }
 
