@@ -206,6 +206,21 @@ impl Host {
             })?
     }
 
+    /// Has `tell` told how long each group commit of the log took, from the first byte to the end of its sync; by the thread that writes
+    /// the log, so that it must not block. Only the first call has an effect.
+    pub fn observe_commits(&self, tell: impl Fn(Duration) + Send + Sync + 'static) {
+        let runtime = self.inner.runtime.clone();
+        let begun = Mutex::new(None);
+        self.inner.wal.observe_rounds(move |round| match round {
+            wal::Round::Begins => *begun.lock() = Some(runtime.now()),
+            wal::Round::Ends => {
+                if let Some(begun) = begun.lock().take() {
+                    tell(runtime.now().saturating_since(begun));
+                }
+            }
+        });
+    }
+
     /// Stops all groups at the same time, writes what waits and closes the log. Groups that would have much to replay at the next
     /// start take a snapshot first, for some seconds at most, unless the disk has failed. After that, or as soon as the
     /// caller does not wait any longer, nothing is heard of the groups any more.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use telemetry::{Counter, CounterFamily, Gauge, GaugeFamily, Metrics, MetricsError};
+use telemetry::{Counter, CounterFamily, Gauge, GaugeFamily, Histogram, Metrics, MetricsError};
 use wal::WalStats;
 
 use crate::node::Replica;
@@ -17,6 +17,7 @@ pub(crate) struct NodeMetrics {
     node: String,
     shards: ShardFamilies,
     log: LogGauges,
+    commits: Histogram,
     torn_bytes: Counter,
     stalls: Counter,
 }
@@ -73,11 +74,11 @@ pub(crate) struct ShardMetrics {
     snapshot_index: Gauge,
 }
 
-impl NodeMetrics {
-    pub(crate) fn new(base: &Metrics, node: &str) -> Result<Self, MetricsError> {
+impl ShardFamilies {
+    fn new(base: &Metrics) -> Result<Self, MetricsError> {
         let part = base.part("shard")?;
         let key = ["shard_key"];
-        let shards = ShardFamilies {
+        Ok(Self {
             repeats: part.counters("repeats_total", "Items that had been applied before.", key)?,
             refused: part.counters("refused_total", "Writes and items that were refused.", key)?,
             evicted: part.counters(
@@ -106,7 +107,12 @@ impl NodeMetrics {
             )?,
             applied_index: part.gauges("applied_index", "Newest entry applied.", key)?,
             snapshot_index: part.gauges("snapshot_index", "Newest entry in a snapshot.", key)?,
-        };
+        })
+    }
+}
+
+impl NodeMetrics {
+    pub(crate) fn new(base: &Metrics, node: &str) -> Result<Self, MetricsError> {
         let part = base.part("wal")?;
         let gauge = |name: &str, help: &str| -> Result<Gauge, MetricsError> {
             Ok(part.gauges(name, help, ["node"])?.with([node]))
@@ -131,6 +137,12 @@ impl NodeMetrics {
             "Bytes behind the last complete batch that were dropped at starts.",
             ["node"],
         )?;
+        let commits = part.histograms(
+            "commit_seconds",
+            "How long group commits of the log took, from the first byte to the end of the sync.",
+            ["node"],
+            telemetry::latency_buckets(),
+        )?;
         let stalls = part.counters(
             "stalls_total",
             "Times that leads were given away because the disk did not answer.",
@@ -139,8 +151,9 @@ impl NodeMetrics {
         Ok(Self {
             base: base.clone(),
             node: node.to_owned(),
-            shards,
+            shards: ShardFamilies::new(base)?,
             log,
+            commits: commits.with([node]),
             torn_bytes: torn.with([node]),
             stalls: stalls.with([node]),
         })
@@ -180,6 +193,11 @@ impl NodeMetrics {
             applied_index: self.shards.applied_index.with(key),
             snapshot_index: self.shards.snapshot_index.with(key),
         }
+    }
+
+    /// To be told how long each group commit took.
+    pub(crate) fn commits(&self) -> Histogram {
+        self.commits.clone()
     }
 
     pub(crate) fn torn(&self, bytes: u64) {

@@ -169,6 +169,7 @@ mod read;
 mod recover;
 mod repair;
 mod reserve;
+mod rounds;
 mod scrub;
 mod segment;
 mod shared;
@@ -180,6 +181,7 @@ mod writer;
 
 pub use error::{AppendError, DiskFull, OpenError, ReadError, RotReason};
 pub use options::{Ambiguous, PAYLOAD_BYTES_MAX, WalOptions};
+pub use rounds::Round;
 pub use scrub::{ScrubPosition, ScrubStep};
 pub use types::{
     Entry, EntryMeta, GroupId, GroupState, Identity, LogId, Place, Record, RecoveryReport, Vote,

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -15,8 +15,16 @@ use parking_lot::{Condvar, Mutex};
 use vfs::{LockGuard, Vfs};
 
 use crate::{
-    admit::Admission, codec::Dictionaries, error::AppendError, options::WalOptions,
-    reserve::Reserve, state::State, types::RecoveryReport, waiter::Waiter, wal::Wake,
+    admit::Admission,
+    codec::Dictionaries,
+    error::AppendError,
+    options::WalOptions,
+    reserve::Reserve,
+    rounds::{Round, Rounds},
+    state::State,
+    types::RecoveryReport,
+    waiter::Waiter,
+    wal::Wake,
     writer::Writer,
 };
 
@@ -65,8 +73,7 @@ pub(crate) struct Shared {
     pub(crate) report: RecoveryReport,
     pub(crate) drive: Drive,
     pub(crate) lock: Mutex<Option<LockGuard>>,
-    /// Group commits begun and ended.
-    pub(crate) rounds: AtomicU64,
+    pub(crate) rounds: Rounds,
 }
 
 impl Shared {
@@ -86,10 +93,9 @@ impl Shared {
         };
         flight.waiters = taken.waiters();
         self.room.notify_all();
-        // Odd from here on: see [`crate::Wal::round`].
-        self.rounds.fetch_add(1, Ordering::AcqRel);
+        self.rounds.pass(Round::Begins);
         let calls = writer.round(self, taken);
-        self.rounds.fetch_add(1, Ordering::AcqRel);
+        self.rounds.pass(Round::Ends);
         drop(writer);
         self.state.lock().in_flight_bytes = 0;
         // The round may have emptied the queue, or ended the log.

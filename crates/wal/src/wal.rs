@@ -6,10 +6,7 @@
 use std::{
     ops::Range,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -22,6 +19,7 @@ use crate::{
     read,
     recover::{self, Mode},
     reserve::Reserve,
+    rounds::{Round, Rounds},
     scrub::{self, ScrubPosition, ScrubStep},
     shared::{Drive, Shared},
     state::Job,
@@ -144,7 +142,7 @@ impl Wal {
             report: report.clone(),
             drive,
             lock: Mutex::new(Some(lock)),
-            rounds: AtomicU64::new(0),
+            rounds: Rounds::default(),
         });
         if let Some(spawn) = spawn {
             let thread = Arc::clone(&shared);
@@ -362,7 +360,13 @@ impl Wal {
     /// answers; the same odd number for long is one that hangs.
     #[must_use]
     pub fn round(&self) -> u64 {
-        self.shared().rounds.load(Ordering::Acquire)
+        self.shared().rounds.edges()
+    }
+
+    /// Has an observer told when each group commit begins and when it has ended, by the thread that writes and before any append of it is
+    /// answered: it must neither block nor call the log. The first observer stays; `false` where there is one.
+    pub fn observe_rounds(&self, observer: impl Fn(Round) + Send + Sync + 'static) -> bool {
+        self.shared().rounds.observe(Box::new(observer))
     }
 
     /// Whether a write or sync has failed. Then nothing can be appended any more and the process must exit.

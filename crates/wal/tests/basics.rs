@@ -5,10 +5,11 @@ mod common;
 use std::sync::Arc;
 
 use common::{Work, append, contents, dir, entry, id, identity, open, open_with, payload, vote};
+use parking_lot::Mutex;
 use vfs::{Op, RealDisk, SimDisk, Vfs};
 use wal::{
-    AppendError, Entry, GroupId, GroupState, OpenError, Record, Vote, Wal, WalOptions, Writer,
-    inspect,
+    AppendError, Entry, GroupId, GroupState, OpenError, Record, Round, Vote, Wal, WalOptions,
+    Writer, inspect,
 };
 
 const G: GroupId = GroupId(1);
@@ -51,6 +52,22 @@ fn entries_votes_and_hints_survive_a_restart() {
         (vote, committed, last),
         (Some(voted), Some(id(1, 1)), Some(id(1, 1)))
     );
+}
+
+#[test]
+fn who_observes_is_told_of_each_group_commit_and_nobody_takes_his_place() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk);
+    let edges = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&edges);
+    assert!(wal.observe_rounds(move |round| told.lock().push((round, disk.pending().len()))));
+    assert!(!wal.observe_rounds(|_| unreachable!("the first observer stays")));
+    let before = wal.round();
+    wal.append_sync(G, vec![entry(1, 0, b"one"), entry(1, 1, b"two")])
+        .unwrap();
+    assert_eq!(wal.round(), before + 2);
+    // Nothing waits for the disk at either edge.
+    assert_eq!(*edges.lock(), [(Round::Begins, 0), (Round::Ends, 0)]);
 }
 
 #[test]

@@ -72,6 +72,11 @@ fn alerts_and_the_dashboard_name_metrics_that_exist() {
             .collect();
         wanted.retain(|name| !exposed.contains(name.as_str()));
         if wanted.is_empty() {
+            let commits = page.lines().filter_map(|line| {
+                let series = line.strip_prefix("autocomplete_wal_commit_seconds_count{")?;
+                series.rsplit_once(' ')?.1.parse::<u64>().ok()
+            });
+            assert!(commits.sum::<u64>() > 0, "a record was committed: {page}");
             return;
         }
         assert!(runtime.now() < until, "no such metrics: {wanted:?}");
