@@ -120,8 +120,9 @@ impl<S: StateMachine> Inner<S> {
         if self.handing_over.load(Ordering::Acquire) == metrics.current_term {
             return Err(ReadError::LeaseExpired);
         }
-        let (now, lease) = (self.runtime().now(), self.grants.lease());
-        if self.is_followed(&metrics, |sent| now.saturating_since(sent.at) < lease) {
+        let lease = self.grants.lease();
+        let age = |sent: &Stamp| self.runtime().now().saturating_since(sent.at);
+        if self.is_followed(&metrics, |sent| age(sent) < lease) {
             Ok(ReadPoint { applied })
         } else {
             Err(ReadError::LeaseExpired)
