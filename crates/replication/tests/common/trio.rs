@@ -131,7 +131,8 @@ impl Trio {
             replicas,
             down: BTreeMap::new(),
         };
-        trio.leader().await;
+        // A majority leads without the third, which has nothing of the group on its disk then.
+        trio.agree().await;
         trio
     }
 
