@@ -225,8 +225,12 @@ fn storm(
         }));
     }
     let end = world.now + STORM;
-    // A seed may draw kinds that rule each other out: it goes on until enough has happened to prove anything.
-    let too_few = |nemesis: &Nemesis, now| nemesis.struck() < FAULTS_MIN && now < end + STORM;
+    // A seed may draw kinds that rule each other out, or leave clients little time: it goes on until enough has happened to prove
+    // anything.
+    let too_few = |nemesis: &Nemesis, now| {
+        let has_few = nemesis.struck() < FAULTS_MIN || judge.lock().counts.acked < ACKED_MIN;
+        has_few && now < end + STORM
+    };
     while world.now < end || (!options.calm && too_few(nemesis, world.now)) {
         world.tick()?;
         if !options.calm {
