@@ -14,6 +14,7 @@ use client::Client;
 use parking_lot::Mutex;
 use rpc::channel::{PoolConfig, connect};
 use runtime::Runtime;
+use tonic::transport::Channel;
 
 use crate::cast::{self, Shape};
 use crate::logs::Logs;
@@ -178,8 +179,9 @@ pub(crate) fn completely(world: &mut World, judge: &Judge, rotten: Option<HostId
     let (keys, judging, shape) = (judge.lock().keys(), Arc::clone(judge), world.shape);
     let checked = ask(world, QUESTION * 6, move |runtime| async move {
         let client = client(runtime.clone(), shape)?;
+        let mut replicas = replicas(&runtime)?;
         for key in keys {
-            check_term(&runtime, &client, &judging, key).await?;
+            check_term(&client, &mut replicas, &judging, key).await?;
         }
         for namespace in NAMESPACES {
             check_list(&client, &judging, namespace).await?;
@@ -259,8 +261,23 @@ fn fresh_write(world: &mut World, judge: &Judge, key: &Key) -> Outcome<()> {
     Ok(())
 }
 
+/// The replicas, each by itself, and where they are.
+fn replicas(runtime: &Runtime) -> Outcome<Vec<(String, AutocompleteServiceClient<Channel>)>> {
+    let connected = cast::SHARD_SERVERS.map(cast::shard_address).map(|address| {
+        let channel = connect(runtime, &address, &PoolConfig::default());
+        let channel = channel.map_err(|error| error.to_string())?;
+        Ok((address, AutocompleteServiceClient::new(channel)))
+    });
+    connected.into_iter().collect()
+}
+
 /// Reads a term through the coordinator, and from every replica by itself.
-async fn check_term(runtime: &Runtime, client: &Client, judge: &Judge, key: Key) -> Outcome<()> {
+async fn check_term(
+    client: &Client,
+    replicas: &mut [(String, AutocompleteServiceClient<Channel>)],
+    judge: &Judge,
+    key: Key,
+) -> Outcome<()> {
     let began = trace::now();
     let level = Consistency::Linearizable;
     let request = |level: Consistency| GetCountRequest {
@@ -274,11 +291,7 @@ async fn check_term(runtime: &Runtime, client: &Client, judge: &Judge, key: Key)
         .map_err(|error| format!("reading {key}: {error}"))?
         .count;
     judge.lock().read(&key, count, level, began, trace::now());
-    for host in cast::SHARD_SERVERS {
-        let address = cast::shard_address(host);
-        let channel = connect(runtime, &address, &PoolConfig::default());
-        let channel = channel.map_err(|error| error.to_string())?;
-        let mut replica = AutocompleteServiceClient::new(channel);
+    for (address, replica) in replicas {
         let found = replica.get_count(request(Consistency::Stale)).await;
         let found = found.map_err(|error| format!("reading {key} at {address}: {error}"))?;
         let own = found.into_inner().count;

@@ -28,6 +28,6 @@ mod world;
 
 pub use campaign::{Campaign, Summary, campaign, judged, run_apart};
 pub use dice::Dice;
-pub use log::log_to_stderr;
+pub use log::{log_nothing, log_to_stderr};
 pub use mutant::Mutant;
 pub use seed::{Options, Report, run};

@@ -103,8 +103,9 @@ fn many(run: &Run) -> anyhow::Result<bool> {
 }
 
 fn one(replay: &Replay, show: impl Fn(&Report)) -> anyhow::Result<bool> {
-    if let Some(filter) = &replay.log {
-        sim::log_to_stderr(filter)?;
+    match &replay.log {
+        Some(filter) => sim::log_to_stderr(filter)?,
+        None => sim::log_nothing()?,
     }
     let options = Options {
         prints: replay.trace,

@@ -221,30 +221,24 @@ impl Nemesis {
                 }
                 any
             }
-            Kind::Cut | Kind::OneWay => {
+            Kind::OneWay => {
                 let (from, to) = self.pair();
                 self.cut(world, from, to, length);
-                if kind == Kind::Cut {
-                    self.cut(world, to, from, length);
-                }
+                true
+            }
+            Kind::Cut => {
+                let (one, other) = self.pair();
+                self.cut_off(world, one, |host| host == other, length);
                 true
             }
             Kind::Isolate => {
-                let hosts: Vec<HostId> = world.machines.iter().map(|found| found.host).collect();
-                for other in hosts.into_iter().filter(|other| *other != host) {
-                    self.cut(world, host, other, length);
-                    self.cut(world, other, host, length);
-                }
+                self.cut_off(world, host, |other| other != host, length);
                 true
             }
             Kind::OutOfReach => {
                 let (host, length) = (self.server(), self.dice.millis(2_000..9_000));
-                let hosts = world.machines.iter().map(|found| found.host);
-                let strangers = hosts.filter(|other| !cast::SHARD_SERVERS.contains(other));
-                for other in strangers.collect::<Vec<HostId>>() {
-                    self.cut(world, host, other, length);
-                    self.cut(world, other, host, length);
-                }
+                let is_stranger = |other| !cast::SHARD_SERVERS.contains(&other);
+                self.cut_off(world, host, is_stranger, length);
                 true
             }
             Kind::Flap => {
@@ -299,6 +293,21 @@ impl Nemesis {
         }
         world.damaged = Some(host);
         true
+    }
+
+    /// Cuts a machine off from some others, both ways.
+    fn cut_off(
+        &mut self,
+        world: &World,
+        host: HostId,
+        is_cut: impl Fn(HostId) -> bool,
+        length: Duration,
+    ) {
+        let others = world.machines.iter().map(|found| found.host);
+        for other in others.filter(|other| is_cut(*other)) {
+            self.cut(world, host, other, length);
+            self.cut(world, other, host, length);
+        }
     }
 
     fn cut(&mut self, world: &World, from: HostId, to: HostId, length: Duration) {

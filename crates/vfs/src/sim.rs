@@ -13,6 +13,7 @@
 //! Deterministic: no clock, no randomness but the seeds given. A clone is another handle to the same
 //! disk. The namespace is flat in memory; paths are taken as given and must not contain `..`.
 
+mod content;
 mod crash;
 mod disk;
 mod door;
@@ -147,7 +148,7 @@ impl SimDisk {
     pub fn contents(&self, path: &Path) -> Result<Vec<u8>> {
         let disk = self.disk.lock();
         let inode = disk.file(Op::Read, path)?;
-        Ok(inode.data.clone())
+        Ok(inode.data.to_vec())
     }
 
     /// Changes a file at rest: rot, misdirected writes, the hand of an operator. Both views change, at once and
@@ -155,7 +156,9 @@ impl SimDisk {
     pub fn edit(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
         let mut disk = self.disk.lock();
         let inode = disk.file_mut(Op::Write, path)?;
-        change(&mut inode.data);
+        let mut bytes = inode.data.to_vec();
+        change(&mut bytes);
+        inode.data = bytes.into();
         inode.settle();
         Ok(())
     }

@@ -185,6 +185,8 @@ impl ReplayWatch {
 impl Inner {
     /// Checks that the start suits what is on disk, and writes what a seeded group begins with. May block.
     fn prepare(&self, group: GroupId, start: &Start) -> Result<recover::Stored, StartError> {
+        // What an earlier life of the group in this process left in the queue is now on the disk, or taken back.
+        self.wal.flush()?;
         let exists = self.exists(group)?;
         let stored = self.stored(group)?;
         match start {

@@ -3,6 +3,8 @@
 //! Each shard is started by a task of its own, so that a long replay holds up nobody. What happens to the disk:
 //! - A group is begun (founded, seeded or joined) only where the memory does not name it; where it does, it is resumed, and refused as
 //!   lost data when nothing of it is there.
+//! - A replica that stopped because there was no room at all is resumed once the log has room again. What it could not write was
+//!   acknowledged to nobody.
 //! - The data of an older incarnation is removed when a newer one is assigned, which takes an operator's word.
 //! - The data of a shard that is no longer assigned is removed only when the map says that its replicas are elsewhere.
 
@@ -104,7 +106,7 @@ impl Node {
             }
             let incarnation = Incarnation(assignment.incarnation);
             let replaced = match slots.get(&shard) {
-                Some(slot) if !self.is_to_start(slot, incarnation) => continue,
+                Some(slot) if !self.is_to_start(&host, slot, incarnation) => continue,
                 present => present.cloned(),
             };
             let starting = Slot {
@@ -119,13 +121,14 @@ impl Node {
         self.refresh_health();
     }
 
-    fn is_to_start(&self, slot: &Slot, wanted: Incarnation) -> bool {
+    fn is_to_start(&self, host: &Host, slot: &Slot, wanted: Incarnation) -> bool {
         if slot.incarnation != wanted {
             // Never back to an older life.
             return slot.incarnation < wanted && !slot.is_starting();
         }
         match &slot.state {
-            SlotState::Starting(_) | SlotState::Running(_) => false,
+            SlotState::Starting(_) => false,
+            SlotState::Running(replica) => replica.found_no_room() && !host.wal_stats().disk_full,
             SlotState::Waiting { .. } => true,
             SlotState::Failed(failure) => {
                 failure.retry_at.is_some_and(|at| at <= self.runtime.now())

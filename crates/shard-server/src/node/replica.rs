@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use api::{ApiError, Consistency, Outcome, Reason};
 use cluster::{Incarnation, Position, ShardId};
 use parking_lot::Mutex;
-use replication::{Committed, Group, GroupStatus, ProposeError, ReadError, Role};
+use replication::{Committed, Group, GroupStatus, ProposeError, ReadError, Role, StopCause};
 use rpc::Deadline;
 use runtime::Runtime;
 
@@ -141,6 +141,12 @@ impl Replica {
             }
             Role::Candidate | Role::Stopped => false,
         }
+    }
+
+    /// Whether it has stopped because the disk was full beyond the log's reserve: nothing is wrong with it but that.
+    pub(crate) fn found_no_room(&self) -> bool {
+        let stopped = self.group.status().stopped;
+        stopped.is_some_and(|stopped| stopped.cause == StopCause::DiskFull)
     }
 
     /// Queues writes and waits for what becomes of them.

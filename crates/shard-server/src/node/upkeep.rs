@@ -1,5 +1,5 @@
 //! Small chores, each second and whenever something changed: gauges, groups that were joined, clears that a shard has not heard of, settings that are part of
-//! the state, and freeing what generations left behind.
+//! the state, starts that are due again, and freeing what generations left behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub(super) async fn run(node: Arc<Node>) {
         if let Some(host) = node.host() {
             node.metrics.set_log(&host.wal_stats());
         }
+        // Also where no coordinator answers: what could not start, or has stopped for want of room, is tried again.
+        node.reconcile();
         node.refresh_health();
         tokio::select! {
             () = node.closing.cancelled() => return,

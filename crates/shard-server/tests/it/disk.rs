@@ -207,3 +207,40 @@ async fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
         .await;
     assert_eq!(node.count("paris").await, acknowledged);
 }
+
+#[tokio::test]
+async fn a_replica_that_found_no_room_at_all_begins_again_when_there_is_some() {
+    let disk = SimDisk::new();
+    let mut world = World::on(Arc::new(disk.clone())).await;
+    world.config.log.segment_bytes = 64 << 10;
+    let node = world.start().await;
+    node.record("paris", 1).await;
+    // Admission still believes in the room of its last look, the next segment finds none, and giving the reserve back is of no use.
+    disk.set_capacity(Some(1));
+    let mut acknowledged = 1;
+    let mut refused = None;
+    for _ in 0..2000 {
+        match node.public().record(record("paris")).await {
+            Ok(_) => acknowledged += 1,
+            Err(status) => {
+                refused = Some(status);
+                break;
+            }
+        }
+    }
+    let refused = refused.expect("the disk never filled up");
+    let error = api::ApiError::from_status(&refused);
+    assert_ne!(error.outcome(), Some(api::Outcome::NotApplied), "{refused}");
+    let refused = node.public().record(record("paris")).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::Stopped, "{refused}");
+    disk.set_capacity(None);
+    world
+        .until("writes are taken again", || {
+            let mut client = node.public();
+            async move { client.record(record("oslo")).await.is_ok() }
+        })
+        .await;
+    // What had no room was acknowledged to nobody, and is not there.
+    assert_eq!(node.count("paris").await, acknowledged);
+    node.stop().await.unwrap();
+}

@@ -7,8 +7,9 @@ use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 
 use super::{
     BLOCK_BYTES,
+    content::index,
     disk::Disk,
-    inode::{Inode, index, put_block},
+    inode::Inode,
     names::{NameChange, Node},
 };
 
@@ -146,7 +147,7 @@ fn crashed(inode: &Inode, fates: &mut impl Iterator<Item = Fate>) -> Inode {
             Fate::Kept | Fate::Garbage(_) | Fate::Torn(_) => newest,
         };
         if let Some(len) = len {
-            bytes.resize(index(len), 0);
+            bytes.resize(len);
         }
     }
     for (block, versions) in &inode.dirty {
@@ -159,7 +160,7 @@ fn crashed(inode: &Inode, fates: &mut impl Iterator<Item = Fate>) -> Inode {
             Fate::Version(number) => versions.get(number).unwrap_or(newest).clone(),
             Fate::Garbage(seed) => garbage(seed),
             Fate::Torn(kept) => {
-                let mut content = super::inode::block_of(&bytes, *block);
+                let mut content = bytes.block(*block);
                 let kept = kept.min(content.len());
                 if let (Some(to), Some(from)) = (content.get_mut(..kept), newest.get(..kept)) {
                     to.copy_from_slice(from);
@@ -167,7 +168,7 @@ fn crashed(inode: &Inode, fates: &mut impl Iterator<Item = Fate>) -> Inode {
                 content
             }
         };
-        put_block(&mut bytes, *block, &content);
+        bytes.put_block(*block, &content);
     }
     let mut crashed = Inode {
         data: bytes,
