@@ -71,6 +71,7 @@ pub(super) fn build<S: StateMachine>(
 /// Publishes a status whenever something changes that is not just a number.
 pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
     let mut metrics = inner.raft.metrics();
+    let mut seen = None;
     loop {
         let changed = tokio::select! {
             () = inner.ended.cancelled() => return,
@@ -81,6 +82,21 @@ pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
             inner.stopped_by(&fatal);
         } else if changed.is_err() {
             inner.stopped_by(&Fatal::Stopped);
+        }
+        let differs = {
+            let metrics = metrics.borrow_watched();
+            let present = (
+                metrics.state,
+                metrics.current_term,
+                metrics.current_leader,
+                *metrics.membership_config.log_id(),
+                inner.shared.halt.is_set(),
+            );
+            seen.replace(present) != Some(present)
+        };
+        // Openraft reports with every entry, and a status is dear.
+        if !differs {
+            continue;
         }
         let now = inner.status_now();
         inner.status.send_if_modified(|before| {
