@@ -4,9 +4,12 @@
 //! others have answered that they are as new as it is: it draws the cluster's id and notes everybody's instance. The
 //! others ask around until somebody belongs to a cluster, and join when the cluster was begun with their very directory.
 //!
+//! One whose directory is empty although the cluster knows its number by another one has lost its disk. It asks for the place of
+//! the old directory, gets it once the coordinator that leads does not hear that one any more, and joins under an identity that
+//! nobody ever had ([`crate::metadata::Coordinators`]).
+//!
 //! What always holds: a cluster is founded once, because every member must have said that it knows of none; an empty directory
-//! under an id that a cluster was begun with is refused, because what was in the old one was promised to others: votes and
-//! entries of the log.
+//! never votes under the identity of a lost one, because what was in that was promised to others: votes and entries of the log.
 //!
 //! On failure: nobody is given up. Until everybody has answered, the coordinator waits, and says for whom.
 
@@ -17,7 +20,7 @@ use std::time::Duration;
 
 use api::ApiError;
 use api::meta::v1::metadata_service_client::MetadataServiceClient;
-use api::meta::v1::{Coordinator, GreetRequest, GreetResponse};
+use api::meta::v1::{AdmitRequest, Coordinator, GreetRequest, GreetResponse};
 use cluster::{ClusterId, NodeId};
 use futures::future::join_all;
 use parking_lot::RwLock;
@@ -28,6 +31,7 @@ use vfs::Vfs;
 
 use crate::Error;
 use crate::identity::{self, Identity, Instance, Membership};
+use crate::metadata::number_of;
 
 /// Time between two rounds of greetings, and what one answer may take.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -82,7 +86,7 @@ pub(crate) struct Arrival {
     pub(crate) runtime: Runtime,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) pool: Pool,
-    /// Every other coordinator, and where it is.
+    /// Every other coordinator by its number, and where it is.
     pub(crate) others: BTreeMap<NodeId, String>,
 }
 
@@ -101,28 +105,59 @@ enum Next {
     },
     Begin(BTreeMap<NodeId, Instance>),
     Join(Membership),
-    /// The cluster was begun with another directory of this coordinator.
-    Refused(ClusterId),
+    /// The cluster knows another directory of this coordinator.
+    Ask(ClusterId),
+    /// The cluster has no coordinator of this number.
+    Refused(Membership),
 }
 
 impl Arrival {
     /// Returns once the coordinator belongs to a cluster, with that on the disk.
     ///
     /// # Errors
-    /// When the directory is new and the cluster knows the coordinator by another; when the configuration names others than the
-    /// cluster was begun with; when the disk fails.
+    /// When the configuration names others than the cluster was begun with; when the disk fails.
     pub(crate) async fn establish(&self, myself: &Myself, dir: &Path) -> Result<Membership, Error> {
         let membership = match myself.identity().membership {
             Some(known) => known,
             None => self.find(myself, dir).await?,
         };
-        let configured = self.others.keys().copied().chain([myself.id()]);
-        let configured: Vec<NodeId> = sorted(configured);
-        let begun: Vec<NodeId> = membership.members.keys().copied().collect();
-        if configured != begun {
+        let begun: Vec<NodeId> = membership.numbers().into_iter().collect();
+        if myself.configured != begun {
+            let configured = myself.configured.clone();
             return Err(Error::OtherMembers { configured, begun });
         }
         Ok(membership)
+    }
+
+    /// Where a coordinator is, by its identity, as far as the configuration says.
+    pub(crate) fn address(&self, member: NodeId) -> Option<&String> {
+        self.others.get(&number_of(member))
+    }
+
+    /// Notes who the coordinators are now.
+    pub(crate) async fn note_members(
+        &self,
+        myself: &Myself,
+        dir: &Path,
+        membership: Membership,
+    ) -> Result<(), Error> {
+        let identity = Identity {
+            membership: Some(membership),
+            ..myself.identity()
+        };
+        self.store(myself, dir, identity).await
+    }
+
+    /// The cluster, if another coordinator says that this one's place was given to another directory since.
+    pub(crate) async fn replaced(&self, myself: &Myself) -> Option<ClusterId> {
+        let identity = myself.identity();
+        let mine = identity.membership?;
+        let greetings = self.greet_all(identity.id, &myself.configured).await;
+        let theirs = greetings.into_values().filter_map(|at| at.membership);
+        let mut later = theirs.filter(|of| of.newest() > mine.newest());
+        later
+            .any(|of| of.of(&identity.instance).is_none())
+            .then_some(mine.cluster)
     }
 
     /// Notes that the metadata's log has begun here, so that its absence is noticed from now on.
@@ -145,9 +180,21 @@ impl Arrival {
                     break Membership { cluster, members };
                 }
                 Next::Join(membership) => break membership,
-                Next::Refused(cluster) => {
-                    let id = identity.id;
-                    return Err(Error::DirectoryReplaced { id, cluster });
+                Next::Refused(membership) => {
+                    return Err(Error::OtherMembers {
+                        configured: myself.configured.clone(),
+                        begun: membership.numbers().into_iter().collect(),
+                    });
+                }
+                Next::Ask(cluster) => {
+                    let answers = self.ask_all(&identity, cluster).await;
+                    if round.is_multiple_of(SAID_EVERY) {
+                        tracing::warn!(
+                            %cluster,
+                            ?answers,
+                            "the cluster knows this coordinator by another data directory: asking to be taken in as a new one"
+                        );
+                    }
                 }
                 Next::Wait { missing } => {
                     if round.is_multiple_of(SAID_EVERY) {
@@ -178,6 +225,35 @@ impl Arrival {
             .await??;
         *myself.identity.write() = identity;
         Ok(())
+    }
+
+    /// Asks the others for the place of the directory that was lost; the one that leads gives it. What they said, in words.
+    async fn ask_all(&self, identity: &Identity, cluster: ClusterId) -> Vec<String> {
+        let calls = self.others.iter().map(|(other, address)| async move {
+            match self.ask(identity, cluster, address).await {
+                Ok(()) => format!("{other}: yes"),
+                Err(error) => format!("{other}: {error}"),
+            }
+        });
+        join_all(calls).await
+    }
+
+    async fn ask(
+        &self,
+        identity: &Identity,
+        cluster: ClusterId,
+        address: &str,
+    ) -> Result<(), ApiError> {
+        let deadline = Deadline::after(&self.runtime, PATIENCE);
+        let message = AdmitRequest {
+            cluster_id: cluster.0.to_vec().into(),
+            coordinator_id: identity.id.0,
+            instance_id: identity.instance.to_vec().into(),
+        };
+        let request = deadline.request(&self.runtime, message)?;
+        let mut client = MetadataServiceClient::new(self.pool.get(address)?);
+        let asked = deadline.call(&self.runtime, client.admit(request)).await;
+        asked.map(drop)
     }
 
     async fn greet_all(&self, id: NodeId, configured: &[NodeId]) -> BTreeMap<NodeId, Greeting> {
@@ -222,12 +298,15 @@ fn conclude(
     others: &BTreeMap<NodeId, String>,
     greetings: &BTreeMap<NodeId, Greeting>,
 ) -> Next {
-    let known = greetings.values().find_map(|at| at.membership.as_ref());
-    if let Some(membership) = known {
-        return if membership.members.get(&myself.id) == Some(&myself.instance) {
+    let known = greetings.values().filter_map(|at| at.membership.as_ref());
+    // One that was away knows an older one.
+    if let Some(membership) = known.max_by_key(|of| of.newest()) {
+        return if membership.of(&myself.instance).is_some() {
             Next::Join(membership.clone())
+        } else if membership.numbers().contains(&myself.id) {
+            Next::Ask(membership.cluster)
         } else {
-            Next::Refused(membership.cluster)
+            Next::Refused(membership.clone())
         };
     }
     let missing: Vec<NodeId> = others
@@ -274,7 +353,7 @@ fn understand(
     })
 }
 
-fn bytes_of(id: &[u8]) -> Result<[u8; 16], String> {
+pub(crate) fn bytes_of(id: &[u8]) -> Result<[u8; 16], String> {
     let fixed = id.try_into();
     fixed.map_err(|_| format!("an id of {} bytes, not 16", id.len()))
 }
@@ -347,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn one_member_that_is_there_is_enough_to_join_or_to_be_refused() {
+    fn one_member_that_is_there_is_enough_to_join_or_to_ask() {
         let one = [greeting(1, Some(&membership()))].into();
         assert_eq!(
             conclude(&fresh(2), &others(&[1, 3]), &one),
@@ -359,7 +438,12 @@ mod tests {
         };
         assert_eq!(
             conclude(&emptied, &others(&[1, 3]), &one),
-            Next::Refused(ClusterId([9; 16]))
+            Next::Ask(ClusterId([9; 16]))
+        );
+        let stranger = fresh(4);
+        assert_eq!(
+            conclude(&stranger, &others(&[1, 3]), &one),
+            Next::Refused(membership())
         );
         // The founder that has lost its disk does not found again.
         let emptied = Identity {
@@ -369,7 +453,16 @@ mod tests {
         let two = [greeting(2, None), greeting(3, Some(&membership()))].into();
         assert_eq!(
             conclude(&emptied, &others(&[2, 3]), &two),
-            Next::Refused(ClusterId([9; 16]))
+            Next::Ask(ClusterId([9; 16]))
+        );
+        // Once it was taken in, who knows of it counts, and not who was away.
+        let mut later = membership();
+        later.members.remove(&NodeId(1));
+        later.members.insert(NodeId((1 << 32) | 1), [77; 16]);
+        let both = [greeting(2, Some(&later)), greeting(3, Some(&membership()))].into();
+        assert_eq!(
+            conclude(&emptied, &others(&[2, 3]), &both),
+            Next::Join(later)
         );
     }
 

@@ -21,10 +21,10 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// The directory is empty, and the cluster was begun with another one of this coordinator.
+    /// Another data directory has this coordinator's place now.
     #[error(
-        "cluster {cluster} knows coordinator {id} by another data directory: its disk was lost or replaced. An empty directory \
-         must not take its place, because it does not remember what was promised from the old one. Bring the old directory back"
+        "cluster {cluster} has given the place of coordinator {id} to another data directory, and goes on with that one: this one \
+         must not come back. Move it aside, and start with an empty one"
     )]
     DirectoryReplaced {
         /// The coordinator.

@@ -11,14 +11,14 @@
 //! | 16 | 16 | the instance, drawn when the directory was first used |
 //! | 32 | 16 | the cluster; zeros while new |
 //! | 48 | 8 | number of members; 0 while new |
-//! | 56 | 24 each | the members the cluster was begun with: id (8), instance (16) |
+//! | 56 | 24 each | the members: identity (8), instance (16) |
 //! | end | 4 | CRC32 of everything before |
 //!
 //! What always holds: the instance is on the disk before anybody is told of it, and the membership before the coordinator
 //! takes part in anything. So an instance that the other members know belongs to this very directory, and one that they do not
 //! know has never voted: an empty directory cannot pass for one that was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cluster::{ClusterId, NodeId};
@@ -26,6 +26,7 @@ use runtime::Runtime;
 use vfs::{Vfs, durable};
 
 use crate::Error;
+use crate::metadata::number_of;
 
 const NAME: &str = "coordinator-id";
 const MAGIC: [u8; 4] = *b"ACCI";
@@ -50,11 +51,30 @@ pub(crate) struct Identity {
     pub(crate) begun: bool,
 }
 
-/// A cluster, by the coordinators that it was begun with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A cluster, by its coordinators as far as this one knows them: the identity of each in the metadata's group, and the instance of its
+/// directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Membership {
     pub(crate) cluster: ClusterId,
     pub(crate) members: BTreeMap<NodeId, Instance>,
+}
+
+impl Membership {
+    /// The identity of a directory, if it is a member's.
+    pub(crate) fn of(&self, instance: &Instance) -> Option<NodeId> {
+        let mut members = self.members.iter();
+        members.find_map(|(id, known)| (known == instance).then_some(*id))
+    }
+
+    /// The numbers of the members.
+    pub(crate) fn numbers(&self) -> BTreeSet<NodeId> {
+        self.members.keys().map(|id| number_of(*id)).collect()
+    }
+
+    /// How new this is: of two, the one with the newer identity in it is the later one.
+    pub(crate) fn newest(&self) -> Option<NodeId> {
+        self.members.keys().next_back().copied()
+    }
 }
 
 /// Reads who the directory belongs to; draws and writes an instance when it is new.

@@ -8,6 +8,7 @@
 
 mod keeping;
 mod proposing;
+mod replacing;
 mod service;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use runtime::{Instant, Runtime};
 use crate::Error;
 use crate::arrival::Arrival;
 use crate::identity::Membership;
-use crate::metadata::{Metadata, Response, State};
+use crate::metadata::{Metadata, Response, State, is_first, number_of};
 
 pub(crate) use service::MetadataDoor;
 
@@ -48,6 +49,7 @@ const CONFIRMED_FOR: Duration = Duration::from_secs(2);
 pub(crate) struct Meta {
     runtime: Runtime,
     cluster: ClusterId,
+    /// This coordinator's identity in the group.
     id: NodeId,
     data_dir: PathBuf,
     host: Host,
@@ -146,20 +148,22 @@ impl Meta {
         self.group.stamp_ms().max(self.runtime.wall_ms())
     }
 
-    /// All coordinators, as far as is known here.
+    /// All coordinators, as far as is known here, by their numbers.
     pub(crate) fn coordinators(&self) -> Vec<CoordinatorStatus> {
         let status = self.group.status();
         let leader = status.leader.map(|peer| peer.node);
         let members = status.members.into_iter().map(|member| {
-            let configured = self.arrival.others.get(&member.node).cloned();
+            let configured = self.arrival.address(member.node).cloned();
             CoordinatorStatus {
-                coordinator_id: member.node.0,
+                coordinator_id: number_of(member.node).0,
                 address: configured.unwrap_or(member.address),
                 leads: leader == Some(member.node),
                 answers: member.node == self.id,
             }
         });
-        members.collect()
+        let mut coordinators: Vec<CoordinatorStatus> = members.collect();
+        coordinators.sort_by_key(|at| at.coordinator_id);
+        coordinators
     }
 
     /// Why the metadata cannot go on; pending as long as they can.
@@ -228,7 +232,9 @@ fn start(
     if host.exists(METADATA_GROUP)? {
         return Ok(Start::Resume);
     }
-    if membership.members.keys().next() != Some(&id) {
+    // Whoever was taken in later joins, and so does everybody else from then on: the group has long begun.
+    let is_founder = membership.members.keys().next() == Some(&id);
+    if !is_founder || !membership.members.keys().copied().all(is_first) {
         return Ok(Start::Join);
     }
     let others = others.iter().map(|(id, at)| Member::voter(*id, at));

@@ -15,6 +15,7 @@
 
 mod codec;
 mod command;
+mod coordinators;
 mod members;
 mod recoveries;
 mod response;
@@ -31,6 +32,8 @@ use parking_lot::{Mutex, RwLock};
 use replication::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
 
 pub use command::{Command, NewLife, Registration, Seed, ShardProgress};
+pub use coordinators::{Admission, Coordinators};
+pub(crate) use coordinators::{is_first, number_of};
 pub use members::{Intent, MemberChange, Members, NewReplicas, REPLICAS_MAX};
 pub use recoveries::{
     ENDED_MAX, EndedTurn, Recoveries, Turn, TurnAnswer, TurnEnd, TurnOutcome, TurnRequest,

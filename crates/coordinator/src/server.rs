@@ -175,7 +175,12 @@ async fn open(
 ) -> Result<Parts, Error> {
     let (runtime, vfs) = (arrival.runtime.clone(), Arc::clone(&arrival.vfs));
     let dir = config.data_dir.clone();
-    let meta = Meta::open(arrival, myself.id(), membership, dir, address).await?;
+    let id = membership.of(&myself.identity().instance);
+    let id = id.ok_or(Error::DirectoryReplaced {
+        id: myself.id(),
+        cluster: membership.cluster,
+    })?;
+    let meta = Meta::open(arrival, id, membership, dir, address).await?;
     meta.begin_alone(config, myself).await?;
     let meta = Arc::new(meta);
     let dir = config.data_dir.join("held-snapshots");

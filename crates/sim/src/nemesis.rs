@@ -1,8 +1,8 @@
 //! What goes wrong, and when.
 //!
 //! A seed chooses some kinds of faults, so that seeds differ in kind and not only in time. What was acknowledged is promised to
-//! outlive the disks of a minority only, so at most one machine of the shard servers is damaged for good, once in a seed; all else may
-//! overlap.
+//! outlive the disks of a minority only, so at most one machine of the shard servers is damaged for good, once in a seed, and at most one of several
+//! coordinators; all else may overlap.
 
 mod kind;
 mod plots;
@@ -265,10 +265,27 @@ impl Nemesis {
             Kind::FullDisk => self.ail(world, host, Ailment::FullDisk, length),
             Kind::Clock => self.ail(world, host, Ailment::Clock, length),
             Kind::LostDisk | Kind::Rot => self.damage(world, kind),
+            Kind::LostCoordinator => self.lose_coordinator(world),
             Kind::Apart => self.apart(world),
             Kind::Standstill => self.standstill(world),
             Kind::Majorities => self.majorities(world),
         }
+    }
+
+    /// Takes a coordinator's disk, where the others are a majority without it.
+    fn lose_coordinator(&mut self, world: &mut World) -> bool {
+        let host = self.coordinator();
+        let again = world.now + self.dice.millis(100..4_000);
+        let is_one_of_several = self.shape.coordinators().len() > 1;
+        if !is_one_of_several || world.lost_coordinator.is_some() {
+            return false;
+        }
+        if world.machine(host).is_none_or(|machine| !machine.is_up()) {
+            return false;
+        }
+        world.lost_coordinator = Some(host);
+        world.crash(host, Crash::Disk, again);
+        true
     }
 
     /// Damages a disk for good.

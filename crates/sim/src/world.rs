@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use vfs::SimDisk;
+
 use crate::cast::{self, Shape, Wishes};
 use crate::dice::Dice;
 use crate::machine::{Crash, Machine, TICK};
@@ -30,6 +32,8 @@ pub(crate) struct World {
     /// The shard server whose disk was lost or damaged, or whose log ended in doubt. What was acknowledged is promised to outlive one
     /// of three, so that there is no second.
     pub(crate) damaged: Option<HostId>,
+    /// The coordinator whose disk was lost, or whose log ended in doubt.
+    pub(crate) lost_coordinator: Option<HostId>,
 }
 
 impl World {
@@ -47,6 +51,7 @@ impl World {
             changed: Duration::ZERO,
             exits: 0,
             damaged: None,
+            lost_coordinator: None,
         }
     }
 
@@ -79,16 +84,29 @@ impl World {
         for machine in &mut self.machines {
             if machine.is_up() && machine.disk.is_halted() {
                 let seed = self.dice.number();
-                let without_doubt = self.damaged.is_some_and(|host| host != machine.host);
+                let serves_shards = cast::SHARD_SERVERS.contains(&machine.host);
+                let harmed = if serves_shards {
+                    &mut self.damaged
+                } else {
+                    &mut self.lost_coordinator
+                };
+                let without_doubt = harmed.is_some_and(|host| host != machine.host);
                 let pending = machine.crash(Crash::Power {
                     seed,
                     without_doubt,
                 });
-                if cast::SHARD_SERVERS.contains(&machine.host) && machine.is_in_doubt() {
-                    self.damaged = Some(machine.host);
-                }
                 let text = format!("{} lost its power, {pending} pending", machine.name);
                 self.trace.note(self.now, &text);
+                let is_one_of_several = serves_shards || self.shape.coordinators().len() > 1;
+                if is_one_of_several && machine.is_in_doubt() {
+                    *harmed = Some(machine.host);
+                    if !serves_shards {
+                        // What an operator does with a coordinator that refuses its log.
+                        machine.disk = SimDisk::new();
+                        let text = format!("{} gets an empty disk", machine.name);
+                        self.trace.note(self.now, &text);
+                    }
+                }
                 down.push((machine.host, self.now + self.dice.millis(200..3_000)));
             }
             if let Some(how) = machine.ended() {

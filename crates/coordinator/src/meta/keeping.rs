@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use api::ApiError;
 use api::meta::v1::ConfirmRequest;
 use api::meta::v1::metadata_service_client::MetadataServiceClient;
+use api::{ApiError, Reason};
 use replication::METADATA_GROUP;
 use rpc::Deadline;
 
@@ -23,6 +23,8 @@ const LEAD_POLL: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_millis(500);
 const LOOK_FAST: Duration = Duration::from_millis(50);
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
+/// Looks without a majority after which the others are asked whether this coordinator was replaced.
+const LOOKS_A_QUESTION: u32 = 40;
 
 impl Meta {
     /// Begins the cluster of a single coordinator, unless it has begun: nobody else has to be waited for.
@@ -51,11 +53,26 @@ impl Meta {
 
     /// Looks after the group for as long as it goes well.
     pub(crate) async fn keep(&self, config: &Config, myself: &Myself) -> Error {
+        let mut unavailable: u32 = 0;
         loop {
             if let Err(error) = self.look_after(config, myself).await {
                 return error;
             }
-            let pause = if self.is_available() { LOOK } else { LOOK_FAST };
+            let is_available = self.is_available();
+            unavailable = if is_available {
+                0
+            } else {
+                unavailable.wrapping_add(1)
+            };
+            // Whoever was replaced while it was away hears of it from the others, for the group does not know it any more.
+            if unavailable.is_multiple_of(LOOKS_A_QUESTION)
+                && !is_available
+                && let Some(cluster) = self.arrival.replaced(myself).await
+            {
+                let id = myself.id();
+                return Error::DirectoryReplaced { id, cluster };
+            }
+            let pause = if is_available { LOOK } else { LOOK_FAST };
             self.runtime.sleep(pause).await;
         }
     }
@@ -74,8 +91,16 @@ impl Meta {
             None if self.leads() => self.init(config).await?,
             Some(_) | None => {}
         }
+        self.note_coordinators(myself).await?;
+        self.settle_members().await;
         match self.confirm().await {
             Ok(_) => *self.confirmed.lock() = Some(self.runtime.now()),
+            Err(error) if error.reason() == Reason::NodeLost => {
+                return Err(Error::DirectoryReplaced {
+                    id: myself.id(),
+                    cluster: self.cluster,
+                });
+            }
             Err(error) => tracing::debug!(%error, "no leader of the metadata is confirmed"),
         }
         Ok(())
@@ -133,6 +158,7 @@ impl Meta {
         let message = ConfirmRequest {
             cluster_id: self.cluster.0.to_vec().into(),
             to_coordinator_id: leader.0,
+            from_coordinator_id: self.id.0,
         };
         let request = deadline.request(&self.runtime, message)?;
         let mut client = MetadataServiceClient::new(self.arrival.pool.get(&address)?);

@@ -71,7 +71,7 @@ impl Meta {
             return None;
         }
         // The configuration knows best where it is now.
-        let configured = self.arrival.others.get(&leader.node).cloned();
+        let configured = self.arrival.address(leader.node).cloned();
         Some((leader.node, configured.unwrap_or(leader.address)))
     }
 

@@ -4,7 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use api::meta::v1::metadata_service_server::MetadataService;
 use api::meta::v1::{
-    ConfirmRequest, ConfirmResponse, GreetRequest, GreetResponse, ProposeRequest, ProposeResponse,
+    AdmitRequest, AdmitResponse, ConfirmRequest, ConfirmResponse, GreetRequest, GreetResponse,
+    ProposeRequest, ProposeResponse,
 };
 use api::{ApiError, Reason};
 use cluster::NodeId;
@@ -14,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::Meta;
 use super::proposing::unready;
-use crate::arrival::Myself;
+use crate::arrival::{Myself, bytes_of};
 
 /// `MetadataService`. Answers greetings at once, and the rest once the metadata are open.
 #[derive(Debug, Clone)]
@@ -40,15 +41,21 @@ impl MetadataDoor {
 
     /// The metadata, if a message is meant for them.
     fn meta(&self, cluster: &[u8], to: u64) -> Result<&Arc<Meta>, ApiError> {
+        let meta = self.meta_of(cluster)?;
+        if NodeId(to) != meta.id {
+            let message = format!("this is coordinator {}, not {to}", meta.id);
+            return Err(ApiError::new(Reason::WrongNode, message));
+        }
+        Ok(meta)
+    }
+
+    /// The metadata, if they are those of a cluster.
+    fn meta_of(&self, cluster: &[u8]) -> Result<&Arc<Meta>, ApiError> {
         let starting = || ApiError::new(Reason::Starting, "this coordinator is opening its data");
         let meta = self.meta.get().ok_or_else(starting)?;
         if cluster != meta.cluster.0 {
             let message = "this coordinator belongs to another cluster";
             return Err(ApiError::new(Reason::WrongCluster, message));
-        }
-        if NodeId(to) != meta.id {
-            let message = format!("this is coordinator {}, not {to}", meta.id);
-            return Err(ApiError::new(Reason::WrongNode, message));
         }
         Ok(meta)
     }
@@ -61,6 +68,27 @@ impl MetadataService for MetadataDoor {
         _request: Request<GreetRequest>,
     ) -> Result<Response<GreetResponse>, Status> {
         Ok(Response::new(self.myself.greet()))
+    }
+
+    async fn admit(
+        &self,
+        request: Request<AdmitRequest>,
+    ) -> Result<Response<AdmitResponse>, Status> {
+        let deadline = Deadline::of(&request, &self.runtime);
+        let request = request.into_inner();
+        let meta = self.meta_of(&request.cluster_id);
+        let meta = meta.map_err(ApiError::for_write)?;
+        let instance = bytes_of(&request.instance_id).map_err(|problem| {
+            ApiError::field(Reason::Malformed, "instance_id", problem).for_write()
+        })?;
+        // Boxed: it is large, and rare.
+        let admission =
+            Box::pin(meta.admit(&self.myself, NodeId(request.coordinator_id), instance));
+        let admitted = deadline.limit(&self.runtime, admission).await;
+        admitted
+            .and_then(|done| done)
+            .map_err(ApiError::for_write)?;
+        Ok(Response::new(AdmitResponse {}))
     }
 
     async fn propose(
@@ -91,6 +119,7 @@ impl MetadataService for MetadataDoor {
         let request = request.into_inner();
         let meta = self.meta(&request.cluster_id, request.to_coordinator_id)?;
         let point = meta.group.lease_check().map_err(|error| unready(&error))?;
+        meta.check_place(NodeId(request.from_coordinator_id))?;
         Ok(Response::new(ConfirmResponse {
             applied_index: point.applied.index,
         }))

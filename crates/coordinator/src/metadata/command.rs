@@ -7,6 +7,7 @@ use cluster::{ClusterId, Incarnation, Layout, NodeId, ShardId};
 use repeat_table::{ClientId, RequestId};
 
 use super::codec::{CodecError, Reader, Writer};
+use super::coordinators::{self, Admission};
 use super::members::{self, NewReplicas};
 use super::recoveries::{self, TurnEnd, TurnRequest};
 
@@ -128,6 +129,8 @@ pub enum Command {
         /// Whether they are to go.
         draining: bool,
     },
+    /// Gives a new data directory the place of a coordinator's lost one. Changes nothing where it has it already.
+    AdmitCoordinator(Admission),
     /// Asks for the turn at a shard's recovery.
     BeginRecovery(TurnRequest),
     /// Gives the turn back.
@@ -151,6 +154,7 @@ impl Command {
             Self::NoteProgress(_) => 10,
             Self::ChangeReplicas(_) => 11,
             Self::SetDraining { .. } => 12,
+            Self::AdmitCoordinator(_) => 13,
             Self::BeginRecovery(_) => 30,
             Self::EndRecovery(_) => 31,
         }
@@ -173,6 +177,7 @@ impl Command {
             | Self::NoteProgress(_)
             | Self::ChangeReplicas(_)
             | Self::SetDraining { .. }
+            | Self::AdmitCoordinator(_)
             | Self::BeginRecovery(_)
             | Self::EndRecovery(_) => true,
             Self::Init { .. }
@@ -243,6 +248,7 @@ impl Command {
                 out.u64(node.0);
                 out.bool(*draining);
             }
+            Self::AdmitCoordinator(asked) => coordinators::write_admission(&mut out, asked),
             Self::BeginRecovery(asked) => recoveries::write_request(&mut out, asked),
             Self::EndRecovery(end) => recoveries::write_end(&mut out, end),
         }
@@ -303,6 +309,7 @@ impl Command {
                 node: NodeId(from.u64("node")?),
                 draining: from.bool("draining")?,
             },
+            13 => Self::AdmitCoordinator(coordinators::read_admission(&mut from)?),
             30 => Self::BeginRecovery(recoveries::read_request(&mut from)?),
             31 => Self::EndRecovery(recoveries::read_end(&mut from)?),
             _ => return Ok(None),

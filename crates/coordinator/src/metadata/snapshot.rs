@@ -3,7 +3,7 @@
 //! | bytes | field |
 //! |---|---|
 //! | 4 | magic `ACMD` |
-//! | 2 | version, 2, little endian; 1 is still read |
+//! | 2 | version, 3, little endian; 1 and 2 are still read |
 //! | 2 | zero |
 //! | 8 | length of the body, little endian |
 //! | 4 | CRC32 of the body, little endian |
@@ -13,7 +13,7 @@
 //! The body holds the fields of [`State`] in the order in which [`encode`] writes them, and ends with the repeat table in
 //! its own format. The same state always gives the same bytes.
 //!
-//! Version 1 has no `draining` at the end of a node, no members at the end of a shard, and no recoveries before the repeat table.
+//! Version 1 has no `draining` at the end of a node, no members at the end of a shard, and no recoveries before the repeat table; version 2 has no coordinators there.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -28,14 +28,16 @@ use term::NamespaceName;
 
 use super::codec::{CodecError, Reader, Writer};
 use super::command::{read_seed, write_seed};
+use super::coordinators::{self, Coordinators};
 use super::members::{self, Members};
 use super::recoveries::{self, Recoveries};
 use super::state::{CLUSTER_VERSION, NamespaceRecord, NodeRecord, ShardRecord, State};
 
 const MAGIC: [u8; 4] = *b"ACMD";
-const VERSION: u16 = 2;
-/// The first version, of which clusters may have one on their disks.
+const VERSION: u16 = 3;
+/// Older versions, of which clusters may have one on their disks.
 const FIRST_VERSION: u16 = 1;
+const SECOND_VERSION: u16 = 2;
 const HEADER_BYTES: usize = 24;
 /// Far above what the limits of the metadata allow; a longer body is no metadata.
 const BODY_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -66,6 +68,7 @@ pub(crate) fn encode(state: &State) -> Vec<u8> {
         .values()
         .for_each(|namespace| write_namespace(&mut out, namespace));
     recoveries::write(&mut out, &state.recoveries);
+    coordinators::write(&mut out, &state.coordinators);
     state.repeats.encode(&mut out.0);
     let body = out.0;
 
@@ -163,6 +166,11 @@ fn read_state(from: &mut Reader<'_>, version: u16) -> Result<State, CodecError> 
     } else {
         Recoveries::default()
     };
+    let coordinators = if version > SECOND_VERSION {
+        coordinators::read(from)?
+    } else {
+        Coordinators::default()
+    };
     Ok(State {
         cluster: begun.then_some(cluster),
         cluster_version,
@@ -176,6 +184,7 @@ fn read_state(from: &mut Reader<'_>, version: u16) -> Result<State, CodecError> 
             .map(|at| (at.namespace.name.clone(), at))
             .collect(),
         recoveries,
+        coordinators,
         ..State::default()
     })
 }

@@ -11,6 +11,7 @@ use repeat_table::{RepeatTable, RequestId, Verdict};
 use term::NamespaceName;
 
 use super::command::{Command, NewLife, Registration, Seed, ShardProgress};
+use super::coordinators::Coordinators;
 use super::members::Members;
 use super::recoveries::{Recoveries, TurnEnd, TurnRequest};
 use super::response::{Refusal, Response};
@@ -80,6 +81,8 @@ pub struct State {
     pub namespaces: BTreeMap<NamespaceName, NamespaceRecord>,
     /// Whose turn it is, or was, to recover a shard.
     pub recoveries: Recoveries,
+    /// Which coordinators there are.
+    pub coordinators: Coordinators,
     /// Which ClearNamespace calls were applied.
     pub repeats: RepeatTable,
 }
@@ -96,6 +99,7 @@ impl Default for State {
             shards: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             recoveries: Recoveries::default(),
+            coordinators: Coordinators::default(),
             repeats: RepeatTable::new(REPEAT_TABLE_BYTES),
         }
     }
@@ -129,6 +133,9 @@ impl State {
             Command::NoteProgress(shards) => Ok(self.note_progress(&shards)),
             Command::ChangeReplicas(wanted) => self.change_replicas(stamp_ms, wanted),
             Command::SetDraining { node, draining } => self.set_draining(node, draining),
+            Command::AdmitCoordinator(asked) => {
+                self.coordinators.admit(asked).map(|()| Response::Done)
+            }
             Command::BeginRecovery(asked) => self.begin_recovery(stamp_ms, asked),
             Command::EndRecovery(ended) => self.end_recovery(stamp_ms, &ended),
         };

@@ -287,6 +287,17 @@ fn turns() -> impl Strategy<Value = Command> {
     prop_oneof![begin, end]
 }
 
+fn admissions() -> impl Strategy<Value = Command> {
+    (1..5u64, 0..6u8, 0..4u64).prop_map(|(number, instance, begun)| {
+        let begun = (1..begun).map(|id| (NodeId(id), [id as u8; 16]));
+        Command::AdmitCoordinator(Admission {
+            number: NodeId(number),
+            instance: [instance; 16],
+            begun: begun.collect(),
+        })
+    })
+}
+
 fn commands() -> impl Strategy<Value = Command> {
     let node = || (0..6u64).prop_map(NodeId);
     let shard = || (0..4u64).prop_map(ShardId);
@@ -317,7 +328,7 @@ fn commands() -> impl Strategy<Value = Command> {
         (node(), any::<bool>())
             .prop_map(|(node, draining)| Command::SetDraining { node, draining }),
         member_steps(),
-        turns(),
+        prop_oneof![turns(), admissions()],
         name().prop_map(create),
         (
             name(),
@@ -409,8 +420,18 @@ fn of_the_second_version() -> Vec<Command> {
     ]
 }
 
-/// A state with something of everything; of what version 1 of the snapshot knew, where `first` says so.
-fn full(first: bool) -> State {
+/// What version 3 of the snapshot has more.
+fn of_the_third_version() -> Vec<Command> {
+    let begun = (1..=3).map(|id| (NodeId(id), [id as u8; 16])).collect();
+    vec![Command::AdmitCoordinator(Admission {
+        number: NodeId(2),
+        instance: [22; 16],
+        begun,
+    })]
+}
+
+/// A state with something of everything that a version of the snapshot knows.
+fn full(version: u16) -> State {
     let mut state = begun(2);
     for (name, instance) in [("one", 1), ("two", 2), ("three", 3), ("one", 4)] {
         register(&mut state, name, instance);
@@ -431,8 +452,11 @@ fn full(first: bool) -> State {
         create("a"),
         clear("a", None),
     ];
-    if !first {
+    if version >= 2 {
         commands.extend(of_the_second_version());
+    }
+    if version >= 3 {
+        commands.extend(of_the_third_version());
     }
     for command in commands {
         let response = state.apply(50, command);
@@ -444,7 +468,7 @@ fn full(first: bool) -> State {
 #[test]
 fn snapshots_of_every_version_open_for_ever() {
     let first = include_bytes!("../../fixtures/metadata-v1.snapshot");
-    let mut expected = full(true);
+    let mut expected = full(1);
     for record in expected.shards.values_mut() {
         record.members = Members::default();
     }
@@ -452,8 +476,11 @@ fn snapshots_of_every_version_open_for_ever() {
     assert_eq!(snapshot::encode(&state), snapshot::encode(&expected));
     let second = include_bytes!("../../fixtures/metadata-v2.snapshot");
     let state = snapshot::decode(&mut second.as_slice()).unwrap();
-    assert_eq!(snapshot::encode(&state), second);
-    assert_eq!(snapshot::encode(&full(false)), second);
+    assert_eq!(snapshot::encode(&state), snapshot::encode(&full(2)));
+    let third = include_bytes!("../../fixtures/metadata-v3.snapshot");
+    let state = snapshot::decode(&mut third.as_slice()).unwrap();
+    assert_eq!(snapshot::encode(&state), third);
+    assert_eq!(snapshot::encode(&full(3)), third);
 }
 
 proptest! {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use api::meta::v1::AdmitRequest;
 use api::v1::{
     GetTopKRequest, RecordBatchRequest, RecordBatchResponse, RecordItem, RecordRequest, RequestId,
 };
-use api::{ApiError, Outcome};
+use api::{ApiError, Outcome, Reason};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -252,23 +253,84 @@ async fn all_coordinators_restart_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_comes_back_with_an_empty_or_a_foreign_directory() {
+async fn a_coordinator_that_lost_its_disk_is_taken_in_as_another_without_a_word() {
     let mut cluster = Cluster::of_three().await;
-    for place in [0, 1] {
+    record_at(&cluster, 0, "", "kiwi").await.unwrap();
+    let leader = cluster.leader_at(0).await;
+    // One that follows, the one that led, and one that was taken in before.
+    let follower = (leader + 1) % 3;
+    for (round, place) in [follower, leader, follower].into_iter().enumerate() {
         cluster.stop_coordinators(&[place]).await;
-        let kept = cluster.coordinator_config(place).data_dir.clone();
-        cluster.coordinator_config(place).data_dir = kept.with_extension("empty");
+        let lost = cluster.coordinator_config(place).data_dir.clone();
+        let empty = lost.with_extension(format!("empty-{round}"));
+        cluster.coordinator_config(place).data_dir = empty.clone();
+        cluster.start_coordinator_at(place).await;
+        let is_back = cluster.until_at(place, "it knows the cluster again", |status| {
+            let numbers = status.coordinators.iter().map(|at| at.coordinator_id);
+            let mut numbers: Vec<u64> = numbers.collect();
+            numbers.sort_unstable();
+            status.metadata_available && status.nodes.len() == 3 && numbers == [1, 2, 3]
+        });
+        is_back.await;
+        // It counts: with one of the others away it is half of the majority.
+        let other = (place + 1) % 3;
+        cluster.stop_coordinators(&[other]).await;
+        let namespace = format!("round-{round}");
+        let count = record_patiently(&cluster, place, &namespace, "kiwi").await;
+        assert_eq!(count, 1);
+        cluster.start_coordinator_at(other).await;
+        assert_eq!(
+            record_patiently(&cluster, other, &namespace, "kiwi").await,
+            2
+        );
+        // And the directory that was lost is nobody's any more, should it turn up again.
+        cluster.stop_coordinators(&[place]).await;
+        cluster.coordinator_config(place).data_dir = lost;
         cluster.start_coordinator_at(place).await;
         let ended = cluster.coordinator_ended(place).await.unwrap_err();
         let is_right = matches!(ended, coordinator::Error::DirectoryReplaced { .. });
         assert!(is_right, "{ended}");
-        cluster.coordinator_config(place).data_dir = kept;
+        cluster.coordinator_config(place).data_dir = empty;
         cluster.start_coordinator_at(place).await;
         assert_eq!(
-            record_patiently(&cluster, place, "", "kiwi").await,
-            place as u64 + 1
+            record_patiently(&cluster, place, &namespace, "kiwi").await,
+            3
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_directory_does_not_get_the_place_of_one_that_is_at_work() {
+    let cluster = Cluster::of_three().await;
+    record_at(&cluster, 0, "", "kiwi").await.unwrap();
+    let status = cluster.until_at(0, "a status", |_| true).await;
+    let mut asked = cluster.metadata_at(cluster.leader_at(0).await);
+    for (number, reason) in [
+        (1, Reason::NotNeeded),
+        (2, Reason::NotNeeded),
+        (3, Reason::NotNeeded),
+        (4, Reason::NotFound),
+    ] {
+        let request = AdmitRequest {
+            cluster_id: status.cluster_id.clone(),
+            coordinator_id: number,
+            instance_id: vec![9; 16].into(),
+        };
+        let refused = asked.admit(request).await.unwrap_err();
+        assert_eq!(ApiError::from_status(&refused).reason(), reason, "{number}");
+    }
+    let request = AdmitRequest {
+        cluster_id: status.cluster_id.clone(),
+        coordinator_id: 2,
+        instance_id: vec![9; 15].into(),
+    };
+    let refused = asked.admit(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_comes_back_with_a_foreign_directory() {
+    let mut cluster = Cluster::of_three().await;
     // Another one's directory, and one that was begun with others.
     cluster.stop_coordinators(&[2]).await;
     let kept = cluster.coordinator_config(2).data_dir.clone();

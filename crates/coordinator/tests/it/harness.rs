@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
 use api::admin::v1::{GetStatusRequest, GetStatusResponse, ReplicaRole, ReplicaStatus, ShardState};
+use api::meta::v1::metadata_service_client::MetadataServiceClient;
 use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::v1::{GetTopKRequest, GetTopKResponse, RecordRequest};
 use cluster::{Layout, NodeId, ShardId};
@@ -465,6 +466,10 @@ impl Cluster {
 
     pub(crate) fn admin_at(&self, place: usize) -> ClusterAdminServiceClient<Channel> {
         ClusterAdminServiceClient::new(self.channel(place))
+    }
+
+    pub(crate) fn metadata_at(&self, place: usize) -> MetadataServiceClient<Channel> {
+        MetadataServiceClient::new(self.channel(place))
     }
 
     pub(crate) async fn record(&self, term: &str, count: u64) -> u64 {

@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Clock,
     /// A machine comes back with an empty disk.
     LostDisk,
+    /// A coordinator comes back with an empty disk.
+    LostCoordinator,
     /// A bit of a log flips.
     Rot,
     /// One shard server after another hears everybody but the others.
@@ -45,7 +47,7 @@ pub(crate) enum Kind {
     Majorities,
 }
 
-pub(super) const KINDS: [Kind; 20] = [
+pub(super) const KINDS: [Kind; 21] = [
     Kind::Kill,
     Kind::Power,
     Kind::Blackout,
@@ -62,6 +64,7 @@ pub(super) const KINDS: [Kind; 20] = [
     Kind::FullDisk,
     Kind::Clock,
     Kind::LostDisk,
+    Kind::LostCoordinator,
     Kind::Rot,
     Kind::Apart,
     Kind::Standstill,
@@ -88,6 +91,7 @@ impl Kind {
             Self::FullDisk => "full-disk",
             Self::Clock => "clock",
             Self::LostDisk => "lost-disk",
+            Self::LostCoordinator => "lost-coordinator",
             Self::Rot => "rot",
             Self::Apart => "apart",
             Self::Standstill => "standstill",

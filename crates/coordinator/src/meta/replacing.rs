@@ -1,0 +1,133 @@
+//! A coordinator whose disk was lost comes back with an empty directory: how it gets the place of the old one.
+//!
+//! The new directory asks whoever leads ([`Meta::admit`]), and the intent is written into the metadata before the group hears of it.
+//! From then on every coordinator notes who the others are ([`Meta::note_coordinators`]), so that the newcomer finds itself named
+//! and joins, and the one that leads brings the members of the group to what the metadata say ([`Meta::settle_members`]), be it
+//! another one by then.
+//!
+//! What always holds: a directory whose coordinator is still heard keeps its place; the newcomer has an identity that never voted, and
+//! gets a vote once it has caught up.
+//!
+//! On failure: the next look goes on from the metadata.
+
+use std::time::Duration;
+
+use api::{ApiError, Reason};
+use cluster::NodeId;
+use replication::{ChangeError, Peer};
+
+use super::Meta;
+use super::proposing::unready;
+use crate::Error;
+use crate::arrival::Myself;
+use crate::identity::{Instance, Membership};
+use crate::metadata::{Admission, Command, number_of};
+
+/// How long one look waits for a newcomer to catch up; the next one goes on.
+const CATCH_UP_PATIENCE: Duration = Duration::from_millis(400);
+
+impl Meta {
+    /// Gives a new directory the place of a coordinator that is not heard any more. Only the one that leads does.
+    pub(super) async fn admit(
+        &self,
+        myself: &Myself,
+        number: NodeId,
+        instance: Instance,
+    ) -> Result<(), ApiError> {
+        self.group.lease_check().map_err(|error| unready(&error))?;
+        let begun = myself.identity().membership.unwrap_or_default().members;
+        let is_of = |id: &NodeId| number_of(*id) == number;
+        let holder = self.group.status().members.into_iter();
+        let holder = holder.map(|member| member.node).find(is_of);
+        let known = self.read(|state| {
+            state
+                .coordinators
+                .members
+                .values()
+                .any(|at| *at == instance)
+        });
+        let is_heard = |holder| holder == self.id || self.group.successors().contains(&holder);
+        if !known && holder.is_some_and(is_heard) {
+            let message = format!("coordinator {number} is at work with another data directory");
+            return Err(ApiError::new(Reason::NotNeeded, message));
+        }
+        let command = Command::AdmitCoordinator(Admission {
+            number,
+            instance,
+            begun,
+        });
+        self.propose(&command).await?;
+        tracing::warn!(%number, "a coordinator lost its data directory, and a new one gets its place");
+        Ok(())
+    }
+
+    /// Refuses a coordinator whose place was given to another directory while it was away.
+    pub(super) fn check_place(&self, from: NodeId) -> Result<(), ApiError> {
+        let has_place = self.read(|state| {
+            let members = &state.coordinators.members;
+            members.is_empty() || members.contains_key(&from)
+        });
+        if has_place {
+            return Ok(());
+        }
+        let number = number_of(from);
+        let message = format!("another data directory has the place of coordinator {number}");
+        Err(ApiError::new(Reason::NodeLost, message))
+    }
+
+    /// Notes on the disk who the coordinators are now.
+    ///
+    /// # Errors
+    /// When this one is not among them any more, or the disk fails.
+    pub(super) async fn note_coordinators(&self, myself: &Myself) -> Result<(), Error> {
+        let members = self.read(|state| state.coordinators.members.clone());
+        let identity = myself.identity();
+        let noted = identity.membership.as_ref();
+        if members.is_empty() || noted.is_some_and(|of| of.members == members) {
+            return Ok(());
+        }
+        let cluster = self.cluster;
+        let membership = Membership { cluster, members };
+        // One that catches up reads of the past, too: what it was told when it was taken in is newer.
+        if noted.is_some_and(|of| of.newest() > membership.newest()) {
+            return Ok(());
+        }
+        if membership.of(&identity.instance).is_none() {
+            let id = identity.id;
+            return Err(Error::DirectoryReplaced { id, cluster });
+        }
+        let noted = self
+            .arrival
+            .note_members(myself, &self.data_dir, membership);
+        noted.await
+    }
+
+    /// Brings the members of the group one step closer to what the metadata say. Only the one that leads does.
+    pub(super) async fn settle_members(&self) {
+        let wanted = self.read(|state| state.coordinators.members.clone());
+        if wanted.is_empty() || !self.leads() {
+            return;
+        }
+        let present = self.group.status().members;
+        let votes = |id: &NodeId| present.iter().any(|at| at.node == *id && at.voter);
+        let gone = present.iter().find(|at| !wanted.contains_key(&at.node));
+        let step = if let Some(gone) = gone {
+            self.group.remove(gone.node).await.map(|()| gone.node)
+        } else if let Some(id) = wanted.keys().find(|id| !votes(id)) {
+            self.take_in(*id).await.map(|()| *id)
+        } else {
+            return;
+        };
+        match step {
+            Ok(member) => tracing::info!(%member, "the coordinators have changed"),
+            Err(error) => tracing::info!(%error, "the coordinators wait to be changed"),
+        }
+    }
+
+    async fn take_in(&self, id: NodeId) -> Result<(), ChangeError> {
+        let address = self.arrival.address(id).cloned().unwrap_or_default();
+        let peer = Peer { node: id, address };
+        self.group.add_learner(peer, CATCH_UP_PATIENCE).await?;
+        self.group.promote(id).await
+    }
+}
