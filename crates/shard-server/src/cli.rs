@@ -67,10 +67,7 @@ async fn serve(settings: Settings) -> ExitCode {
     if let Err(problem) = logging::init(&config.logging) {
         return fail(&problem.to_string(), EXIT_SYSTEM);
     }
-    let runtime = match Runtime::real().with_connection_threads() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start threads: {error}"), EXIT_SYSTEM),
-    };
+    let runtime = Runtime::real();
     let shutdown = CancellationToken::new();
     if let Err(error) = stop_on_signal(&runtime, &shutdown) {
         return fail(&format!("cannot listen for signals: {error}"), EXIT_SYSTEM);
