@@ -35,26 +35,26 @@ impl Meta {
         instance: Instance,
     ) -> Result<(), ApiError> {
         self.group.lease_check().map_err(|error| unready(&error))?;
-        let begun = myself.identity().membership.unwrap_or_default().members;
+        let begun = myself.identity().membership.unwrap_or_default();
+        let has_place = self.read(|state| {
+            let mut members = state.coordinators.members.values();
+            members.any(|known| *known == instance)
+        });
+        if has_place || begun.of(&instance).is_some() {
+            return Ok(());
+        }
         let is_of = |id: &NodeId| number_of(*id) == number;
         let holder = self.group.status().members.into_iter();
         let holder = holder.map(|member| member.node).find(is_of);
-        let known = self.read(|state| {
-            state
-                .coordinators
-                .members
-                .values()
-                .any(|at| *at == instance)
-        });
         let is_heard = |holder| holder == self.id || self.group.successors().contains(&holder);
-        if !known && holder.is_some_and(is_heard) {
+        if holder.is_some_and(is_heard) {
             let message = format!("coordinator {number} is at work with another data directory");
             return Err(ApiError::new(Reason::NotNeeded, message));
         }
         let command = Command::AdmitCoordinator(Admission {
             number,
             instance,
-            begun,
+            begun: begun.members,
         });
         self.propose(&command).await?;
         tracing::warn!(%number, "a coordinator lost its data directory, and a new one gets its place");
