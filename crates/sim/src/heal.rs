@@ -91,10 +91,14 @@ fn until(
     }
 }
 
-/// Everything serves, and each shard has one leader.
+/// Everything serves, each shard has one leader, and no coordinator is left out.
 fn sound(status: &GetStatusResponse) -> Outcome<()> {
     if status.shards.len() != cast::shards().len() {
         return Err(format!("{} shards", status.shards.len()));
+    }
+    let coordinators = status.coordinators.len();
+    if !cast::COORDINATORS_OF_A_WORLD.contains(&coordinators) {
+        return Err(format!("{coordinators} coordinators"));
     }
     for shard in &status.shards {
         let id = shard.shard_id;

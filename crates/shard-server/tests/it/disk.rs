@@ -10,7 +10,7 @@ use shard_server::RunError;
 use vfs::sim::{Effect, Fault};
 use vfs::{Op, SimDisk};
 
-use crate::harness::{World, files, reason};
+use crate::harness::{Node, World, files, reason};
 use crate::registry::CLUSTER;
 
 fn record(term: &str) -> RecordRequest {
@@ -176,6 +176,16 @@ async fn a_disk_that_does_not_answer_ends_the_server() {
     disk.hold_syncs(false);
 }
 
+/// Records on a disk that fills up: how many were acknowledged, and how the next one was refused.
+async fn record_until_refused(node: &Node) -> (u64, tonic::Status) {
+    for acknowledged in 0..2000 {
+        if let Err(refused) = node.public().record(record("paris")).await {
+            return (acknowledged, refused);
+        }
+    }
+    panic!("the disk never filled up");
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
     let disk = SimDisk::new();
@@ -184,18 +194,8 @@ async fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
     let node = world.start().await;
     node.record("paris", 1).await;
     disk.set_capacity(Some(disk.used_bytes()));
-    let mut acknowledged = 1;
-    let mut refused = None;
-    for _ in 0..2000 {
-        match node.public().record(record("paris")).await {
-            Ok(_) => acknowledged += 1,
-            Err(status) => {
-                refused = Some(status);
-                break;
-            }
-        }
-    }
-    let refused = refused.expect("the disk never filled up");
+    let (more, refused) = record_until_refused(&node).await;
+    let acknowledged = 1 + more;
     assert_eq!(reason(&refused), Reason::DiskFull, "{refused}");
     assert_eq!(node.count("paris").await, acknowledged);
     disk.set_capacity(None);
@@ -217,18 +217,8 @@ async fn a_replica_that_found_no_room_at_all_begins_again_when_there_is_some() {
     node.record("paris", 1).await;
     // Admission still believes in the room of its last look, the next segment finds none, and giving the reserve back is of no use.
     disk.set_capacity(Some(1));
-    let mut acknowledged = 1;
-    let mut refused = None;
-    for _ in 0..2000 {
-        match node.public().record(record("paris")).await {
-            Ok(_) => acknowledged += 1,
-            Err(status) => {
-                refused = Some(status);
-                break;
-            }
-        }
-    }
-    let refused = refused.expect("the disk never filled up");
+    let (more, refused) = record_until_refused(&node).await;
+    let acknowledged = 1 + more;
     let error = api::ApiError::from_status(&refused);
     assert_ne!(error.outcome(), Some(api::Outcome::NotApplied), "{refused}");
     let refused = node.public().record(record("paris")).await.unwrap_err();
