@@ -66,6 +66,9 @@ impl Nemesis {
         if kinds.len() < 3 {
             kinds = KINDS.to_vec();
         }
+        if shape.coordinators().len() > 1 && dice.percent(45) {
+            kinds.push(Kind::LostCoordinator);
+        }
         Self {
             dice,
             shape,
