@@ -27,6 +27,8 @@ use parking_lot::RwLock;
 use rpc::Deadline;
 use rpc::channel::Pool;
 use runtime::Runtime;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
 use vfs::Vfs;
 
 use crate::Error;
@@ -38,6 +40,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is said for whom the start waits, in rounds.
 const SAID_EVERY: u64 = 25;
+
+pub(crate) type Client = MetadataServiceClient<Channel>;
 
 /// Who this coordinator is, for everybody who asks.
 #[derive(Debug)]
@@ -61,6 +65,12 @@ impl Myself {
 
     pub(crate) fn identity(&self) -> Identity {
         self.identity.read().clone()
+    }
+
+    /// The error to end with when the cluster has given the place of this directory to another one.
+    pub(crate) fn replaced_in(&self, cluster: ClusterId) -> Error {
+        let id = self.id();
+        Error::DirectoryReplaced { id, cluster }
     }
 
     /// The answer to a greeting.
@@ -154,7 +164,7 @@ impl Arrival {
         let mine = identity.membership?;
         let greetings = self.greet_all(identity.id, &myself.configured).await;
         let theirs = greetings.into_values().filter_map(|at| at.membership);
-        let mut later = theirs.filter(|of| of.newest() > mine.newest());
+        let mut later = theirs.filter(|of| of.is_later_than(&mine));
         later
             .any(|of| of.of(&identity.instance).is_none())
             .then_some(mine.cluster)
@@ -230,35 +240,27 @@ impl Arrival {
     /// Asks the others for the place of the directory that was lost; the one that leads gives it. What they said, in words.
     async fn ask_all(&self, identity: &Identity, cluster: ClusterId) -> Vec<String> {
         let calls = self.others.iter().map(|(other, address)| async move {
-            match self.ask(identity, cluster, address).await {
-                Ok(()) => format!("{other}: yes"),
+            let message = AdmitRequest {
+                cluster_id: cluster.0.to_vec().into(),
+                coordinator_id: identity.id.0,
+                instance_id: identity.instance.to_vec().into(),
+            };
+            let admit = |mut peer: Client, request| async move { peer.admit(request).await };
+            match self.call(address, PATIENCE, message, admit).await {
+                Ok(_) => format!("{other}: yes"),
                 Err(error) => format!("{other}: {error}"),
             }
         });
         join_all(calls).await
     }
 
-    async fn ask(
-        &self,
-        identity: &Identity,
-        cluster: ClusterId,
-        address: &str,
-    ) -> Result<(), ApiError> {
-        let deadline = Deadline::after(&self.runtime, PATIENCE);
-        let message = AdmitRequest {
-            cluster_id: cluster.0.to_vec().into(),
-            coordinator_id: identity.id.0,
-            instance_id: identity.instance.to_vec().into(),
-        };
-        let request = deadline.request(&self.runtime, message)?;
-        let mut client = MetadataServiceClient::new(self.pool.get(address)?);
-        let asked = deadline.call(&self.runtime, client.admit(request)).await;
-        asked.map(drop)
-    }
-
     async fn greet_all(&self, id: NodeId, configured: &[NodeId]) -> BTreeMap<NodeId, Greeting> {
         let calls = self.others.iter().map(|(other, address)| async move {
-            match self.greet(id, address).await {
+            let message = GreetRequest {
+                coordinator_id: id.0,
+            };
+            let greet = |mut peer: Client, request| async move { peer.greet(request).await };
+            match self.call(address, PATIENCE, message, greet).await {
                 Ok(answer) => match understand(*other, configured, &answer) {
                     Ok(greeting) => Some((*other, greeting)),
                     Err(problem) => {
@@ -275,14 +277,22 @@ impl Arrival {
         join_all(calls).await.into_iter().flatten().collect()
     }
 
-    async fn greet(&self, id: NodeId, address: &str) -> Result<GreetResponse, ApiError> {
-        let deadline = Deadline::after(&self.runtime, PATIENCE);
-        let message = GreetRequest {
-            coordinator_id: id.0,
-        };
+    /// Calls a method of another coordinator.
+    pub(crate) async fn call<M, A, F>(
+        &self,
+        address: &str,
+        patience: Duration,
+        message: M,
+        method: impl FnOnce(Client, Request<M>) -> F,
+    ) -> Result<A, ApiError>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let deadline = Deadline::after(&self.runtime, patience);
         let request = deadline.request(&self.runtime, message)?;
-        let mut client = MetadataServiceClient::new(self.pool.get(address)?);
-        let answer = deadline.call(&self.runtime, client.greet(request)).await?;
+        let peer = Client::new(self.pool.get(address)?);
+        let answer = Box::pin(method(peer, request));
+        let answer = deadline.call(&self.runtime, answer).await?;
         Ok(answer.into_inner())
     }
 }

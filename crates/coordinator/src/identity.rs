@@ -71,7 +71,12 @@ impl Membership {
         self.members.keys().map(|id| number_of(*id)).collect()
     }
 
-    /// How new this is: of two, the one with the newer identity in it is the later one.
+    /// Whether this is newer: of two, the one with the newer identity in it is.
+    pub(crate) fn is_later_than(&self, other: &Self) -> bool {
+        self.newest() > other.newest()
+    }
+
+    /// The identity that was given last.
     pub(crate) fn newest(&self) -> Option<NodeId> {
         self.members.keys().next_back().copied()
     }

@@ -176,10 +176,7 @@ async fn open(
     let (runtime, vfs) = (arrival.runtime.clone(), Arc::clone(&arrival.vfs));
     let dir = config.data_dir.clone();
     let id = membership.of(&myself.identity().instance);
-    let id = id.ok_or(Error::DirectoryReplaced {
-        id: myself.id(),
-        cluster: membership.cluster,
-    })?;
+    let id = id.ok_or_else(|| myself.replaced_in(membership.cluster))?;
     let meta = Meta::open(arrival, id, membership, dir, address).await?;
     meta.begin_alone(config, myself).await?;
     let meta = Arc::new(meta);

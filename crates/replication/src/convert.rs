@@ -30,6 +30,12 @@ pub(crate) enum ConvertError {
     Kind { kind: u8 },
     #[error("a term or an index is {}, which nothing can follow", u64::MAX)]
     Overflow,
+    #[error("{field} is of term {term}, later than term {vote} of the leader that sends it")]
+    Later {
+        field: &'static str,
+        term: u64,
+        vote: u64,
+    },
 }
 
 pub(crate) fn log_id_to_wire(id: &LogId) -> wire::LogId {
@@ -257,6 +263,11 @@ pub(crate) fn append_to_wire(
     }
 }
 
+/// What a leader sends, if it can be what one leader knows.
+///
+/// A leader knows of nothing later than its own term. A sender that is not yet told that its lead is over may see
+/// what the next leader has committed, and sends it under its own vote; a follower that has not heard of the next
+/// leader either would take its own entries for the committed ones.
 pub(crate) fn append_from_wire(
     request: wire::AppendRequest,
 ) -> Result<AppendRequest, ConvertError> {
@@ -276,11 +287,26 @@ pub(crate) fn append_from_wire(
         }
         due = due.and_then(|index| index.checked_add(1));
     }
+    let vote = vote_from_wire(request.vote)?;
+    let leader_commit = optional_log_id(request.leader_commit.as_ref())?;
+    let last = entries.iter().map(|entry| &entry.log_id).max();
+    let claims = [
+        ("prev_log_id", prev_log_id.as_ref()),
+        ("entries", last),
+        ("leader_commit", leader_commit.as_ref()),
+    ];
+    for (field, id) in claims {
+        let term = id.map_or(0, term_of);
+        if term > vote.leader_id.term {
+            let vote = vote.leader_id.term;
+            return Err(ConvertError::Later { field, term, vote });
+        }
+    }
     Ok(AppendRequest {
-        vote: vote_from_wire(request.vote)?,
+        vote,
         prev_log_id,
         entries,
-        leader_commit: optional_log_id(request.leader_commit.as_ref())?,
+        leader_commit,
     })
 }
 
@@ -376,6 +402,30 @@ mod tests {
             let wrong = append_to_wire(request(prev), envelope.clone());
             assert!(append_from_wire(wrong).is_err(), "{prev:?}");
         }
+    }
+
+    #[test]
+    fn what_is_later_than_the_leader_that_sends_it_is_refused() {
+        let request = |term, prev, commit| {
+            let request = AppendRequest {
+                vote: vote(term, 1, true),
+                prev_log_id: Some(log_id(prev, 6)),
+                entries: entries(),
+                leader_commit: Some(log_id(commit, 8)),
+            };
+            append_from_wire(append_to_wire(request, wire::Envelope::default()))
+        };
+        let refused = |term, prev, commit| match request(term, prev, commit) {
+            Err(ConvertError::Later { field, .. }) => Some(field),
+            Err(error) => panic!("{error}"),
+            Ok(_) => None,
+        };
+        // The entries are of term 3.
+        assert_eq!(refused(3, 3, 3), None);
+        assert_eq!(refused(4, 2, 3), None);
+        assert_eq!(refused(2, 2, 2), Some("entries"));
+        assert_eq!(refused(3, 4, 3), Some("prev_log_id"));
+        assert_eq!(refused(3, 3, 4), Some("leader_commit"));
     }
 
     #[test]

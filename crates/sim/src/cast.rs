@@ -22,8 +22,6 @@ const REPLICAS: usize = 3;
 
 /// The coordinators' machines, of which a world has the first or all.
 const COORDINATORS: [HostId; 3] = [1, 2, 3];
-/// How many coordinators a world may have.
-pub(crate) const COORDINATORS_OF_A_WORLD: [usize; 2] = [1, COORDINATORS.len()];
 /// The watchdog's machine, where there is one.
 pub(crate) const WATCHDOG: HostId = 21;
 /// The shard servers' machines.

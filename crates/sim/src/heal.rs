@@ -72,7 +72,7 @@ pub(crate) fn until_serving(world: &mut World, limit: Duration) -> Outcome<()> {
 fn until(
     world: &mut World,
     limit: Duration,
-    holds: fn(&GetStatusResponse) -> Outcome<()>,
+    holds: fn(&GetStatusResponse, Shape) -> Outcome<()>,
 ) -> Outcome<()> {
     let (end, shape) = (world.now + limit, world.shape);
     loop {
@@ -81,7 +81,7 @@ fn until(
             runtime.sleep(PAUSE).await;
             status.map_err(|error| error.to_string())
         })?;
-        let problem = match status.and_then(|status| holds(&status)) {
+        let problem = match status.and_then(|status| holds(&status, shape)) {
             Ok(()) => return Ok(()),
             Err(problem) => problem,
         };
@@ -92,13 +92,13 @@ fn until(
 }
 
 /// Everything serves, each shard has one leader, and no coordinator is left out.
-fn sound(status: &GetStatusResponse) -> Outcome<()> {
+fn sound(status: &GetStatusResponse, shape: Shape) -> Outcome<()> {
     if status.shards.len() != cast::shards().len() {
         return Err(format!("{} shards", status.shards.len()));
     }
-    let coordinators = status.coordinators.len();
-    if !cast::COORDINATORS_OF_A_WORLD.contains(&coordinators) {
-        return Err(format!("{coordinators} coordinators"));
+    let (coordinators, wanted) = (status.coordinators.len(), shape.coordinators().len());
+    if coordinators != wanted {
+        return Err(format!("{coordinators} coordinators, not {wanted}"));
     }
     for shard in &status.shards {
         let id = shard.shard_id;
@@ -140,8 +140,8 @@ fn until_settled(world: &mut World, limit: Duration) -> Outcome<()> {
 }
 
 /// All replicas of a shard have applied the same, and say the same of it.
-fn equal(status: &GetStatusResponse) -> Outcome<()> {
-    sound(status)?;
+fn equal(status: &GetStatusResponse, shape: Shape) -> Outcome<()> {
+    sound(status, shape)?;
     for shard in &status.shards {
         let of = |replica: &ReplicaStatus| {
             (

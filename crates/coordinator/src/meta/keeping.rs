@@ -4,15 +4,13 @@
 use std::time::Duration;
 
 use api::meta::v1::ConfirmRequest;
-use api::meta::v1::metadata_service_client::MetadataServiceClient;
 use api::{ApiError, Reason};
 use replication::METADATA_GROUP;
-use rpc::Deadline;
 
 use super::Meta;
 use super::proposing::{PATIENCE, PAUSE, concluded, unready};
 use crate::Error;
-use crate::arrival::Myself;
+use crate::arrival::{Client, Myself};
 use crate::config::Config;
 use crate::metadata::Command;
 
@@ -69,8 +67,7 @@ impl Meta {
                 && !is_available
                 && let Some(cluster) = self.arrival.replaced(myself).await
             {
-                let id = myself.id();
-                return Error::DirectoryReplaced { id, cluster };
+                return myself.replaced_in(cluster);
             }
             let pause = if is_available { LOOK } else { LOOK_FAST };
             self.runtime.sleep(pause).await;
@@ -96,10 +93,7 @@ impl Meta {
         match self.confirm().await {
             Ok(_) => *self.confirmed.lock() = Some(self.runtime.now()),
             Err(error) if error.reason() == Reason::NodeLost => {
-                return Err(Error::DirectoryReplaced {
-                    id: myself.id(),
-                    cluster: self.cluster,
-                });
+                return Err(myself.replaced_in(self.cluster));
             }
             Err(error) => tracing::debug!(%error, "no leader of the metadata is confirmed"),
         }
@@ -154,17 +148,16 @@ impl Meta {
                 .map(|at| at.applied.index)
                 .map_err(|error| unready(&error));
         };
-        let deadline = Deadline::after(&self.runtime, CONFIRM_PATIENCE);
         let message = ConfirmRequest {
             cluster_id: self.cluster.0.to_vec().into(),
             to_coordinator_id: leader.0,
             from_coordinator_id: self.id.0,
         };
-        let request = deadline.request(&self.runtime, message)?;
-        let mut client = MetadataServiceClient::new(self.arrival.pool.get(&address)?);
-        let answer = deadline
-            .call(&self.runtime, client.confirm(request))
+        let confirm = |mut peer: Client, request| async move { peer.confirm(request).await };
+        let answer = self
+            .arrival
+            .call(&address, CONFIRM_PATIENCE, message, confirm)
             .await?;
-        Ok(answer.into_inner().applied_index)
+        Ok(answer.applied_index)
     }
 }

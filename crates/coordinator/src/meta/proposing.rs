@@ -9,15 +9,14 @@
 use std::time::Duration;
 
 use api::meta::v1::ProposeRequest;
-use api::meta::v1::metadata_service_client::MetadataServiceClient;
 use api::{ApiError, Outcome, Reason};
 use bytes::Bytes;
 use cluster::NodeId;
 use replication::{Committed, ProposeError, ReadError};
-use rpc::Deadline;
 use runtime::Instant;
 
 use super::Meta;
+use crate::arrival::Client;
 use crate::metadata::{Command, Refusal, Response};
 
 /// How long a change may look for a leader. An election takes less, and a caller's deadline is longer.
@@ -101,19 +100,17 @@ impl Meta {
         until: Instant,
     ) -> Result<Response, ApiError> {
         let left = until.saturating_since(self.runtime.now());
-        let deadline = Deadline::after(&self.runtime, left.min(FORWARD_PATIENCE));
+        let patience = left.min(FORWARD_PATIENCE);
         let message = ProposeRequest {
             cluster_id: self.cluster.0.to_vec().into(),
             to_coordinator_id: leader.0,
             kind: u32::from(kind),
             command,
         };
-        let request = deadline.request(&self.runtime, message)?;
-        let mut client = MetadataServiceClient::new(self.arrival.pool.get(address)?);
-        let answer = deadline
-            .call(&self.runtime, client.propose(request))
-            .await?;
-        let index = answer.into_inner().index;
+        let propose = |mut peer: Client, request| async move { peer.propose(request).await };
+        let arrival = &self.arrival;
+        let answer = arrival.call(address, patience, message, propose).await?;
+        let index = answer.index;
         let here = || {
             ApiError::new(
                 Reason::Deadline,

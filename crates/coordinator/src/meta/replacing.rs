@@ -36,17 +36,21 @@ impl Meta {
     ) -> Result<(), ApiError> {
         self.group.lease_check().map_err(|error| unready(&error))?;
         let begun = myself.identity().membership.unwrap_or_default();
-        let has_place = self.read(|state| {
-            let mut members = state.coordinators.members.values();
-            members.any(|known| *known == instance)
+        let present = self.read(|state| {
+            let members = &state.coordinators.members;
+            if members.is_empty() {
+                &begun.members
+            } else {
+                members
+            }
+            .clone()
         });
-        if has_place || begun.of(&instance).is_some() {
+        if present.values().any(|known| *known == instance) {
             return Ok(());
         }
-        let is_of = |id: &NodeId| number_of(*id) == number;
-        let holder = self.group.status().members.into_iter();
-        let holder = holder.map(|member| member.node).find(is_of);
-        let is_heard = |holder| holder == self.id || self.group.successors().contains(&holder);
+        let holder = present.keys().find(|id| number_of(**id) == number);
+        let is_heard =
+            |holder: &NodeId| *holder == self.id || self.group.successors().contains(holder);
         if holder.is_some_and(is_heard) {
             let message = format!("coordinator {number} is at work with another data directory");
             return Err(ApiError::new(Reason::NotNeeded, message));
@@ -89,12 +93,11 @@ impl Meta {
         let cluster = self.cluster;
         let membership = Membership { cluster, members };
         // One that catches up reads of the past, too: what it was told when it was taken in is newer.
-        if noted.is_some_and(|of| of.newest() > membership.newest()) {
+        if noted.is_some_and(|of| of.is_later_than(&membership)) {
             return Ok(());
         }
         if membership.of(&identity.instance).is_none() {
-            let id = identity.id;
-            return Err(Error::DirectoryReplaced { id, cluster });
+            return Err(myself.replaced_in(cluster));
         }
         let noted = self
             .arrival

@@ -66,14 +66,19 @@ impl BeginError {
 }
 
 impl Node {
-    /// Compares what is hosted with what is assigned, and starts the tasks that bring them together. Returns at once.
+    /// Compares what is hosted with what is assigned, starts the tasks that bring them together, and has the health say how that
+    /// stands. Returns at once.
     pub(super) fn reconcile(self: &Arc<Self>) {
-        let Some(host) = self.host().cloned() else {
-            return;
-        };
         if self.closing.is_cancelled() {
             return;
         }
+        if let Some(host) = self.host().cloned() {
+            self.begin_and_leave(&host);
+        }
+        self.refresh_health();
+    }
+
+    fn begin_and_leave(self: &Arc<Self>, host: &Host) {
         let wanted: BTreeMap<ShardId, Assignment> = {
             let memory = self.memory.lock();
             let assignments = memory.orders.assignments.iter();
@@ -106,7 +111,7 @@ impl Node {
             }
             let incarnation = Incarnation(assignment.incarnation);
             let replaced = match slots.get(&shard) {
-                Some(slot) if !self.is_to_start(&host, slot, incarnation) => continue,
+                Some(slot) if !self.is_to_start(host, slot, incarnation) => continue,
                 present => present.cloned(),
             };
             let starting = Slot {
@@ -117,8 +122,6 @@ impl Node {
             let start = Arc::clone(self).start_shard(host.clone(), assignment, replaced);
             drop(self.runtime.spawn("shard-start", start));
         }
-        drop(slots);
-        self.refresh_health();
     }
 
     fn is_to_start(&self, host: &Host, slot: &Slot, wanted: Incarnation) -> bool {

@@ -31,7 +31,6 @@ pub(super) async fn run(node: Arc<Node>) {
         }
         // Also where no coordinator answers: what could not start, or has stopped for want of room, is tried again.
         node.reconcile();
-        node.refresh_health();
         tokio::select! {
             () = node.closing.cancelled() => return,
             () = node.upkeep_now.notified() => {}
