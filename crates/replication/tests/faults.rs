@@ -284,6 +284,11 @@ async fn with_two_snapshots() -> (SimDisk, Vec<PathBuf>, common::State) {
         }
         group.take_snapshot().await.unwrap();
     }
+    // One that the scrub reads while a newer one is published stays until the next call.
+    while snapshots_of(&disk).len() > 2 {
+        tokio::task::yield_now().await;
+        group.take_snapshot().await.unwrap();
+    }
     put(&group, "last", 1).await.unwrap();
     let state = machine.state();
     host.shutdown().await.unwrap();

@@ -31,7 +31,7 @@ fn a_world_without_faults_is_served_and_repeats_itself() {
 }
 
 /// How many seeds are run; `SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 16;
+const SEEDS: u64 = 100;
 /// Of those, how many are run twice and compared.
 const TWICE: u64 = 4;
 
