@@ -132,8 +132,9 @@ impl Recovery {
                 Ok(answer(&case, RecoveryAction::NeedsAcceptLoss, &message))
             }
             ShardState::DataLoss => {
-                tracing::warn!(%shard, reason = case.reason, "an operator accepts the loss of a shard's data");
-                let run = self.start(shard, Origin::Held);
+                let origin = self.best_left(&case);
+                tracing::warn!(%shard, reason = case.reason, ?origin, "an operator accepts the loss of a shard's data");
+                let run = self.start(shard, origin);
                 self.follow(run, deadline, &case).await
             }
         }
@@ -178,15 +179,33 @@ impl Recovery {
             let message = format!("shard {} has a majority at work", shard.id);
             return Err(ApiError::new(Reason::NotNeeded, message));
         }
-        let replica = heard
-            .get(&node)
-            .filter(|heard| heard.alive && !heard.report.data_loss)
-            .and_then(|heard| heard.report.replica(shard.id, shard.incarnation));
-        if replica.is_none_or(|replica| replica.data_loss || replica.applied_index == 0) {
+        if self.sound_index(case, node).is_none() {
             let message = format!("node {node} has nothing sound of shard {}", shard.id);
             return Err(ApiError::new(Reason::NotNeeded, message));
         }
         Ok(())
+    }
+
+    /// How far a node's replica has come, if it is sound and holds anything.
+    fn sound_index(&self, case: &Case, node: NodeId) -> Option<u64> {
+        let shard = &case.record.shard;
+        let heard = self.liveness.of(node);
+        let heard = heard.filter(|heard| heard.alive && !heard.report.data_loss)?;
+        let replica = heard.report.replica(shard.id, shard.incarnation)?;
+        (!replica.data_loss && replica.applied_index > 0).then_some(replica.applied_index)
+    }
+
+    /// What reaches furthest of all that is left of a shard: a sound replica, or the newest snapshot that is held here.
+    fn best_left(&self, case: &Case) -> Origin {
+        let shard = &case.record.shard;
+        let held = self.store.of(shard.id);
+        let held = held.iter().map(|held| held.index).max();
+        let replicas = shard.replicas.iter();
+        let sound = replicas.filter_map(|at| Some((self.sound_index(case, at.node)?, at.node)));
+        match sound.max() {
+            Some((index, node)) if Some(index) > held => Origin::Replica(node),
+            Some(_) | None => Origin::Held,
+        }
     }
 
     /// Goes on with what was broken off: a new life that still waits for its snapshot. Done by whoever leads, and by whoever holds

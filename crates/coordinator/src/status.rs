@@ -148,25 +148,20 @@ pub(crate) fn judge(
     if reports.iter().any(|replica| replica.serving) {
         return (ShardState::Serving, String::new());
     }
+    let voters = record.shard.replicas.iter().filter(|at| at.voter);
+    let hopeless = voters
+        .clone()
+        .filter_map(|at| hopeless(state, heard, record, at));
+    let hopeless: Vec<String> = hopeless.collect();
+    let voters = voters.count();
+    // As long as the others can be a majority, nothing is lost but time.
+    if !hopeless.is_empty() && voters - hopeless.len() <= voters / 2 {
+        return (ShardState::DataLoss, hopeless.join("; "));
+    }
     let on = |at: &cluster::Replica| state.nodes.get(&at.node);
     let places: Vec<&NodeRecord> = record.shard.replicas.iter().filter_map(on).collect();
-    if !places.is_empty() && places.iter().all(|node| node.node.lost) {
-        let names: Vec<&str> = places.iter().map(|node| node.node.name.as_str()).collect();
-        let reason = format!("the disk of {} is lost", names.join(", "));
-        return (ShardState::DataLoss, reason);
-    }
-    let damaged_nodes = places.iter().filter_map(|node| {
-        let heard = heard.get(&node.node.id).filter(|heard| heard.alive)?;
-        heard.report.data_loss.then_some(&heard.report.reason)
-    });
-    let damaged_replicas = reports
-        .iter()
-        .filter(|replica| replica.data_loss)
-        .map(|replica| &replica.reason);
-    if let Some(reason) = damaged_nodes.chain(damaged_replicas).next() {
-        return (ShardState::DataLoss, reason.clone());
-    }
-    if let Some(replica) = reports.first() {
+    let sound = reports.iter().find(|replica| !replica.data_loss);
+    if let Some(replica) = sound.or(reports.first()) {
         let progress = match replica.replay_target {
             0 => "is starting".to_owned(),
             target => format!(
@@ -193,6 +188,25 @@ pub(crate) fn judge(
     let names: Vec<&str> = places.iter().map(|node| node.node.name.as_str()).collect();
     let reason = format!("no word from {}", names.join(", "));
     (ShardState::Unreachable, reason)
+}
+
+/// Why nothing can be had of a replica any more, where that is so: its disk is lost, or it or its node says that it is damaged.
+pub(crate) fn hopeless(
+    state: &State,
+    heard: &BTreeMap<NodeId, Heard>,
+    record: &ShardRecord,
+    at: &cluster::Replica,
+) -> Option<String> {
+    let node = &state.nodes.get(&at.node)?.node;
+    if node.lost {
+        return Some(format!("the disk of {} is lost", node.name));
+    }
+    let report = &heard.get(&at.node).filter(|heard| heard.alive)?.report;
+    if report.data_loss {
+        return Some(report.reason.clone());
+    }
+    let replica = report.replica(record.shard.id, record.shard.incarnation)?;
+    replica.data_loss.then(|| replica.reason.clone())
 }
 
 /// Everything that is known of one node.

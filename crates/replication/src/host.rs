@@ -194,6 +194,7 @@ impl Host {
                 inner.wal.append_sync(group, vec![Record::Remove])?;
             }
             inner.voters.unshare(group)?;
+            inner.registry.forget(group);
             Ok(())
         };
         self.inner

@@ -259,6 +259,7 @@ async fn a_snapshot_that_cannot_be_synced_is_discarded_and_tried_anew() {
         newest = group.take_snapshot().await.unwrap();
         assert_eq!(Some(newest.info().applied), group.applied());
     }
+    let mut watch = group.watch_status();
     for _ in 0..3 {
         assert!(group.status().stopped.is_none());
         put(&group, "a", 1).await.unwrap();
@@ -266,6 +267,11 @@ async fn a_snapshot_that_cannot_be_synced_is_discarded_and_tried_anew() {
         group.take_snapshot().await.unwrap_err();
     }
     assert_eq!(group.status().stopped.unwrap().cause, StopCause::Disk);
+    // Whoever follows the status hears of it, too: the server ends by that.
+    let told = watch.wait_for(|status| status.stopped.is_some());
+    let told = tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap();
+    assert_eq!(told.stopped.as_ref().unwrap().cause, StopCause::Disk);
+    drop(told);
     drop(host.shutdown().await);
     let (host, _, machine) = recovered(&disk.restart()).await;
     assert_eq!(machine.get("a"), 7);

@@ -263,8 +263,18 @@ async fn wrong_starts_are_refused() {
     let group = try_start(Start::Resume).await.unwrap();
     settle(&group).await;
     group.shutdown().await;
+    let machine = Arc::downgrade(group.machine());
+    drop(group);
     host.remove_group(GROUP).await.unwrap();
     assert!(!host.exists(GROUP).unwrap());
+    // The last of its tasks may still be ending.
+    let gone = async {
+        while machine.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let gone = tokio::time::timeout(PATIENCE, gone).await;
+    gone.expect("its state is let go of");
     let group = try_start(alone()).await.unwrap();
     settle(&group).await;
     host.shutdown().await.unwrap();

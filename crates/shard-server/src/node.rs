@@ -30,6 +30,7 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use api::{ApiError, Reason};
@@ -94,6 +95,8 @@ pub(crate) struct Node {
     /// Shards whose replica is being taken away; none is begun in its place meanwhile.
     leaving: Mutex<BTreeSet<ShardId>>,
     memory: Mutex<Memory>,
+    /// The memory has changed since it was last written, or that failed.
+    is_unwritten: AtomicBool,
     /// Held while the memory is written, so that an older one never replaces a newer; false once the data is given up, when nothing more is to be.
     remembering: tokio::sync::Mutex<bool>,
     /// Wakes the task that talks to the coordinators.
@@ -131,6 +134,7 @@ impl Node {
             slots: RwLock::default(),
             leaving: Mutex::default(),
             memory: Mutex::new(memory),
+            is_unwritten: AtomicBool::new(false),
             remembering: tokio::sync::Mutex::new(true),
             sync_now: Notify::new(),
             upkeep_now: Notify::new(),

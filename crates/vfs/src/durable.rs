@@ -109,10 +109,10 @@ pub fn create_dir(vfs: &dyn Vfs, path: &Path) -> Result<()> {
 
 /// Makes the name of a directory durable that somebody created before.
 fn settle_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
-    let Some(parent) = dir.parent().filter(|name| !name.as_os_str().is_empty()) else {
+    if dir.parent().is_none() {
         return Ok(());
-    };
-    match vfs.sync_dir(parent) {
+    }
+    match vfs.sync_dir(parent(dir)) {
         // Who may not open it has not created the directory either: that was an operator's doing.
         Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         result => result,

@@ -1,4 +1,5 @@
-//! The operating system's files. No policy: every call is one system call, and its error is passed on.
+//! The operating system's files. No policy: every call is one system call, made again where a signal interrupts one that did
+//! nothing yet, and its error is passed on.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the door that the others must use"
@@ -11,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::FallocateFlags;
+use rustix::{fs::FallocateFlags, io::retry_on_intr};
 
 use crate::{
     Error, Op, Result,
@@ -115,8 +116,8 @@ impl Vfs for RealDisk {
     }
 
     fn free_space(&self, path: &Path) -> Result<u64> {
-        let stat = rustix::fs::statvfs(path).map_err(io::Error::from);
-        let stat = at(Op::FreeSpace, path, stat)?;
+        let stat = retry_on_intr(|| rustix::fs::statvfs(path));
+        let stat = at(Op::FreeSpace, path, stat.map_err(io::Error::from))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
@@ -167,7 +168,8 @@ impl VfsFile for RealFile {
     }
 
     fn allocate(&self, offset: u64, len: u64) -> Result<()> {
-        let done = rustix::fs::fallocate(&self.file, FallocateFlags::empty(), offset, len);
+        let none = FallocateFlags::empty();
+        let done = retry_on_intr(|| rustix::fs::fallocate(&self.file, none, offset, len));
         at(Op::Allocate, &self.path, done.map_err(io::Error::from))
     }
 

@@ -236,6 +236,18 @@ impl State {
         true
     }
 
+    /// Takes commit hints back that no batch carried.
+    pub(crate) fn keep_hints(&mut self, hints: &[(GroupId, LogId)]) {
+        for (group, id) in hints {
+            if self.groups.contains_key(group) {
+                let kept = self.hints.entry(*group).or_insert(*id);
+                if kept.index < id.index {
+                    *kept = *id;
+                }
+            }
+        }
+    }
+
     /// Bytes that will need room on the disk.
     pub(crate) const fn unwritten_bytes(&self) -> u64 {
         (self.queued_bytes + self.in_flight_bytes) as u64

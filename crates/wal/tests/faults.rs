@@ -374,6 +374,35 @@ fn entries_never_take_the_half_that_is_kept_for_votes() {
 }
 
 #[test]
+fn a_commit_hint_that_met_a_full_disk_is_written_when_there_is_room() {
+    let disk = SimDisk::new();
+    let (wal, _) = open_with(&disk, reserving()).unwrap();
+    let mut index = 0;
+    let mut append = || {
+        let record = entry(1, index, &payload(1, index, 1500));
+        let done = wal.append_sync(G, vec![record]);
+        index += u64::from(done.is_ok());
+        done
+    };
+    append().unwrap();
+    append().unwrap();
+    disk.set_capacity(Some(disk.used_bytes()));
+    while append().is_ok() {}
+    // The round that has no room for this one takes the hint along.
+    let committed = common::id(1, 1);
+    wal.append_sync(G, vec![Record::Committed(committed)])
+        .unwrap();
+    append().unwrap_err();
+    disk.set_capacity(None);
+    wal.refresh().unwrap();
+    wal.append_sync(GroupId(3), vec![vote(1)]).unwrap();
+    wal.shutdown().unwrap();
+    drop(wal);
+    let (wal, _) = open_with(&disk.restart(), reserving()).unwrap();
+    assert_eq!(wal.group(G).committed, Some(committed));
+}
+
+#[test]
 fn a_start_on_a_full_disk_takes_the_reserve() {
     let reserving = || WalOptions {
         reserve_bytes: 512 << 10,

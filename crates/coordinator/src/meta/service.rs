@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::Meta;
 use super::proposing::unready;
 use crate::arrival::{Myself, bytes_of};
+use crate::metadata::Command;
 
 /// `MetadataService`. Answers greetings at once, and the rest once the metadata are open.
 #[derive(Debug, Clone)]
@@ -102,6 +103,13 @@ impl MetadataService for MetadataDoor {
         let kind = u16::try_from(request.kind).map_err(|_| {
             ApiError::field(Reason::Malformed, "kind", "is above 65535").for_write()
         })?;
+        // What is in the log and means nothing to whoever applies it stops every coordinator for good.
+        let refused = |field, problem: String| {
+            Status::from(ApiError::field(Reason::Malformed, field, problem).for_write())
+        };
+        Command::decode(kind, &request.command)
+            .map_err(|error| refused("command", error.to_string()))?
+            .ok_or_else(|| refused("kind", format!("no change of kind {kind} is known here")))?;
         let proposal = meta.propose_here(kind, request.command);
         let committed = deadline.limit(&self.runtime, proposal).await;
         let committed = committed

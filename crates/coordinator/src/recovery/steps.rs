@@ -1,5 +1,6 @@
 //! The steps by which a shard begins anew. Each looks at the metadata first, so that a second run does only what is left.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::admin::v1::{RecoverShardResponse, RecoveryAction, ShardState};
@@ -7,9 +8,11 @@ use api::{ApiError, Reason};
 use cluster::{NodeId, ShardId};
 
 use super::{Case, Origin, Recovery};
+use crate::liveness::Heard;
 use crate::meta::unexpected;
-use crate::metadata::{Command, NewLife, Response, ShardRecord};
+use crate::metadata::{Command, NewLife, Response, ShardRecord, State};
 use crate::snapshots::{Held, push, take_and_pull};
+use crate::status;
 
 /// A node that gave up its data has this long to come back before another takes its place.
 const RETURN_PATIENCE: Duration = Duration::from_secs(60);
@@ -35,12 +38,19 @@ impl Recovery {
         match origin {
             Origin::Replica(node) => {
                 let rescued = self.rescue(shard, node).await?;
+                // That took a while, in which a majority may have come back.
+                self.check_origin(&self.look(shard)?, node)?;
                 last_known = self.new_life(&case, node, Some(rescued)).await?;
             }
             Origin::Held if case.state == ShardState::DataLoss => {
                 self.give_up(&case).await?;
                 let node = self.fresh_node(&case).await?;
                 let seed = self.store.newest_sound(shard).await;
+                let now = self.look(shard)?;
+                if now.state != ShardState::DataLoss {
+                    let message = format!("shard {shard} has come back: {}", now.reason);
+                    return Err(ApiError::new(Reason::NotNeeded, message));
+                }
                 last_known = self.new_life(&case, node, seed).await?;
             }
             Origin::Held => {}
@@ -78,13 +88,14 @@ impl Recovery {
             }
             self.runtime.sleep(POLL).await;
         }
-        self.least_loaded().ok_or_else(|| {
+        self.least_loaded(case).ok_or_else(|| {
             let message = "no shard server is there to begin the shard on";
             ApiError::new(Reason::ShardUnavailable, message)
         })
     }
 
     fn namesake(&self, case: &Case) -> Option<NodeId> {
+        let heard = self.liveness.all();
         self.meta.read(|state| {
             let replicas = case.record.shard.replicas.iter();
             let names: Vec<&str> = replicas
@@ -92,18 +103,19 @@ impl Recovery {
                 .map(|record| record.node.name.as_str())
                 .collect();
             let nodes = state.nodes.values().map(|record| &record.node);
-            let usable = nodes.filter(|node| {
-                !node.lost && names.contains(&node.name.as_str()) && self.liveness.is_alive(node.id)
+            let mut usable = nodes.filter(|node| {
+                names.contains(&node.name.as_str()) && is_free(state, &heard, case, node)
             });
-            usable.map(|node| node.id).next()
+            usable.next().map(|node| node.id)
         })
     }
 
-    fn least_loaded(&self) -> Option<NodeId> {
+    fn least_loaded(&self, case: &Case) -> Option<NodeId> {
+        let heard = self.liveness.all();
         self.meta.read(|state| {
             let nodes = state.nodes.values().map(|record| &record.node);
             nodes
-                .filter(|node| !node.lost && self.liveness.is_alive(node.id))
+                .filter(|node| is_free(state, &heard, case, node))
                 .map(|node| node.id)
                 .min_by_key(|node| (state.replicas_on(*node), *node))
         })
@@ -189,6 +201,21 @@ impl Recovery {
         push(&self.runtime, &self.store, &link, &held, shard.incarnation).await?;
         Ok(())
     }
+}
+
+/// Whether a new life may begin on a node: it is there, and has no replica of the last one that may still be sound, for that would be
+/// removed.
+fn is_free(
+    state: &State,
+    heard: &BTreeMap<NodeId, Heard>,
+    case: &Case,
+    node: &cluster::Node,
+) -> bool {
+    let is_alive = heard.get(&node.id).is_some_and(|heard| heard.alive);
+    let mut replicas = case.record.shard.replicas.iter();
+    let may_be_sound = replicas
+        .any(|at| at.node == node.id && status::hopeless(state, heard, &case.record, at).is_none());
+    is_alive && !node.lost && !may_be_sound
 }
 
 fn recovered(case: &Case, last_known_index: u64) -> RecoverShardResponse {

@@ -237,6 +237,42 @@ async fn a_damaged_log_is_set_aside_when_its_loss_is_accepted() {
     assert_eq!(listed(&whole), [("ant", 5), ("kiwi", 5), ("zoo", 5)]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_damaged_replica_of_three_is_no_lost_data_while_the_others_start() {
+    let mut cluster = Cluster::replicated().await;
+    for _ in 0..20 {
+        cluster.record("kiwi", 1).await;
+    }
+    for place in 0..3 {
+        cluster.stop_server(place).await;
+    }
+    damage_log(cluster.server_dir(2));
+    cluster.start_server(2).await;
+    cluster
+        .until("the damage is all that is heard", |status| {
+            let mut nodes = status.nodes.iter();
+            nodes.any(|node| node.alive && !node.reason.is_empty())
+                && status.shards[1].state() != ShardState::Serving
+        })
+        .await;
+    // A person who is asked to accept a loss now would give up what the others have.
+    let waits = recover(&cluster, true, "lose shard 2").await.unwrap();
+    assert_eq!(waits.action(), RecoveryAction::WaitForProcess, "{waits:?}");
+    for place in 0..2 {
+        cluster.start_server(place).await;
+    }
+    cluster
+        .until("shard 2 serves", |status| {
+            let mut shards = status.shards.iter();
+            shards.any(|shard| shard.shard_id == 2 && shard.state() == ShardState::Serving)
+        })
+        .await;
+    assert_eq!(
+        listed(&ask(&cluster, "k", true).await.unwrap()),
+        [("kiwi", 20)]
+    );
+}
+
 /// Flips bits in the middle of what is surely written.
 pub(super) fn damage_log(dir: &std::path::Path) {
     let wal = dir.join("wal");

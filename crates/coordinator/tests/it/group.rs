@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::meta::v1::AdmitRequest;
+use api::meta::v1::{AdmitRequest, ProposeRequest};
 use api::v1::{
     GetTopKRequest, RecordBatchRequest, RecordBatchResponse, RecordItem, RecordRequest, RequestId,
 };
@@ -326,6 +326,28 @@ async fn an_empty_directory_does_not_get_the_place_of_one_that_is_at_work() {
     };
     let refused = asked.admit(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_means_nothing_does_not_get_into_the_log() {
+    let cluster = Cluster::of_three().await;
+    let status = cluster.until_at(0, "a status", |_| true).await;
+    let leader = cluster.leader_at(0).await;
+    let mut metadata = cluster.metadata_at(leader);
+    for (kind, field) in [(1, "command"), (60_000, "kind"), (70_000, "kind")] {
+        let request = ProposeRequest {
+            cluster_id: status.cluster_id.clone(),
+            to_coordinator_id: leader as u64 + 1,
+            kind,
+            command: b"nonsense".to_vec().into(),
+        };
+        let refused = metadata.propose(request).await.unwrap_err();
+        let error = ApiError::from_status(&refused);
+        assert_eq!(error.reason(), Reason::Malformed, "{refused}");
+        assert_eq!(error.field_name(), Some(field), "{refused}");
+    }
+    // A namespace is a change of the metadata.
+    record_at(&cluster, 0, "new", "kiwi").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -120,6 +120,15 @@ impl<S: StateMachine> Inner<S> {
         if self.handing_over.load(Ordering::Acquire) == metrics.current_term {
             return Err(ReadError::LeaseExpired);
         }
+        // One that is being removed, and knows it, is followed by nobody that has to wait for it.
+        let mut sets = metrics
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .iter();
+        if !sets.all(|voters| voters.contains(&self.node)) {
+            return Err(ReadError::LeaseExpired);
+        }
         let lease = self.grants.lease();
         let age = |sent: &Stamp| self.runtime().now().saturating_since(sent.at);
         if self.is_followed(&metrics, |sent| age(sent) < lease) {
@@ -151,25 +160,29 @@ impl<S: StateMachine> Inner<S> {
 
     /// Has a majority say that this replica still leads, after the call, and says up to where the log was committed then.
     async fn confirm(&self) -> Result<u64, ReadError> {
-        let begun = self.grants.next();
+        let (begun, term) = (
+            self.grants.next(),
+            self.metrics.borrow_watched().current_term,
+        );
         let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
         let confirmed = confirmed.map_err(|error| self.unconfirmed(error))?;
         // It has sent heartbeats meanwhile; what it takes for their answers may be older: see `lease`.
-        let followed = self.followed_since(begun);
+        let followed = self.followed_since(begun, term);
         let limit = self.network.limits.answer;
         let followed = self.runtime().timeout(limit, followed).await;
         followed.map_err(|_| ReadError::NoQuorum)??;
         Ok(confirmed.read_log_id().index())
     }
 
-    /// Waits until a majority has accepted a request of this leader with this number or a later one.
-    async fn followed_since(&self, number: u64) -> Result<(), ReadError> {
+    /// Waits until a majority has accepted a request of the leader of a term with this number or a later one. Who has led again in
+    /// between is another leader: what was committed meanwhile is not in the index that was read before.
+    async fn followed_since(&self, number: u64, term: u64) -> Result<(), ReadError> {
         let mut metrics = self.raft.metrics();
         loop {
             let news = self.grants.news();
             {
                 let now = metrics.borrow_watched();
-                if now.state != ServerState::Leader {
+                if now.state != ServerState::Leader || now.current_term != term {
                     let leader = self.leader_in(&now);
                     return Err(ReadError::NotLeader { leader });
                 }

@@ -63,9 +63,7 @@ impl<S: StateMachine> Inner<S> {
                 attempts.failed += 1;
                 if attempts.failed >= FAILURES_MAX {
                     let reason = format!("no snapshot can be written: {error}");
-                    self.shared.halt.set(StopCause::Disk, &reason);
-                    self.ended.cancel();
-                    drop(self.raft.shutdown().await);
+                    self.halt_for(StopCause::Disk, &reason).await;
                 }
             }
         }

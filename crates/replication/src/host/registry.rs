@@ -156,6 +156,14 @@ impl Registry {
         self.running.write().insert(group, running);
     }
 
+    /// Lets go of a group that has ended, and so of its state.
+    pub(super) fn forget(&self, group: GroupId) {
+        let mut running = self.running.write();
+        if running.get(&group).is_some_and(|found| found.has_ended()) {
+            running.remove(&group);
+        }
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<dyn Running>> {
         self.running.read().values().cloned().collect()
     }

@@ -6,7 +6,8 @@
 //! - A replica that stopped because there was no room at all is resumed once the log has room again. What it could not write was
 //!   acknowledged to nobody.
 //! - The data of an older incarnation is removed when a newer one is assigned, which takes an operator's word.
-//! - The data of a shard that is no longer assigned is removed only when the map says that its replicas are elsewhere.
+//! - The data of a shard that is no longer assigned is removed only when the map says that its replicas are elsewhere; what could not be
+//!   removed, or was not before the process ended, is tried again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,9 @@ use crate::state::DictionaryState;
 
 /// When a start that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// A life of a shard.
+type Place = (ShardId, Incarnation);
 
 /// What came of an attempt to start a replica.
 enum Begun {
@@ -94,15 +98,11 @@ impl Node {
             .collect();
         for shard in surplus {
             if let Some(slot) = slots.remove(&shard) {
-                self.leaving.lock().insert(shard);
-                let (node, host) = (Arc::clone(self), host.clone());
-                drop(self.runtime.spawn("shard-leave", async move {
-                    node.leave(host, shard, slot).await;
-                    node.leaving.lock().remove(&shard);
-                    // It may have been assigned again meanwhile.
-                    node.reconcile();
-                }));
+                self.begin_to_leave(host, (shard, slot.incarnation), Some(slot));
             }
+        }
+        for place in self.left_behind(host, &wanted, &slots) {
+            self.begin_to_leave(host, place, None);
         }
         let leaving = self.leaving.lock().clone();
         for (shard, assignment) in wanted {
@@ -122,6 +122,39 @@ impl Node {
             let start = Arc::clone(self).start_shard(host.clone(), assignment, replaced);
             drop(self.runtime.spawn("shard-start", start));
         }
+    }
+
+    /// What an earlier attempt, or an earlier process, did not come to remove: it was begun here and is assigned no more. Its entries
+    /// would hold back the log for ever.
+    fn left_behind(
+        &self,
+        host: &Host,
+        wanted: &BTreeMap<ShardId, Assignment>,
+        slots: &BTreeMap<ShardId, Slot>,
+    ) -> Vec<Place> {
+        let begun = self.memory.lock().begun.clone();
+        let here = |shard: &ShardId| wanted.contains_key(shard) || slots.contains_key(shard);
+        let begun = begun.into_iter().filter(|(shard, _)| !here(shard));
+        begun
+            .filter(|(shard, _)| self.is_elsewhere(host, *shard))
+            .collect()
+    }
+
+    /// Starts the task that stops a replica and removes its data, unless one is at work on the shard.
+    fn begin_to_leave(self: &Arc<Self>, host: &Host, place: Place, slot: Option<Slot>) {
+        let shard = place.0;
+        if !self.leaving.lock().insert(shard) {
+            return;
+        }
+        let (node, host) = (Arc::clone(self), host.clone());
+        drop(self.runtime.spawn("shard-leave", async move {
+            let is_done = node.leave(&host, place, slot).await;
+            node.leaving.lock().remove(&shard);
+            // It may have been assigned again meanwhile. What failed waits for the next look.
+            if is_done {
+                node.reconcile();
+            }
+        }));
     }
 
     fn is_to_start(&self, host: &Host, slot: &Slot, wanted: Incarnation) -> bool {
@@ -233,20 +266,30 @@ impl Node {
                 started.shutdown().await;
                 return Err(BeginError::Memory(error));
             }
-            self.seeds.remove(shard, incarnation)?;
+            if let Err(error) = self.seeds.remove(shard, incarnation) {
+                tracing::warn!(%shard, %error, "what a shard was begun from stays on the disk");
+            }
         }
         Ok(Begun::Running(started))
     }
 
     /// Remembers a group that was joined as soon as its log holds something, so that nothing being left of it later is found out.
     /// Before that there was nothing to lose: whoever joins has promised nothing.
-    pub(super) async fn note_joined(&self, replica: &Replica) {
+    pub(super) async fn note_joined(&self, replica: &Arc<Replica>) {
         let place = (replica.shard(), replica.incarnation());
         let is_there = replica.group().status().last_log.is_some();
         if !is_there || self.memory.lock().begun.contains(&place) {
             return;
         }
-        self.memory.lock().begun.insert(place);
+        {
+            // One that has left meanwhile may be gone from the disk, and would be taken for lost when it comes back.
+            let slots = self.slots.read();
+            let present = slots.get(&place.0).and_then(Slot::running);
+            if present.is_none_or(|present| !Arc::ptr_eq(present, replica)) {
+                return;
+            }
+            self.memory.lock().begun.insert(place);
+        }
         if let Err(error) = self.remember().await {
             self.memory.lock().begun.remove(&place);
             tracing::warn!(shard = %place.0, %error, "a group that was joined is not remembered yet");
@@ -356,36 +399,42 @@ impl Node {
         Ok(())
     }
 
-    async fn remove_group(
-        &self,
-        host: &Host,
-        place: (ShardId, Incarnation),
-    ) -> Result<(), BeginError> {
+    async fn remove_group(&self, host: &Host, place: Place) -> Result<(), BeginError> {
         host.remove_group(shard_group(place.0, place.1)).await?;
         self.memory.lock().begun.remove(&place);
         self.remember().await.map_err(BeginError::Memory)
     }
 
-    /// Stops a replica that is no longer assigned.
-    async fn leave(&self, host: Host, shard: ShardId, slot: Slot) {
+    /// Stops a replica that is no longer assigned, and removes its data where the others are known. Says whether it came to its end.
+    async fn leave(&self, host: &Host, place: Place, slot: Option<Slot>) -> bool {
+        let shard = place.0;
         tracing::info!(%shard, "a shard is no longer assigned to this node");
         self.forget_health(shard);
-        if let Some(replica) = slot.running() {
+        if let Some(replica) = slot.as_ref().and_then(Slot::running) {
             replica.group().shutdown().await;
         }
+        // Before the data go, so that nothing of it is held on to.
+        drop(slot);
+        if !self.is_elsewhere(host, shard) {
+            return true;
+        }
+        match self.remove_group(host, place).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%shard, %error, "the data of a shard that left stays for now");
+                false
+            }
+        }
+    }
+
+    /// Whether the map says that a shard has replicas, and none of them here.
+    fn is_elsewhere(&self, host: &Host, shard: ShardId) -> bool {
         let me = host.identity().node;
         let view = self.view();
-        let is_elsewhere = view
-            .map()
-            .and_then(|map| map.shards.get(&shard))
-            .is_some_and(|found| {
-                !found.replicas.is_empty()
-                    && found.replicas.iter().all(|replica| replica.node != me)
-            });
-        if is_elsewhere
-            && let Err(error) = self.remove_group(&host, (shard, slot.incarnation)).await
-        {
-            tracing::warn!(%shard, %error, "the data of a shard that left stays");
-        }
+        let found = view.map().and_then(|map| map.shards.get(&shard));
+        found.is_some_and(|found| {
+            let mut replicas = found.replicas.iter();
+            !found.replicas.is_empty() && replicas.all(|replica| replica.node != me)
+        })
     }
 }

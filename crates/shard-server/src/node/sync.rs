@@ -4,6 +4,7 @@
 //! carry the epoch of the map they were made by: those of a coordinator that lags behind are left alone.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::registry::v1::{RegisterRequest, RegisterResponse, SyncRequest, SyncResponse};
@@ -194,15 +195,16 @@ impl Node {
             self.tell_addresses();
             self.upkeep_now.notify_one();
         }
-        let changed = {
+        {
             let mut memory = self.memory.lock();
             // An answer without a map means that the one known is the newest.
             orders.map = orders.map.or_else(|| memory.orders.map.clone());
-            let changed = memory.orders != orders;
+            if memory.orders != orders {
+                self.is_unwritten.store(true, Ordering::Release);
+            }
             memory.orders = orders;
-            changed
-        };
-        if changed {
+        }
+        if self.is_unwritten.load(Ordering::Acquire) {
             self.remember().await?;
         }
         self.reconcile();
@@ -215,14 +217,22 @@ impl Node {
         if !*remembers {
             return Err(ApiError::new(Reason::Stopped, "the data is given up"));
         }
-        let memory = self.memory.lock().clone();
+        let memory = {
+            let memory = self.memory.lock();
+            self.is_unwritten.store(false, Ordering::Release);
+            memory.clone()
+        };
         let (vfs, dir) = (Arc::clone(&self.vfs), self.data_dir().to_owned());
-        self.runtime
-            .spawn_blocking("orders-store", move || {
-                memory::store(vfs.as_ref(), &dir, &memory)
-            })
-            .await
-            .map_err(|error| ApiError::internal(error.to_string()))?
-            .map_err(|error| ApiError::internal(error.to_string()))
+        let stored = self.runtime.spawn_blocking("orders-store", move || {
+            memory::store(vfs.as_ref(), &dir, &memory)
+        });
+        let stored = match stored.await {
+            Ok(stored) => stored.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        stored.map_err(|error| {
+            self.is_unwritten.store(true, Ordering::Release);
+            ApiError::internal(error)
+        })
     }
 }

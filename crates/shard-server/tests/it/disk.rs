@@ -8,10 +8,10 @@ use api::shard::v1::{GetNodeRequest, GiveUpDataRequest};
 use api::v1::*;
 use shard_server::RunError;
 use vfs::sim::{Effect, Fault};
-use vfs::{Op, SimDisk};
+use vfs::{Op, SimDisk, Vfs as _};
 
 use crate::harness::{Node, World, files, reason};
-use crate::registry::CLUSTER;
+use crate::registry::{CLUSTER, STRANGER};
 
 fn record(term: &str) -> RecordRequest {
     RecordRequest {
@@ -232,5 +232,31 @@ async fn a_replica_that_found_no_room_at_all_begins_again_when_there_is_some() {
         .await;
     // What had no room was acknowledged to nobody, and is not there.
     assert_eq!(node.count("paris").await, acknowledged);
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_data_of_a_shard_that_left_goes_even_if_that_fails_at_first() {
+    let disk = SimDisk::new();
+    let world = World::on(Arc::new(disk.clone())).await;
+    let node = world.start().await;
+    node.record("paris", 1).await;
+    let snapshots = world.data_dir().join("snapshots");
+    let kept = || disk.list_dir(&snapshots).unwrap().len();
+    assert_eq!(kept(), 2);
+    disk.inject(Fault::next(Op::RemoveDir, Effect::Io).on_path("snapshots"));
+    {
+        let mut state = world.registry.state.lock();
+        state.assignments.retain(|at| at.shard_id != 2);
+        state.change_map(|map| {
+            for shard in map.shards.iter_mut().filter(|at| at.shard_id == 2) {
+                shard.replicas[0].node_id = STRANGER;
+            }
+        });
+    }
+    world
+        .until("nothing of it is left", || async { kept() == 1 })
+        .await;
+    node.record("boston", 1).await;
     node.stop().await.unwrap();
 }

@@ -235,6 +235,18 @@ fn a_directory_is_there_once_it_was_created_durably() {
 }
 
 #[test]
+fn a_directory_that_exists_is_made_durable_wherever_it_is() {
+    for dir in ["data", "/data", "deep/data"].map(Path::new) {
+        let disk = SimDisk::new();
+        durable::create_dir(&disk, durable::parent(dir)).unwrap();
+        disk.create_dir_all(dir).unwrap();
+        durable::create_dir(&disk, dir).unwrap();
+        let image = disk.crash_with(|_| Fate::Lost);
+        assert!(image.exists(dir).unwrap(), "{}", dir.display());
+    }
+}
+
+#[test]
 fn a_two_slot_file_is_old_or_new_after_any_crash() {
     let magic = *b"testslot";
     let create = |disk: &SimDisk| {

@@ -66,6 +66,7 @@ impl Writer {
         calls: &mut Calls,
     ) -> Result<Marking, (vfs::Error, Vec<Pending>)> {
         if shared.reserve.is_votes_only() {
+            shared.state.lock().keep_hints(hints);
             return self.commit_small(shared, appends, calls);
         }
         match self.attempt(shared, &appends, hints) {
@@ -83,6 +84,7 @@ impl Writer {
             },
             Err(error) => return Err((error, appends)),
         }
+        shared.state.lock().keep_hints(hints);
         self.commit_small(shared, appends, calls)
     }
 
