@@ -269,7 +269,11 @@ async fn a_snapshot_that_cannot_be_synced_is_discarded_and_tried_anew() {
     assert_eq!(group.status().stopped.unwrap().cause, StopCause::Disk);
     // Whoever follows the status hears of it, too: the server ends by that.
     let told = watch.wait_for(|status| status.stopped.is_some());
-    let told = tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap();
+    let told = Runtime::real()
+        .timeout(PATIENCE, told)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(told.stopped.as_ref().unwrap().cause, StopCause::Disk);
     drop(told);
     drop(host.shutdown().await);

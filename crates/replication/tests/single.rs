@@ -13,6 +13,7 @@ use replication::{
     Group, GroupConfig, GroupId, Host, HostOptions, Member, NodeId, Outcome, ProposeError,
     ReadError, Role, SnapshotFile, Start, StartError, StopCause, shard_group,
 };
+use runtime::Runtime;
 use vfs::{RealDisk, Vfs};
 
 use common::{
@@ -273,7 +274,7 @@ async fn wrong_starts_are_refused() {
             tokio::task::yield_now().await;
         }
     };
-    let gone = tokio::time::timeout(PATIENCE, gone).await;
+    let gone = Runtime::real().timeout(PATIENCE, gone).await;
     gone.expect("its state is let go of");
     let group = try_start(alone()).await.unwrap();
     settle(&group).await;

@@ -218,7 +218,9 @@ impl Server {
 
 /// Accepts connections until the server stops. The listening socket is closed on return.
 async fn accept(context: &Arc<Context>, mut listener: Listener, connections: &TaskTracker) {
-    let slots = Arc::new(Semaphore::new(context.config.connections_max));
+    let most = context.runtime.connections_max();
+    let most = most.min(context.config.connections_max);
+    let slots = Arc::new(Semaphore::new(most));
     loop {
         let accepted = tokio::select! {
             biased;

@@ -14,6 +14,7 @@
 
 mod clock;
 mod crew;
+mod files;
 mod network;
 mod random;
 mod task;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use clock::{Clock, Elapsed, Instant, Sleep, TokioClock};
+pub use files::raise_open_files;
 pub use network::{Connection, Io, Listener, Network, TcpNetwork};
 pub use random::{OsRandom, Random, SeededRandom};
 pub use task::{Task, TaskFailed};
@@ -102,6 +104,12 @@ impl Runtime {
     #[must_use]
     pub fn has_threads(&self) -> bool {
         self.turns.is_none()
+    }
+
+    /// Connections that may be accepted at a time, before there are too few open files left for anything else.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.adapters.network.connections_max()
     }
 
     /// Monotonic time since this runtime's origin.

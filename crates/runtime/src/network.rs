@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::files;
+
 /// A two-way stream of bytes.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -27,6 +29,10 @@ pub trait Network: Debug + Send + Sync {
     fn bind(&self, address: SocketAddr) -> BoxFuture<io::Result<Listener>>;
     /// Connects to `host:port`.
     fn connect(&self, authority: String) -> BoxFuture<io::Result<Connection>>;
+    /// Connections that may be open at a time; no limit, unless the network has one.
+    fn connections_max(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// One connection, with the address of its other end.
@@ -287,6 +293,10 @@ impl Network for TcpNetwork {
 
     fn connect(&self, authority: String) -> BoxFuture<io::Result<Connection>> {
         Box::pin(tcp::connect(authority))
+    }
+
+    fn connections_max(&self) -> usize {
+        files::connections_max()
     }
 }
 

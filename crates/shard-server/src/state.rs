@@ -159,6 +159,17 @@ impl DictionaryState {
         self.inner.read().repeats.cap_bytes()
     }
 
+    /// Whether all items of a record are remembered as applied, by its id.
+    #[must_use]
+    pub fn is_applied(&self, write: &Write) -> bool {
+        let (Some(identity), Operation::Record(items)) = (&write.identity, &write.operation) else {
+            return false;
+        };
+        let inner = self.inner.read();
+        let mut items = items.iter();
+        items.all(|item| inner.repeats.is_applied(&identity.id, item.number))
+    }
+
     /// The generation of each namespace that is known here.
     #[must_use]
     pub fn generations(&self) -> BTreeMap<NamespaceId, Generation> {

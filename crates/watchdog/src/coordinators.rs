@@ -1,5 +1,8 @@
 //! Asking the coordinators: the first that answers is asked first the next time too.
 //!
+//! One that is cut off from the others goes on answering what it knew. What it says of the cluster is believed only if none of the others
+//! has a quorum.
+//!
 //! On failure: every coordinator is tried once; the last one's error is the answer.
 
 use std::future::Future;
@@ -13,6 +16,9 @@ use api::admin::v1::{
     GetStatusRequest, RecoverShardRequest, RecoverShardResponse,
 };
 use cluster::ShardId;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use rpc::channel::{PoolConfig, connect};
 use runtime::Runtime;
 use tonic::transport::Channel;
@@ -73,22 +79,37 @@ impl Coordinators {
         })
     }
 
-    /// The map and the states of all shards, from one coordinator.
+    /// The map and the states of all shards, from one coordinator: from one with a quorum, if any answers that has one.
     pub(crate) async fn view(&self) -> Result<View, Status> {
-        self.ask(self.timeout, |mut client| async move {
-            let status = client.get_status(GetStatusRequest {}).await?.into_inner();
-            let map = client
-                .get_map(GetMapRequest {})
-                .await?
-                .into_inner()
-                .map
-                .unwrap_or_default();
-            Ok(View {
-                fleet: Fleet::new(&status, &map),
-                has_quorum: status.metadata_available,
-            })
-        })
-        .await
+        let (asked, view) = self.ask_any(self.timeout, view_of).await?;
+        if view.has_quorum {
+            return Ok(view);
+        }
+        Ok(self.view_with_quorum(asked).await.unwrap_or(view))
+    }
+
+    /// What one of the others says that has a quorum. They are asked at the same time, so that those that are away hold up the poll for one
+    /// timeout only.
+    async fn view_with_quorum(&self, asked: usize) -> Option<View> {
+        let mut views: FuturesUnordered<BoxFuture<'_, (usize, Option<View>)>> =
+            FuturesUnordered::new();
+        for (at, client) in self.clients.iter().enumerate() {
+            if at == asked {
+                continue;
+            }
+            let look = view_of(client.clone());
+            views.push(Box::pin(async move {
+                let answer = self.runtime.timeout(self.timeout, look).await;
+                (at, answer.ok().and_then(Result::ok))
+            }));
+        }
+        while let Some((at, answer)) = views.next().await {
+            if let Some(view) = answer.filter(|view| view.has_quorum) {
+                self.preferred.store(at, Ordering::Relaxed);
+                return Some(view);
+            }
+        }
+        None
     }
 
     /// Has a shard diagnosed, and repaired as far as nothing acknowledged is given up for it.
@@ -131,6 +152,19 @@ impl Coordinators {
     where
         F: Future<Output = Result<T, Status>>,
     {
+        let (_, answer) = self.ask_any(limit, call).await?;
+        Ok(answer)
+    }
+
+    /// The first answer, and which coordinator's it is.
+    async fn ask_any<T, F>(
+        &self,
+        limit: Duration,
+        call: impl Fn(Client) -> F,
+    ) -> Result<(usize, T), Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut failure = Status::unavailable("no coordinator is configured");
         for at in 0..self.clients.len() {
@@ -144,7 +178,7 @@ impl Coordinators {
             {
                 Ok(answer) => {
                     self.preferred.store(at, Ordering::Relaxed);
-                    return Ok(answer);
+                    return Ok((at, answer));
                 }
                 // Another one would say the same.
                 Err(status)
@@ -161,3 +195,20 @@ impl Coordinators {
         Err(failure)
     }
 }
+
+async fn view_of(mut client: Client) -> Result<View, Status> {
+    let status = client.get_status(GetStatusRequest {}).await?.into_inner();
+    let map = client
+        .get_map(GetMapRequest {})
+        .await?
+        .into_inner()
+        .map
+        .unwrap_or_default();
+    Ok(View {
+        fleet: Fleet::new(&status, &map),
+        has_quorum: status.metadata_available,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,14 +2,17 @@
 //!
 //! What always holds:
 //! - A shard that makes progress is never dead, however slow it is: replay is not death.
-//! - A single lost poll never kills: death takes as many misses in a row as configured.
+//! - A single lost poll never kills: death takes as many misses in a row as configured, and where processes are silent, as many of
+//!   one and the same process. Processes that are silent in turn, as in a rolling restart, are not dead, and neither is their shard.
 //! - Serving wipes all earlier suspicion.
 //!
 //! On failure: nothing here can fail. What the detector does not know (progress while no coordinator answers) counts for
 //! the shard.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cluster::NodeId;
 use runtime::Instant;
 
 #[cfg(test)]
@@ -55,12 +58,12 @@ pub enum Health {
     Alive,
     /// It serves, and the process of a replica has not answered; not yet often enough.
     Short {
-        /// Misses in a row.
+        /// Misses in a row: the shard's, or, where only several processes together have enough, those of the one that has most.
         misses: u32,
     },
     /// Polls were missed, not yet enough of them.
     Suspect {
-        /// Misses in a row.
+        /// Misses in a row, counted as for [`Short`](Self::Short).
         misses: u32,
     },
     /// Enough polls were missed.
@@ -109,6 +112,8 @@ pub struct Detector {
     first_seen: Instant,
     ever_answered: bool,
     misses: u32,
+    /// Of each process that was silent in the last poll, in how many polls in a row.
+    silent: BTreeMap<NodeId, u32>,
     /// The progress last seen, while the shard is starting.
     starting: Option<Option<u64>>,
     moved_at: Instant,
@@ -124,6 +129,7 @@ impl Detector {
             first_seen: now,
             ever_answered: false,
             misses: 0,
+            silent: BTreeMap::new(),
             starting: None,
             moved_at: now,
             health: Health::WarmingUp,
@@ -139,9 +145,47 @@ impl Detector {
     /// Somebody else has acted upon the shard: what was missed before does not count any more.
     pub fn look_afresh(&mut self) {
         self.misses = 0;
+        self.silent.clear();
     }
 
-    /// Takes in what a poll saw, and judges anew.
+    /// Whether a process of the shard has been silent for so many polls in a row, the last one included, that it is dead.
+    #[must_use]
+    pub fn holds_dead(&self, process: NodeId) -> bool {
+        let misses = self.silent.get(&process);
+        misses.is_some_and(|&misses| misses >= self.config.misses)
+    }
+
+    /// Takes in what a poll saw of a shard, and which of its processes were silent in it, and judges anew.
+    pub fn observe_shard(
+        &mut self,
+        now: Instant,
+        observation: Observation,
+        silent: impl IntoIterator<Item = NodeId>,
+    ) -> Health {
+        let in_a_row = |process: NodeId| {
+            let before = self.silent.get(&process).copied().unwrap_or_default();
+            (process, before.saturating_add(1))
+        };
+        self.silent = silent.into_iter().map(in_a_row).collect();
+        let health = self.observe(now, observation);
+        let is_for_silence = matches!(
+            health,
+            Health::Dead {
+                cause: Cause::Silent | Cause::ReplicaSilent
+            }
+        );
+        let misses = self.silent.values().copied().max().unwrap_or_default();
+        if is_for_silence && misses < self.config.misses {
+            self.health = if health.serves() {
+                Health::Short { misses }
+            } else {
+                Health::Suspect { misses }
+            };
+        }
+        self.health
+    }
+
+    /// Takes in what a poll saw of a single process, or of a shard none of whose processes was silent, and judges anew.
     pub fn observe(&mut self, now: Instant, observation: Observation) -> Health {
         self.health = match observation {
             Observation::Serving => {

@@ -3,18 +3,20 @@
 //!
 //! What always holds: while coordinators answer, nothing is done without the turn, which only one watchdog has at a time (see
 //! [`turn`]). Nothing acknowledged is given up, whatever is found; that needs a person. An attempt ends: when the shard
-//! serves, when only a person can go on, or when nothing has moved for the configured time.
+//! serves, when only a person can go on, or when nothing has moved for the configured time. A process is restarted by it once at most;
+//! and where it is for silence, only one that has missed enough polls and is silent still: taking the turn takes time.
 //!
 //! On failure: every step may fail and is tried again until the attempt ends; the next attempt comes after the backoff.
 
 mod turn;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::admin::v1::RecoveryAction;
-use cluster::ShardId;
+use cluster::{NodeId, ShardId};
 use runtime::{CancellationToken, Instant, Runtime};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -23,7 +25,7 @@ use crate::coordinators::Coordinators;
 use crate::detector::Observation;
 use crate::fleet::{Fleet, NodeTarget};
 use crate::metrics::Metrics;
-use crate::prober::Prober;
+use crate::prober::{Prober, Sighting};
 use crate::restart::Restarts;
 use turn::{Refused, Turn};
 
@@ -92,8 +94,10 @@ pub(crate) struct Recovery {
     pub(crate) known_attempt: u64,
     pub(crate) concurrent_percent: u32,
     pub(crate) metrics: Metrics,
-    /// Processes to be restarted first.
-    pub(crate) restart: Vec<NodeTarget>,
+    /// Processes that are dead by the newest poll, kept up by the polls.
+    pub(crate) dead: watch::Receiver<Vec<NodeTarget>>,
+    /// Processes that answer and are to be restarted all the same, since the shard stands still.
+    pub(crate) stalled: Vec<NodeTarget>,
     /// The newest fleet, kept up by the polls.
     pub(crate) fleet: watch::Receiver<Arc<Fleet>>,
     /// Raised once the shard gets on by itself.
@@ -136,9 +140,9 @@ impl Recovery {
     }
 
     async fn attempt(&self, turn: &mut Turn) -> Outcome {
-        self.restart_processes().await;
         let runtime = &self.tools.runtime;
         let pause = self.tools.poll_interval.min(LOOK_INTERVAL_MAX);
+        let mut restarted = BTreeSet::new();
         let mut deadline = Deadline::new(runtime.now(), self.tools.attempt_timeout);
         loop {
             let Some(target) = self.fleet.borrow().shards.get(&self.shard).cloned() else {
@@ -147,6 +151,14 @@ impl Recovery {
             let sighting = self.tools.prober.look_at(&target).await;
             if sighting.observation == Observation::Serving {
                 return Outcome::Recovered;
+            }
+            let due = self.due(&sighting, &restarted);
+            if !due.is_empty() {
+                self.restart_processes(&due).await;
+                restarted.extend(due.iter().map(|node| node.id));
+                // The processes have all of it, however long their restart took.
+                deadline = Deadline::new(runtime.now(), self.tools.attempt_timeout);
+                continue;
             }
             if let Observation::Starting {
                 progress: Some(progress),
@@ -169,8 +181,19 @@ impl Recovery {
         }
     }
 
-    async fn restart_processes(&self) {
-        for node in &self.restart {
+    /// The processes to restart now.
+    fn due(&self, sighting: &Sighting, restarted: &BTreeSet<NodeId>) -> Vec<NodeTarget> {
+        let is_silent = |node: &NodeTarget| sighting.silent.iter().any(|seen| seen.id == node.id);
+        let named = self.dead.borrow();
+        let dead = named.iter().filter(|node| is_silent(node));
+        let all = self.stalled.iter().chain(dead);
+        all.filter(|node| !restarted.contains(&node.id))
+            .cloned()
+            .collect()
+    }
+
+    async fn restart_processes(&self, nodes: &[NodeTarget]) {
+        for node in nodes {
             match self.tools.restarts.restart(node).await {
                 Ok(Some(done)) => {
                     info!(shard = %self.shard, node = node.name, address = node.address, ?done, "restart of a process")
@@ -231,23 +254,4 @@ impl Deadline {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_is_put_off_only_by_what_moves() {
-        let at = |seconds| Instant::from_origin(Duration::from_secs(seconds));
-        let mut deadline = Deadline::new(at(0), Duration::from_secs(30));
-        assert!(!deadline.moved(at(10), 500), "the first is only noted");
-        assert_eq!(deadline.at, at(30));
-        assert!(!deadline.moved(at(20), 500));
-        assert_eq!(deadline.at, at(30));
-        assert!(
-            deadline.moved(at(25), 3),
-            "a restarted process begins lower"
-        );
-        assert_eq!(deadline.at, at(55));
-        assert!(!deadline.moved(at(40), 3));
-        assert_eq!(deadline.at, at(55));
-    }
-}
+mod tests;

@@ -52,6 +52,8 @@ const UNANSWERED_MAX: u32 = 2;
 struct Open {
     began: Instant,
     moving: Arc<AtomicBool>,
+    /// The processes of the shard that are dead by the last poll, for the attempt to restart.
+    dead: watch::Sender<Vec<NodeTarget>>,
 }
 
 /// The loop's state.
@@ -160,6 +162,7 @@ impl Watch {
         let freeze = self.nodes.take_in(now, &seen);
         self.note_freeze(freeze);
         self.metrics.cluster(freeze.is_some(), seen.has_quorum);
+        self.tell_attempts(decision.freeze, &sightings);
         for id in decision.recover {
             self.begin_attempt(now, id, &health, &fleet, &sightings);
         }
@@ -227,7 +230,10 @@ impl Watch {
                 ended_turn: target.report.ended_attempt,
             });
             let before = shard.detector.health();
-            let health = shard.detector.observe(now, sighting.observation);
+            let silent = sighting.silent.iter().map(|node| node.id);
+            let health = shard
+                .detector
+                .observe_shard(now, sighting.observation, silent);
             note_change(id, &shard.key, before, health, &target.report.reason);
             if health.serves() {
                 shard.unserved_since = None;
@@ -262,6 +268,19 @@ impl Watch {
         }
     }
 
+    /// A process that dies while an attempt is open is restarted by it: the shard may serve only with that one too, and would else
+    /// wait until the attempt has failed. An attempt that has given its place back restarts nothing any more.
+    fn tell_attempts(&self, freeze: Option<Freeze>, sightings: &BTreeMap<ShardId, Sighting>) {
+        for (id, shard) in &self.shards {
+            let Some(open) = &shard.attempt else {
+                continue;
+            };
+            let may_act = freeze.is_none() && !open.moving.load(Ordering::Relaxed);
+            let sighting = sightings.get(id).filter(|_| may_act);
+            open.dead.send_replace(dead(&shard.detector, sighting));
+        }
+    }
+
     fn begin_attempt(
         &mut self,
         now: Instant,
@@ -273,30 +292,36 @@ impl Watch {
         let Some(shard) = self.shards.get_mut(&id) else {
             return;
         };
-        let restart = to_restart(id, health, fleet, sightings);
+        let dead = dead(&shard.detector, sightings.get(&id));
+        let stalled = stalled(id, health, fleet);
+        let processes = dead.len() + stalled.len();
         let attempt = self.policy.attempts(id);
-        info!(shard = %id, shard_key = %shard.key, attempt, processes = restart.len(), "a recovery is due");
+        info!(shard = %id, shard_key = %shard.key, attempt, processes, "a recovery is due");
+        let reason = reason(health.get(&id), &dead);
+        let dead = watch::Sender::new(dead);
         let moving = Arc::new(AtomicBool::new(false));
-        shard.attempt = Some(Open {
-            began: now,
-            moving: Arc::clone(&moving),
-        });
         let recovery = Recovery {
             tools: Arc::clone(&self.tools),
             shard: id,
             key: Arc::clone(&shard.key),
-            reason: reason(health.get(&id), &restart),
+            reason,
             known_attempt: fleet
                 .shards
                 .get(&id)
                 .map_or(0, |target| target.report.ended_attempt),
             concurrent_percent: self.config.policy.concurrent_percent,
             metrics: self.metrics.clone(),
-            restart,
+            dead: dead.subscribe(),
+            stalled,
             fleet: self.fleet.subscribe(),
-            moving,
+            moving: Arc::clone(&moving),
             shutdown: self.shutdown.clone(),
         };
+        shard.attempt = Some(Open {
+            began: now,
+            moving,
+            dead,
+        });
         let task = self.runtime.spawn("recovery", recovery.run());
         self.attempts
             .push(Box::pin(async move { (id, task.await) }));
@@ -391,58 +416,43 @@ fn nodes_that_answer(
     hosts.chain(idle).collect()
 }
 
-/// The processes to restart for a dead shard: those that do not answer; and where the shard stands still, those that
-/// serve no other shard. A replica that has stopped for a fault is not helped by it.
-fn to_restart(
-    id: ShardId,
-    health: &BTreeMap<ShardId, Health>,
-    fleet: &Fleet,
-    sightings: &BTreeMap<ShardId, Sighting>,
-) -> Vec<NodeTarget> {
-    match health.get(&id) {
-        Some(Health::Dead {
-            cause: Cause::Silent | Cause::ReplicaSilent,
-        }) => sightings
-            .get(&id)
-            .map(|seen| seen.silent.clone())
-            .unwrap_or_default(),
-        Some(Health::Dead {
-            cause: Cause::Stalled,
-        }) => {
-            let serves_another = |node: &NodeTarget| {
-                let mut others = fleet.shards.values().filter(|other| other.id != id);
-                others.any(|other| {
-                    health.get(&other.id).is_some_and(|at| at.serves())
-                        && other.nodes.iter().any(|host| host.id == node.id)
-                })
-            };
-            let nodes = fleet
-                .shards
-                .get(&id)
-                .map(|target| target.nodes.as_slice())
-                .unwrap_or_default();
-            nodes
-                .iter()
-                .filter(|node| !node.replaced && !serves_another(node))
-                .cloned()
-                .collect()
-        }
-        Some(
-            Health::Dead {
-                cause: Cause::Stopped,
-            }
-            | Health::WarmingUp
-            | Health::Alive
-            | Health::Short { misses: _ }
-            | Health::Suspect { misses: _ },
-        )
-        | None => Vec::new(),
-    }
+/// Of the processes that were silent in the last poll, those that were so long enough to be dead. The others have missed a poll or two,
+/// and may be what the shard still has.
+fn dead(detector: &Detector, sighting: Option<&Sighting>) -> Vec<NodeTarget> {
+    let silent = sighting
+        .map(|seen| seen.silent.as_slice())
+        .unwrap_or_default();
+    let dead = silent.iter().filter(|node| detector.holds_dead(node.id));
+    dead.cloned().collect()
+}
+
+/// The processes to restart for a shard that stands still: those that serve no other shard. A replica that has stopped for a fault
+/// is not helped by it.
+fn stalled(id: ShardId, health: &BTreeMap<ShardId, Health>, fleet: &Fleet) -> Vec<NodeTarget> {
+    let stands_still = Health::Dead {
+        cause: Cause::Stalled,
+    };
+    let target = fleet.shards.get(&id);
+    let Some(target) = target.filter(|_| health.get(&id) == Some(&stands_still)) else {
+        return Vec::new();
+    };
+    let serves_another = |node: &NodeTarget| {
+        let mut others = fleet.shards.values().filter(|other| other.id != id);
+        others.any(|other| {
+            health.get(&other.id).is_some_and(|at| at.serves())
+                && other.nodes.iter().any(|host| host.id == node.id)
+        })
+    };
+    let nodes = target.nodes.iter();
+    nodes
+        .filter(|node| !node.replaced && !serves_another(node))
+        .cloned()
+        .collect()
 }
 
 /// Why a recovery is due, for people.
-fn reason(health: Option<&Health>, restart: &[NodeTarget]) -> String {
-    let names: Vec<&str> = restart.iter().map(|node| node.name.as_str()).collect();
+fn reason(health: Option<&Health>, dead: &[NodeTarget]) -> String {
+    let names: Vec<&str> = dead.iter().map(|node| node.name.as_str()).collect();
     let names = names.join(", ");
     match health {
         Some(Health::Dead { cause }) => match cause {
@@ -474,3 +484,6 @@ fn note_change(id: ShardId, key: &str, before: Health, health: Health, reason: &
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use cluster::limits;
 /// servers of the cluster hold long connections to.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Connections at a time; further ones are closed at once.
+    /// Connections at a time, or fewer where the process may not open that many files; further ones are closed at once.
     pub connections_max: usize,
     /// Open calls of one connection; HTTP/2 holds the caller back above it.
     pub streams_per_connection_max: u32,

@@ -418,7 +418,13 @@ async fn above_the_budget_of_a_shard_records_are_refused() {
     let mut world = World::new().await;
     world.config.state.shard_bytes_max = Some(100);
     let node = world.start().await;
-    let mut accepted = 0;
+    let with_id = RecordRequest {
+        request_id: Some(request_id(3, 0)),
+        ..record("paris 0", 1)
+    };
+    let first = node.public().record(with_id.clone()).await.unwrap();
+    assert!(!first.into_inner().repeated);
+    let mut accepted = 1;
     let refused = loop {
         match node
             .public()
@@ -432,6 +438,9 @@ async fn above_the_budget_of_a_shard_records_are_refused() {
     check(&refused, Reason::MemoryBudget, "shard-bytes-max is 100");
     // Of 7 bytes and 8 for the count each.
     assert_eq!(accepted, 7);
+    // What was applied is not called refused, however late it is asked.
+    let again = node.public().record(with_id).await.unwrap().into_inner();
+    assert!(again.repeated && again.count == 1, "{again:?}");
 }
 
 #[tokio::test]

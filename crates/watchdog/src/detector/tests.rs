@@ -12,6 +12,10 @@ const SILENT: Health = Health::Dead {
     cause: Cause::Silent,
 };
 
+const DEAD_REPLICA: Health = Health::Dead {
+    cause: Cause::ReplicaSilent,
+};
+
 fn at(seconds: u64) -> Instant {
     Instant::from_origin(Duration::from_secs(seconds))
 }
@@ -163,6 +167,62 @@ fn a_stopped_replica_needs_no_patience_beyond_the_misses() {
     assert_eq!(detector.observe(at(10), Observation::Stopped), stopped);
     assert!(stopped.looks_down() && Health::Suspect { misses: 1 }.looks_down());
     assert!(!Health::Alive.looks_down() && !Health::WarmingUp.looks_down());
+}
+
+/// A poll in which these processes of a shard were silent; it serves where it has two of three.
+fn poll(detector: &mut Detector, second: u64, silent: &[u64]) -> Health {
+    let observation = match silent.len() {
+        0 => Observation::Serving,
+        1 => Observation::Short,
+        _ => Observation::Silent,
+    };
+    let silent = silent.iter().copied().map(NodeId);
+    detector.observe_shard(at(second), observation, silent)
+}
+
+#[test]
+fn only_a_process_that_missed_enough_polls_itself_is_dead() {
+    let mut detector = alive();
+    let (a, b) = (NodeId(1), NodeId(2));
+    for (second, misses) in [(5, 1), (10, 2)] {
+        let health = poll(&mut detector, second, &[1]);
+        assert_eq!(health, Health::Short { misses });
+        assert!(!detector.holds_dead(a));
+    }
+    assert_eq!(poll(&mut detector, 15, &[1, 2]), SILENT);
+    assert!(detector.holds_dead(a) && !detector.holds_dead(b));
+    assert_eq!(poll(&mut detector, 20, &[1, 2]), SILENT);
+    assert_eq!(poll(&mut detector, 25, &[1, 2]), SILENT);
+    assert!(detector.holds_dead(a) && detector.holds_dead(b));
+    // One answer, and it begins anew.
+    poll(&mut detector, 30, &[1]);
+    poll(&mut detector, 35, &[1, 2]);
+    assert!(detector.holds_dead(a) && !detector.holds_dead(b));
+    detector.look_afresh();
+    assert_eq!(
+        poll(&mut detector, 40, &[1]),
+        Health::Short { misses: 1 },
+        "somebody else has acted"
+    );
+    assert!(!detector.holds_dead(a));
+}
+
+#[test]
+fn processes_that_are_silent_in_turn_do_not_make_a_shard_dead() {
+    let mut detector = alive();
+    let rolling: [(&[u64], Health); 7] = [
+        (&[1], Health::Short { misses: 1 }),
+        (&[2], Health::Short { misses: 2 }),
+        (&[3], Health::Short { misses: 1 }),
+        (&[3, 1], Health::Suspect { misses: 2 }),
+        (&[1, 2], Health::Suspect { misses: 2 }),
+        (&[1], DEAD_REPLICA),
+        (&[], Health::Alive),
+    ];
+    for (second, (silent, health)) in (5..).step_by(5).zip(rolling) {
+        assert_eq!(poll(&mut detector, second, silent), health);
+        assert_eq!(detector.health(), health);
+    }
 }
 
 fn observation() -> impl Strategy<Value = Observation> {

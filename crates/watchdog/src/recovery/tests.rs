@@ -1,0 +1,153 @@
+use std::net::SocketAddr;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use rpc::{Health, Server, ServerConfig};
+
+use super::*;
+use crate::fleet::{Report, Target};
+use crate::restart::{Restart, RestartError, Restarter};
+
+/// Restarts nothing, and notes whom it was asked for.
+#[derive(Debug, Default)]
+struct Noting(Mutex<Vec<u64>>);
+
+impl Noting {
+    fn restarted(&self) -> Vec<u64> {
+        self.0.lock().clone()
+    }
+}
+
+impl Restarter for Noting {
+    fn restart<'a>(&'a self, node: &'a NodeTarget) -> BoxFuture<'a, Result<Restart, RestartError>> {
+        self.0.lock().push(node.id.0);
+        Box::pin(std::future::ready(Ok(Restart::LeftToOthers)))
+    }
+}
+
+const SHARD: ShardId = ShardId(1);
+
+/// A process that never answers: its address is none.
+fn node(id: u64) -> NodeTarget {
+    NodeTarget {
+        id: NodeId(id),
+        name: format!("n{id}"),
+        address: "nowhere".to_owned(),
+        replaced: false,
+    }
+}
+
+/// An attempt, without any coordinator, at a shard on these nodes.
+fn recovery(
+    restarter: &Arc<Noting>,
+    nodes: Vec<NodeTarget>,
+    dead: &watch::Sender<Vec<NodeTarget>>,
+    shutdown: &CancellationToken,
+) -> Recovery {
+    let runtime = Runtime::real();
+    let hour = Duration::from_secs(3600);
+    let target = Target {
+        id: SHARD,
+        key: "key".into(),
+        nodes,
+        report: Report::default(),
+    };
+    let fleet = Fleet {
+        shards: [(SHARD, target)].into(),
+        ..Fleet::default()
+    };
+    let restarter = Arc::clone(restarter) as Arc<dyn Restarter>;
+    let metrics = telemetry::Metrics::new(&runtime).unwrap();
+    let tools = Tools {
+        name: "watchdog-1".to_owned(),
+        coordinators: Coordinators::new(runtime.clone(), &[], hour).unwrap(),
+        prober: Prober::new(runtime.clone(), hour),
+        restarts: Restarts::new(runtime.clone(), restarter, hour),
+        attempt_timeout: hour,
+        poll_interval: Duration::from_millis(20),
+        runtime,
+    };
+    Recovery {
+        tools: Arc::new(tools),
+        shard: SHARD,
+        key: "key".into(),
+        reason: String::new(),
+        known_attempt: 0,
+        concurrent_percent: 10,
+        metrics: Metrics::new(&metrics).unwrap(),
+        dead: dead.subscribe(),
+        stalled: Vec::new(),
+        fleet: watch::Sender::new(Arc::new(fleet)).subscribe(),
+        moving: Arc::default(),
+        shutdown: shutdown.clone(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_dies_while_an_attempt_is_open_is_restarted_by_it_and_nothing_else() {
+    let restarter = Arc::new(Noting::default());
+    let dead = watch::Sender::new(vec![node(1)]);
+    let shutdown = CancellationToken::new();
+    let nodes = (1..=3).map(node).collect();
+    let recovery = recovery(&restarter, nodes, &dead, &shutdown);
+    let runtime = recovery.tools.runtime.clone();
+    let looks = recovery.tools.poll_interval * 10;
+    let script = async {
+        // All three are silent in every look; of the two others it takes more to be dead.
+        runtime.sleep(looks).await;
+        assert_eq!(restarter.restarted(), [1]);
+        dead.send_replace(vec![node(1), node(2)]);
+        runtime.sleep(looks).await;
+        assert_eq!(restarter.restarted(), [1, 2], "each once");
+        shutdown.cancel();
+    };
+    let (finished, ()) = tokio::join!(recovery.run(), script);
+    assert_eq!(finished.outcome, Outcome::GivenUp);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_has_come_back_before_the_turn_was_taken_is_left_alone() {
+    let restarter = Arc::new(Noting::default());
+    let shutdown = CancellationToken::new();
+    let runtime = Runtime::real();
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = runtime.bind(anywhere).await.unwrap();
+    let back = NodeTarget {
+        address: listener.local_addr().to_string(),
+        ..node(1)
+    };
+    let server = Server::new(&runtime, ServerConfig::internal()).with_health(&Health::new());
+    runtime.spawn("server", server.serve(listener, CancellationToken::new()));
+    let dead = watch::Sender::new(vec![back.clone(), node(2)]);
+    let recovery = recovery(&restarter, vec![back, node(2)], &dead, &shutdown);
+    let script = async {
+        while restarter.restarted().is_empty() {
+            runtime.sleep(Duration::from_millis(5)).await;
+        }
+        shutdown.cancel();
+    };
+    let both = async { tokio::join!(recovery.run(), script) };
+    let (finished, ()) = runtime
+        .timeout(Duration::from_secs(30), both)
+        .await
+        .unwrap();
+    assert_eq!(finished.outcome, Outcome::GivenUp);
+    assert_eq!(restarter.restarted(), [2]);
+}
+
+#[test]
+fn the_end_is_put_off_only_by_what_moves() {
+    let at = |seconds| Instant::from_origin(Duration::from_secs(seconds));
+    let mut deadline = Deadline::new(at(0), Duration::from_secs(30));
+    assert!(!deadline.moved(at(10), 500), "the first is only noted");
+    assert_eq!(deadline.at, at(30));
+    assert!(!deadline.moved(at(20), 500));
+    assert_eq!(deadline.at, at(30));
+    assert!(
+        deadline.moved(at(25), 3),
+        "a restarted process begins lower"
+    );
+    assert_eq!(deadline.at, at(55));
+    assert!(!deadline.moved(at(40), 3));
+    assert_eq!(deadline.at, at(55));
+}
