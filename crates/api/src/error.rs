@@ -173,6 +173,23 @@ impl ApiError {
         self
     }
 
+    /// Says that an earlier try of the same write may have been applied: even if this one was not, the outcome of both is unknown.
+    #[must_use]
+    pub fn after_unknown(self) -> Self {
+        let mut error = self.for_write();
+        if error.outcome == Some(Outcome::NotApplied) {
+            let message = format!(
+                "{}, and an earlier try may have been applied",
+                error.message
+            );
+            error.message = message;
+            let end = error.message.floor_char_boundary(MESSAGE_BYTES_MAX);
+            error.message.truncate(end);
+            error.outcome = Some(Outcome::Unknown);
+        }
+        error
+    }
+
     /// Advises when to come back.
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {

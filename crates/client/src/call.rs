@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::v1::autocomplete_service_client::AutocompleteServiceClient;
-use api::{ApiError, Reason, Retry};
+use api::{ApiError, Reason, Retry, v1};
 use cluster::{NodeId, ShardId};
 use runtime::{Instant, Runtime};
 use tonic::transport::Channel;
@@ -35,6 +35,8 @@ pub(crate) struct Answer<T> {
     pub(crate) value: T,
     /// Why parts of it should be asked for again, with the same request.
     pub(crate) unfinished: Option<ApiError>,
+    /// Where in the value the results of the items are, if it is made of such.
+    pub(crate) items: fn(&mut T) -> &mut [v1::ItemResult],
 }
 
 impl<T> Answer<T> {
@@ -42,8 +44,23 @@ impl<T> Answer<T> {
         Self {
             value: response.into_inner(),
             unfinished: None,
+            items: no_items,
         }
     }
+
+    fn items(&mut self) -> &mut [v1::ItemResult] {
+        (self.items)(&mut self.value)
+    }
+
+    /// What the caller gets after all tries.
+    fn conclude(mut self, attempts: &Attempts) -> T {
+        attempts.cover(self.items());
+        self.value
+    }
+}
+
+fn no_items<T>(_: &mut T) -> &mut [v1::ItemResult] {
+    &mut []
 }
 
 /// Where one try goes.
@@ -106,22 +123,19 @@ impl Caller {
                 .runtime
                 .timeout(limit, call(target.channel.clone(), limit))
                 .await;
-            let (partial, error) = match answer {
-                Ok(Ok(Answer {
-                    value,
-                    unfinished: None,
-                })) => return Ok(value),
-                Ok(Ok(Answer {
-                    value,
-                    unfinished: Some(error),
-                })) => (Some(value), error),
+            let (mut partial, error) = match answer {
+                Ok(Ok(mut answer)) => match answer.unfinished.take() {
+                    Some(error) => (Some(answer), error),
+                    None => return Ok(answer.conclude(&attempts)),
+                },
                 Ok(Err(status)) => (None, ApiError::from(status)),
                 Err(elapsed) => (None, ApiError::deadline(elapsed.to_string())),
             };
-            if partial.is_some() {
-                attempts.may_have_applied();
-            }
-            let step = attempts.decide(&error, &self.patience());
+            let patience = self.patience();
+            let step = match &mut partial {
+                Some(answer) => attempts.decide_in_part(answer.items(), &error, &patience),
+                None => attempts.decide(&error, &patience),
+            };
             self.learn(&error, &target);
             // A second failure of the direct way leaves the rest to the coordinator.
             direct &= error.retry() == Retry::Reroute && attempts.failed() < 2;
@@ -130,10 +144,13 @@ impl Caller {
                 Step::GiveUp => false,
             };
             if !goes_on {
-                return partial.ok_or_else(|| ClientError::Call {
-                    error: attempts.conclude(error),
-                    attempts: attempts.failed(),
-                });
+                return match partial {
+                    Some(answer) => Ok(answer.conclude(&attempts)),
+                    None => Err(ClientError::Call {
+                        error: attempts.conclude(error),
+                        attempts: attempts.failed(),
+                    }),
+                };
             }
         }
     }

@@ -84,8 +84,11 @@ impl Client {
                 async move {
                     let response = Service::new(channel).record_batch(request).await?;
                     let value = response.into_inner();
-                    let unfinished = unfinished(&value);
-                    Ok(Answer { value, unfinished })
+                    Ok(Answer {
+                        unfinished: unfinished(&value),
+                        value,
+                        items: results,
+                    })
                 }
             })
             .await?;
@@ -295,6 +298,10 @@ impl Client {
             *token = self.caller.session.token();
         }
     }
+}
+
+fn results(response: &mut v1::RecordBatchResponse) -> &mut [v1::ItemResult] {
+    &mut response.results
 }
 
 /// Why a batch should be sent again: the first item whose failure may pass.

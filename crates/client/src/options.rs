@@ -15,7 +15,7 @@ pub struct ClientOptions {
     pub connections: usize,
     /// For a whole operation with all its retries; default 10 s.
     pub deadline: Duration,
-    /// For one try of a unary call; default 2 s, at most 10 s. On streams an answer may take 10 s.
+    /// For one try of a unary call; default 2 s, at most 10 s. On streams an answer may take 10 s, unless the deadline ends it sooner.
     pub attempt_timeout: Duration,
     /// Tries after the first; default 8. 0 never retries.
     pub retries: u32,

@@ -2,7 +2,8 @@
 //!
 //! A driver task owns the stream. Batches go out in the order they were given; each is answered once, through its [`PendingBatch`]. When the
 //! stream breaks, what was not answered goes out again on a new one under the same request ids; a batch that was refused gets its
-//! error and the others go on. A batch with items whose failure may pass is sent again behind the others.
+//! error and the others go on. A batch with items whose failure may pass is sent again behind the others. One whose deadline passes
+//! is given up then, be it on a stream or waiting for one.
 //!
 //! The number of batches that are accepted and not answered is at most the window, so memory is bounded and the caller is slowed
 //! down by the cluster's pace.

@@ -1,8 +1,10 @@
 //! When to try again: the client's retry rule, without clocks or sockets.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use api::{ApiError, Outcome, Retry};
+use api::error::item_error;
+use api::{ApiError, Outcome, Reason, Retry, v1};
 use tonic::Code;
 
 /// Whether a call changes anything; of a write that failed it matters whether it may have been applied.
@@ -46,6 +48,10 @@ pub(crate) struct Attempts {
     kind: Kind,
     failed: u32,
     maybe_applied: bool,
+    /// A try of which no answer came may have been applied, and so any item of it.
+    unanswered: bool,
+    /// The items of a batch that were applied, or may have been, by the answers so far. At most as many as the batch has.
+    in_doubt: BTreeSet<usize>,
 }
 
 impl Attempts {
@@ -54,6 +60,8 @@ impl Attempts {
             kind,
             failed: 0,
             maybe_applied: false,
+            unanswered: false,
+            in_doubt: BTreeSet::new(),
         }
     }
 
@@ -61,19 +69,65 @@ impl Attempts {
         self.failed
     }
 
-    /// A try was cut off before its answer, for a cause that is counted elsewhere; or it was answered, and some of its items may have
-    /// been applied, whatever became of the others.
+    /// A try was cut off before its answer, for a cause that is counted elsewhere.
     pub(crate) fn may_have_applied(&mut self) {
         self.maybe_applied = true;
+        self.unanswered = true;
     }
 
     /// Notes a failed try and decides.
     pub(crate) fn decide(&mut self, error: &ApiError, patience: &Patience) -> Step {
-        self.failed = self.failed.saturating_add(1);
         let outcome = error
             .outcome()
             .unwrap_or_else(|| error.reason().outcome_of_write());
-        self.maybe_applied |= outcome == Outcome::Unknown;
+        if outcome == Outcome::Unknown {
+            self.may_have_applied();
+        }
+        self.next(error, patience)
+    }
+
+    /// Notes a try that was answered item by item and left some to be tried again, and decides.
+    pub(crate) fn decide_in_part(
+        &mut self,
+        results: &[v1::ItemResult],
+        error: &ApiError,
+        patience: &Patience,
+    ) -> Step {
+        // Some items may have been applied, whatever became of the others.
+        self.maybe_applied = true;
+        let is_refused = |result: &v1::ItemResult| {
+            let outcome = result.error().map(Reason::outcome_of_write);
+            outcome == Some(Outcome::NotApplied)
+        };
+        for (number, result) in results.iter().enumerate() {
+            if !is_refused(result) {
+                self.in_doubt.insert(number);
+            }
+        }
+        self.next(error, patience)
+    }
+
+    /// Corrects the answer that the caller gets. Its items speak of the last try alone: one that was refused there may have been applied
+    /// by an earlier one, and then does not say that it was not. An overflow stays: whoever found it had looked for the earlier try first.
+    pub(crate) fn cover(&self, results: &mut [v1::ItemResult]) {
+        if !self.unanswered && self.in_doubt.is_empty() {
+            return;
+        }
+        for (number, result) in results.iter_mut().enumerate() {
+            let may_be_applied = self.unanswered || self.in_doubt.contains(&number);
+            let reason = result
+                .error()
+                .filter(|reason| may_be_applied && *reason != Reason::CountOverflow);
+            if let Some(reason) = reason
+                && reason.outcome_of_write() == Outcome::NotApplied
+            {
+                *result = item_error(reason.of_unknown_outcome());
+            }
+        }
+    }
+
+    fn next(&mut self, error: &ApiError, patience: &Patience) -> Step {
+        self.failed = self.failed.saturating_add(1);
         if self.failed > patience.retries {
             return Step::GiveUp;
         }
@@ -97,7 +151,7 @@ impl Attempts {
     pub(crate) fn conclude(&self, error: ApiError) -> ApiError {
         match (self.kind, self.maybe_applied) {
             (Kind::Read, _) => error,
-            (Kind::Write, true) => error.with_outcome(Outcome::Unknown),
+            (Kind::Write, true) => error.after_unknown(),
             (Kind::Write, false) => error.for_write(),
         }
     }
@@ -120,7 +174,6 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::Reason;
 
     const PATIENCE: Patience = Patience {
         retries: 5,
@@ -209,5 +262,54 @@ mod tests {
         attempts.decide(&error(Reason::Starting), &PATIENCE);
         let concluded = attempts.conclude(error(Reason::Starting));
         assert_eq!(concluded.outcome(), Some(Outcome::NotApplied));
+    }
+
+    fn errors(results: &[v1::ItemResult]) -> Vec<Option<Reason>> {
+        results.iter().map(v1::ItemResult::error).collect()
+    }
+
+    #[test]
+    fn an_item_that_a_lost_try_may_have_applied_is_never_called_refused() {
+        let mut results = vec![
+            item_error(Reason::DiskFull),
+            item_error(Reason::CountOverflow),
+            item_error(Reason::NoQuorum),
+            v1::ItemResult::default(),
+        ];
+        let before = results.clone();
+        let mut attempts = Attempts::new(Kind::Write);
+        attempts.decide(&error(Reason::Starting), &PATIENCE);
+        attempts.cover(&mut results);
+        assert_eq!(results, before, "no try before may have been applied");
+        attempts.decide(&error(Reason::Deadline), &PATIENCE);
+        attempts.cover(&mut results);
+        let expected = [
+            Some(Reason::ShardUnavailable),
+            Some(Reason::CountOverflow),
+            Some(Reason::NoQuorum),
+            None,
+        ];
+        assert_eq!(errors(&results), expected);
+    }
+
+    #[test]
+    fn what_an_answer_said_of_an_item_is_not_taken_back_by_a_later_one() {
+        let mut attempts = Attempts::new(Kind::Write);
+        let first = [
+            v1::ItemResult::default(),
+            item_error(Reason::NoQuorum),
+            item_error(Reason::Overloaded),
+        ];
+        attempts.decide_in_part(&first, &error(Reason::NoQuorum), &PATIENCE);
+        let mut second = [Reason::DiskFull; 3].map(item_error);
+        attempts.cover(&mut second);
+        let expected = [
+            Some(Reason::ShardUnavailable),
+            Some(Reason::ShardUnavailable),
+            Some(Reason::DiskFull),
+        ];
+        assert_eq!(errors(&second), expected);
+        let concluded = attempts.conclude(error(Reason::DiskFull));
+        assert_eq!(concluded.outcome(), Some(Outcome::Unknown));
     }
 }

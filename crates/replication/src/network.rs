@@ -12,6 +12,7 @@
 
 mod channels;
 mod client;
+mod leash;
 mod message;
 pub(crate) mod service;
 mod snapshot;

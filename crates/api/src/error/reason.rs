@@ -153,6 +153,16 @@ reasons! {
 }
 
 impl Reason {
+    /// The reason to give in place of this one for a write whose outcome is unknown, where a reason is all that can be given: one that
+    /// does not say that nothing was applied.
+    #[must_use]
+    pub const fn of_unknown_outcome(self) -> Self {
+        match self.outcome_of_write() {
+            Outcome::NotApplied => Self::ShardUnavailable,
+            Outcome::Unknown => self,
+        }
+    }
+
     /// The reason of this text, if it is one of the set.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -130,6 +130,20 @@ fn the_outcome_of_a_write_is_said_once() {
 }
 
 #[test]
+fn an_earlier_try_that_may_have_been_applied_is_told_once() {
+    let refused = ApiError::new(Reason::DiskFull, "the disk is full").after_unknown();
+    assert_eq!(refused.reason(), Reason::DiskFull);
+    assert_eq!(refused.outcome(), Some(Outcome::Unknown));
+    let message = "the disk is full, and an earlier try may have been applied";
+    assert_eq!(refused.message(), message);
+    assert_eq!(refused.clone().after_unknown(), refused);
+    let open = ApiError::new(Reason::NoQuorum, "x").after_unknown();
+    assert_eq!(open, ApiError::new(Reason::NoQuorum, "x").for_write());
+    let long = ApiError::new(Reason::DiskFull, "é".repeat(2000)).after_unknown();
+    assert!(long.message().len() <= MESSAGE_BYTES_MAX);
+}
+
+#[test]
 fn places_are_named_from_the_outside_in() {
     let inner = ApiError::field(Reason::BadTerm, "term", "must not be empty");
     let error = inner.inside("items[3]");
@@ -156,6 +170,24 @@ fn items_say_why_they_failed() {
         ..ItemResult::default()
     };
     assert_eq!(bare.error(), Some(Reason::Disconnected));
+}
+
+#[test]
+fn an_item_that_may_have_been_applied_never_says_that_it_was_not() {
+    for &reason in Reason::ALL {
+        let error = ApiError::new(reason, "x");
+        for known in [
+            error.clone(),
+            error.clone().with_outcome(Outcome::NotApplied),
+        ] {
+            assert_eq!(ItemResult::from(&known).error(), Some(reason));
+        }
+        let unknown = error.with_outcome(Outcome::Unknown);
+        let shown = ItemResult::from(&unknown).error().unwrap();
+        assert_eq!(shown.outcome_of_write(), Outcome::Unknown, "{reason:?}");
+        let says_so = reason.outcome_of_write() == Outcome::Unknown;
+        assert_eq!(shown == reason, says_so, "{reason:?}");
+    }
 }
 
 #[test]

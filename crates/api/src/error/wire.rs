@@ -55,8 +55,13 @@ impl From<wire::RequestError> for ApiError {
 }
 
 impl From<&ApiError> for ItemResult {
+    /// The outcome of an item follows from its reason, so that an outcome which is unknown although the reason would say that nothing was
+    /// applied takes another reason: `SHARD_UNAVAILABLE`.
     fn from(error: &ApiError) -> Self {
-        item_error(error.reason)
+        item_error(match error.outcome {
+            Some(Outcome::Unknown) => error.reason.of_unknown_outcome(),
+            Some(Outcome::NotApplied) | None => error.reason,
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Streams: order, the window, and what a broken stream leaves behind.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use api::{Outcome, Reason, v1};
 use client::{Client, ClientError};
@@ -201,4 +202,42 @@ async fn a_batch_that_was_applied_in_part_is_never_called_refused() {
     let failure = answers[0].as_ref().unwrap_err();
     assert_eq!(failure.reason(), Some(Reason::DiskFull));
     assert_eq!(failure.outcome(), Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn an_item_that_a_lost_try_on_a_stream_may_have_applied_is_never_called_refused() {
+    let fake = Fake::default();
+    let address = fake.serve().await;
+    let mut options = options(&[&address]);
+    options.retries = 1;
+    let client = Client::connect(Runtime::real(), options).unwrap();
+    let stream = client.record_stream(4).unwrap();
+    fake.script([
+        Play::ApplyThenFail(error(Reason::Disconnected)),
+        Play::LeaveOut(vec![1], Reason::DiskFull),
+    ]);
+    let answers = send_all(&stream, 1).await;
+    assert_eq!(fake.count("term 0"), 1);
+    let results = &answers[0].as_ref().unwrap().results;
+    assert_eq!(results[1].error(), Some(Reason::ShardUnavailable));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_never_answered_is_given_up_at_its_deadline() {
+    let fake = Fake::default();
+    let address = fake.serve().await;
+    let mut options = options(&[&address]);
+    options.deadline = Duration::from_secs(1);
+    let client = Client::connect(Runtime::real(), options).unwrap();
+    let stream = client.record_stream(4).unwrap();
+    fake.script([Play::ApplyThenHang]);
+    let runtime = Runtime::real();
+    let begun = runtime.now();
+    let answers = send_all(&stream, 1).await;
+    let failure = answers[0].as_ref().unwrap_err();
+    assert_eq!(failure.reason(), Some(Reason::Deadline));
+    assert_eq!(failure.outcome(), Outcome::Unknown);
+    // Nobody waits for what was given up, although its stream is open.
+    stream.close().await.unwrap();
+    assert!(runtime.now().saturating_since(begun) < Duration::from_secs(5));
 }

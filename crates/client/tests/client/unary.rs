@@ -159,6 +159,29 @@ async fn what_was_applied_in_part_is_never_called_refused() {
 }
 
 #[tokio::test]
+async fn an_item_that_a_lost_try_may_have_applied_is_never_called_refused() {
+    let fake = Fake::default();
+    let address = fake.serve().await;
+    let mut options = options(&[&address]);
+    options.retries = 1;
+    let client = Client::connect(Runtime::real(), options).unwrap();
+    fake.script([
+        Play::ApplyThenFail(error(Reason::Disconnected)),
+        Play::LeaveOut(vec![1], Reason::DiskFull),
+    ]);
+    let response = client.record_batch(batch(&["a", "b"])).await.unwrap();
+    assert_eq!(fake.count("b"), 1);
+    let errors = [0, 1].map(|at: usize| response.results[at].error());
+    assert_eq!(errors, [None, Some(Reason::ShardUnavailable)]);
+
+    // Refused by every try, it was not applied.
+    fake.script(vec![Play::LeaveOut(vec![1], Reason::DiskFull); 2]);
+    let response = client.record_batch(batch(&["c", "d"])).await.unwrap();
+    assert_eq!(response.results[1].error(), Some(Reason::DiskFull));
+    assert_eq!(fake.count("d"), 0);
+}
+
+#[tokio::test]
 async fn settled_writes_are_told_to_the_server() {
     let (fake, client) = pair().await;
     client.record(record("a")).await.unwrap();

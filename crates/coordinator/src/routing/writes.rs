@@ -374,7 +374,7 @@ impl<'a> Progress<'a> {
                 let mut error = error.clone();
                 // What an earlier try may have done, a later one does not undo.
                 if matches!(slot, Some(Err(before)) if before.outcome() == Some(Outcome::Unknown)) {
-                    error = error.with_outcome(Outcome::Unknown);
+                    error = error.after_unknown();
                 }
                 *slot = Some(Err(error));
             }
@@ -470,4 +470,78 @@ fn unanswered() -> ApiError {
         "the shard answered another number of items than it was sent",
     )
     .with_outcome(Outcome::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::v1::{RecordBatchRequest, RecordItem};
+
+    fn batch(terms: &[&str]) -> RecordBatch {
+        let item = |term: &&str| RecordItem {
+            term: (*term).to_owned(),
+            count: 1,
+        };
+        let request = RecordBatchRequest {
+            items: terms.iter().map(item).collect(),
+            ..RecordBatchRequest::default()
+        };
+        RecordBatch::try_from(request).unwrap()
+    }
+
+    fn applied() -> Written {
+        let item = ItemResult {
+            count: 1,
+            ..ItemResult::default()
+        };
+        let result = WriteResult {
+            results: vec![item],
+            ..WriteResult::default()
+        };
+        Written {
+            result,
+            position: None,
+        }
+    }
+
+    fn gone() -> ApiError {
+        ApiError::new(Reason::Disconnected, "the leader died")
+    }
+
+    #[test]
+    fn an_item_that_an_earlier_round_may_have_applied_is_never_called_refused() {
+        for reason in [
+            Reason::Overloaded,
+            Reason::DiskFull,
+            Reason::MemoryBudget,
+            Reason::NotLeader,
+            Reason::Starting,
+        ] {
+            let batch = batch(&["ant", "kiwi", "zoo"]);
+            let mut progress = Progress::new(&batch);
+            progress.fail(&[0], &gone(), true);
+            progress.take(&[1], applied()).unwrap();
+            progress.fail(&[0, 2], &ApiError::new(reason, "refused"), false);
+            let response = progress.into_response().unwrap();
+            let errors: Vec<_> = response.results.iter().map(ItemResult::error).collect();
+            assert_eq!(
+                errors,
+                [Some(Reason::ShardUnavailable), None, Some(reason)],
+                "{reason:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_batch_that_failed_as_a_whole_tells_of_its_earlier_rounds() {
+        let batch = batch(&["ant", "zoo"]);
+        let mut progress = Progress::new(&batch);
+        progress.fail(&[1], &gone(), true);
+        let full = ApiError::new(Reason::DiskFull, "the disk is full");
+        progress.fail(&[0], &full, false);
+        progress.fail(&[1], &full, false);
+        let error = progress.into_response().unwrap_err();
+        assert_eq!(error.reason(), Reason::DiskFull);
+        assert_eq!(error.outcome(), Some(Outcome::Unknown));
+    }
 }

@@ -23,6 +23,7 @@ use tonic::transport::Channel;
 use wal::GroupId;
 
 use super::channels::Lane;
+use super::leash::leash;
 use super::message::{failed, late, malformed, silent, unreachable};
 use super::{Limits, SharedContext, snapshot, stream};
 use crate::lease::Grants;
@@ -182,6 +183,7 @@ impl Client {
             return Ok(futures::stream::empty().boxed());
         };
         let mut service = self.service(self.lane)?;
+        let (input, leash) = leash(input);
         let input = futures::stream::iter([first])
             .chain(input)
             .take_until(self.silence.clone().cancelled_owned());
@@ -201,6 +203,7 @@ impl Client {
         Ok(stream::answers(stream::Answers {
             inbound,
             sent,
+            leash,
             silence: self.silence.clone(),
             runtime: self.context.runtime.clone(),
             limit: self.limits.answer,

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use runtime::{CancellationToken, Runtime};
 use tonic::Streaming;
 
+use super::leash::Leash;
 use super::message::{failed, late, malformed, silent};
 use crate::convert;
 use crate::lease::{Grants, Stamp};
@@ -59,6 +60,11 @@ where
 pub(super) struct Answers {
     pub(super) inbound: Streaming<wire::AppendResponse>,
     pub(super) sent: Sent,
+    #[expect(
+        dead_code,
+        reason = "held for its drop: the requests end with their answers"
+    )]
+    pub(super) leash: Leash,
     pub(super) silence: CancellationToken,
     pub(super) runtime: Runtime,
     pub(super) limit: Duration,
