@@ -100,7 +100,7 @@ async fn an_outage_costs_no_batch_more_than_its_deadline() {
     let late = runtime.now().saturating_since(deadline);
     assert!(late < Duration::from_secs(1), "{late:?}");
     for batch in batches {
-        let failure = batch.now_or_never().unwrap().unwrap_err();
+        let failure = batch.await.unwrap_err();
         assert_eq!(failure.outcome(), Outcome::Unknown);
     }
 }
