@@ -216,5 +216,16 @@ fn ended_attempt(status: &ShardStatus) -> u64 {
     open.map_or(status.last_attempt, |turn| turn.attempt.saturating_sub(1))
 }
 
+/// A process that never answers: its address is none.
+#[cfg(test)]
+pub(crate) fn node(id: u64) -> NodeTarget {
+    NodeTarget {
+        id: NodeId(id),
+        name: format!("n{id}"),
+        address: "nowhere".to_owned(),
+        replaced: false,
+    }
+}
+
 #[cfg(test)]
 mod tests;

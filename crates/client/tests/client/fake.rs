@@ -442,9 +442,16 @@ pub(crate) fn options(endpoints: &[&str]) -> ClientOptions {
 
 /// A fresh server and a client of it.
 pub(crate) async fn pair() -> (Fake, Client) {
+    pair_with(|_| ()).await
+}
+
+/// With options that are changed.
+pub(crate) async fn pair_with(change: impl FnOnce(&mut ClientOptions)) -> (Fake, Client) {
     let fake = Fake::default();
     let address = fake.serve().await;
-    let client = Client::connect(Runtime::real(), options(&[&address])).unwrap();
+    let mut options = options(&[&address]);
+    change(&mut options);
+    let client = Client::connect(Runtime::real(), options).unwrap();
     (fake, client)
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use api::{Outcome, Reason, v1};
-use client::{Client, ClientError};
+use client::ClientError;
 use futures::FutureExt;
 use runtime::Runtime;
 
-use crate::fake::{Fake, Play, batch, error, options, pair, prefix};
+use crate::fake::{Play, batch, error, pair, pair_with, prefix};
 
 /// Sends `count` batches of one term each, and a common one.
 async fn send_all(
@@ -40,12 +40,8 @@ async fn batches_are_answered_and_ids_settle() {
 
 #[tokio::test]
 async fn a_broken_stream_is_resumed_under_the_same_ids() {
-    let fake = Fake::default();
-    let address = fake.serve().await;
-    let mut options = options(&[&address]);
     // More than the script has failures: one batch may meet them all.
-    options.retries = 40;
-    let client = Client::connect(Runtime::real(), options).unwrap();
+    let (fake, client) = pair_with(|options| options.retries = 40).await;
     let stream = client.record_stream(8).unwrap();
     fake.script(
         std::iter::repeat_n(
@@ -206,11 +202,7 @@ async fn a_batch_that_was_applied_in_part_is_never_called_refused() {
 
 #[tokio::test]
 async fn an_item_that_a_lost_try_on_a_stream_may_have_applied_is_never_called_refused() {
-    let fake = Fake::default();
-    let address = fake.serve().await;
-    let mut options = options(&[&address]);
-    options.retries = 1;
-    let client = Client::connect(Runtime::real(), options).unwrap();
+    let (fake, client) = pair_with(|options| options.retries = 1).await;
     let stream = client.record_stream(4).unwrap();
     fake.script([
         Play::ApplyThenFail(error(Reason::Disconnected)),
@@ -224,11 +216,7 @@ async fn an_item_that_a_lost_try_on_a_stream_may_have_applied_is_never_called_re
 
 #[tokio::test]
 async fn a_batch_that_is_never_answered_is_given_up_at_its_deadline() {
-    let fake = Fake::default();
-    let address = fake.serve().await;
-    let mut options = options(&[&address]);
-    options.deadline = Duration::from_secs(1);
-    let client = Client::connect(Runtime::real(), options).unwrap();
+    let (fake, client) = pair_with(|options| options.deadline = Duration::from_secs(1)).await;
     let stream = client.record_stream(4).unwrap();
     fake.script([Play::ApplyThenHang]);
     let runtime = Runtime::real();

@@ -6,7 +6,7 @@ use api::{ApiError, Outcome, Reason, v1};
 use client::{Client, ClientError};
 use runtime::Runtime;
 
-use crate::fake::{Fake, Play, batch, error, options, pair, prefix, record};
+use crate::fake::{Fake, Play, batch, error, options, pair, pair_with, prefix, record};
 
 #[tokio::test]
 async fn a_retry_carries_the_id_of_the_first_try_and_counts_once() {
@@ -79,11 +79,7 @@ async fn retries_end_and_the_outcome_covers_all_tries() {
 
 #[tokio::test]
 async fn the_deadline_ends_the_tries_and_each_try_tells_the_server_its_time() {
-    let fake = Fake::default();
-    let address = fake.serve().await;
-    let mut options = options(&[&address]);
-    options.deadline = Duration::from_millis(700);
-    let client = Client::connect(Runtime::real(), options).unwrap();
+    let (fake, client) = pair_with(|options| options.deadline = Duration::from_millis(700)).await;
     fake.script(vec![Play::ApplyThenHang; 9]);
     let runtime = Runtime::real();
     let begun = runtime.now();
@@ -160,11 +156,7 @@ async fn what_was_applied_in_part_is_never_called_refused() {
 
 #[tokio::test]
 async fn an_item_that_a_lost_try_may_have_applied_is_never_called_refused() {
-    let fake = Fake::default();
-    let address = fake.serve().await;
-    let mut options = options(&[&address]);
-    options.retries = 1;
-    let client = Client::connect(Runtime::real(), options).unwrap();
+    let (fake, client) = pair_with(|options| options.retries = 1).await;
     fake.script([
         Play::ApplyThenFail(error(Reason::Disconnected)),
         Play::LeaveOut(vec![1], Reason::DiskFull),

@@ -66,8 +66,7 @@ impl Writer {
         calls: &mut Calls,
     ) -> Result<Marking, (vfs::Error, Vec<Pending>)> {
         if shared.reserve.is_votes_only() {
-            shared.state.lock().keep_hints(hints);
-            return self.commit_small(shared, appends, calls);
+            return self.commit_small(shared, appends, hints, calls);
         }
         match self.attempt(shared, &appends, hints) {
             Ok(written) => return Ok(Marking::new(appends, written)),
@@ -84,18 +83,19 @@ impl Writer {
             },
             Err(error) => return Err((error, appends)),
         }
-        shared.state.lock().keep_hints(hints);
-        self.commit_small(shared, appends, calls)
+        self.commit_small(shared, appends, hints, calls)
     }
 
     /// Refuses batches with entries and writes the others, with the half of the reserve that is kept for them. Until
-    /// that is filled again entries are not even tried, for they would eat what it gave.
+    /// that is filled again entries are not even tried, for they would eat what it gave. Hints wait for another round.
     fn commit_small(
         &mut self,
         shared: &Shared,
         appends: Vec<Pending>,
+        hints: &[(GroupId, LogId)],
         calls: &mut Calls,
     ) -> Result<Marking, (vfs::Error, Vec<Pending>)> {
+        shared.state.lock().keep_hints(hints);
         let (small, failed) = without_entries(appends);
         if !small.is_empty()
             && let Err(error) = shared.reserve.release(self.vfs.as_ref(), 1)

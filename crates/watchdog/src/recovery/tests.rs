@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use rpc::{Health, Server, ServerConfig};
 
 use super::*;
-use crate::fleet::{Report, Target};
+use crate::fleet::{Report, Target, node};
 use crate::restart::{Restart, RestartError, Restarter};
 
 /// Restarts nothing, and notes whom it was asked for.
@@ -26,16 +26,6 @@ impl Restarter for Noting {
 }
 
 const SHARD: ShardId = ShardId(1);
-
-/// A process that never answers: its address is none.
-fn node(id: u64) -> NodeTarget {
-    NodeTarget {
-        id: NodeId(id),
-        name: format!("n{id}"),
-        address: "nowhere".to_owned(),
-        replaced: false,
-    }
-}
 
 /// An attempt, without any coordinator, at a shard on these nodes.
 fn recovery(

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::fleet::node;
 
 #[derive(Debug, Default)]
 struct Counting(AtomicUsize);
@@ -24,15 +25,6 @@ impl Restarter for Stuck {
         _node: &'a NodeTarget,
     ) -> BoxFuture<'a, Result<Restart, RestartError>> {
         Box::pin(std::future::pending())
-    }
-}
-
-fn node(id: u64) -> NodeTarget {
-    NodeTarget {
-        id: NodeId(id),
-        name: format!("n{id}"),
-        address: "host:1".to_owned(),
-        replaced: false,
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::coordinators::Coordinators;
 use crate::detector::Observation;
-use crate::fleet::{Report, Target};
+use crate::fleet::{Report, Target, node};
 use crate::prober::Prober;
 use crate::restart::{External, Restarts};
 
@@ -11,15 +11,6 @@ const SHARD: ShardId = ShardId(1);
 
 fn at(poll: u64) -> Instant {
     Instant::from_origin(Duration::from_secs(5 * poll))
-}
-
-fn node(id: u64) -> NodeTarget {
-    NodeTarget {
-        id: NodeId(id),
-        name: format!("n{id}"),
-        address: "nowhere".to_owned(),
-        replaced: false,
-    }
 }
 
 fn ids(nodes: &[NodeTarget]) -> Vec<u64> {
