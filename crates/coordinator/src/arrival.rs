@@ -91,7 +91,7 @@ impl Myself {
 }
 
 /// What the others are reached with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Arrival {
     pub(crate) runtime: Runtime,
     pub(crate) vfs: Arc<dyn Vfs>,
@@ -237,8 +237,29 @@ impl Arrival {
         Ok(())
     }
 
-    /// Asks the others for the place of the directory that was lost; the one that leads gives it. What they said, in words.
-    async fn ask_all(&self, identity: &Identity, cluster: ClusterId) -> Vec<String> {
+    /// Asks the others for the place of a directory that can take part in nothing any more, until the one that leads gives it to a new
+    /// instance. Returns who gave it.
+    pub(crate) async fn until_admitted(&self, identity: &Identity, cluster: ClusterId) -> NodeId {
+        let mut round = 0_u64;
+        loop {
+            let answers = self.ask_all(identity, cluster).await;
+            if let Some(by) = answers.iter().find(|(_, said)| said.is_ok()) {
+                return by.0;
+            }
+            if round.is_multiple_of(SAID_EVERY) {
+                tracing::warn!(%cluster, ?answers, "no coordinator gives this one a new place yet");
+            }
+            round += 1;
+            self.runtime.sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks the others for the place of the directory that was lost; the one that leads gives it.
+    async fn ask_all(
+        &self,
+        identity: &Identity,
+        cluster: ClusterId,
+    ) -> Vec<(NodeId, Result<(), String>)> {
         let calls = self.others.iter().map(|(other, address)| async move {
             let message = AdmitRequest {
                 cluster_id: cluster.0.to_vec().into(),
@@ -246,10 +267,8 @@ impl Arrival {
                 instance_id: identity.instance.to_vec().into(),
             };
             let admit = |mut peer: Client, request| async move { peer.admit(request).await };
-            match self.call(address, PATIENCE, message, admit).await {
-                Ok(_) => format!("{other}: yes"),
-                Err(error) => format!("{other}: {error}"),
-            }
+            let answer = self.call(address, PATIENCE, message, admit).await;
+            (*other, answer.map(drop).map_err(|error| error.to_string()))
         });
         join_all(calls).await
     }

@@ -32,6 +32,16 @@ pub enum Error {
         /// The cluster that the others belong to.
         cluster: ClusterId,
     },
+    /// The metadata in the data directory were damaged and are aside now. The next start joins the others as a new coordinator.
+    #[error(
+        "{damage}; the data were moved to {moved_to}, and the next start joins the others as a new coordinator"
+    )]
+    GaveUpData {
+        /// The directory inside the data directory that has them now.
+        moved_to: String,
+        /// What was wrong with them.
+        damage: String,
+    },
     /// The configuration names other coordinators than the cluster was begun with.
     #[error(
         "the cluster was begun with the coordinators {}, the configuration names {}",
@@ -90,6 +100,29 @@ pub enum Error {
     /// A part of the coordinator ended that must not.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
+}
+
+impl Error {
+    /// Whether the metadata on disk are damaged or incomplete, so that this directory can take part in nothing any more.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Open(error) => error.is_damage(),
+            Self::Start(replication::StartError::DataLoss { .. }) => true,
+            Self::Start(_)
+            | Self::Config(_)
+            | Self::Identity { .. }
+            | Self::DirectoryReplaced { .. }
+            | Self::GaveUpData { .. }
+            | Self::OtherMembers { .. }
+            | Self::ForeignMetadata { .. }
+            | Self::Disk(_)
+            | Self::MetadataStopped { .. }
+            | Self::Init { .. }
+            | Self::Bind { .. }
+            | Self::Telemetry { .. }
+            | Self::Task(_) => false,
+        }
+    }
 }
 
 fn listed(ids: &[NodeId]) -> String {

@@ -28,7 +28,7 @@ use vfs::{Vfs, durable};
 use crate::Error;
 use crate::metadata::number_of;
 
-const NAME: &str = "coordinator-id";
+pub(crate) const NAME: &str = "coordinator-id";
 const MAGIC: [u8; 4] = *b"ACCI";
 const VERSION: u16 = 2;
 const HEAD_BYTES: usize = 56;

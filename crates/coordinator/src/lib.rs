@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 mod error;
 pub mod gather;
+mod giving_up;
 mod http;
 mod identity;
 mod lanes;

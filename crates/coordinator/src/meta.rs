@@ -99,7 +99,13 @@ impl Meta {
             )
         };
         let machine = Arc::new(Metadata::default());
-        let group = host.start_group(group_config, machine).await?;
+        let group = match host.start_group(group_config, machine).await {
+            Ok(group) => group,
+            Err(error) => {
+                close(&host).await;
+                return Err(error.into());
+            }
+        };
         Ok(Self {
             runtime: arrival.runtime.clone(),
             cluster: membership.cluster,
@@ -169,9 +175,16 @@ impl Meta {
     /// Why the metadata cannot go on; pending as long as they can.
     pub(crate) async fn failed(&self) -> Error {
         let mut poisoned = self.host.poisoned();
+        let mut damaged = self.host.damaged();
         let mut status = self.group.watch_status();
+        let has_others = !self.arrival.others.is_empty();
         loop {
             if let Some(reason) = poisoned.borrow_and_update().clone() {
+                return Error::MetadataStopped { reason };
+            }
+            // What is in memory is sound. But where others have it too, this one begins anew from them, which needs a start.
+            let damage = damaged.borrow_and_update().clone();
+            if let Some(reason) = damage.filter(|_| has_others) {
                 return Error::MetadataStopped { reason };
             }
             if let Some(stopped) = status.borrow_and_update().stopped.clone() {
@@ -181,6 +194,7 @@ impl Meta {
             }
             let ended = tokio::select! {
                 changed = poisoned.changed() => changed.is_err(),
+                changed = damaged.changed() => changed.is_err(),
                 changed = status.changed() => changed.is_err(),
             };
             if ended {
@@ -203,9 +217,13 @@ impl Meta {
     }
 
     pub(crate) async fn shutdown(&self) {
-        if let Err(error) = self.host.shutdown().await {
-            tracing::warn!(%error, "the metadata log did not close cleanly");
-        }
+        close(&self.host).await;
+    }
+}
+
+async fn close(host: &Host) {
+    if let Err(error) = host.shutdown().await {
+        tracing::warn!(%error, "the metadata log did not close cleanly");
     }
 }
 

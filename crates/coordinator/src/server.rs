@@ -16,6 +16,7 @@ use vfs::Vfs;
 use crate::admin::Admin;
 use crate::arrival::{Arrival, Myself};
 use crate::config::Config;
+use crate::giving_up;
 use crate::identity::{self, Membership};
 use crate::liveness::Liveness;
 use crate::meta::{self, Meta, MetadataDoor};
@@ -75,6 +76,7 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
     let (world, disk, dir) = (runtime.clone(), Arc::clone(&vfs), config.data_dir.clone());
     let id = config.group.id;
     let identity = runtime.spawn_blocking("coordinator-id", move || {
+        giving_up::finish(disk.as_ref(), &dir)?;
         identity::open(disk.as_ref(), &world, &dir, id)
     });
     let myself = Arc::new(Myself::new(identity.await??, config.group.ids()));
@@ -105,13 +107,23 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
         Some(Ok(membership)) => {
             let address = config.group.address().unwrap_or(local);
             let inside = (metrics, neighbours);
-            let opened = open(&config, arrival, &myself, &membership, &address, inside);
+            let opened = open(
+                &config,
+                arrival.clone(),
+                &myself,
+                &membership,
+                &address,
+                inside,
+            );
             match Box::pin(opened).await {
                 Ok(parts) => {
                     let life = live(&config, parts, &doors, &myself, http, &stop, &ending);
                     Box::pin(life).await
                 }
-                Err(error) => Err(error),
+                Err(error) => {
+                    let heeded = giving_up::heed(error, &arrival, &myself, &config.data_dir, &stop);
+                    Err(Box::pin(heeded).await)
+                }
             }
         }
     };

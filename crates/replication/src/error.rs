@@ -114,6 +114,26 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether data that may have been acknowledged is damaged or gone.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Wal(wal::OpenError::Rotten { .. } | wal::OpenError::Ambiguous { .. }) => true,
+            Self::Wal(
+                wal::OpenError::NewerFormat { .. }
+                | wal::OpenError::WrongIdentity { .. }
+                | wal::OpenError::Locked { .. }
+                | wal::OpenError::Options { .. }
+                | wal::OpenError::Io(_)
+                | wal::OpenError::Spawn(_),
+            )
+            | Self::Disk(_)
+            | Self::Options { .. } => false,
+        }
+    }
+}
+
 /// A group cannot be started on this node.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

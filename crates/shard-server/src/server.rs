@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use replication::{Host, HostDeps, HostOptions, OpenError, WalOptions};
+use replication::{Host, HostDeps, HostOptions, WalOptions};
 use rpc::services::ShardNeighbour;
 use rpc::{Door, Drained, Health, Neighbours};
 use runtime::{CancellationToken, Listener, Runtime, Task};
@@ -225,30 +225,13 @@ async fn bring_up(
             raft.set(host.raft_service());
             node.start(Some(host));
         }
-        Err(error) if is_damage(&error) => {
+        Err(error) if error.is_damage() => {
             node.set_damage(error.to_string());
             node.start(None);
         }
         Err(error) => return Err(RunError::Open(error)),
     }
     Ok(())
-}
-
-/// Whether opening failed because acknowledged data is damaged or gone.
-fn is_damage(error: &OpenError) -> bool {
-    match error {
-        OpenError::Wal(wal::OpenError::Rotten { .. } | wal::OpenError::Ambiguous { .. }) => true,
-        OpenError::Wal(
-            wal::OpenError::NewerFormat { .. }
-            | wal::OpenError::WrongIdentity { .. }
-            | wal::OpenError::Locked { .. }
-            | wal::OpenError::Options { .. }
-            | wal::OpenError::Io(_)
-            | wal::OpenError::Spawn(_),
-        )
-        | OpenError::Disk(_)
-        | OpenError::Options { .. } => false,
-    }
 }
 
 fn serve_http(node: &Arc<Node>, metrics: Metrics, listener: Listener, stop: &CancellationToken) {

@@ -10,12 +10,14 @@
 //!   at different places.
 //! - A failed sync is reported once and is never retried here: the kernel marks the failed pages clean,
 //!   so that a second call would lie. Whoever gets the error stops.
+//! - What is given up is moved aside whole ([`aside`]), whatever happens in between.
 //! - [`durable`] and [`TwoSlot`] are the only two ways to change a small file: old or new content
 //!   survives a crash, never neither.
 //!
 //! Errors are [`Error`]: an [`std::io::Error`] with the path and the operation. Nothing here retries,
 //! logs or knows the time.
 
+pub mod aside;
 pub mod durable;
 mod error;
 mod file;

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
+use super::damage::damage_log;
 use super::harness::{Cluster, listed};
 
 fn record_in(namespace: &str, term: &str) -> RecordRequest {
@@ -297,6 +298,44 @@ async fn a_coordinator_that_lost_its_disk_is_taken_in_as_another_without_a_word(
             3
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_whose_metadata_are_damaged_comes_back_as_another_without_a_word() {
+    let mut cluster = Cluster::of_three().await;
+    for number in 0..20 {
+        record_at(&cluster, 0, &format!("space-{number}"), "kiwi")
+            .await
+            .unwrap();
+    }
+    let place = cluster.leader_at(0).await;
+    cluster.stop_coordinators(&[place]).await;
+    let dir = cluster.coordinator_config(place).data_dir.clone();
+    damage_log(&dir);
+    // Without a majority of the others nothing is given up.
+    let other = (place + 1) % 3;
+    cluster.stop_coordinators(&[other]).await;
+    cluster.start_coordinator_at(place).await;
+    assert!(dir.join("wal").exists());
+    cluster.start_coordinator_at(other).await;
+    let ended = cluster.coordinator_ended(place).await.unwrap_err();
+    let coordinator::Error::GaveUpData { moved_to, .. } = ended else {
+        panic!("{ended}");
+    };
+    assert!(dir.join(moved_to).join("wal").exists(), "it is kept");
+    // Its supervisor starts it again.
+    cluster.start_coordinator_at(place).await;
+    let is_back = cluster.until_at(place, "it knows the cluster again", |status| {
+        status.metadata_available && status.nodes.len() == 3 && status.coordinators.len() == 3
+    });
+    is_back.await;
+    // It counts: with one of the others away it is half of the majority.
+    cluster.stop_coordinators(&[other]).await;
+    assert_eq!(
+        record_patiently(&cluster, place, "space-3", "kiwi").await,
+        2
+    );
+    assert_eq!(record_patiently(&cluster, place, "new", "kiwi").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,73 +1,35 @@
-//! Moves data that was given up aside, so that the next start begins with a new identity.
-//!
-//! *Invariant `begun_is_finished`*: once a directory `giving-up-…` is durable, the data beside it is given up. It is seen through before
-//! anybody looks for an identity, at the next start if not before; then the directory is called `given-up-…`. A crash in between
-//! so needs no human, and half of a data directory is never taken for a whole one.
+//! What of a node's directory is given up when its data is: all but the lock, so that the next start begins with a new identity.
 
 use std::path::Path;
 
-use vfs::{Vfs, durable};
+use vfs::{Vfs, aside};
 
 use super::{identity, memory};
 
-const BEGUN: &str = "giving-up-";
-const DONE: &str = "given-up-";
-
-/// Gives up the data of a directory, or goes on with what was begun. Returns the name of the directory inside it that has the data now.
-pub(crate) fn give_up(vfs: &dyn Vfs, dir: &Path, wall_ms: i64) -> Result<String, vfs::Error> {
-    if let Some(done) = finish(vfs, dir)? {
-        return Ok(done);
-    }
-    // A wall clock may show the same again.
-    let mut number = wall_ms;
-    while vfs.exists(&dir.join(format!("{DONE}{number}")))? {
-        number += 1;
-    }
-    let name = format!("{BEGUN}{number}");
-    durable::create_dir(vfs, &dir.join(&name))?;
-    see_through(vfs, dir, &name)
-}
-
-/// Sees through what was begun, if anything was.
-pub(crate) fn finish(vfs: &dyn Vfs, dir: &Path) -> Result<Option<String>, vfs::Error> {
-    let entries = vfs.list_dir(dir)?.into_iter();
-    let mut names = entries.filter_map(|entry| entry.name.into_string().ok());
-    match names.find(|name| name.starts_with(BEGUN)) {
-        Some(begun) => see_through(vfs, dir, &begun).map(Some),
-        None => Ok(None),
-    }
-}
-
-fn see_through(vfs: &dyn Vfs, dir: &Path, begun: &str) -> Result<String, vfs::Error> {
-    let aside = dir.join(begun);
-    // What was moved before may be in the page cache only, and so may the directory that it was moved to.
-    vfs.sync_dir(dir)?;
-    vfs.sync_dir(&aside)?;
-    let parts = [
+const fn parts() -> [&'static str; 5] {
+    [
         identity::file_name(),
         memory::file_name(),
         "wal",
         "snapshots",
         "seeds",
-    ];
-    for part in parts {
-        let from = dir.join(part);
-        if vfs.exists(&from)? {
-            vfs.rename(&from, &aside.join(part))?;
-            vfs.sync_dir(&aside)?;
-            vfs.sync_dir(dir)?;
-        }
-    }
-    let done = begun.replacen(BEGUN, DONE, 1);
-    vfs.rename(&aside, &dir.join(&done))?;
-    vfs.sync_dir(dir)?;
-    Ok(done)
+    ]
+}
+
+/// Gives up the data of a directory, or goes on with what was begun. Returns the name of the directory inside it that has the data now.
+pub(crate) fn give_up(vfs: &dyn Vfs, dir: &Path, wall_ms: i64) -> Result<String, vfs::Error> {
+    aside::give_up(vfs, dir, &parts(), wall_ms)
+}
+
+/// Sees through what was begun, if anything was.
+pub(crate) fn finish(vfs: &dyn Vfs, dir: &Path) -> Result<Option<String>, vfs::Error> {
+    aside::finish(vfs, dir, &parts())
 }
 
 #[cfg(test)]
 mod tests {
-    use vfs::SimDisk;
     use vfs::sim::{Effect, Fault};
+    use vfs::{SimDisk, durable};
 
     use super::*;
 
