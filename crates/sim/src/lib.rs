@@ -22,6 +22,7 @@ mod net;
 mod oracle;
 mod panics;
 mod seed;
+mod tap;
 mod trace;
 mod workload;
 mod world;

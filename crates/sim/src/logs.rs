@@ -1,22 +1,43 @@
-//! Raft's own promises, read from the logs on the machines' disks.
+//! Raft's own promises, checked with every record that reaches a disk.
 //!
-//! Seen there without asking the servers: which votes were granted by a quorum, which entries each replica holds, and how
-//! far it knew them to be committed.
+//! A [`Witness`] stands between each server's log and its disk, below whatever bug the server may have, and tells [`Logs`] of every
+//! write and every sync. So what is judged is what the disks hold, whoever believes what; the servers are asked nothing. Checked
+//! at once, with the time at which it went wrong:
+//!
+//! - *Election safety*: a term has one leader.
+//! - *Votes*: a log never goes back to an earlier term, nor from one candidate to another of the same term, unless that one has won.
+//! - *Log matching*: what has the same group, index and term is the same.
+//! - *Commits*: what a log says is committed has been synced by a majority of disks, and is the same everywhere for ever.
+//! - *Leader completeness*: a leader has all that was committed in earlier terms.
+//! - Nobody cuts off what it knows to be committed, or purges what it does not.
+//!
+//! How far a log is committed is known from its hints, which are written a moment after the fact.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
-use vfs::SimDisk;
-use wal::GroupId;
-use wal::inspect::{RecordKind, dump};
+use parking_lot::Mutex;
+use vfs::{Result, SimDisk, Vfs as _, VfsFile};
+use wal::inspect::{RecordInfo, RecordKind, SegmentFollower};
+use wal::{GroupId, Vote};
 
-/// What one disk's log says of one group.
-#[derive(Debug, Default)]
-struct GroupLog {
-    /// Term, leader and digest of each entry by index.
-    entries: BTreeMap<u64, Held>,
-    committed: u64,
+use crate::cast::Shape;
+use crate::net::HostId;
+use crate::tap::{self, Tap};
+use crate::trace;
+
+/// Problems that are told; one mostly brings many others.
+const PROBLEMS_MAX: usize = 20;
+
+/// The shard servers, or the coordinators: each have groups of their own, with numbers of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Cluster {
+    of_shards: bool,
+    majority: usize,
 }
+
+type Key = (Cluster, GroupId);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Held {
@@ -25,116 +46,388 @@ struct Held {
     digest: [u8; 16],
 }
 
+/// What one disk's log says of one group.
+#[derive(Debug, Default)]
+struct GroupLog {
+    entries: BTreeMap<u64, Held>,
+    committed: u64,
+    /// Entries below this index are gone, for a snapshot has them.
+    floor: u64,
+    vote: Option<Vote>,
+}
+
+/// One disk's log.
+#[derive(Debug)]
+struct Disk {
+    name: String,
+    cluster: Cluster,
+    /// The number of the node that it belongs to, once known.
+    node: u64,
+    segments: BTreeMap<u64, Segment>,
+    groups: BTreeMap<GroupId, GroupLog>,
+    /// Read at a start, where what is told was done long before.
+    is_old: bool,
+}
+
+/// A segment, and what was written to it and not synced.
+#[derive(Debug)]
+struct Segment {
+    follower: SegmentFollower,
+    unsynced: Vec<(GroupId, u64, u64)>,
+}
+
 /// What was found on all disks so far.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
-    leaders: BTreeMap<(GroupId, u64), u64>,
-    /// The committed entries, by group and index, and the machine that held each first.
-    committed: BTreeMap<(GroupId, u64), (Held, String)>,
+    disks: BTreeMap<HostId, Disk>,
+    leaders: BTreeMap<(Key, u64), u64>,
+    /// What an entry was when it was first seen, by index and term.
+    first: BTreeMap<(Key, u64, u64), [u8; 16]>,
+    /// Who ever synced an entry, by index and term.
+    synced: BTreeMap<(Key, u64, u64), BTreeSet<HostId>>,
+    committed: BTreeMap<Key, BTreeMap<u64, (Held, String)>>,
     pub(crate) problems: Vec<String>,
+    /// Committed entries that were compared.
     pub(crate) entries: u64,
 }
 
 impl Logs {
-    /// Looks at the log in `/data` of one machine.
-    pub(crate) fn look(&mut self, name: &str, disk: &SimDisk) {
-        let mut groups: BTreeMap<GroupId, GroupLog> = BTreeMap::new();
-        let read = dump(
-            disk,
-            Path::new("/data/wal"),
-            &mut |record| match &record.kind {
-                RecordKind::Entry {
-                    group,
+    /// A server starts: its log is what its disk holds now.
+    fn start(&mut self, host: HostId, name: &str, cluster: Cluster, disk: &SimDisk) {
+        let known = Disk {
+            name: name.to_owned(),
+            cluster,
+            node: 0,
+            segments: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            is_old: true,
+        };
+        self.disks.insert(host, known);
+        let folder = Path::new(tap::LOG);
+        let mut names: Vec<_> = disk
+            .list_dir(folder)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|entry| folder.join(entry.name))
+            .filter(|path| tap::is_segment(path))
+            .collect();
+        names.sort();
+        for path in names {
+            self.open(host, &path);
+            let bytes = disk.contents(&path).unwrap_or_default();
+            self.write(host, &path, 0, &bytes);
+        }
+        if let Some(disk) = self.disks.get_mut(&host) {
+            disk.is_old = false;
+        }
+    }
+
+    fn open(&mut self, host: HostId, path: &Path) {
+        let Some(disk) = self.disks.get_mut(&host) else {
+            return;
+        };
+        if let Some(follower) = SegmentFollower::of(path) {
+            disk.segments.entry(follower.number()).or_insert(Segment {
+                follower,
+                unsynced: Vec::new(),
+            });
+        }
+    }
+
+    fn segment(&mut self, host: HostId, path: &Path) -> Option<&mut Segment> {
+        let number = SegmentFollower::of(path)?.number();
+        self.disks.get_mut(&host)?.segments.get_mut(&number)
+    }
+
+    fn write(&mut self, host: HostId, path: &Path, offset: u64, bytes: &[u8]) {
+        let mut records = Vec::new();
+        if let Some(segment) = self.segment(host, path) {
+            let mut keep = |record: &RecordInfo| records.push(record.kind.clone());
+            segment.follower.written(offset, bytes, &mut keep);
+            let entries = records.iter().filter_map(|kind| {
+                let RecordKind::Entry {
+                    group, term, index, ..
+                } = kind
+                else {
+                    return None;
+                };
+                Some((*group, *index, *term))
+            });
+            segment.unsynced.extend(entries);
+        }
+        let Some(mut disk) = self.disks.remove(&host) else {
+            return;
+        };
+        for record in records {
+            self.record(&mut disk, record);
+        }
+        self.disks.insert(host, disk);
+    }
+
+    fn sync(&mut self, host: HostId, path: &Path) {
+        let Some(segment) = self.segment(host, path) else {
+            return;
+        };
+        let synced = std::mem::take(&mut segment.unsynced);
+        let Some(cluster) = self.disks.get(&host).map(|disk| disk.cluster) else {
+            return;
+        };
+        for (group, index, term) in synced {
+            let key = ((cluster, group), index, term);
+            self.synced.entry(key).or_default().insert(host);
+        }
+    }
+
+    fn record(&mut self, disk: &mut Disk, record: RecordKind) {
+        match record {
+            RecordKind::Segment { identity, .. } => disk.node = identity.node_id,
+            RecordKind::Entry {
+                group,
+                term,
+                node,
+                index,
+                kind,
+                payload,
+                ..
+            } => {
+                let held = Held {
                     term,
                     node,
-                    index,
-                    kind,
-                    stored_bytes: _,
-                    compression: _,
-                    chain: _,
-                    payload,
-                } => {
-                    let mut hasher = blake3::Hasher::new();
-                    hasher.update(&[*kind]);
-                    hasher.update(payload);
-                    let mut digest = [0; 16];
-                    hasher.finalize_xof().fill(&mut digest);
-                    let (term, node) = (*term, *node);
-                    self.lead(name, *group, term, node);
-                    let held = Held { term, node, digest };
-                    groups
-                        .entry(*group)
-                        .or_default()
-                        .entries
-                        .insert(*index, held);
+                    digest: digest(kind, &payload),
+                };
+                self.entry(disk, group, index, held);
+            }
+            RecordKind::Vote { group, vote } => self.vote(disk, group, vote),
+            RecordKind::Committed { group, index } => self.commit(disk, group, index),
+            RecordKind::Truncate { group, from_index } => {
+                let log = disk.groups.entry(group).or_default();
+                let known = log.committed;
+                log.entries.split_off(&from_index);
+                if from_index <= known && known > 0 {
+                    let text = format!("cut group {group} from {from_index}, committed to {known}");
+                    self.tell(disk, &text);
                 }
-                RecordKind::Vote { group, vote } if vote.committed => {
-                    self.lead(name, *group, vote.term, vote.node);
-                }
-                RecordKind::Committed { group, index } => {
-                    let log = groups.entry(*group).or_default();
-                    log.committed = log.committed.max(*index);
-                }
-                RecordKind::Truncate { group, from_index } => {
-                    let log = groups.entry(*group).or_default();
-                    if *from_index <= log.committed {
-                        let known = log.committed;
-                        let text = format!(
-                            "{name} cut group {group} from {from_index}, committed up to {known}"
-                        );
-                        self.problems.push(text);
-                    }
-                    log.entries.split_off(from_index);
-                }
-                RecordKind::Remove { group } => {
-                    groups.remove(group);
-                }
-                RecordKind::Segment { .. }
-                | RecordKind::Vote { .. }
-                | RecordKind::Purge { .. }
-                | RecordKind::State { .. }
-                | RecordKind::Marker { .. }
-                | RecordKind::Damage { .. } => {}
-            },
-        );
-        if let Err(error) = read {
-            self.problems
-                .push(format!("the log of {name} cannot be read: {error}"));
+            }
+            RecordKind::Purge { group, upto_index } => disk.purge(group, upto_index + 1),
+            RecordKind::Remove { group } => {
+                disk.groups.remove(&group);
+            }
+            RecordKind::State {
+                group,
+                purged_index,
+                last_index,
+                vote,
+            } => {
+                // Of the segment's beginning: a start writes the last segment anew, and all that it holds follows once more.
+                disk.purge(group, purged_index.map_or(0, |index| index + 1));
+                let log = disk.groups.entry(group).or_default();
+                let end = last_index.map_or(0, |index| index + 1);
+                log.entries.split_off(&end);
+                log.committed = log.committed.min(last_index.unwrap_or(0));
+                log.vote = vote;
+            }
+            RecordKind::Marker { .. } | RecordKind::Damage { .. } => {}
         }
-        for (group, log) in groups {
-            self.compare(name, group, &log);
+    }
+
+    fn entry(&mut self, disk: &mut Disk, group: GroupId, index: u64, held: Held) {
+        let key = (disk.cluster, group);
+        self.lead(disk, group, held.term, held.node);
+        let first = *self
+            .first
+            .entry((key, index, held.term))
+            .or_insert(held.digest);
+        if first != held.digest {
+            let term = held.term;
+            let text = format!("group {group}, entry {index} of term {term} is not what it was");
+            self.tell(disk, &text);
+        }
+        let log = disk.groups.entry(group).or_default();
+        log.entries.insert(index, held);
+    }
+
+    fn vote(&mut self, disk: &mut Disk, group: GroupId, vote: Vote) {
+        let log = disk.groups.entry(group).or_default();
+        let before = log.vote.replace(vote);
+        if let Some(before) = before {
+            // Whoever voted for one that lost follows the one that won.
+            let is_same = vote.node == before.node && vote.committed >= before.committed;
+            let follows = vote.committed && !before.committed;
+            let goes_back =
+                vote.term < before.term || vote.term == before.term && !(is_same || follows);
+            if goes_back {
+                let text = format!("group {group}: {vote:?} after {before:?}");
+                self.tell(disk, &text);
+            }
+        }
+        if vote.committed {
+            self.lead(disk, group, vote.term, vote.node);
+            if vote.node == disk.node && before != Some(vote) && !disk.is_old {
+                self.complete(disk, group, vote.term);
+            }
         }
     }
 
     /// A term has one leader. Entries do not always name theirs.
-    fn lead(&mut self, name: &str, group: GroupId, term: u64, node: u64) {
+    fn lead(&mut self, disk: &Disk, group: GroupId, term: u64, node: u64) {
         if node == 0 {
             return;
         }
-        let leader = *self.leaders.entry((group, term)).or_insert(node);
+        let key = (disk.cluster, group);
+        let leader = *self.leaders.entry((key, term)).or_insert(node);
         if leader != node {
-            let text = format!(
-                "group {group} has two leaders in term {term}: {leader} and {node} ({name})"
-            );
-            self.problems.push(text);
+            let text = format!("group {group}, term {term} is led by {leader} and {node}");
+            self.tell(disk, &text);
         }
     }
 
-    /// A committed entry is the same everywhere, for ever.
-    fn compare(&mut self, name: &str, group: GroupId, log: &GroupLog) {
-        for (index, held) in log.entries.range(..=log.committed) {
-            self.entries += 1;
-            let key = (group, *index);
-            let (known, other) = self
-                .committed
-                .entry(key)
-                .or_insert_with(|| (*held, name.to_owned()));
-            if known != held {
-                let text = format!(
-                    "group {group}, entry {index}: {held:?} on {name}, {known:?} on {other}"
-                );
-                self.problems.push(text);
+    /// A leader has what was committed in earlier terms.
+    fn complete(&mut self, disk: &Disk, group: GroupId, term: u64) {
+        let committed = self.committed.get(&(disk.cluster, group));
+        let earlier = |(_, (held, _)): &(&u64, &(Held, String))| held.term < term;
+        let newest = committed.and_then(|all| all.iter().rev().find(earlier));
+        let (Some((index, (held, _))), Some(log)) = (newest, disk.groups.get(&group)) else {
+            return;
+        };
+        let own = log.entries.get(index);
+        if *index >= log.floor && own.is_none_or(|own| own.term != held.term) {
+            let text = format!("group {group}: leads term {term} without entry {index}");
+            self.tell(disk, &text);
+        }
+    }
+
+    /// What is committed is the same everywhere, for ever, and on a majority of disks.
+    fn commit(&mut self, disk: &mut Disk, group: GroupId, index: u64) {
+        let key = (disk.cluster, group);
+        let log = disk.groups.entry(group).or_default();
+        let from = if log.committed == 0 {
+            0
+        } else {
+            log.committed + 1
+        };
+        log.committed = log.committed.max(index);
+        let mut problems = Vec::new();
+        for (index, held) in log.entries.range(from..=index.max(from)) {
+            if *index > log.committed {
+                break;
             }
+            self.entries += 1;
+            let all = self.committed.entry(key).or_default();
+            let Some((known, other)) = all.get(index) else {
+                all.insert(*index, (*held, disk.name.clone()));
+                let copies = self.synced.get(&(key, *index, held.term));
+                let copies = copies.map_or(0, BTreeSet::len);
+                if copies < disk.cluster.majority {
+                    problems.push(format!(
+                        "group {group}, entry {index} is committed with {copies} copies"
+                    ));
+                }
+                continue;
+            };
+            if known != held {
+                problems.push(format!(
+                    "group {group}, entry {index}: {held:?}, {known:?} on {other}"
+                ));
+            }
+        }
+        for problem in problems {
+            self.tell(disk, &problem);
+        }
+    }
+
+    fn tell(&mut self, disk: &Disk, text: &str) {
+        if self.problems.len() < PROBLEMS_MAX {
+            let now = trace::now().as_secs_f64();
+            self.problems
+                .push(format!("the log of {} at {now:.3}: {text}", disk.name));
         }
     }
 }
+
+impl Disk {
+    fn purge(&mut self, group: GroupId, floor: u64) {
+        let log = self.groups.entry(group).or_default();
+        log.floor = log.floor.max(floor);
+        log.entries = log.entries.split_off(&log.floor);
+    }
+}
+
+fn digest(kind: u8, payload: &[u8]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[kind]);
+    hasher.update(payload);
+    let mut digest = [0; 16];
+    hasher.finalize_xof().fill(&mut digest);
+    digest
+}
+
+/// Tells of one server's log.
+#[derive(Debug, Clone)]
+pub(crate) struct Witness {
+    logs: Arc<Mutex<Logs>>,
+    host: HostId,
+    cluster: Cluster,
+}
+
+impl Witness {
+    /// For the servers that have a log; `None` for others.
+    pub(crate) fn of(logs: &Arc<Mutex<Logs>>, host: HostId, shape: Shape) -> Option<Self> {
+        let of_shards = crate::cast::SHARD_SERVERS.contains(&host);
+        let voters = match of_shards {
+            true => crate::cast::SHARD_SERVERS.len(),
+            false if shape.coordinators().contains(&host) => shape.coordinators().len(),
+            false => return None,
+        };
+        Some(Self {
+            logs: Arc::clone(logs),
+            host,
+            cluster: Cluster {
+                of_shards,
+                majority: voters / 2 + 1,
+            },
+        })
+    }
+
+    /// The server starts with what is on a disk.
+    pub(crate) fn start(&self, name: &str, disk: &SimDisk) {
+        self.logs.lock().start(self.host, name, self.cluster, disk);
+    }
+}
+
+impl Tap for Witness {
+    fn opened(&self, path: &Path) {
+        if tap::is_segment(path) {
+            self.logs.lock().open(self.host, path);
+        }
+    }
+
+    fn write(&self, file: &dyn VfsFile, buf: &[u8], offset: u64) -> Result<usize> {
+        let written = file.write_at(buf, offset)?;
+        if tap::is_segment(file.path()) {
+            let bytes = buf.get(..written).unwrap_or_default();
+            self.logs
+                .lock()
+                .write(self.host, file.path(), offset, bytes);
+        }
+        Ok(written)
+    }
+
+    fn truncate(&self, file: &dyn VfsFile, len: u64) -> Result<()> {
+        file.truncate(len)?;
+        if let Some(segment) = self.logs.lock().segment(self.host, file.path()) {
+            segment.follower.truncated(len);
+        }
+        Ok(())
+    }
+
+    fn sync(&self, file: &dyn VfsFile, sync: &dyn Fn() -> Result<()>) -> Result<()> {
+        sync()?;
+        if tap::is_segment(file.path()) {
+            self.logs.lock().sync(self.host, file.path());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

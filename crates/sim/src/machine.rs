@@ -17,17 +17,16 @@ use wal::inspect::Verdict;
 
 use crate::clock::{Knobs, MachineClock};
 use crate::dice::Dice;
+use crate::logs::Witness;
 use crate::mutant::Mutant;
 use crate::net::{HostId, HostNetwork, Net};
+use crate::tap::{self, Tapped};
 
 /// How far the world moves at a time.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// How long a piece of blocking work takes on a healthy disk, in microseconds.
 const DISK_US: u64 = 700;
-
-/// Where a shard server has its log.
-const LOG: &str = "/data/wal";
 
 /// What ends a batch of the log: the frame and the magic of its mark.
 const MARK_BYTES: u64 = 72;
@@ -56,6 +55,8 @@ pub(crate) struct Machine {
     pub(crate) boots: u64,
     /// A bug that its programs have.
     pub(crate) mutant: Option<Mutant>,
+    /// Who watches its log.
+    pub(crate) witness: Option<Witness>,
     /// For a bug: the disk as it was a while ago.
     old_disk: Option<SimDisk>,
 }
@@ -101,6 +102,7 @@ impl Machine {
             boot: None,
             boots: 0,
             mutant: None,
+            witness: None,
             old_disk: None,
         }
     }
@@ -133,7 +135,11 @@ impl Machine {
         })
         .without_threads(Arc::clone(&self.knobs) as Arc<dyn runtime::Turns>);
         let ended = Arc::new(Mutex::new(None));
-        let vfs: Arc<dyn Vfs> = Arc::new(self.disk.clone());
+        let mut vfs: Arc<dyn Vfs> = Arc::new(self.disk.clone());
+        if let Some(witness) = &self.witness {
+            witness.start(&self.name, &self.disk);
+            vfs = Arc::new(Tapped::new(vfs, witness.clone()));
+        }
         let running = (self.program)(Process {
             runtime: runtime.clone(),
             vfs: match self.mutant {
@@ -243,7 +249,7 @@ impl Machine {
             (Some(Mutant::OldDisk), Some(old)) => old.crash_losing_all(),
             (Some(Mutant::LoseLogKeepIdentity), _) => {
                 // Nothing there to remove is as good.
-                drop(image.remove_dir_all(Path::new(LOG)));
+                drop(image.remove_dir_all(Path::new(tap::LOG)));
                 image.crash_keeping_all()
             }
             (Some(_) | None, _) => image,
@@ -282,14 +288,14 @@ impl Machine {
 
     /// The files of the log, oldest first.
     fn segments(&self) -> Option<Vec<PathBuf>> {
-        let folder = Path::new(LOG);
+        let folder = Path::new(tap::LOG);
         let mut segments: Vec<PathBuf> = self
             .disk
             .list_dir(folder)
             .ok()?
             .into_iter()
             .map(|entry| folder.join(entry.name))
-            .filter(|path| path.extension().is_some_and(|end| end == "wal"))
+            .filter(|path| tap::is_segment(path))
             .collect();
         segments.sort();
         Some(segments)
@@ -314,6 +320,7 @@ impl Machine {
 }
 
 fn is_in_doubt(disk: &SimDisk) -> bool {
-    let verdict = wal::inspect::verify(disk, Path::new(LOG), None).map(|report| report.verdict);
+    let verdict =
+        wal::inspect::verify(disk, Path::new(tap::LOG), None).map(|report| report.verdict);
     matches!(verdict, Ok(Verdict::Ambiguous { .. }))
 }

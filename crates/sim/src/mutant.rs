@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
-use vfs::{DirEntry, LockGuard, Result, Vfs, VfsFile};
+use vfs::{Result, Vfs, VfsFile};
+
+use crate::tap::{self, Tap, Tapped};
 
 /// A bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -55,7 +57,7 @@ impl Mutant {
     /// Whether it shows in fewer than one of forty seeds, so that only long campaigns can be expected to catch it.
     #[must_use]
     pub const fn is_rare(self) -> bool {
-        matches!(self, Self::SkipSomeLogSyncs | Self::SlowClock)
+        matches!(self, Self::SlowClock)
     }
 
     /// Its name on the command line.
@@ -68,16 +70,15 @@ impl Mutant {
 
     /// The disk as a program with the bug uses it.
     pub(crate) fn disk(self, disk: Arc<dyn Vfs>) -> Arc<dyn Vfs> {
-        Arc::new(MutantDisk {
-            disk,
-            habits: Habits {
-                mutant: self,
-                writes: Arc::default(),
-            },
-        })
+        let habits = Habits {
+            mutant: self,
+            writes: Arc::default(),
+        };
+        Arc::new(Tapped::new(disk, habits))
     }
 }
 
+/// What a program with a bug does to its disk.
 #[derive(Debug, Clone)]
 struct Habits {
     mutant: Mutant,
@@ -92,139 +93,40 @@ impl Habits {
 }
 
 fn is_log(path: &Path) -> bool {
-    path.starts_with("/data/wal") && path.extension().is_some()
+    path.starts_with(tap::LOG) && path.extension().is_some()
 }
 
-#[derive(Debug)]
-struct MutantDisk {
-    disk: Arc<dyn Vfs>,
-    habits: Habits,
-}
-
-impl MutantDisk {
-    fn wrap(&self, file: Box<dyn VfsFile>) -> Box<dyn VfsFile> {
-        Box::new(MutantFile {
-            file,
-            habits: self.habits.clone(),
-        })
-    }
-}
-
-impl Vfs for MutantDisk {
-    fn create_new(&self, path: &Path) -> Result<Box<dyn VfsFile>> {
-        self.disk.create_new(path).map(|file| self.wrap(file))
-    }
-
-    fn open_read(&self, path: &Path) -> Result<Box<dyn VfsFile>> {
-        self.disk.open_read(path).map(|file| self.wrap(file))
-    }
-
-    fn open_write(&self, path: &Path) -> Result<Box<dyn VfsFile>> {
-        self.disk.open_write(path).map(|file| self.wrap(file))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> Result<()> {
-        self.disk.remove_file(path)
-    }
-
-    fn create_dir_all(&self, path: &Path) -> Result<()> {
-        self.disk.create_dir_all(path)
-    }
-
-    fn remove_dir_all(&self, path: &Path) -> Result<()> {
-        self.disk.remove_dir_all(path)
-    }
-
-    fn list_dir(&self, path: &Path) -> Result<Vec<DirEntry>> {
-        self.disk.list_dir(path)
-    }
-
-    fn exists(&self, path: &Path) -> Result<bool> {
-        self.disk.exists(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> Result<()> {
-        let skips = [Mutant::SkipDirSync, Mutant::SkipEverySync];
-        if skips.contains(&self.habits.mutant) {
-            return Ok(());
+impl Tap for Habits {
+    fn write(&self, file: &dyn VfsFile, buf: &[u8], offset: u64) -> Result<usize> {
+        let strikes = [Mutant::LoseLogWrites, Mutant::MisplaceLogWrites].contains(&self.mutant)
+            && is_log(file.path())
+            && self.one_in(300);
+        if strikes && self.mutant == Mutant::LoseLogWrites {
+            return Ok(buf.len());
         }
-        self.disk.sync_dir(path)
+        let shift = if strikes { 512 } else { 0 };
+        file.write_at(buf, offset + shift)
     }
 
-    fn free_space(&self, path: &Path) -> Result<u64> {
-        self.disk.free_space(path)
-    }
-
-    fn lock_file(&self, path: &Path) -> Result<LockGuard> {
-        self.disk.lock_file(path)
-    }
-}
-
-#[derive(Debug)]
-struct MutantFile {
-    file: Box<dyn VfsFile>,
-    habits: Habits,
-}
-
-impl MutantFile {
-    fn sync(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
-        let log = is_log(self.file.path());
-        let mutant = self.habits.mutant;
-        let skips = mutant == Mutant::SkipEverySync
-            || mutant == Mutant::SkipLogSync && log
-            || mutant == Mutant::SkipSomeLogSyncs && log && self.habits.one_in(100);
+    fn sync(&self, file: &dyn VfsFile, sync: &dyn Fn() -> Result<()>) -> Result<()> {
+        let log = is_log(file.path());
+        let skips = self.mutant == Mutant::SkipEverySync
+            || self.mutant == Mutant::SkipLogSync && log
+            || self.mutant == Mutant::SkipSomeLogSyncs && log && self.one_in(100);
         if skips {
             return Ok(());
         }
         match sync() {
-            Err(_) if mutant == Mutant::IgnoreSyncErrors => Ok(()),
+            Err(_) if self.mutant == Mutant::IgnoreSyncErrors => Ok(()),
             synced => synced,
         }
     }
-}
 
-impl VfsFile for MutantFile {
-    fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
-        self.file.read_at(buf, offset)
-    }
-
-    fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {
-        let mutant = self.habits.mutant;
-        let strikes = [Mutant::LoseLogWrites, Mutant::MisplaceLogWrites].contains(&mutant)
-            && is_log(self.file.path())
-            && self.habits.one_in(300);
-        if strikes && mutant == Mutant::LoseLogWrites {
-            return Ok(buf.len());
+    fn sync_dir(&self, disk: &dyn Vfs, path: &Path) -> Result<()> {
+        let skips = [Mutant::SkipDirSync, Mutant::SkipEverySync];
+        if skips.contains(&self.mutant) {
+            return Ok(());
         }
-        let shift = if strikes { 512 } else { 0 };
-        self.file.write_at(buf, offset + shift)
-    }
-
-    fn sync_data(&self) -> Result<()> {
-        self.sync(|| self.file.sync_data())
-    }
-
-    fn sync_all(&self) -> Result<()> {
-        self.sync(|| self.file.sync_all())
-    }
-
-    fn truncate(&self, len: u64) -> Result<()> {
-        self.file.truncate(len)
-    }
-
-    fn allocate(&self, offset: u64, len: u64) -> Result<()> {
-        self.file.allocate(offset, len)
-    }
-
-    fn len(&self) -> Result<u64> {
-        self.file.len()
+        disk.sync_dir(path)
     }
 }

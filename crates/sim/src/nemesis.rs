@@ -37,6 +37,7 @@ enum Ailment {
 enum Step {
     Link(HostId, HostId),
     Slow(HostId, HostId),
+    Sleep(HostId),
     Wake(HostId),
     Disk(HostId),
     /// Cuts the link again, or heals it, so many times more.
@@ -56,8 +57,6 @@ pub(crate) struct Nemesis {
     /// What happens by itself, and when.
     later: Vec<(Duration, Step)>,
     fired: BTreeMap<Kind, u64>,
-    /// The machine on whose disk damage may lie unseen.
-    pub(crate) rotten: Option<HostId>,
 }
 
 impl Nemesis {
@@ -76,13 +75,12 @@ impl Nemesis {
             next: Duration::ZERO,
             later: Vec::new(),
             fired: BTreeMap::new(),
-            rotten: None,
         }
     }
 
     /// Whether processes stand still or clocks jump.
     pub(crate) fn bends_clocks(&self) -> bool {
-        let bends = |kind: &Kind| matches!(kind, Kind::Pause | Kind::Clock);
+        let bends = |kind: &Kind| matches!(kind, Kind::Pause | Kind::Sleepers | Kind::Clock);
         self.kinds.iter().any(bends)
     }
 
@@ -144,9 +142,9 @@ impl Nemesis {
             match step {
                 Step::Link(from, to) => world.net.cut(from, to, false),
                 Step::Slow(from, to) => world.net.slow(from, to, Duration::ZERO),
-                Step::Wake(host) => {
+                Step::Sleep(host) | Step::Wake(host) => {
                     if let Some(machine) = world.machine(host) {
-                        machine.pause(false);
+                        machine.pause(matches!(step, Step::Sleep(_)));
                     }
                 }
                 Step::Disk(host) => {
@@ -271,6 +269,7 @@ impl Nemesis {
             Kind::LostCoordinator => self.lose_coordinator(world),
             Kind::Apart => self.apart(world),
             Kind::Standstill => self.standstill(world),
+            Kind::Sleepers => self.sleepers(world),
             Kind::Majorities => self.majorities(world),
         }
     }
@@ -307,7 +306,6 @@ impl Nemesis {
             };
             let text = format!("{} rots: {place}", machine.name);
             world.trace.note(now, &text);
-            self.rotten = Some(host);
         } else {
             world.crash(host, Crash::Disk, again);
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cast;
 use crate::dice::Dice;
 use crate::heal;
+use crate::logs::Witness;
 use crate::machine::Machine;
 use crate::mutant::Mutant;
 use crate::nemesis::Nemesis;
@@ -115,7 +116,7 @@ fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
         problems.push(format!("the cluster does not begin: {problem}"));
     } else {
         storm(&mut world, &judge, &mut nemesis, &mut dice, options)?;
-        if let Err(problem) = heal::completely(&mut world, &judge, nemesis.rotten) {
+        if let Err(problem) = heal::completely(&mut world, &judge) {
             problems.push(format!("the cluster does not heal: {problem}"));
         }
     }
@@ -127,6 +128,12 @@ fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
     };
     trace.note(world.now, &format!("{counts:?}"));
     problems.extend(violations);
+    {
+        let mut logs = world.logs.lock();
+        problems.append(&mut logs.problems);
+        let text = format!("{} committed entries compared", logs.entries);
+        trace.note(world.now, &text);
+    }
     problems.extend(panics::taken());
     let faults = nemesis.fired();
     let fired = nemesis.struck();
@@ -160,8 +167,10 @@ pub(crate) fn build(
         coordinators.push((*host, cast::coordinator(*host, shape)?));
     }
     let watchdog = cast::watchdog(shape, &world.wishes);
+    let logs = Arc::clone(&world.logs);
     let mut add = |host, name: &str, program| {
         let mut machine = Machine::new(host, name, &net, dice.fork(), program);
+        machine.witness = Witness::of(&logs, host, shape);
         if host != cast::CLIENTS {
             machine.mutant = mutant;
         }

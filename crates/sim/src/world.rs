@@ -1,12 +1,14 @@
 //! All machines and the network between them, moved forward together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use vfs::SimDisk;
+use parking_lot::Mutex;
 
 use crate::cast::{self, Shape, Wishes};
 use crate::dice::Dice;
+use crate::logs::Logs;
 use crate::machine::{Crash, Machine, TICK};
 use crate::net::{HostId, Net};
 use crate::trace::Trace;
@@ -19,6 +21,8 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) dice: Dice,
     pub(crate) shape: Shape,
+    /// What stands in the logs of all servers.
+    pub(crate) logs: Arc<Mutex<Logs>>,
     /// What the watchdog wants restarted.
     pub(crate) wishes: Wishes,
     /// When machines that are down start again.
@@ -45,6 +49,7 @@ impl World {
             trace,
             dice,
             shape,
+            logs: Arc::default(),
             wishes: Wishes::default(),
             restarts: Vec::new(),
             startable: BTreeMap::new(),
@@ -100,12 +105,6 @@ impl World {
                 let is_one_of_several = serves_shards || self.shape.coordinators().len() > 1;
                 if is_one_of_several && machine.is_in_doubt() {
                     *harmed = Some(machine.host);
-                    if !serves_shards {
-                        // What an operator does with a coordinator that refuses its log.
-                        machine.disk = SimDisk::new();
-                        let text = format!("{} gets an empty disk", machine.name);
-                        self.trace.note(self.now, &text);
-                    }
                 }
                 down.push((machine.host, self.now + self.dice.millis(200..3_000)));
             }

@@ -4,11 +4,14 @@
 //! running server; a tail that is being written may then look torn. [`repair`] takes the lock and is the
 //! only one that changes a log.
 
+mod follow;
+
 use std::path::Path;
 
 use bytes::Bytes;
 use vfs::Vfs;
 
+pub use self::follow::SegmentFollower;
 pub use crate::repair::{RepairReport, repair};
 use crate::{
     codec::{self, Decoder, Dictionaries},
@@ -123,6 +126,16 @@ pub enum RecordKind {
     },
 }
 
+impl RecordKind {
+    const fn of_header(header: &SegmentHeader) -> Self {
+        Self::Segment {
+            identity: header.identity,
+            previous_end: header.previous_end,
+            dictionary: header.dictionary,
+        }
+    }
+}
+
 /// How a payload is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -204,21 +217,17 @@ fn dump_segment(
     dictionaries: &Dictionaries,
     visit: &mut dyn FnMut(&RecordInfo),
 ) {
-    let mut tell = |offset, bytes, kind| {
+    let tell = |visit: &mut dyn FnMut(&RecordInfo), offset, bytes, kind| {
         let segment = number;
         let place = Place { segment, offset };
         visit(&RecordInfo { place, kind, bytes });
     };
     let Ok((header, seed)) = SegmentHeader::decode(bytes) else {
         let reason = RotReason::SegmentHeader;
-        return tell(0, bytes.len() as u64, RecordKind::Damage { reason });
+        return tell(visit, 0, bytes.len() as u64, RecordKind::Damage { reason });
     };
-    let kind = RecordKind::Segment {
-        identity: header.identity,
-        previous_end: header.previous_end,
-        dictionary: header.dictionary,
-    };
-    tell(0, HEADER_BYTES as u64, kind);
+    let kind = RecordKind::of_header(&header);
+    tell(visit, 0, HEADER_BYTES as u64, kind);
     let mut scanner = Scanner::new(bytes, number, seed);
     let mut decoder = Decoder::default();
     loop {
@@ -227,20 +236,39 @@ fn dump_segment(
             Err(damage) => {
                 let rest = bytes.len() as u64 - damage.offset;
                 let reason = damage.reason;
-                return tell(damage.offset, rest, RecordKind::Damage { reason });
+                return tell(visit, damage.offset, rest, RecordKind::Damage { reason });
             }
             Ok(Some(batch)) => {
-                let dictionary = header.dictionary;
-                let records = describe(&scanner, &batch, &mut decoder, dictionary, dictionaries);
-                for (offset, bytes, kind) in records {
-                    tell(offset, bytes, kind);
-                }
-                let durable = batch.watermark;
-                let bytes = batch.end - batch.marker;
-                tell(batch.marker, bytes, RecordKind::Marker { durable });
+                let coding = (header.dictionary, dictionaries);
+                tell_batch(number, &scanner, &batch, &mut decoder, coding, visit);
             }
         }
     }
+}
+
+/// Tells of the records of a batch, and of the marker that ends it. `coding`: the dictionary that they may need, and all there are.
+fn tell_batch<'a>(
+    segment: u64,
+    scanner: &Scanner<'_>,
+    batch: &Batch,
+    decoder: &mut Decoder<'a>,
+    coding: (u32, &'a Dictionaries),
+    visit: &mut dyn FnMut(&RecordInfo),
+) {
+    let mut tell = |offset, bytes, kind| {
+        let place = Place { segment, offset };
+        visit(&RecordInfo { place, kind, bytes });
+    };
+    let (dictionary, dictionaries) = coding;
+    for (offset, bytes, kind) in describe(scanner, batch, decoder, dictionary, dictionaries) {
+        tell(offset, bytes, kind);
+    }
+    let durable = batch.watermark;
+    tell(
+        batch.marker,
+        batch.end - batch.marker,
+        RecordKind::Marker { durable },
+    );
 }
 
 fn describe<'a>(

@@ -1,5 +1,6 @@
 //! Segment files: their names, and reading one from its start to its end.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use vfs::Vfs;
@@ -20,12 +21,17 @@ pub(crate) fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:020}{SUFFIX}"))
 }
 
+/// The number of the segment that a file's name is of.
+pub(crate) fn number(name: &OsStr) -> Option<u64> {
+    name.to_str()?.strip_suffix(SUFFIX)?.parse().ok()
+}
+
 /// The numbers of the segments in a directory, ascending.
 pub(crate) fn list(vfs: &dyn Vfs, dir: &Path) -> vfs::Result<Vec<u64>> {
     let mut numbers: Vec<u64> = vfs
         .list_dir(dir)?
         .iter()
-        .filter_map(|entry| entry.name.to_str()?.strip_suffix(SUFFIX)?.parse().ok())
+        .filter_map(|entry| number(&entry.name))
         .collect();
     numbers.sort_unstable();
     Ok(numbers)
@@ -78,6 +84,12 @@ impl<'a> Scanner<'a> {
             offset: HEADER_BYTES as u64,
             batches: 0,
         }
+    }
+
+    /// Goes on behind the given number of batches, where another scanner of the segment came to.
+    pub(crate) const fn at(mut self, offset: u64, chain: u32, batches: u64) -> Self {
+        (self.offset, self.chain, self.batches) = (offset, chain, batches);
+        self
     }
 
     /// The end of the last batch, and the physical chain there.

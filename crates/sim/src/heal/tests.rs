@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dice::Dice;
+use crate::net::HostId;
 use crate::oracle::Oracle;
 use crate::seed::{build, on_a_thread_of_its_own};
 use crate::trace::Trace;

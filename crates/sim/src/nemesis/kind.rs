@@ -43,12 +43,14 @@ pub(crate) enum Kind {
     Apart,
     /// No two shard servers hear each other.
     Standstill,
+    /// One shard server after another stands still.
+    Sleepers,
     /// One majority after another has the say, and the machine that is in all of them goes down in between.
     Majorities,
 }
 
 /// Those that every world may meet; [`Kind::LostCoordinator`] needs several coordinators.
-pub(super) const KINDS: [Kind; 20] = [
+pub(super) const KINDS: [Kind; 21] = [
     Kind::Kill,
     Kind::Power,
     Kind::Blackout,
@@ -68,6 +70,7 @@ pub(super) const KINDS: [Kind; 20] = [
     Kind::Rot,
     Kind::Apart,
     Kind::Standstill,
+    Kind::Sleepers,
     Kind::Majorities,
 ];
 
@@ -95,6 +98,7 @@ impl Kind {
             Self::Rot => "rot",
             Self::Apart => "apart",
             Self::Standstill => "standstill",
+            Self::Sleepers => "sleepers",
             Self::Majorities => "majorities",
         }
     }

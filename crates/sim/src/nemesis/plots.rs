@@ -39,6 +39,20 @@ impl Nemesis {
         true
     }
 
+    /// One shard server after another stands still, mostly for longer than the others wait for a leader, and hears on waking what was sent
+    /// to it meanwhile.
+    pub(super) fn sleepers(&mut self, world: &World) -> bool {
+        let mut begin = world.now;
+        let first = self.dice.index(SHARD_SERVERS.len());
+        for host in SHARD_SERVERS.into_iter().cycle().skip(first).take(6) {
+            let end = begin + self.dice.millis(300..2_500);
+            self.later.push((begin, Step::Sleep(host)));
+            self.later.push((end, Step::Wake(host)));
+            begin = end + self.dice.millis(0..900);
+        }
+        true
+    }
+
     /// Nothing is decided, for longer than clients wait, and what was under way then is decided after all.
     pub(super) fn standstill(&mut self, world: &World) -> bool {
         let end = world.now + self.dice.millis(4_200..8_000);
@@ -101,7 +115,6 @@ impl Nemesis {
                     return;
                 };
                 let text = format!("{} rots: {place}", machine.name);
-                self.rotten = Some(host);
                 world.damaged = Some(host);
                 world.trace.note(world.now, &text);
                 world.crash(host, Crash::Process, again);

@@ -55,17 +55,18 @@ fn an_unknown_outcome_may_go_either_way_but_not_back() {
 }
 
 #[test]
-fn a_leader_may_be_behind_by_one_lease_where_clocks_are_at_fault() {
-    for (loose, faults) in [(false, 1), (true, 0)] {
-        let mut oracle = Oracle::new(Trace::new(false), loose);
-        let ticket = oracle.issue(&key(), at(1)).unwrap();
-        oracle.written(&ticket, Ended::Acked(1), at(1), at(2));
-        let soon = at(2) + LEASE / 2;
-        oracle.read(&key(), 0, Consistency::Leader, soon, soon);
-        assert_eq!(oracle.violations.len(), faults);
-        let later = at(2) + LEASE * 2;
-        oracle.read(&key(), 0, Consistency::Leader, later, later);
-        assert_eq!(oracle.violations.len(), faults + 1);
+fn what_one_strict_read_has_shown_the_next_one_must_show() {
+    let strict = [Consistency::Leader, Consistency::Linearizable];
+    for (level, next) in strict.into_iter().zip(strict.into_iter().rev()) {
+        for bent in [false, true] {
+            let mut oracle = Oracle::new(Trace::new(false), bent);
+            let ticket = oracle.issue(&key(), at(1)).unwrap();
+            oracle.written(&ticket, Ended::Unknown, at(1), at(2));
+            oracle.read(&key(), 1, level, at(3), at(3));
+            assert_eq!(verdict(&oracle), "");
+            oracle.read(&key(), 0, next, at(4), at(4));
+            assert!(verdict(&oracle).contains("#0, visible at 3.000, is missing"));
+        }
     }
 }
 

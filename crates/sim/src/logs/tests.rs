@@ -1,0 +1,134 @@
+use super::*;
+
+const G: GroupId = GroupId(7);
+const CLUSTER: Cluster = Cluster {
+    of_shards: true,
+    majority: 2,
+};
+
+fn disk(number: u64) -> Disk {
+    Disk {
+        name: format!("disk-{number}"),
+        cluster: CLUSTER,
+        node: number,
+        segments: BTreeMap::new(),
+        groups: BTreeMap::new(),
+        is_old: false,
+    }
+}
+
+fn entry(term: u64, index: u64, payload: &'static [u8]) -> RecordKind {
+    RecordKind::Entry {
+        group: G,
+        term,
+        node: 0,
+        index,
+        kind: 0,
+        stored_bytes: 0,
+        compression: wal::inspect::Compression::None,
+        chain: 0,
+        payload: bytes::Bytes::from_static(payload),
+    }
+}
+
+fn vote(term: u64, node: u64, committed: bool) -> RecordKind {
+    let vote = Vote {
+        term,
+        node,
+        committed,
+    };
+    RecordKind::Vote { group: G, vote }
+}
+
+const fn committed(index: u64) -> RecordKind {
+    RecordKind::Committed { group: G, index }
+}
+
+/// What is said of records that reach two disks, after both have synced what was given first.
+fn verdict(synced: &[(u64, u64, u64)], records: &[(u64, RecordKind)]) -> String {
+    let mut logs = Logs::default();
+    for (host, index, term) in synced {
+        let host = HostId::try_from(*host).unwrap();
+        let key = ((CLUSTER, G), *index, *term);
+        logs.synced.entry(key).or_default().insert(host);
+    }
+    let mut disks = [disk(1), disk(2)];
+    for (number, record) in records {
+        let disk = disks.iter_mut().find(|disk| disk.node == *number).unwrap();
+        logs.record(disk, record.clone());
+    }
+    logs.problems.join("; ")
+}
+
+#[test]
+fn a_term_has_one_leader() {
+    let sound = [
+        (1, vote(3, 1, true)),
+        (2, vote(3, 1, true)),
+        (2, vote(4, 2, true)),
+    ];
+    assert_eq!(verdict(&[], &sound), "");
+    let two = [(1, vote(3, 1, true)), (2, vote(3, 2, true))];
+    assert!(verdict(&[], &two).contains("is led by 1 and 2"));
+}
+
+#[test]
+fn a_vote_never_goes_back() {
+    for (first, then) in [
+        (vote(3, 1, false), vote(2, 1, false)),
+        (vote(3, 1, false), vote(3, 2, false)),
+        (vote(3, 1, true), vote(3, 1, false)),
+        (vote(3, 1, true), vote(3, 2, false)),
+    ] {
+        let said = verdict(&[], &[(2, first), (2, then)]);
+        assert!(said.contains("after Vote"), "{said}");
+    }
+    let won = [(2, vote(3, 1, false)), (2, vote(3, 2, true))];
+    assert_eq!(verdict(&[], &won), "");
+}
+
+#[test]
+fn an_entry_is_what_it_was() {
+    let other = [(1, entry(2, 5, b"a")), (2, entry(2, 5, b"b"))];
+    assert!(verdict(&[], &other).contains("is not what it was"));
+    let newer = [(1, entry(2, 5, b"a")), (2, entry(3, 5, b"b"))];
+    assert_eq!(verdict(&[], &newer), "");
+}
+
+#[test]
+fn what_is_committed_was_synced_by_a_majority_and_stays() {
+    let records = [(1, entry(2, 5, b"a")), (1, committed(5))];
+    assert_eq!(verdict(&[(1, 5, 2), (3, 5, 2)], &records), "");
+    // Two copies of an entry of another term are none of this one.
+    for synced in [&[(1, 5, 2)][..], &[(1, 5, 2), (2, 5, 1)], &[]] {
+        let said = verdict(synced, &records);
+        assert!(said.contains("entry 5 is committed with"), "{said}");
+    }
+    let both = [(1, 5, 2), (2, 5, 2), (1, 5, 3), (2, 5, 3)];
+    let other = [(2, entry(3, 5, b"a")), (2, committed(5))];
+    let said = verdict(&both, &[&records[..], &other].concat());
+    assert!(said.contains("on disk-1"), "{said}");
+    let cut = RecordKind::Truncate {
+        group: G,
+        from_index: 5,
+    };
+    let said = verdict(&both, &[&records[..], &[(1, cut)]].concat());
+    assert!(said.contains("cut group"), "{said}");
+}
+
+#[test]
+fn a_leader_has_all_that_was_committed_in_earlier_terms() {
+    let synced = [(1, 5, 2), (2, 5, 2), (3, 5, 2)];
+    let records = [(1, entry(2, 5, b"a")), (1, committed(5))];
+    let lacks = [(2, vote(3, 2, true))];
+    let said = verdict(&synced, &[&records[..], &lacks].concat());
+    assert!(said.contains("leads term 3 without entry 5"), "{said}");
+    let has = [(2, entry(2, 5, b"a")), (2, vote(3, 2, true))];
+    assert_eq!(verdict(&synced, &[&records[..], &has].concat()), "");
+    let purged = RecordKind::Purge {
+        group: G,
+        upto_index: 5,
+    };
+    let has = [(2, purged), (2, vote(3, 2, true))];
+    assert_eq!(verdict(&synced, &[&records[..], &has].concat()), "");
+}
