@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use vfs::{RealDisk, Vfs};
-use wal::inspect::{self, RepairReport, Verdict};
+use wal::inspect::{self, RepairReport, UnreadableBytes, Verdict};
 use wal::{OpenError, WalOptions};
 
 use crate::exit::usage;
@@ -147,6 +147,9 @@ fn verify(dir: &Path) -> Result<(), anyhow::Error> {
             counted(report.bytes, "byte"),
             entries(report.entries),
         )?;
+        for lost in &report.unreadable {
+            writeln!(out, "  {}", unreadable(lost))?;
+        }
         for (group, state) in report.groups {
             let last = state.last.map_or(0, |id| id.index);
             writeln!(
@@ -160,6 +163,11 @@ fn verify(dir: &Path) -> Result<(), anyhow::Error> {
     }
     anyhow::ensure!(rotten == 0, "acknowledged data is damaged");
     Ok(())
+}
+
+fn unreadable(lost: &UnreadableBytes) -> String {
+    let (from, to) = (lost.bytes.start, lost.bytes.end);
+    format!("{}: bytes {from} to {to} cannot be read", lost.file)
 }
 
 fn entries(number: u64) -> String {
@@ -212,6 +220,9 @@ fn tell_repair(log: &Path, report: &RepairReport) -> io::Result<()> {
     }
     for path in &report.kept {
         writeln!(out, "kept as a copy: {}", path.display())?;
+    }
+    for lost in &report.unreadable {
+        writeln!(out, "{}", unreadable(lost))?;
     }
     Ok(())
 }

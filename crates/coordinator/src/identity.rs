@@ -97,7 +97,7 @@ pub(crate) fn open(
     let has_log = vfs.exists(&dir.join("wal"))? && !vfs.list_dir(&dir.join("wal"))?.is_empty();
     if vfs.exists(&path)? {
         let bytes = durable::read_settled(vfs, &path, BYTES_MAX as u64)?;
-        let found = decode(&bytes).ok_or_else(|| refuse(&path, "is damaged"))?;
+        let found = decode(&bytes).map_err(|problem| refuse(&path, problem))?;
         if found.id != id {
             let problem = format!("belongs to coordinator {}, not to {id}", found.id);
             return Err(refuse(&path, problem));
@@ -161,20 +161,32 @@ fn encode(identity: &Identity) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Identity> {
-    let (body, crc) = bytes.split_last_chunk::<4>()?;
+/// The identity in a file, or what is wrong with it.
+fn decode(bytes: &[u8]) -> Result<Identity, String> {
+    let damaged = || "is damaged".to_owned();
+    let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(damaged)?;
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return None;
+        return Err(damaged());
     }
     let mut rest = body;
-    let magic: [u8; 4] = take(&mut rest)?;
-    let version = u16::from_le_bytes(take(&mut rest)?);
+    let (magic, version) = (take(&mut rest), take(&mut rest).map(u16::from_le_bytes));
+    match (magic, version) {
+        (Some(MAGIC), Some(VERSION)) => fields(rest).ok_or_else(damaged),
+        (Some(MAGIC), Some(version)) if version > VERSION => Err(format!(
+            "has format version {version}, this program knows up to {VERSION}"
+        )),
+        _ => Err(damaged()),
+    }
+}
+
+/// Reads what follows the version.
+fn fields(mut rest: &[u8]) -> Option<Identity> {
     let stage = u16::from_le_bytes(take(&mut rest)?);
     let id = NodeId(u64::from_le_bytes(take(&mut rest)?));
     let instance = take(&mut rest)?;
     let cluster = ClusterId(take(&mut rest)?);
     let count = usize::try_from(u64::from_le_bytes(take(&mut rest)?)).ok()?;
-    if magic != MAGIC || version != VERSION || stage > 2 || count > MEMBERS_MAX {
+    if stage > 2 || count > MEMBERS_MAX {
         return None;
     }
     let mut members = BTreeMap::new();
@@ -224,14 +236,31 @@ mod tests {
         for identity in [drawn, member(false), member(true)] {
             let good = encode(&identity);
             assert!(good.len() <= BYTES_MAX);
-            assert_eq!(decode(&good), Some(identity));
+            assert_eq!(decode(&good), Ok(identity));
             for bit in 0..good.len() * 8 {
                 let mut bad = good.clone();
                 bad[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(decode(&bad), None, "bit {bit}");
+                assert_eq!(decode(&bad), Err("is damaged".into()), "bit {bit}");
             }
-            assert_eq!(decode(&good[1..]), None);
+            assert_eq!(decode(&good[1..]), Err("is damaged".into()));
         }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_not_called_damage() {
+        let disk = vfs::SimDisk::default();
+        let dir = Path::new("data");
+        durable::create_dir(&disk, dir).unwrap();
+        let mut bytes = encode(&member(true));
+        bytes[4] = 3;
+        let content = bytes.len() - 4;
+        let crc = crc32fast::hash(&bytes[..content]);
+        bytes[content..].copy_from_slice(&crc.to_le_bytes());
+        durable::replace(&disk, &dir.join(NAME), &bytes).unwrap();
+        let error = open(&disk, &Runtime::real(), dir, NodeId(2)).unwrap_err();
+        let told = "has format version 3, this program knows up to 2";
+        assert!(error.to_string().contains(told), "{error}");
+        assert_eq!(disk.contents(&dir.join(NAME)).unwrap(), bytes);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What can go wrong, and who must act.
 
 use std::io;
+use std::path::PathBuf;
 
 use cluster::NodeId;
 
@@ -104,6 +105,16 @@ pub enum OpenError {
     /// A file or directory cannot be used.
     #[error(transparent)]
     Disk(#[from] vfs::Error),
+    /// A file was written by a newer program. Nothing was changed: start that program.
+    #[error("{} has format version {version}, this program knows up to {known}", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format version.
+        version: u32,
+        /// The newest known one.
+        known: u32,
+    },
     /// The options contradict each other.
     #[error("option {option}: {problem}")]
     Options {
@@ -129,6 +140,7 @@ impl OpenError {
                 | wal::OpenError::Spawn(_),
             )
             | Self::Disk(_)
+            | Self::NewerFormat { .. }
             | Self::Options { .. } => false,
         }
     }
@@ -251,6 +263,23 @@ impl SnapshotError {
             Self::Disk(error) => error.is_disk_full(),
             Self::Io(error) | Self::Restore(crate::RestoreError::Io(error)) => {
                 vfs::means_disk_full(error.kind())
+            }
+            Self::Damaged { .. }
+            | Self::Version { .. }
+            | Self::Restore(crate::RestoreError::Malformed { .. })
+            | Self::Empty
+            | Self::Stopped { .. } => false,
+        }
+    }
+
+    /// Whether the disk does not give back what is there, which is damage once another attempt has failed
+    /// ([`vfs::Error::is_unreadable`]).
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_unreadable(),
+            Self::Io(error) | Self::Restore(crate::RestoreError::Io(error)) => {
+                vfs::means_unreadable(error)
             }
             Self::Damaged { .. }
             | Self::Version { .. }

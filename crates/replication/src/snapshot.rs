@@ -21,6 +21,10 @@
 //! | | 32 | BLAKE3-256 of all bytes before this field |
 //! | | 8 | magic `ACSNAPOK` |
 //!
+//! Later versions keep the start and the checksum of the header behind it, at most 64 KiB, so that they are told from a version that has
+//! rotted. One is refused and nothing is changed: an older generation may be sound, but to go on from it would undo what the newer
+//! program did.
+//!
 //! The hash names the content: it is what a sender announces and what a receiver and every start verify, over the
 //! stored bytes, before one of them is decoded. A file without a valid footer was never published.
 //!
@@ -29,8 +33,8 @@
 //! - A file appears under its final name only when it is written, synced and complete: temporary file, sync, rename, sync of the directory.
 //!   Only then is it published, and only then may the log before it be purged.
 //! - Names are made here from term and index, never from anything a peer sent.
-//! - Two generations are kept, and the log reaches back to the older one. A newest file that does not verify is kept
-//!   as it is, reported, and the older one with the longer log is used instead.
+//! - Two generations are kept, and the log reaches back to the older one. A newest file that does not verify, or that the disk does not
+//!   give back, is kept as it is, reported, and the older one with the longer log is used instead.
 //! - A file that somebody still reads (a [`SnapshotFile`] is held) is not removed.
 //!
 //! A failed sync discards the temporary file; the attempt may be repeated with a new one.
@@ -45,7 +49,7 @@ mod writer;
 
 pub use file::{SnapshotFile, SnapshotInfo};
 pub(crate) use format::Header;
-pub(crate) use reader::verify;
+pub(crate) use reader::{judge, verify};
 pub(crate) use receive::Receiver;
 pub(crate) use reread::Reread;
 pub(crate) use store::{Found, SnapshotStore};

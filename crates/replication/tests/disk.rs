@@ -473,8 +473,128 @@ async fn a_log_that_rots_under_a_running_node_stops_it_and_it_is_rebuilt() {
     trio.end().await;
 }
 
+/// The segments but the newest, to whose end nobody has read.
+fn sealed_segments(disk: &SimDisk) -> Vec<PathBuf> {
+    let newest = newest_segment(disk);
+    let paths = disk.list_dir(log_dir()).unwrap().into_iter();
+    let paths = paths.map(|entry| log_dir().join(entry.name));
+    paths
+        .filter(|path| path.extension().is_some_and(|end| end == "wal") && *path != newest)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_cannot_read_its_log_stops_at_once_and_another_leads() {
+    let options = HostOptions {
+        wal: WalOptions {
+            cache_bytes: 0,
+            ..WalOptions::small()
+        },
+        // Whoever replicates is to find it.
+        scrub_bytes_per_second: 0,
+        ..small_options()
+    };
+    let mut trio = Trio::within(World::simulated(options)).await;
+    let (_, others) = trio.roles().await;
+    let behind = others[0];
+    trio.kill(behind).await;
+    let leads = trio.leader().await.node.id.0;
+    for _ in 0..60 {
+        put(&trio.leader().await.group, &long_name(), 1)
+            .await
+            .unwrap();
+    }
+    trio.agree().await;
+    let disk = trio.world.disks[&leads].clone();
+    let sealed = sealed_segments(&disk);
+    assert!(sealed.len() > 1, "{sealed:?}");
+    for path in &sealed {
+        disk.make_unreadable(path, 96..u64::MAX).unwrap();
+    }
+    let group = &trio.replicas[&leads].group;
+    assert_eq!(group.status().stopped, None, "nobody needs it yet");
+    let mut status = group.watch_status();
+    trio.revive(behind).await;
+    let stopped = status.wait_for(|status| status.stopped.is_some());
+    let stopped = Runtime::real().timeout(PATIENCE, stopped).await;
+    let stopped = stopped.unwrap().unwrap().clone();
+    assert_eq!(stopped.role, replication::Role::Stopped);
+    let stopped = stopped.stopped.unwrap();
+    assert_eq!(stopped.cause, replication::StopCause::Disk, "{stopped:?}");
+    trio.kill(leads).await;
+    put(&trio.leader().await.group, "meanwhile", 1)
+        .await
+        .unwrap();
+    trio.agree().await;
+    // Its next start finds that the bytes are lost, not only a read.
+    let error = opened(&disk, leads).await.unwrap_err();
+    let unreadable = matches!(
+        error,
+        OpenError::Wal(wal::OpenError::Rotten {
+            reason: wal::RotReason::Unreadable(wal::LogFile::Segment(_)),
+            ..
+        })
+    );
+    assert!(unreadable, "{error}");
+    trio.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_the_disk_does_not_give_back_twice_stops_a_running_node() {
+    let disk = SimDisk::new();
+    let (host, _) = open(Arc::new(disk.clone()), quick_scrub()).await;
+    let (group, _) = start(&host, alone()).await;
+    settle(&group).await;
+    for _ in 0..60 {
+        put(&group, &long_name(), 1).await.unwrap();
+    }
+    let sealed = sealed_segments(&disk).swap_remove(0);
+    let name = sealed.file_name().unwrap().to_string_lossy().into_owned();
+    disk.inject(Fault::next(Op::Read, Effect::Io).on_path(&name));
+    let runtime = Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    while disk.faults_waiting() > 0 {
+        assert!(runtime.now() < deadline, "{:?}", host.scrub_stats());
+        runtime.sleep(Duration::from_millis(5)).await;
+    }
+    let passes = host.scrub_stats().passes;
+    while host.scrub_stats().passes < passes + 2 {
+        assert!(runtime.now() < deadline, "{:?}", host.scrub_stats());
+        runtime.sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(*host.damaged().borrow(), None, "one read that failed");
+    disk.make_unreadable(&sealed, 4096..4097).unwrap();
+    let mut damaged = host.damaged();
+    let found = damaged.wait_for(Option::is_some);
+    let found = runtime.timeout(PATIENCE, found).await;
+    let reason = found.unwrap().unwrap().clone().unwrap();
+    assert!(
+        reason.contains(&name) && reason.contains("4096"),
+        "{reason}"
+    );
+    let mut status = group.watch_status();
+    let stopped = status.wait_for(|status| status.role == replication::Role::Stopped);
+    let stopped = runtime.timeout(PATIENCE, stopped).await;
+    assert!(stopped.unwrap().unwrap().data_loss());
+    drop(host.shutdown().await);
+    let error = opened(&disk, 1).await.unwrap_err();
+    let rotten = matches!(error, OpenError::Wal(wal::OpenError::Rotten { .. }));
+    assert!(rotten, "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_rots_under_a_running_node_is_replaced() {
+    a_damaged_snapshot_is_replaced(|disk, path| disk.flip_bit(path, 900)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_the_disk_does_not_give_back_is_replaced() {
+    a_damaged_snapshot_is_replaced(|disk, path| disk.make_unreadable(path, 0..1)).await;
+}
+
+async fn a_damaged_snapshot_is_replaced(
+    damage: impl FnOnce(&SimDisk, &Path) -> Result<(), vfs::Error>,
+) {
     let disk = SimDisk::new();
     let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
     let (host, _) = open(Arc::clone(&vfs), quick_scrub()).await;
@@ -486,7 +606,7 @@ async fn a_snapshot_that_rots_under_a_running_node_is_replaced() {
         newest = Some(group.take_snapshot().await.unwrap());
     }
     let path = newest.take().unwrap().path().to_owned();
-    disk.flip_bit(&path, 900).unwrap();
+    damage(&disk, &path).unwrap();
     let runtime = Runtime::real();
     let deadline = runtime.now() + PATIENCE;
     while host.scrub_stats().rotten_snapshots == 0

@@ -333,6 +333,29 @@ async fn a_damaged_newest_snapshot_falls_back_to_the_older_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_generation_that_the_disk_does_not_give_back_is_a_damaged_one() {
+    let (disk, files, state) = with_two_snapshots().await;
+    for (bad, good) in [(0, 1), (1, 0)] {
+        let disk = disk.restart();
+        disk.make_unreadable(&files[bad], 0..u64::MAX).unwrap();
+        let (host, group, machine) = recovered(&disk).await;
+        assert_eq!(machine.state(), state);
+        assert_eq!(group.latest_snapshot().unwrap().path(), files[good]);
+        assert!(disk.exists(&files[bad]).unwrap());
+        host.shutdown().await.unwrap();
+    }
+    for file in &files {
+        disk.make_unreadable(file, 0..u64::MAX).unwrap();
+    }
+    let (host, _) = open(on(&disk), small_options()).await;
+    let machine = Arc::new(Counters::default());
+    let refused = host.start_group(config(Start::Resume), machine).await;
+    let error = refused.unwrap_err();
+    assert!(matches!(error, StartError::DataLoss { .. }), "{error}");
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_usable_snapshot_a_replica_does_not_start() {
     let (disk, files, _) = with_two_snapshots().await;
     for file in &files {

@@ -14,6 +14,7 @@ mod given_up;
 mod handover;
 mod health;
 mod identity;
+mod magic;
 mod memory;
 mod names;
 mod pace;

@@ -156,7 +156,9 @@ async fn prepare(
             Err(error @ MemoryError::Damaged { .. }) => {
                 (Memory::default(), Some(error.to_string()))
             }
-            Err(error @ MemoryError::Disk(_)) => return Err(error.into()),
+            Err(error @ (MemoryError::NewerFormat { .. } | MemoryError::Disk(_))) => {
+                return Err(error.into());
+            }
         };
         Ok(Prepared {
             lock,

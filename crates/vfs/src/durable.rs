@@ -157,6 +157,9 @@ pub fn read(vfs: &dyn Vfs, path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
         return Err(Error::new(Op::Read, path, source));
     }
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, 0)?;
+    if file.read_patiently_at(&mut bytes, 0)? < bytes.len() {
+        let source = io::Error::from(io::ErrorKind::UnexpectedEof);
+        return Err(Error::new(Op::Read, path, source));
+    }
     Ok(bytes)
 }

@@ -106,12 +106,14 @@ impl fmt::Display for Op {
 
 /// A failed operation on a file or directory.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {op} {}: {source}", path.display())]
+#[error("cannot {op} {}{}: {source}", path.display(), place(*offset))]
 pub struct Error {
     /// What was asked.
     pub op: Op,
     /// Of which file or directory.
     pub path: PathBuf,
+    /// Where in the file, in bytes from its start; known of reads.
+    pub offset: Option<u64>,
     /// What the operating system answered.
     pub source: io::Error,
 }
@@ -126,8 +128,24 @@ impl Error {
         Self {
             op,
             path: path.to_owned(),
+            offset: None,
             source,
         }
+    }
+
+    /// Says where in the file it was.
+    #[must_use]
+    pub const fn at(mut self, offset: u64) -> Self {
+        self.offset = Some(offset);
+        self
+    }
+
+    /// Whether the disk does not give back bytes that are there: the same as damage to them, once another read has failed
+    /// ([`crate::VfsFile::read_patiently_at`]). What else can fail is about the process or about names, and says nothing of the bytes.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        let io = rustix::io::Errno::IO.raw_os_error();
+        self.op == Op::Read && self.source.raw_os_error() == Some(io)
     }
 
     /// Whether there was no room: no space, a quota, or the largest file size. The caller may free
@@ -163,6 +181,17 @@ pub fn means_disk_full(kind: io::ErrorKind) -> bool {
         kind,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+/// As [`Error::is_unreadable`], of an error that has passed through [`io::Error`], which keeps it inside.
+#[must_use]
+pub fn means_unreadable(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    inner.is_some_and(Error::is_unreadable)
+}
+
+fn place(offset: Option<u64>) -> String {
+    offset.map_or_else(String::new, |offset| format!(" at byte {offset}"))
 }
 
 impl From<Error> for io::Error {

@@ -104,6 +104,16 @@ pub trait VfsFile: Debug + Send + Sync {
         Ok(done)
     }
 
+    /// As [`VfsFile::read_full_at`], but what the disk does not give back ([`Error::is_unreadable`]) it is asked for once more, before
+    /// that is taken for damage. Unlike a failed sync a failed read has changed nothing, so asking again is safe; what was read before
+    /// comes from the page cache, so it is cheap; and a command that was lost in a reset of its path works the second time.
+    fn read_patiently_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        match self.read_full_at(buf, offset) {
+            Err(error) if error.is_unreadable() => self.read_full_at(buf, offset),
+            read => read,
+        }
+    }
+
     /// Fills `buf`, or fails with `UnexpectedEof` where the file ends before.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         if self.read_full_at(buf, offset)? == buf.len() {

@@ -14,21 +14,23 @@
 //! - [`durable`] and [`TwoSlot`] are the only two ways to change a small file: old or new content
 //!   survives a crash, never neither.
 //!
-//! Errors are [`Error`]: an [`std::io::Error`] with the path and the operation. Nothing here retries,
-//! logs or knows the time.
+//! Errors are [`Error`]: an [`std::io::Error`] with the path and the operation. Nothing here logs or knows the time, and nothing
+//! is tried again but a read that the disk refused, by [`VfsFile::read_patiently_at`] and what is built on it.
 
 pub mod aside;
 pub mod durable;
 mod error;
 mod file;
 mod real;
+mod salvage;
 pub mod sim;
 mod stream;
 mod two_slot;
 
-pub use error::{Error, Op, Result, means_disk_full};
+pub use error::{Error, Op, Result, means_disk_full, means_unreadable};
 pub use file::{DirEntry, LockGuard, Vfs, VfsFile};
 pub use real::RealDisk;
+pub use salvage::{Salvaged, salvage};
 pub use sim::SimDisk;
 pub use stream::{FileReader, FileWriter};
 pub use two_slot::{SlotReport, TwoSlot};

@@ -148,7 +148,8 @@ impl VfsFile for RealFile {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
-        at(Op::Read, &self.path, self.file.read_at(buf, offset))
+        let read = at(Op::Read, &self.path, self.file.read_at(buf, offset));
+        read.map_err(|error| error.at(offset))
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<usize> {

@@ -8,7 +8,7 @@
 //!
 //! Faults are scripted by [`SimDisk::inject`]: the n-th operation of a kind fails, writes short, or
 //! halts the disk. A failed sync marks its blocks clean without making them durable, as Linux does:
-//! later syncs succeed, readers see the new bytes, a crash shows the old.
+//! later syncs succeed, readers see the new bytes, a crash shows the old. [`SimDisk::make_unreadable`] is a sector that has gone bad.
 //!
 //! Deterministic: no clock, no randomness but the seeds given. A clone is another handle to the same
 //! disk. The namespace is flat in memory; paths are taken as given and must not contain `..`.
@@ -23,7 +23,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, ops::Range, path::Path, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -178,6 +178,18 @@ impl SimDisk {
         }
         let source = io::Error::from(io::ErrorKind::UnexpectedEof);
         Err(Error::new(Op::Write, path, source))
+    }
+
+    /// Lets the disk not give back the blocks of a range of a file any more, also after a restart or a loss of power, and under another
+    /// name. A read that begins there fails with an input/output error, one that begins before ends before. Other than on a real disk
+    /// nothing is in a page cache. A block that is written whole is good again; a write of a part of one fails.
+    pub fn make_unreadable(&self, path: &Path, bytes: Range<u64>) -> Result<()> {
+        let mut disk = self.disk.lock();
+        let inode = disk.file_mut(Op::Read, path)?;
+        let end = bytes.end.min(inode.len());
+        let blocks = bytes.start / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES);
+        inode.unreadable.extend(blocks);
+        Ok(())
     }
 
     /// All that is not durable, in an order that depends on nothing but the operations so far.

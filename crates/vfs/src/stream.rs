@@ -100,11 +100,12 @@ impl FileReader {
     }
 
     fn fill(&mut self) -> Result<()> {
-        self.buffer.resize(BUFFER_BYTES, 0);
-        let read = self.file.read_full_at(&mut self.buffer, self.offset)?;
-        self.buffer.truncate(read);
         self.taken = 0;
-        self.offset += read as u64;
+        self.buffer.resize(BUFFER_BYTES, 0);
+        let read = self.file.read_full_at(&mut self.buffer, self.offset);
+        // After an error nothing of the buffer is the file's.
+        self.buffer.truncate(*read.as_ref().unwrap_or(&0));
+        self.offset += read? as u64;
         Ok(())
     }
 }

@@ -43,6 +43,8 @@ pub struct SlotReport {
     pub sequence: u64,
     /// Slots that were written once but do not verify: a write torn by a crash, or rot.
     pub damaged: usize,
+    /// Slots that the disk does not give back whole. What follows the body may be lost without harm; else they are damaged, too.
+    pub unreadable: usize,
 }
 
 const HEADER_BYTES: usize = 24;
@@ -84,17 +86,27 @@ impl TwoSlot {
         })
     }
 
-    /// Reads a file without opening it to write. An absent file is an error.
+    /// Reads a file without opening it to write. An absent file is an error; a slot that the disk does not give back is none. Such a
+    /// file is to be created anew: a write into a part that cannot be read fails.
     pub fn read(vfs: &dyn Vfs, path: &Path, magic: [u8; 8], slot_bytes: u64) -> Result<SlotReport> {
         let file = vfs.open_read(path)?;
         let mut report = SlotReport {
             body: None,
             sequence: 0,
             damaged: 0,
+            unreadable: 0,
         };
         for number in 0..2 {
+            let start = number * slot_bytes;
             let mut bytes = vec![0; usize_of(slot_bytes)];
-            let read = file.read_full_at(&mut bytes, number * slot_bytes)?;
+            let (read, whole) = match file.read_patiently_at(&mut bytes, start) {
+                Err(error) if error.is_unreadable() => {
+                    let sound = error.offset.map_or(0, |at| at.saturating_sub(start));
+                    (usize_of(sound), false)
+                }
+                read => (read?, true),
+            };
+            report.unreadable += usize::from(!whole);
             bytes.truncate(read);
             match decode(magic, number, &bytes) {
                 Some((sequence, body)) if sequence > report.sequence => {
@@ -102,7 +114,10 @@ impl TwoSlot {
                     report.body = Some(body);
                 }
                 Some(_) => {}
-                None => report.damaged += usize::from(bytes.iter().any(|byte| *byte != 0)),
+                None => {
+                    let written = bytes.iter().any(|byte| *byte != 0);
+                    report.damaged += usize::from(written || !whole);
+                }
             }
         }
         Ok(report)

@@ -5,7 +5,7 @@
 //! never changed once written; each segment's header names the one that its records may need.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,8 +20,8 @@ use zstd::{
 };
 
 use crate::{
-    error::RotReason,
-    format::{Fields, Frame, flag},
+    error::{LogFile, OpenError, RotReason},
+    format::{Fields, FormatError, Frame, flag},
     options::{PAYLOAD_BYTES_MAX, WalOptions},
 };
 
@@ -32,10 +32,15 @@ const DICTIONARY_SUFFIX: &str = ".zdict";
 /// The largest dictionary.
 pub(crate) const DICTIONARY_BYTES_MAX: usize = 1 << 20;
 const DICTIONARY_HEADER_BYTES: usize = 24;
+const DICTIONARY_VERSION: u32 = 1;
 
 /// The dictionaries of a log's directory, by number.
 #[derive(Clone, Default)]
-pub(crate) struct Dictionaries(BTreeMap<u32, Arc<Dictionary>>);
+pub(crate) struct Dictionaries {
+    known: BTreeMap<u32, Arc<Dictionary>>,
+    /// Those that the disk does not give back.
+    unreadable: BTreeSet<u32>,
+}
 
 struct Dictionary {
     bytes: Vec<u8>,
@@ -44,57 +49,84 @@ struct Dictionary {
 
 impl std::fmt::Debug for Dictionaries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.known.keys()).finish()
     }
 }
 
 impl Dictionaries {
-    /// Reads all that verify. One that does not is only missed if a segment needs it.
-    pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> vfs::Result<Self> {
-        let mut all = BTreeMap::new();
-        for entry in vfs.list_dir(dir)? {
-            let name = entry.name.to_string_lossy().into_owned();
-            let Some(number) = name
-                .strip_suffix(DICTIONARY_SUFFIX)
-                .and_then(|stem| stem.parse().ok())
-            else {
-                continue;
-            };
+    /// Reads all that verify. One that does not, or cannot be read, is only missed if a segment needs it; one of a newer format is
+    /// an error.
+    pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Self, OpenError> {
+        let mut all = Self::default();
+        for (number, path, len) in list_dictionaries(vfs, dir)? {
             let limit = (DICTIONARY_BYTES_MAX + DICTIONARY_HEADER_BYTES) as u64;
-            if entry.len > limit {
+            if len > limit {
                 continue;
             }
-            let file = durable::read(vfs, &dir.join(&name), limit)?;
-            if let Some(bytes) = decode_dictionary(number, &file) {
-                let decoder = DecoderDictionary::copy(&bytes);
-                all.insert(number, Arc::new(Dictionary { bytes, decoder }));
+            let file = match durable::read(vfs, &path, limit) {
+                Err(error) if error.is_unreadable() => {
+                    all.unreadable.insert(number);
+                    continue;
+                }
+                file => file?,
+            };
+            match decode_dictionary(number, &file) {
+                Ok(bytes) => {
+                    let decoder = DecoderDictionary::copy(&bytes);
+                    let dictionary = Arc::new(Dictionary { bytes, decoder });
+                    all.known.insert(number, dictionary);
+                }
+                Err(error) => {
+                    if let Some(newer) = error.newer(LogFile::Dictionary(number)) {
+                        return Err(newer);
+                    }
+                }
             }
         }
-        Ok(Self(all))
+        Ok(all)
     }
 
     /// The newest, which new segments use; 0 for none.
     pub(crate) fn newest(&self) -> u32 {
-        self.0.keys().next_back().copied().unwrap_or(0)
+        self.known.keys().next_back().copied().unwrap_or(0)
     }
 
-    pub(crate) fn contains(&self, number: u32) -> bool {
-        number == 0 || self.0.contains_key(&number)
+    /// Why a dictionary is not there that a segment names; `None` where it is.
+    pub(crate) fn missing(&self, number: u32) -> Option<RotReason> {
+        if number == 0 || self.known.contains_key(&number) {
+            None
+        } else if self.unreadable.contains(&number) {
+            Some(RotReason::Unreadable(LogFile::Dictionary(number)))
+        } else {
+            Some(RotReason::Dictionary(number))
+        }
     }
+}
+
+/// The files of dictionaries in a directory: number, path and length.
+pub(crate) fn list_dictionaries(
+    vfs: &dyn Vfs,
+    dir: &Path,
+) -> vfs::Result<Vec<(u32, PathBuf, u64)>> {
+    let mut found = Vec::new();
+    for entry in vfs.list_dir(dir)? {
+        let name = entry.name.to_string_lossy();
+        let stem = name.strip_suffix(DICTIONARY_SUFFIX);
+        if let Some(number) = stem.and_then(|stem| stem.parse().ok()) {
+            found.push((number, dir.join(&entry.name), entry.len));
+        }
+    }
+    Ok(found)
 }
 
 /// Writes a dictionary under a number that no other has.
 pub(crate) fn save_dictionary(vfs: &dyn Vfs, dir: &Path, bytes: &[u8]) -> vfs::Result<u32> {
-    let mut number = 1;
-    for entry in vfs.list_dir(dir)? {
-        let name = entry.name.to_string_lossy().into_owned();
-        let stem = name.strip_suffix(DICTIONARY_SUFFIX);
-        let used: u32 = stem.and_then(|stem| stem.parse().ok()).unwrap_or(0);
-        number = number.max(used.saturating_add(1));
-    }
+    let used = list_dictionaries(vfs, dir)?.into_iter();
+    let number = used.map(|(number, ..)| number.saturating_add(1)).max();
+    let number = number.unwrap_or(1).max(1);
     let mut file = Vec::with_capacity(DICTIONARY_HEADER_BYTES + bytes.len());
     file.extend_from_slice(&DICTIONARY_MAGIC);
-    file.extend_from_slice(&1_u32.to_le_bytes());
+    file.extend_from_slice(&DICTIONARY_VERSION.to_le_bytes());
     file.extend_from_slice(&number.to_le_bytes());
     file.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
     file.extend_from_slice(&dictionary_crc(number, bytes).to_le_bytes());
@@ -114,15 +146,40 @@ fn dictionary_crc(number: u32, bytes: &[u8]) -> u32 {
     crc.finalize()
 }
 
-fn decode_dictionary(number: u32, file: &[u8]) -> Option<Vec<u8>> {
+fn decode_dictionary(number: u32, file: &[u8]) -> Result<Vec<u8>, FormatError> {
+    verified_dictionary(number, file).ok_or(FormatError::Damaged)?
+}
+
+fn verified_dictionary(number: u32, file: &[u8]) -> Option<Result<Vec<u8>, FormatError>> {
     let mut fields = Fields::new(file);
-    let known = fields.array::<8>()? == DICTIONARY_MAGIC && fields.u32()? == 1;
+    let is_dictionary = fields.array::<8>()? == DICTIONARY_MAGIC;
+    let version = fields.u32()?;
     let named = fields.u32()?;
     let len = usize::try_from(fields.u32()?).ok()?;
     let crc = fields.u32()?;
     let bytes = file.get(DICTIONARY_HEADER_BYTES..)?;
-    let sane = known && named == number && len == bytes.len();
-    (sane && crc == dictionary_crc(number, bytes)).then(|| bytes.to_vec())
+    if !is_dictionary || named != number {
+        return None;
+    }
+    if version > DICTIONARY_VERSION {
+        // The checksum of version 1 does not cover the version, so that it cannot tell a newer one from one that has rotted.
+        let newer = FormatError::Newer {
+            version,
+            known: DICTIONARY_VERSION,
+        };
+        return (crc == later_dictionary_crc(number, version, bytes)).then_some(Err(newer));
+    }
+    let sane = version == DICTIONARY_VERSION && len == bytes.len();
+    (sane && crc == dictionary_crc(number, bytes)).then(|| Ok(bytes.to_vec()))
+}
+
+/// The checksum of all versions but the first.
+fn later_dictionary_crc(number: u32, version: u32, rest: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(number);
+    crc.update(&DICTIONARY_MAGIC);
+    crc.update(&version.to_le_bytes());
+    crc.update(rest);
+    crc.finalize()
 }
 
 /// Compresses the payloads of one log's new records.
@@ -159,7 +216,7 @@ impl Encoder {
         lean(&mut plain)?;
         plain.set_parameter(CParameter::WindowLog(WINDOW_LOG - 2))?;
         encoder.plain = Some(plain);
-        if let Some(known) = dictionaries.0.get(&dictionary) {
+        if let Some(known) = dictionaries.known.get(&dictionary) {
             let mut compressor = Compressor::with_dictionary(level, &known.bytes)?;
             lean(&mut compressor)?;
             encoder.with_dictionary = Some(compressor);
@@ -253,7 +310,7 @@ impl<'a> Decoder<'a> {
             .as_ref()
             .is_none_or(|(have, _)| *have != number)
         {
-            let known = dictionaries.0.get(&number).ok_or(missing)?;
+            let known = dictionaries.known.get(&number).ok_or(missing)?;
             let made = Decompressor::with_prepared_dictionary(&known.decoder).and_then(bounded);
             self.with_dictionary = Some((number, made.map_err(|_| missing)?));
         }

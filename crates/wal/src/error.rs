@@ -3,9 +3,30 @@
 //! One enum for each of opening, appending and reading. Damage carries its place; a failed append says whether it
 //! is certain that nothing of it will be found later.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use crate::types::{GroupId, Identity, Place};
+
+/// A file of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogFile {
+    /// The segment of this number.
+    Segment(u64),
+    /// The mark file.
+    Mark,
+    /// The compression dictionary of this number.
+    Dictionary(u32),
+}
+
+impl fmt::Display for LogFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segment(number) => write!(f, "segment {number}"),
+            Self::Mark => f.write_str("mark file"),
+            Self::Dictionary(number) => write!(f, "compression dictionary {number}"),
+        }
+    }
+}
 
 /// Why a log could not be opened. Nothing on the disk was changed, unless it is [`OpenError::Io`].
 #[derive(Debug, thiserror::Error)]
@@ -28,14 +49,14 @@ pub enum OpenError {
         place: Place,
     },
     /// The log was written by a newer program. Do not guess: start that program.
-    #[error("segment {segment} has format version {version}, this program knows up to {known}")]
+    #[error("{file} has format version {version}, this program knows up to {known}")]
     NewerFormat {
-        /// The segment.
-        segment: u64,
+        /// Which of its files.
+        file: LogFile,
         /// Its version.
-        version: u16,
+        version: u32,
         /// The newest known here.
-        known: u16,
+        known: u32,
     },
     /// The log belongs to another node or cluster.
     #[error("log belongs to another node or cluster: {found:?}, expected {expected:?}")]
@@ -106,6 +127,9 @@ pub enum RotReason {
     /// A compression dictionary that segments need is missing or damaged.
     #[error("compression dictionary {0} is missing or damaged")]
     Dictionary(u32),
+    /// The disk does not give back bytes that must be there, at the place if it is a segment.
+    #[error("disk does not give back {0}")]
+    Unreadable(LogFile),
     /// A verified payload does not decompress to its declared size.
     #[error("payload does not decompress")]
     Decompress,
@@ -170,7 +194,7 @@ pub enum ReadError {
         /// What is wrong.
         reason: RotReason,
     },
-    /// The disk failed.
+    /// The disk failed. Where it does not give back what is there ([`vfs::Error::is_unreadable`]), the next start finds that it is rot.
     #[error(transparent)]
     Io(#[from] vfs::Error),
 }

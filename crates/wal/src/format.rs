@@ -10,13 +10,38 @@ mod op;
 pub(crate) use frame::{
     Claimed, FRAME_BYTES, Frame, FrameKind, MARKER_BYTES, MARKER_MAGIC, flag, payload_crc,
 };
-pub(crate) use header::{HEADER_BYTES, HeaderError, INITIAL_CHAIN, SegmentHeader};
+pub(crate) use header::{HEADER_BYTES, INITIAL_CHAIN, SegmentHeader};
 pub(crate) use mark::{GROUPS_MAX, MARK_FILE, MARK_MAGIC, MARK_SLOT_BYTES, Mark, MarkVote};
 pub(crate) use meta::GroupMeta;
 pub(crate) use op::Op;
 
+use crate::error::{LogFile, OpenError};
+
 /// The newest format version this program writes, and the only one so far.
 pub(crate) const FORMAT_VERSION: u16 = 1;
+
+/// Why a file, whose checksum held or not, cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FormatError {
+    /// It is not what was written.
+    Damaged,
+    /// Its checksum holds, and a newer program wrote it.
+    Newer { version: u32, known: u32 },
+}
+
+impl FormatError {
+    /// The error of a file of a newer format; of a damaged one the reason is the caller's.
+    pub(crate) const fn newer(self, file: LogFile) -> Option<OpenError> {
+        match self {
+            Self::Damaged => None,
+            Self::Newer { version, known } => Some(OpenError::NewerFormat {
+                file,
+                version,
+                known,
+            }),
+        }
+    }
+}
 
 /// Reads little-endian integers from a slice, in order.
 #[derive(Debug)]

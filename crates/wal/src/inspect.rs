@@ -12,15 +12,19 @@ use bytes::Bytes;
 use vfs::Vfs;
 
 pub use self::follow::SegmentFollower;
-pub use crate::repair::{RepairReport, repair};
 use crate::{
     codec::{self, Decoder, Dictionaries},
-    error::{OpenError, RotReason},
+    error::{LogFile, OpenError, RotReason},
     format::{HEADER_BYTES, Op, SegmentHeader},
     options::Ambiguous,
-    recover::{self, Mode},
+    recover::{self, Failure, Mode},
     segment::{self, Batch, Scanner},
     types::{GroupId, GroupState, Identity, Place, Vote},
+    unreadable,
+};
+pub use crate::{
+    repair::{RepairReport, repair},
+    unreadable::UnreadableBytes,
 };
 
 /// The most payload bytes that training looks at.
@@ -160,6 +164,8 @@ pub struct VerifyReport {
     pub entries: u64,
     /// The state of each group; empty if the log is rotten.
     pub groups: Vec<(GroupId, GroupState)>,
+    /// What the disk does not give back of all files. Looked for where the log is rotten or the mark damaged, and empty else.
+    pub unreadable: Vec<UnreadableBytes>,
 }
 
 /// The verdict on a log.
@@ -188,7 +194,7 @@ pub enum Verdict {
     },
 }
 
-/// Lists every record of every segment in order.
+/// Lists every record of every segment in order, as far as the disk gives them back.
 pub fn dump(
     vfs: &dyn Vfs,
     dir: &Path,
@@ -203,10 +209,21 @@ pub fn dump(
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error.into()),
         };
-        let mut bytes = vec![0; segment::at(file.len()?)];
-        let read = file.read_full_at(&mut bytes, 0)?;
-        bytes.truncate(read);
-        dump_segment(number, &bytes, &dictionaries, visit);
+        let mut lost = None;
+        let bytes = match recover::read_to(file.as_ref(), number, u64::MAX) {
+            Err(Failure::Rot { place, .. }) => {
+                lost = Some(place);
+                recover::read_to(file.as_ref(), number, place.offset)
+            }
+            read => read,
+        };
+        dump_segment(number, &bytes?, &dictionaries, visit);
+        if let Some(place) = lost {
+            let reason = RotReason::Unreadable(LogFile::Segment(number));
+            let kind = RecordKind::Damage { reason };
+            let bytes = file.len()?.saturating_sub(place.offset);
+            visit(&RecordInfo { place, kind, bytes });
+        }
     }
     Ok(())
 }
@@ -357,6 +374,7 @@ pub fn verify(
         bytes: 0,
         entries: 0,
         groups: Vec::new(),
+        unreadable: Vec::new(),
     };
     for number in segment::list(vfs, dir)? {
         report.segments += 1;
@@ -367,6 +385,7 @@ pub fn verify(
         Err(failure) => match OpenError::from(failure) {
             OpenError::Rotten { place, reason } => {
                 report.verdict = Verdict::Rotten { place, reason };
+                report.unreadable = unreadable::find(vfs, dir)?;
                 return Ok(report);
             }
             other @ (OpenError::Ambiguous { .. }
@@ -378,6 +397,9 @@ pub fn verify(
             | OpenError::Spawn(_)) => return Err(other),
         },
     };
+    if log.report.mark_slots_damaged > 0 {
+        report.unreadable = unreadable::find(vfs, dir)?;
+    }
     report.entries = log.report.entries;
     let states = log.groups.iter();
     report.groups = states.map(|(group, log)| (*group, log.state())).collect();

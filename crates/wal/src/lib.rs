@@ -109,13 +109,14 @@
 //!
 //! *Compression.* A payload is verified as stored, then decompressed to exactly its declared size (32 MiB at most, window 8
 //! MiB at most). Dictionary files: magic `ACWALDIC`, version 1 (4), number (4), length (4), CRC32 of magic and dictionary
-//! seeded by the number (4), dictionary.
+//! seeded by the number (4), dictionary. Later versions keep these places; their checksum covers the magic, the version (4) and all behind
+//! byte 24, so that one is told from a version that has rotted.
 //!
 //! # Mark
 //!
 //! The body of a slot: version 1 (2 bytes), 0 (2), count of votes (4), cluster id (16), node id (8), oldest segment (8), durable
 //! segment and offset (16); then for each group with a vote: group, count of votes, term, node, committed (8 each). Magic
-//! `ACWALMRK`.
+//! `ACWALMRK`. Later versions keep the two-slot file with its magic and checksum, and the place of the version.
 //!
 //! It is rewritten before a vote is acknowledged, before segments are deleted, when a segment begins, and on
 //! [`Wal::note_idle`] and [`Wal::shutdown`]. A segment above the durable one was being created: nothing in it was
@@ -128,6 +129,9 @@
 //!
 //! - *Rotten*: anything that does not verify in a segment with a successor; in the last one, in a batch that begins
 //!   before W; or a file, an end, a vote or entries that must be there and are not. [`OpenError::Rotten`]; nothing is changed.
+//!   So is any byte up to the end of a segment that the disk twice fails to give back, wherever W is: nobody knows what was
+//!   there ([`RotReason::Unreadable`]). Of the mark one slot is enough. A file that cannot be opened, or a read that is refused for
+//!   another reason, says nothing of the bytes and is [`OpenError::Io`].
 //! - *Torn*: what follows the last complete batch at or after W, if no marker verifies behind it. It was never
 //!   acknowledged; it is dropped and counted ([`RecoveryReport::torn_bytes`]).
 //! - *Ambiguous*: the damage lies in the last batch, whose marker verifies. Its sectors were reordered in a crash before the sync, or
@@ -175,11 +179,12 @@ mod segment;
 mod shared;
 mod state;
 mod types;
+mod unreadable;
 mod waiter;
 mod wal;
 mod writer;
 
-pub use error::{AppendError, DiskFull, OpenError, ReadError, RotReason};
+pub use error::{AppendError, DiskFull, LogFile, OpenError, ReadError, RotReason};
 pub use options::{Ambiguous, PAYLOAD_BYTES_MAX, WalOptions};
 pub use rounds::Round;
 pub use scrub::{ScrubPosition, ScrubStep};

@@ -3,7 +3,7 @@
 //! Three verdicts about what does not verify (the crate's documentation has the rules): *rot* lies below a
 //! place that is known to have been durable and is an error, never cut; *torn* lies behind the last
 //! complete batch and was never acknowledged; *ambiguous* lies inside the last batch whose marker
-//! survived, so it may or may not have been acknowledged.
+//! survived, so it may or may not have been acknowledged. Bytes that the disk does not give back are rot wherever they are.
 
 mod last;
 mod replay;
@@ -18,10 +18,10 @@ use vfs::{TwoSlot, Vfs, VfsFile};
 
 use crate::{
     codec::Dictionaries,
-    error::{OpenError, RotReason},
+    error::{LogFile, OpenError, RotReason},
     format::{
-        FORMAT_VERSION, GroupMeta, HEADER_BYTES, HeaderError, MARK_FILE, MARK_MAGIC,
-        MARK_SLOT_BYTES, Mark, Op, SegmentHeader,
+        FormatError, GroupMeta, HEADER_BYTES, MARK_FILE, MARK_MAGIC, MARK_SLOT_BYTES, Mark, Op,
+        SegmentHeader,
     },
     group::GroupLog,
     options::Ambiguous,
@@ -170,7 +170,8 @@ pub(crate) fn read(
         return Ok(log);
     };
     log.check_identity(mark.identity)?;
-    log.dictionaries = Arc::new(Dictionaries::load(vfs, dir)?);
+    let dictionaries = Dictionaries::load(vfs, dir).map_err(Failure::Open)?;
+    log.dictionaries = Arc::new(dictionaries);
     let numbers = log.select(vfs, dir, &mark, numbers, mode)?;
     if numbers.is_empty() {
         let ops = log.forgive_or_fail(&mark, &Replay::default(), mode)?;
@@ -197,11 +198,27 @@ fn read_mark(
         };
     }
     let found = TwoSlot::read(vfs, &path, MARK_MAGIC, MARK_SLOT_BYTES)?;
-    let mark = found.body.as_deref().and_then(Mark::decode);
+    let decoded = found.body.as_deref().map(Mark::decode);
+    let mark = match decoded.unwrap_or(Err(FormatError::Damaged)) {
+        Ok(mark) => Some(mark),
+        Err(error) => match error.newer(LogFile::Mark) {
+            Some(newer) => return Err(Failure::Open(newer)),
+            None => None,
+        },
+    };
     match (mark, mode) {
         (Some(mark), _) => Ok((Some(mark), found.sequence, found.damaged)),
         (None, Mode::Cut(_)) => Ok((None, found.sequence, found.damaged)),
-        (None, Mode::Strict(_)) => Err(rot_at(newest, 0, RotReason::Mark)),
+        (None, Mode::Strict(_)) => {
+            let unreadable = RotReason::Unreadable(LogFile::Mark);
+            let is_there = found.unreadable == 0;
+            let reason = if is_there {
+                RotReason::Mark
+            } else {
+                unreadable
+            };
+            Err(rot_at(newest, 0, reason))
+        }
     }
 }
 
@@ -218,7 +235,11 @@ fn guessed_mark(
     let mut found = identity;
     for number in numbers {
         let file = vfs.open_read(&segment::path(dir, *number))?;
-        let bytes = read_to(file.as_ref(), HEADER_BYTES as u64)?;
+        let bytes = match read_to(file.as_ref(), *number, HEADER_BYTES as u64) {
+            // Whoever needs it finds out.
+            Err(Failure::Rot { .. }) => continue,
+            bytes => bytes?,
+        };
         let header = SegmentHeader::decode(&bytes).ok();
         found = found.or(header.map(|(header, _)| header.identity));
     }
@@ -308,7 +329,7 @@ impl Recovered {
             return Err(stale);
         }
         let file = vfs.open_read(&segment::path(dir, number))?;
-        let bytes = read_to(file.as_ref(), u64::MAX)?;
+        let bytes = read_to(file.as_ref(), number, u64::MAX)?;
         if let Ok((header, seed)) = SegmentHeader::decode(&bytes) {
             let mut scanner = Scanner::new(&bytes, header.number, seed);
             let more = match scanner.next_batch() {
@@ -343,21 +364,16 @@ impl Recovered {
         for number in numbers {
             let number = *number;
             let file: Arc<dyn VfsFile> = Arc::from(vfs.open_read(&segment::path(dir, number))?);
-            let bytes = read_to(file.as_ref(), HEADER_BYTES as u64)?;
-            let (header, seed) = SegmentHeader::decode(&bytes).map_err(|error| match error {
-                HeaderError::Damaged => rot_at(number, 0, RotReason::SegmentHeader),
-                HeaderError::Newer(version) => Failure::Open(OpenError::NewerFormat {
-                    segment: number,
-                    version,
-                    known: FORMAT_VERSION,
-                }),
+            let bytes = read_to(file.as_ref(), number, HEADER_BYTES as u64)?;
+            let (header, seed) = SegmentHeader::decode(&bytes).map_err(|error| {
+                let newer = error.newer(LogFile::Segment(number)).map(Failure::Open);
+                newer.unwrap_or_else(|| rot_at(number, 0, RotReason::SegmentHeader))
             })?;
             if header.number != number {
                 return Err(rot_at(number, 0, RotReason::SegmentHeader));
             }
             self.check_identity(header.identity)?;
-            if !self.dictionaries.contains(header.dictionary) {
-                let reason = RotReason::Dictionary(header.dictionary);
+            if let Some(reason) = self.dictionaries.missing(header.dictionary) {
                 return Err(rot_at(number, 0, reason));
             }
             opened.push(Opened { header, seed, file });
@@ -397,7 +413,7 @@ impl Recovered {
         replay: &mut Replay<'_>,
     ) -> Result<(), Failure> {
         let number = segment.header.number;
-        let bytes = read_to(segment.file.as_ref(), next.previous_end)?;
+        let bytes = read_to(segment.file.as_ref(), number, next.previous_end)?;
         let mut scanner = Scanner::new(&bytes, number, segment.seed);
         while let Some(batch) = scanner.next_batch().map_err(|damage| rot(number, damage))? {
             replay
@@ -465,11 +481,18 @@ impl Recovered {
     }
 }
 
-/// The first bytes of a file, at most `limit`.
-fn read_to(file: &dyn VfsFile, limit: u64) -> vfs::Result<Vec<u8>> {
+/// The first bytes of a segment's file, at most `limit`. What the disk does not give back is rot, to be cut where it begins.
+pub(crate) fn read_to(file: &dyn VfsFile, number: u64, limit: u64) -> Result<Vec<u8>, Failure> {
     let len = file.len()?.min(limit);
     let mut bytes = vec![0; at(len)];
-    let read = file.read_full_at(&mut bytes, 0)?;
+    let read = file.read_patiently_at(&mut bytes, 0).map_err(|error| {
+        if error.is_unreadable() {
+            let reason = RotReason::Unreadable(LogFile::Segment(number));
+            rot_at(number, error.offset.unwrap_or(0), reason)
+        } else {
+            error.into()
+        }
+    })?;
     bytes.truncate(read);
     Ok(bytes)
 }

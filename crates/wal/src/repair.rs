@@ -8,13 +8,14 @@ use std::{
 use vfs::{Vfs, durable};
 
 use crate::{
-    error::OpenError,
+    error::{LogFile, OpenError},
     format::HEADER_BYTES,
     options::WalOptions,
     recover::{self, Failure, Mode, Recovered},
     reserve::Reserve,
     segment,
     types::{GroupId, GroupState, Identity, Place},
+    unreadable::{self, UnreadableBytes},
     wal::LOCK_FILE,
     writer,
 };
@@ -35,6 +36,8 @@ pub struct RepairReport {
     pub groups_forgiven: Vec<GroupId>,
     /// Copies of the files that were cut or taken out, for an expert.
     pub kept: Vec<PathBuf>,
+    /// What the disk did not give back of them. A copy has zeros there; a file that was taken out whole is as it was.
+    pub unreadable: Vec<UnreadableBytes>,
     /// The groups afterwards.
     pub groups: Vec<(GroupId, GroupState)>,
 }
@@ -129,9 +132,12 @@ fn cut(
             continue;
         }
         let kept = path.with_extension(format!("wal{LOST_SUFFIX}"));
+        let salvaged = vfs::salvage(vfs.open_read(&path)?.as_ref())?;
+        let lost = unreadable::of(LogFile::Segment(number), salvaged.unreadable);
+        report.unreadable.extend(lost);
         if number == end.segment {
             report.dropped_bytes += len - end.offset;
-            copy(vfs, &path, &kept)?;
+            durable::replace(vfs, &kept, &salvaged.bytes)?;
         } else {
             report.dropped_bytes += len;
             vfs.rename(&path, &kept)?;
@@ -152,10 +158,4 @@ const fn before(cut: Place) -> Place {
         segment: cut.segment.saturating_sub(1),
         offset: u64::MAX,
     }
-}
-
-fn copy(vfs: &dyn Vfs, from: &Path, to: &Path) -> vfs::Result<()> {
-    let len = vfs.open_read(from)?.len()?;
-    let bytes = durable::read(vfs, from, len)?;
-    durable::replace(vfs, to, &bytes)
 }

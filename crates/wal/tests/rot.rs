@@ -6,7 +6,7 @@ mod common;
 use common::{append, contents, dir, entry, id, identity, open, open_with, payload, vote};
 use vfs::{SimDisk, Vfs};
 use wal::{
-    GroupId, OpenError, ReadError, Record, RotReason, WalOptions,
+    GroupId, LogFile, OpenError, ReadError, Record, RotReason, WalOptions,
     inspect::{self, Verdict},
 };
 
@@ -258,13 +258,132 @@ fn a_newer_format_is_refused_and_not_called_damage() {
         matches!(
             error,
             OpenError::NewerFormat {
-                segment: 1,
+                file: LogFile::Segment(1),
                 version: 2,
                 known: 1
             }
         ),
         "{error}"
     );
+}
+
+/// What a start and a repair say of a log that must be refused, and that neither changes anything.
+fn refused_as_newer(disk: &SimDisk) -> (LogFile, u32, u32) {
+    let files = |disk: &SimDisk| -> Vec<Vec<u8>> {
+        let listed = disk.list_dir(dir()).unwrap().into_iter();
+        let paths = listed.map(|entry| dir().join(entry.name));
+        paths.map(|path| disk.contents(&path).unwrap()).collect()
+    };
+    let before = files(disk);
+    let vfs: std::sync::Arc<dyn Vfs> = std::sync::Arc::new(disk.clone());
+    let repaired = inspect::repair(&vfs, dir(), None, WalOptions::small(), true);
+    let told: Vec<_> = [
+        open_with(disk, WalOptions::small()).map(drop),
+        inspect::verify(disk, dir(), None).map(drop),
+        repaired.map(drop),
+    ]
+    .into_iter()
+    .map(|refused| match refused.unwrap_err() {
+        OpenError::NewerFormat {
+            file,
+            version,
+            known,
+        } => (file, version, known),
+        error => panic!("{error}"),
+    })
+    .collect();
+    assert!(told.iter().all(|found| *found == told[0]), "{told:?}");
+    assert_eq!(files(disk), before);
+    told[0]
+}
+
+#[test]
+fn a_newer_mark_is_refused_and_a_flipped_version_is_rot() {
+    let disk = SimDisk::new();
+    build(&disk).shutdown().unwrap();
+    let path = dir().join("mark");
+    let slots = [0_usize, 64 << 10];
+    let newer = disk.crash_losing_all();
+    newer
+        .edit(&path, |bytes| {
+            for start in slots {
+                bytes[start + 24] = 2;
+                let len = bytes[start + 12..start + 16].try_into().unwrap();
+                let len = u32::from_le_bytes(len) as usize;
+                let mut crc = crc32fast::Hasher::new();
+                crc.update(b"ACWALMRK");
+                crc.update(&bytes[start + 16..start + 24]);
+                crc.update(&(len as u64).to_le_bytes());
+                crc.update(&bytes[start + 24..start + 24 + len]);
+                let crc = crc.finalize().to_le_bytes();
+                bytes[start + 8..start + 12].copy_from_slice(&crc);
+            }
+        })
+        .unwrap();
+    assert_eq!(refused_as_newer(&newer), (LogFile::Mark, 2, 1));
+    for start in slots {
+        disk.flip_bit(&path, (start as u64 + 24) * 8 + 1).unwrap();
+    }
+    assert_eq!(rotten(&disk).1, RotReason::Mark);
+}
+
+/// A log whose newest segment needs dictionary 1.
+fn with_dictionary() -> (SimDisk, std::path::PathBuf) {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk);
+    let text = |index: u64| format!("autocomplete record term=city-{} count={index}", index % 97);
+    let write = |wal: &wal::Wal, from: u64| {
+        let entries = (from..from + 500).map(|index| entry(1, index, text(index).as_bytes()));
+        wal.append_sync(G, entries.collect()).unwrap();
+    };
+    write(&wal, 0);
+    wal.shutdown().unwrap();
+    inspect::train(&disk, dir(), 1 << 10).unwrap();
+    let (wal, _) = open(&disk);
+    write(&wal, 500);
+    wal.shutdown().unwrap();
+    (disk, dir().join("00000001.zdict"))
+}
+
+#[test]
+fn a_newer_dictionary_is_refused_and_a_flipped_version_is_rot() {
+    let (disk, path) = with_dictionary();
+    let newer = disk.crash_losing_all();
+    newer
+        .edit(&path, |bytes| {
+            bytes[8] = 2;
+            let mut crc = crc32fast::Hasher::new_with_initial(1);
+            crc.update(b"ACWALDIC");
+            crc.update(&2_u32.to_le_bytes());
+            crc.update(&bytes[24..]);
+            let crc = crc.finalize().to_le_bytes();
+            bytes[20..24].copy_from_slice(&crc);
+        })
+        .unwrap();
+    assert_eq!(refused_as_newer(&newer), (LogFile::Dictionary(1), 2, 1));
+    for bit in 0..32 {
+        let image = disk.crash_losing_all();
+        image.flip_bit(&path, 8 * 8 + bit).unwrap();
+        assert_eq!(rotten(&image).1, RotReason::Dictionary(1), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_dictionary_that_the_disk_does_not_give_back_is_rot_where_it_is_needed() {
+    let (disk, path) = with_dictionary();
+    disk.make_unreadable(&path, 0..1).unwrap();
+    let reason = RotReason::Unreadable(LogFile::Dictionary(1));
+    assert_eq!(rotten(&disk).1, reason);
+    let found = inspect::verify(&disk, dir(), None).unwrap().unreadable;
+    assert_eq!(found[0].file, LogFile::Dictionary(1));
+    // Nobody needs this one.
+    let other = SimDisk::new();
+    let (wal, _) = open(&other);
+    wal.append_sync(G, vec![entry(1, 0, b"a")]).unwrap();
+    wal.shutdown().unwrap();
+    vfs::durable::replace(&other, &path, b"of no use").unwrap();
+    other.make_unreadable(&path, 0..1).unwrap();
+    assert_eq!(contents(&open(&other).0)[&1].len(), 1);
 }
 
 #[test]

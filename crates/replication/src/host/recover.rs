@@ -106,12 +106,17 @@ pub(super) fn load<S: StateMachine>(
         return Ok(());
     };
     replay(shared, wal, committed).map_err(|error| match error {
-        ReplayError::Read(error) => StartError::DataLoss {
-            group,
-            problem: error.to_string(),
-        },
+        ReplayError::Read(error) => unread(group, &error),
         ReplayError::Stopped(reason) => StartError::Stopped { group, reason },
     })
+}
+
+/// Entries that were there when the log was opened cannot be read.
+fn unread(group: GroupId, error: &wal::ReadError) -> StartError {
+    StartError::DataLoss {
+        group,
+        problem: error.to_string(),
+    }
 }
 
 fn restore<S: StateMachine>(shared: &Shared<S>, file: &SnapshotFile) -> Result<(), StartError> {
@@ -163,11 +168,9 @@ pub(super) fn voters<S: StateMachine>(
         .applied()
         .map_or(state.first_index, |id| id.index() + 1);
     while next < last {
-        let entries = wal.read(
-            shared.group,
-            next..last.min(next + CHUNK_ENTRIES),
-            CHUNK_BYTES,
-        )?;
+        let end = last.min(next + CHUNK_ENTRIES);
+        let read = wal.read(shared.group, next..end, CHUNK_BYTES);
+        let entries = read.map_err(|error| unread(shared.group, &error))?;
         let Some(end) = entries.last().map(|entry| entry.id.index + 1) else {
             break;
         };

@@ -3,6 +3,9 @@
 //!
 //! Rot in the log is the end of the node: nobody knows which of its groups are touched, so that all of them stop
 //! ([`Inner::halt_all`]), none is started any more, and the process is told to end: its next start is refused as rotten. A rotten snapshot is no longer used, and another one is taken.
+//!
+//! What the disk does not give back is as rotten as what it gives back wrong, if it fails twice in a row ([`RETRY_PAUSE`] apart): one
+//! read can be lost in a reset. Other errors say nothing of the bytes, and the next pass tries again.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,6 +21,9 @@ use crate::status::StopCause;
 
 /// The most that is read before the next pause.
 const STEP_BYTES_MAX: u64 = 1 << 20;
+
+/// How long after a failed read it is tried again: longer than a controller or a path takes to come back from a reset, mostly.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the scrub has done since the node started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,6 +82,7 @@ async fn passes(host: &Weak<Inner>) {
 /// One pass; `None` where there is no more to be done.
 async fn pass(host: &Weak<Inner>, pace: &Pace) -> Option<()> {
     let mut position = Some(ScrubPosition::default());
+    let mut failed = false;
     while let Some(from) = position {
         let inner = host.upgrade()?;
         let (wal, limit) = (inner.wal.clone(), pace.step_bytes());
@@ -88,6 +95,7 @@ async fn pass(host: &Weak<Inner>, pace: &Pace) -> Option<()> {
             Ok(step) => {
                 inner.scrubbed(step.bytes);
                 drop(inner);
+                failed = false;
                 position = step.next;
                 pace.keep(step.bytes).await;
             }
@@ -95,8 +103,17 @@ async fn pass(host: &Weak<Inner>, pace: &Pace) -> Option<()> {
                 inner.fault.damage(&error.to_string());
                 return None;
             }
+            Err(ReadError::Io(error)) if error.is_unreadable() && failed => {
+                inner.fault.damage(&error.to_string());
+                return None;
+            }
+            Err(ReadError::Io(error)) if error.is_unreadable() => {
+                tracing::warn!(%error, "the log could not be read again, another read decides");
+                drop(inner);
+                failed = true;
+                pace.runtime.sleep(RETRY_PAUSE).await;
+            }
             Err(error @ ReadError::Io(_)) => {
-                // That it cannot be read now does not say that it is damaged; the next pass tries again.
                 tracing::warn!(%error, "the log could not be read again");
                 return Some(());
             }
@@ -111,13 +128,39 @@ async fn pass(host: &Weak<Inner>, pace: &Pace) -> Option<()> {
 }
 
 async fn snapshot(host: &Weak<Inner>, pace: &Pace, file: &SnapshotFile) -> Option<()> {
+    let mut failed = false;
+    loop {
+        match read_again(host, pace, file).await? {
+            Ok(()) => return Some(()),
+            Err(error) if error.is_unreadable() && !failed => {
+                tracing::warn!(%error, "a snapshot could not be read again, another read decides");
+                failed = true;
+                pace.runtime.sleep(RETRY_PAUSE).await;
+            }
+            Err(error)
+                if error.is_unreadable() || matches!(error, SnapshotError::Damaged { .. }) =>
+            {
+                host.upgrade()?.note_rotten(file, &error);
+                return Some(());
+            }
+            Err(error) => {
+                // It may have been replaced meanwhile.
+                tracing::debug!(%error, "a snapshot was not read again");
+                return Some(());
+            }
+        }
+    }
+}
+
+/// Reads a file from its start to its end; `None` where the node has ended.
+async fn read_again(
+    host: &Weak<Inner>,
+    pace: &Pace,
+    file: &SnapshotFile,
+) -> Option<Result<(), SnapshotError>> {
     let mut reading = match Reread::new(file) {
         Ok(reading) => reading,
-        Err(error) => {
-            // It may have been replaced meanwhile.
-            tracing::debug!(%error, "a snapshot was not read again");
-            return Some(());
-        }
+        Err(error) => return Some(Err(error)),
     };
     loop {
         let limit = pace.step_bytes();
@@ -135,11 +178,8 @@ async fn snapshot(host: &Weak<Inner>, pace: &Pace, file: &SnapshotFile) -> Optio
                 drop(inner);
                 pace.keep(bytes).await;
             }
-            Ok(None) => return Some(()),
-            Err(error) => {
-                inner.note_rotten(file, &error);
-                return Some(());
-            }
+            Ok(None) => return Some(Ok(())),
+            Err(error) => return Some(Err(error)),
         }
     }
 }

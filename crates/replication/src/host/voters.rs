@@ -6,7 +6,8 @@
 //! written before anything of such a group reaches the log, and taken back when the group is known to have no other voter.
 //!
 //! It lies beside the segments, in two slots of which both are written, and takes its space when the log is created, so that
-//! a full disk does not keep members from changing. A note that is missing or damaged counts as naming every group.
+//! a full disk does not keep members from changing. A note that is missing, damaged or not given back by the disk counts as naming
+//! every group. One of a later version, whose place and checksum stay as they are, is refused.
 //!
 //! The body of a slot: version 1 (2 bytes), 0 (2), number of groups (4), then each group (8), little endian.
 
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use vfs::{TwoSlot, Vfs};
 use wal::{Ambiguous, GroupId};
 
+use crate::OpenError;
 use crate::log::NodeFault;
 
 const FILE: &str = "voters";
@@ -31,26 +33,40 @@ const FIXED_BYTES: usize = 8;
 pub(super) struct Found {
     path: PathBuf,
     exists: bool,
+    /// A slot could not be read, so that the file cannot be written in place.
+    has_bad_slot: bool,
+    sequence: u64,
     /// `None` where nothing can be believed.
     groups: Option<BTreeSet<GroupId>>,
 }
 
 impl Found {
     /// Reads the note in a log's directory.
-    pub(super) fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Self, vfs::Error> {
+    pub(super) fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join(FILE);
-        let exists = vfs.exists(&path)?;
-        let groups = if exists {
-            let found = TwoSlot::read(vfs, &path, MAGIC, SLOT_BYTES)?;
-            found.body.as_deref().and_then(decode)
-        } else {
-            None
-        };
-        Ok(Self {
+        let mut note = Self {
+            exists: vfs.exists(&path)?,
             path,
-            exists,
-            groups,
-        })
+            has_bad_slot: false,
+            sequence: 0,
+            groups: None,
+        };
+        if !note.exists {
+            return Ok(note);
+        }
+        let found = TwoSlot::read(vfs, &note.path, MAGIC, SLOT_BYTES)?;
+        let body = found.body.unwrap_or_default();
+        if let Some(version) = version_of(&body).filter(|version| *version > VERSION) {
+            return Err(OpenError::NewerFormat {
+                path: note.path,
+                version: version.into(),
+                known: VERSION.into(),
+            });
+        }
+        note.groups = decode(&body);
+        note.sequence = found.sequence;
+        note.has_bad_slot = found.unreadable > 0;
+        Ok(note)
     }
 
     /// What is to become of a last batch that is damaged without proof that it was durable: `alone` where no other node
@@ -90,6 +106,8 @@ impl VotersNote {
         let Found {
             path,
             exists,
+            has_bad_slot,
+            sequence,
             groups,
         } = found;
         let lost = groups.is_none();
@@ -98,8 +116,8 @@ impl VotersNote {
             tracing::error!(path = %path.display(), "the note of shared groups is damaged, all groups count as shared");
         }
         let body = encode(&groups);
-        let slots = if lost {
-            TwoSlot::create(vfs, &path, MAGIC, SLOT_BYTES, 1, &body)?
+        let slots = if lost || has_bad_slot {
+            TwoSlot::create(vfs, &path, MAGIC, SLOT_BYTES, sequence + 1, &body)?
         } else {
             TwoSlot::open(vfs, &path, MAGIC, SLOT_BYTES)?.0
         };
@@ -117,9 +135,9 @@ impl VotersNote {
 
     /// A fresh note in a directory of its own, for tests of what uses one.
     #[cfg(test)]
-    pub(crate) fn create(vfs: &dyn Vfs, dir: &Path, fault: NodeFault) -> Result<Self, vfs::Error> {
+    pub(crate) fn create(vfs: &dyn Vfs, dir: &Path, fault: NodeFault) -> Result<Self, OpenError> {
         let found = Found::read(vfs, dir)?;
-        Self::open(vfs, found, &[], fault)
+        Ok(Self::open(vfs, found, &[], fault)?)
     }
 
     /// Notes that others vote in a group, or may. Durable when it returns. May block.
@@ -183,10 +201,15 @@ fn encode(groups: &BTreeSet<GroupId>) -> Vec<u8> {
     body
 }
 
+fn version_of(body: &[u8]) -> Option<u16> {
+    let (version, _) = body.split_first_chunk::<2>()?;
+    Some(u16::from_le_bytes(*version))
+}
+
 fn decode(body: &[u8]) -> Option<BTreeSet<GroupId>> {
-    let ([v0, v1, _, _, count @ ..], rest) = body.split_first_chunk::<FIXED_BYTES>()?;
+    let ([_, _, _, _, count @ ..], rest) = body.split_first_chunk::<FIXED_BYTES>()?;
     let (groups, odd) = rest.as_chunks::<8>();
-    let whole = u16::from_le_bytes([*v0, *v1]) == VERSION
+    let whole = version_of(body) == Some(VERSION)
         && odd.is_empty()
         && groups.len() == usize::try_from(u32::from_le_bytes(*count)).ok()?;
     let groups = groups
@@ -258,6 +281,58 @@ mod tests {
         assert_eq!(judged(&disk), Ambiguous::Refuse);
         let note = open(&disk, &[GroupId(1), GroupId(2)]);
         assert!(note.is_shared(GroupId(1)) && note.is_shared(GroupId(2)));
+    }
+
+    #[test]
+    fn a_note_that_the_disk_does_not_give_back_is_made_anew() {
+        let (disk, path) = disk();
+        let note = open(&disk, &[]);
+        note.share(GroupId(7)).unwrap();
+        drop(note);
+        for slot in [0, SLOT_BYTES] {
+            let image = disk.restart();
+            image.make_unreadable(&path, slot..slot + 600).unwrap();
+            assert_eq!(judged(&image), Ambiguous::Refuse);
+            let note = open(&image, &[]);
+            assert!(note.is_shared(GroupId(7)) && !note.is_shared(GroupId(1)));
+            let found = TwoSlot::read(&image, &path, MAGIC, SLOT_BYTES).unwrap();
+            assert_eq!((found.damaged, found.unreadable), (0, 0));
+        }
+        disk.make_unreadable(&path, 0..2 * SLOT_BYTES).unwrap();
+        assert_eq!(judged(&disk), Ambiguous::Refuse, "any group may be shared");
+        let note = open(&disk, &[GroupId(1)]);
+        assert!(note.is_shared(GroupId(1)));
+        note.share(GroupId(2)).unwrap();
+    }
+
+    #[test]
+    fn a_newer_note_is_refused_and_a_flipped_version_is_damage() {
+        let (disk, path) = disk();
+        let disk = disk.as_ref();
+        let mut body = encode(&BTreeSet::from([GroupId(7)]));
+        body[0] = 3;
+        TwoSlot::create(disk, &path, MAGIC, SLOT_BYTES, 1, &body).unwrap();
+        let before = disk.contents(&path).unwrap();
+        let error = Found::read(disk, dir()).unwrap_err();
+        assert!(
+            matches!(
+                &error,
+                OpenError::NewerFormat {
+                    version: 3,
+                    known: 1,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert_eq!(disk.contents(&path).unwrap(), before);
+
+        body[0] = 1;
+        TwoSlot::create(disk, &path, MAGIC, SLOT_BYTES, 1, &body).unwrap();
+        // The body begins behind the 24 bytes of the slot with sequence 1.
+        disk.flip_bit(&path, (SLOT_BYTES + 24) * 8 + 1).unwrap();
+        let found = Found::read(disk, dir()).unwrap();
+        assert_eq!(found.groups, None);
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl SnapshotFile {
     /// # Errors
     /// [`SnapshotError::Damaged`] or [`SnapshotError::Version`] when it must not be used.
     pub fn open(vfs: Arc<dyn Vfs>, path: &Path) -> Result<Self, SnapshotError> {
-        let found = super::verify(vfs.as_ref(), path)?;
+        let found = super::judge(vfs.as_ref(), path)?;
         Ok(Self::new(
             vfs,
             path.to_owned(),
@@ -130,7 +130,7 @@ impl SnapshotFile {
 
     /// Reads the file again because somebody doubts it. May block for as long as it takes to read.
     pub(crate) fn reconsider(&self) {
-        match super::verify(self.inner.vfs.as_ref(), &self.inner.path) {
+        match super::judge(self.inner.vfs.as_ref(), &self.inner.path) {
             Ok(found) if found.info.hash == self.inner.info.hash => {}
             Ok(_) => self.mark_rotten("it is another snapshot"),
             Err(error @ (SnapshotError::Damaged { .. } | SnapshotError::Version { .. })) => {
@@ -139,7 +139,7 @@ impl SnapshotFile {
             Err(SnapshotError::Disk(error)) if error.is_not_found() => {
                 self.mark_rotten(&error.to_string());
             }
-            // That it cannot be read now does not say that it is damaged.
+            // That it cannot be opened now does not say that it is damaged.
             Err(error) => tracing::warn!(%error, "a doubted snapshot could not be read"),
         }
     }

@@ -77,7 +77,7 @@ impl Header {
         bytes
     }
 
-    /// Reads what follows the numbers that [`header_length`] judged.
+    /// Reads what follows the numbers that [`judge_start`] judged.
     pub(super) fn decode_body(body: &[u8]) -> Result<Self, String> {
         let (numbers, membership) = body
             .split_first_chunk::<NUMBERS_BYTES>()
@@ -114,10 +114,8 @@ fn take_numbers<const N: usize>(bytes: &[u8]) -> [u64; N] {
 pub(super) enum Start {
     /// Not a snapshot, or damaged.
     Damaged(&'static str),
-    /// Of a format that this program does not know.
-    Newer(u32),
-    /// The length of the header's body.
-    Header(usize),
+    /// The format version, and the length of the header's body, neither of which is verified yet.
+    Header(u32, usize),
 }
 
 pub(super) fn judge_start(bytes: &[u8; FIXED_BYTES]) -> Start {
@@ -126,12 +124,9 @@ pub(super) fn judge_start(bytes: &[u8; FIXED_BYTES]) -> Start {
     if magic != MAGIC {
         return Start::Damaged("the magic number is wrong");
     }
-    if version != VERSION {
-        return Start::Newer(version);
-    }
     let length = length as usize;
-    if (NUMBERS_BYTES..=HEADER_BYTES_MAX).contains(&length) {
-        Start::Header(length)
+    if length <= HEADER_BYTES_MAX {
+        Start::Header(version, length)
     } else {
         Start::Damaged("the header's length is out of bounds")
     }

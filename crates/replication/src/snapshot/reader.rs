@@ -1,5 +1,6 @@
 //! Verifying a snapshot file: every byte is read and checked before any of it is believed.
 
+use std::cmp::Ordering;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -31,12 +32,31 @@ impl Verified {
     }
 }
 
+/// As [`verify`], for a verdict: a file that the disk does not give back is read once more, for a failed read costs nothing and may be a
+/// command lost in a reset, and is damaged then.
+pub(crate) fn judge(vfs: &dyn Vfs, path: &Path) -> Result<Verified, SnapshotError> {
+    match verify(vfs, path) {
+        Err(error) if error.is_unreadable() => verify(vfs, path).map_err(|error| {
+            if !error.is_unreadable() {
+                return error;
+            }
+            SnapshotError::Damaged {
+                name: name_of(path),
+                problem: error.to_string(),
+            }
+        }),
+        found => found,
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
 /// Reads a whole file and checks its structure and its hash; nothing of the body is decoded.
 pub(crate) fn verify(vfs: &dyn Vfs, path: &Path) -> Result<Verified, SnapshotError> {
-    let name = || {
-        path.file_name()
-            .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-    };
+    let name = || name_of(path);
     let damaged = |problem: &str| SnapshotError::Damaged {
         name: name(),
         problem: problem.to_owned(),
@@ -50,16 +70,9 @@ pub(crate) fn verify(vfs: &dyn Vfs, path: &Path) -> Result<Verified, SnapshotErr
 
     let mut start = [0; FIXED_BYTES];
     file.read_exact_at(&mut start, 0)?;
-    let length = match format::judge_start(&start) {
-        Start::Header(length) => length,
+    let (version, length) = match format::judge_start(&start) {
+        Start::Header(version, length) => (version, length),
         Start::Damaged(problem) => return Err(damaged(problem)),
-        Start::Newer(version) => {
-            return Err(SnapshotError::Version {
-                name: name(),
-                version,
-                known: format::VERSION,
-            });
-        }
     };
     let header_bytes = (FIXED_BYTES + length + 4) as u64;
     if file_bytes < header_bytes + FOOTER_BYTES as u64 {
@@ -70,6 +83,17 @@ pub(crate) fn verify(vfs: &dyn Vfs, path: &Path) -> Result<Verified, SnapshotErr
     let (content, checksum) = header.split_at(FIXED_BYTES + length);
     if crc32fast::hash(content).to_le_bytes() != checksum {
         return Err(damaged("the header's checksum is wrong"));
+    }
+    match version.cmp(&format::VERSION) {
+        Ordering::Equal => {}
+        Ordering::Less => return Err(damaged("the format version is none")),
+        Ordering::Greater => {
+            return Err(SnapshotError::Version {
+                name: name(),
+                version,
+                known: format::VERSION,
+            });
+        }
     }
     let header = Header::decode_body(content.get(FIXED_BYTES..).unwrap_or_default())
         .map_err(|problem| damaged(&problem))?;

@@ -32,12 +32,13 @@ pub(crate) struct SnapshotStore {
 pub(crate) struct Found {
     /// Half-written files of a crash, removed.
     pub(crate) temporaries: usize,
-    /// Files that do not verify, left as they are.
+    /// Files that do not verify, or that the disk does not give back, left as they are.
     pub(crate) damaged: Vec<SnapshotError>,
 }
 
 impl SnapshotStore {
-    /// Opens the directory of a group, creates it if it is missing, removes half-written files and verifies all others.
+    /// Opens the directory of a group, creates it if it is missing, removes half-written files and verifies all others. One of a newer
+    /// format is an error.
     pub(crate) fn open(
         vfs: Arc<dyn Vfs>,
         root: &Path,
@@ -64,9 +65,7 @@ impl SnapshotStore {
                     name: entry.name.to_string_lossy().into_owned(),
                     problem: format!("it belongs to group {}", file.info().group),
                 }),
-                Err(error @ (SnapshotError::Damaged { .. } | SnapshotError::Version { .. })) => {
-                    found.damaged.push(error);
-                }
+                Err(error @ SnapshotError::Damaged { .. }) => found.damaged.push(error),
                 Err(error) => return Err(error),
             }
         }

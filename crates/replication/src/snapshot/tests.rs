@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use vfs::{SimDisk, Vfs};
+use vfs::sim::{Effect, Fault};
+use vfs::{Op, SimDisk, Vfs};
 
 use super::format::{FIXED_BYTES, MAGIC};
 use super::*;
@@ -112,19 +113,71 @@ fn a_newer_format_is_not_guessed_at() {
     let (vfs, disk) = disk();
     let (store, _) = store(&vfs);
     let file = take(&store, 9, b"body");
+    // Only the version: that is rot.
     disk.edit(file.path(), |bytes| bytes[8] = 2).unwrap();
     let error = verify(vfs.as_ref(), file.path()).unwrap_err();
-    assert!(
-        matches!(
+    assert!(matches!(error, SnapshotError::Damaged { .. }), "{error}");
+    disk.edit(file.path(), |bytes| {
+        let length = u32::from_le_bytes(bytes[12..16].try_into().unwrap()) as usize;
+        let (header, rest) = bytes.split_at_mut(FIXED_BYTES + length);
+        rest[..4].copy_from_slice(&crc32fast::hash(header).to_le_bytes());
+    })
+    .unwrap();
+    let before = disk.contents(file.path()).unwrap();
+    let older = take(&store, 8, b"an older one");
+    let opened = SnapshotStore::open(Arc::clone(&vfs), Path::new("/snapshots"), GROUP);
+    for error in [
+        verify(vfs.as_ref(), file.path()).unwrap_err(),
+        opened.map(drop).unwrap_err(),
+    ] {
+        let is_newer = matches!(
             error,
             SnapshotError::Version {
                 version: 2,
                 known: 1,
                 ..
             }
-        ),
-        "{error}"
-    );
+        );
+        assert!(is_newer, "{error}");
+    }
+    assert_eq!(disk.contents(file.path()).unwrap(), before);
+    assert!(vfs.exists(older.path()).unwrap());
+}
+
+#[test]
+fn a_generation_that_the_disk_does_not_give_back_is_damaged() {
+    let (vfs, disk) = disk();
+    let (first, _) = store(&vfs);
+    let older = take(&first, 10, &[1; 9000]);
+    let newer = take(&first, 20, &[2; 9000]);
+    for (bad, good) in [(&older, &newer), (&newer, &older)] {
+        let len = disk.contents(bad.path()).unwrap().len() as u64;
+        for from in (0..len).step_by(512) {
+            let disk = disk.restart();
+            disk.make_unreadable(bad.path(), from..from + 1).unwrap();
+            let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+            let (again, found) = store(&vfs);
+            assert!(
+                matches!(found.damaged.as_slice(), [SnapshotError::Damaged { .. }]),
+                "byte {from}: {found:?}"
+            );
+            assert_eq!(again.newest().unwrap().path(), good.path());
+            assert!(vfs.exists(bad.path()).unwrap());
+        }
+    }
+    // One read that failed is none.
+    disk.inject(Fault::next(Op::Read, Effect::Io));
+    let (again, found) = store(&vfs);
+    assert_eq!((again.sound().len(), found.damaged.len()), (2, 0));
+    assert_eq!(disk.faults_waiting(), 0);
+    // What is about names or the process says nothing of the bytes.
+    disk.inject(Fault::next(Op::OpenRead, Effect::Io));
+    let opened = SnapshotStore::open(Arc::clone(&vfs), Path::new("/snapshots"), GROUP);
+    assert!(matches!(opened.unwrap_err(), SnapshotError::Disk(_)));
+    // A peer doubts one that can be read no more.
+    disk.make_unreadable(newer.path(), 4096..4097).unwrap();
+    newer.reconsider();
+    assert!(newer.is_rotten() && !older.is_rotten());
 }
 
 /// The format of version 1, byte by byte. It must never change.

@@ -136,4 +136,17 @@ mod tests {
             disk.contents(&dir().join("given-up-8/identity")).unwrap()
         );
     }
+
+    #[test]
+    fn what_the_disk_does_not_give_back_is_moved_all_the_same() {
+        let disk = used_disk();
+        for part in PARTS {
+            let path = dir().join(part);
+            disk.make_unreadable(&path, 0..u64::MAX).unwrap();
+        }
+        let read = disk.count(vfs::Op::Read);
+        assert_eq!(give_up(&disk, dir(), 7).unwrap(), "given-up-7");
+        assert_eq!(disk.count(vfs::Op::Read), read, "nothing is read for it");
+        start(&disk, true);
+    }
 }

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use cluster::{ClusterId, NodeId};
 use vfs::{Vfs, durable};
 
+use super::magic::{self, Unusable};
+
 const FILE: &str = "identity";
 const MAGIC: [u8; 8] = *b"ACNODE01";
 const FILE_BYTES_MAX: u64 = 4096;
@@ -49,6 +51,16 @@ pub enum IdentityError {
         path: PathBuf,
         /// What is wrong.
         problem: &'static str,
+    },
+    /// The file was written by a newer program. Nothing was changed: start that program.
+    #[error("the identity in {} has format version {version}, this program knows up to {known}", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u8,
+        /// The newest known here.
+        known: u8,
     },
     /// There is data, and nothing says whose it is.
     #[error("{} holds {found:?} but no identity: move it aside to begin with a new one", dir.display())]
@@ -90,7 +102,14 @@ pub(crate) fn load_or_begin(
         }
         Err(error) => return Err(error.into()),
     };
-    let file = decode(&bytes).map_err(|problem| IdentityError::Damaged { path, problem })?;
+    let file = decode(&bytes).map_err(|found| match found {
+        Unusable::Damaged(problem) => IdentityError::Damaged { path, problem },
+        Unusable::Newer { version, known } => IdentityError::NewerFormat {
+            path,
+            version,
+            known,
+        },
+    })?;
     if file.name != name {
         return Err(IdentityError::OtherName {
             found: file.name,
@@ -141,22 +160,20 @@ fn encode(file: &IdentityFile) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<IdentityFile, &'static str> {
+fn decode(bytes: &[u8]) -> Result<IdentityFile, Unusable> {
     let short = "it is too short";
     let (content, check) = bytes.split_last_chunk::<4>().ok_or(short)?;
     if crc32fast::hash(content) != u32::from_le_bytes(*check) {
-        return Err("it does not verify");
+        return Err("it does not verify".into());
     }
     let (magic, rest) = content.split_first_chunk::<8>().ok_or(short)?;
-    if *magic != MAGIC {
-        return Err("it has a format that this program does not know");
-    }
+    magic::check(magic, &MAGIC)?;
     let (instance, rest) = rest.split_first_chunk::<16>().ok_or(short)?;
     let (cluster, rest) = rest.split_first_chunk::<16>().ok_or(short)?;
     let (node, rest) = rest.split_first_chunk::<8>().ok_or(short)?;
     let (len, name) = rest.split_first_chunk::<2>().ok_or(short)?;
     if name.len() != usize::from(u16::from_le_bytes(*len)) {
-        return Err("its name has another length");
+        return Err("its name has another length".into());
     }
     let node = u64::from_le_bytes(*node);
     Ok(IdentityFile {
@@ -305,6 +322,29 @@ mod tests {
             durable::replace(&disk, &dir.join(FILE), &bytes).unwrap();
             let error = load_or_begin(&disk, dir, "a", [1; 16]).unwrap_err();
             assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_not_called_damage() {
+        let (disk, dir) = disk();
+        let file = load_or_begin(&disk, dir, "a", [1; 16]).unwrap();
+        for (digits, expected) in [(b"02", Some(2)), (b"10", Some(10)), (b"00", None)] {
+            let mut bytes = encode(&file);
+            bytes[6..8].copy_from_slice(digits);
+            let content = bytes.len() - 4;
+            let check = crc32fast::hash(&bytes[..content]);
+            bytes[content..].copy_from_slice(&check.to_le_bytes());
+            durable::replace(&disk, &dir.join(FILE), &bytes).unwrap();
+            let found = match load_or_begin(&disk, dir, "a", [1; 16]).unwrap_err() {
+                IdentityError::NewerFormat {
+                    version, known: 1, ..
+                } => Some(version),
+                IdentityError::Damaged { .. } => None,
+                error => panic!("{error}"),
+            };
+            assert_eq!(found, expected);
+            assert_eq!(disk.contents(&dir.join(FILE)).unwrap(), bytes);
         }
     }
 }

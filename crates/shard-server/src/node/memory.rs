@@ -15,6 +15,8 @@ use cluster::{Incarnation, ShardId};
 use prost::Message as _;
 use vfs::{Vfs, durable};
 
+use super::magic::{self, Unusable};
+
 const FILE: &str = "orders";
 const MAGIC: [u8; 8] = *b"ACORDR01";
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -34,19 +36,43 @@ pub enum MemoryError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] vfs::Error),
-    /// The file is damaged.
+    /// The file is damaged, or the disk does not give it back.
     #[error("the remembered orders are damaged: {problem}")]
     Damaged {
         /// What is wrong.
-        problem: &'static str,
+        problem: String,
     },
+    /// The file was written by a newer program. Nothing was changed: start that program.
+    #[error(
+        "the remembered orders have format version {version}, this program knows up to {known}"
+    )]
+    NewerFormat {
+        /// Its version.
+        version: u8,
+        /// The newest known here.
+        known: u8,
+    },
+}
+
+impl From<Unusable> for MemoryError {
+    fn from(found: Unusable) -> Self {
+        match found {
+            Unusable::Damaged(problem) => Self::Damaged {
+                problem: problem.to_owned(),
+            },
+            Unusable::Newer { version, known } => Self::NewerFormat { version, known },
+        }
+    }
 }
 
 /// Reads the memory of a data directory; empty where there is none.
 pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Memory, MemoryError> {
     match durable::read_settled(vfs, &dir.join(FILE), FILE_BYTES_MAX) {
-        Ok(bytes) => decode(&bytes).map_err(|problem| MemoryError::Damaged { problem }),
+        Ok(bytes) => Ok(decode(&bytes)?),
         Err(error) if error.is_not_found() => Ok(Memory::default()),
+        Err(error) if error.is_unreadable() => Err(MemoryError::Damaged {
+            problem: error.to_string(),
+        }),
         Err(error) => Err(error.into()),
     }
 }
@@ -76,21 +102,19 @@ fn encode(memory: &Memory) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<Memory, &'static str> {
+fn decode(bytes: &[u8]) -> Result<Memory, Unusable> {
     let short = "too short";
     let (content, check) = bytes.split_last_chunk::<4>().ok_or(short)?;
     if crc32fast::hash(content) != u32::from_le_bytes(*check) {
-        return Err("checksum");
+        return Err("checksum".into());
     }
     let (magic, rest) = content.split_first_chunk::<8>().ok_or(short)?;
-    if *magic != MAGIC {
-        return Err("unknown format");
-    }
+    magic::check(magic, &MAGIC)?;
     let (orders, rest) = part(rest).ok_or(short)?;
     let (begun, rest) = part(rest).ok_or(short)?;
     let (pairs, odd) = begun.as_chunks::<16>();
     if !rest.is_empty() || !odd.is_empty() {
-        return Err("bytes behind the end");
+        return Err("bytes behind the end".into());
     }
     let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
     let pair = |pair: &[u8; 16]| {
@@ -111,7 +135,8 @@ fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use api::registry::v1::Assignment;
-    use vfs::SimDisk;
+    use vfs::sim::{Effect, Fault};
+    use vfs::{Op, SimDisk};
 
     use super::*;
 
@@ -148,10 +173,44 @@ mod tests {
         for bit in 0..good.len() * 8 {
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bytes).is_err(), "bit {bit}");
+            let found = decode(&bytes);
+            assert!(matches!(found, Err(Unusable::Damaged(_))), "bit {bit}");
         }
         for len in 0..good.len() {
             assert!(decode(&good[..len]).is_err(), "cut at {len}");
         }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_a_file_that_is_not_given_back_is_damage() {
+        let disk = SimDisk::new();
+        let dir = Path::new("/data");
+        durable::create_dir(&disk, dir).unwrap();
+        let mut newer = encode(&memory());
+        newer[6..8].copy_from_slice(b"12");
+        let content = newer.len() - 4;
+        let check = crc32fast::hash(&newer[..content]);
+        newer[content..].copy_from_slice(&check.to_le_bytes());
+        durable::replace(&disk, &dir.join(FILE), &newer).unwrap();
+        let error = load(&disk, dir).unwrap_err();
+        let is_newer = matches!(
+            error,
+            MemoryError::NewerFormat {
+                version: 12,
+                known: 1
+            }
+        );
+        assert!(is_newer, "{error}");
+        assert_eq!(disk.contents(&dir.join(FILE)).unwrap(), newer);
+
+        store(&disk, dir, &memory()).unwrap();
+        disk.inject(Fault::next(Op::Read, Effect::Io));
+        assert_eq!(load(&disk, dir).unwrap(), memory(), "one read that failed");
+        disk.inject(Fault::next(Op::OpenRead, Effect::Io));
+        let error = load(&disk, dir).unwrap_err();
+        assert!(matches!(error, MemoryError::Disk(_)), "{error}");
+        disk.make_unreadable(&dir.join(FILE), 0..1).unwrap();
+        let error = load(&disk, dir).unwrap_err();
+        assert!(matches!(error, MemoryError::Damaged { .. }), "{error}");
     }
 }

@@ -117,6 +117,51 @@ async fn a_rotten_log_is_kept_reported_and_given_up_only_by_order() {
 }
 
 #[tokio::test]
+async fn data_that_the_disk_does_not_give_back_go_the_way_of_rotten_ones() {
+    for part in ["wal", "orders"] {
+        let disk = SimDisk::new();
+        let world = World::on(Arc::new(disk.clone())).await;
+        let node = world.start().await;
+        node.record("paris", 1).await;
+        node.stop().await.unwrap();
+        let path = world.data_dir().join(part);
+        let lost = match disk.list_dir(&path) {
+            Ok(entries) => entries.iter().map(|at| path.join(&at.name)).collect(),
+            Err(_) => vec![path],
+        };
+        for file in lost {
+            disk.make_unreadable(&file, 0..u64::MAX).unwrap();
+        }
+        let mut node = world.launch().await;
+        world
+            .until("the damage is reported", || async {
+                let report = world.registry.report(1);
+                report.is_some_and(|report| report.data_loss && !report.reason.is_empty())
+            })
+            .await;
+        let refused = node.public().record(record("paris")).await.unwrap_err();
+        assert_eq!(reason(&refused), Reason::DataLoss);
+        let order = GiveUpDataRequest {
+            node_id: 1,
+            cluster_id: CLUSTER.to_vec().into(),
+        };
+        let moved = node.control().give_up_data(order).await.unwrap();
+        let ended = node.end().await.unwrap_err();
+        assert!(matches!(ended, RunError::GaveUpData { .. }), "{ended}");
+        drop(node);
+        let aside = world.data_dir().join(moved.into_inner().moved_to);
+        assert!(disk.exists(&aside.join(part)).unwrap(), "{part} is kept");
+        let node = world.launch().await;
+        world
+            .until("it comes back as another", || async {
+                world.registry.report(2).is_some()
+            })
+            .await;
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn healthy_data_is_not_given_up() {
     let world = World::new().await;
     let node = world.start().await;

@@ -86,3 +86,24 @@ fn zeroed_ranges_are_detected() {
         }
     }
 }
+
+#[test]
+fn a_newer_format_is_told_from_damage() {
+    let (mut bytes, _) = bytes_of(&small());
+    bytes[8] = 2;
+    let read = |bytes: &[u8]| decode(bytes, Options::default()).unwrap_err();
+    let error = read(&bytes);
+    assert!(matches!(error, SnapshotError::Corrupt { .. }), "{error}");
+    let mut crc = crc32fast::Hasher::new_with_initial(CRC_SEED);
+    crc.update(&bytes[..12]);
+    bytes[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
+    let error = read(&bytes);
+    let is_newer = matches!(
+        error,
+        SnapshotError::Version {
+            found: 2,
+            supported: 1
+        }
+    );
+    assert!(is_newer, "{error}");
+}

@@ -172,6 +172,7 @@ fn crashed(inode: &Inode, fates: &mut impl Iterator<Item = Fate>) -> Inode {
     }
     let mut crashed = Inode {
         data: bytes,
+        unreadable: inode.unreadable.clone(),
         ..Inode::default()
     };
     crashed.settle();

@@ -127,7 +127,7 @@ impl Disk {
             {
                 Ok(fault)
             }
-            Some(Effect::Io) => Err(Error::new(op, path, input_output_error())),
+            Some(Effect::Io) => Err(place(Error::new(op, path, input_output_error()), offset)),
             Some(Effect::NoSpace) => Err(failed(op, path, io::ErrorKind::StorageFull)),
             Some(Effect::Quota) => Err(failed(op, path, io::ErrorKind::QuotaExceeded)),
             Some(Effect::FileTooLarge) => Err(failed(op, path, io::ErrorKind::FileTooLarge)),
@@ -183,6 +183,15 @@ impl Disk {
         for change in &synced {
             self.durable.apply(change);
         }
+    }
+}
+
+/// Says where, of those operations whose place is known on a real disk, too.
+pub(super) fn place(error: Error, offset: u64) -> Error {
+    if error.op == Op::Read {
+        error.at(offset)
+    } else {
+        error
     }
 }
 

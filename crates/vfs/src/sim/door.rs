@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{
     SimDisk,
-    disk::{Disk, failed, input_output_error},
+    disk::{Disk, failed, input_output_error, place as placed},
     fault::Effect,
     inode::Inode,
     names::{NameChange, Node},
@@ -225,7 +225,8 @@ impl SimFile {
         let free = disk.free();
         let inode = disk.inodes.get_mut(&self.inode);
         let inode = inode.ok_or_else(|| failed(op, &self.path, io::ErrorKind::NotFound))?;
-        work(inode, effect, free).map_err(|source| Error::new(op, &self.path, source))
+        work(inode, effect, free)
+            .map_err(|source| placed(Error::new(op, &self.path, source), place.0))
     }
 
     fn sync(&self, op: Op) -> Result<()> {
@@ -263,6 +264,7 @@ impl VfsFile for SimFile {
                 Some(Effect::Short(bytes)) => bytes.clamp(1, buf.len().max(1)).min(buf.len()),
                 Some(_) | None => buf.len(),
             };
+            let count = inode.sound_bytes(offset, count)?;
             Ok(inode.read(buf.get_mut(..count).unwrap_or_default(), offset))
         })
     }
@@ -280,6 +282,7 @@ impl VfsFile for SimFile {
                 return Err(io::Error::from(io::ErrorKind::StorageFull));
             }
             count = count.min(room);
+            inode.write_over(offset, count)?;
             inode.write(buf.get(..count).unwrap_or_default(), offset);
             match effect {
                 Some(Effect::TornIo(_)) => Err(input_output_error()),

@@ -3,9 +3,14 @@
 //! Every version of a block since the last sync is kept, for a crash may leave any of them. A failed sync forgets
 //! them, so that what is read and what survives differ from then on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
-use super::{BLOCK_BYTES, content::Content};
+use super::{
+    BLOCK_BYTES,
+    content::{Content, index},
+    disk::input_output_error,
+};
 
 /// A file's content in both views, and what lies between them.
 #[derive(Clone, Default)]
@@ -18,6 +23,8 @@ pub(super) struct Inode {
     pub(super) dirty: BTreeMap<u64, Vec<Vec<u8>>>,
     /// Lengths since the last sync, oldest first.
     pub(super) lens: Vec<u64>,
+    /// Blocks that the disk does not give back.
+    pub(super) unreadable: BTreeSet<u64>,
 }
 
 impl std::fmt::Debug for Inode {
@@ -38,6 +45,42 @@ impl Inode {
 
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> usize {
         self.data.read(buf, offset)
+    }
+
+    /// How many of so many bytes from an offset come before one that the disk does not give back; an error where that is none.
+    pub(super) fn sound_bytes(&self, offset: u64, count: usize) -> io::Result<usize> {
+        let mut bad = self.unreadable.range(offset / BLOCK_BYTES..);
+        let Some(block) = bad.next() else {
+            return Ok(count);
+        };
+        let sound = index((block * BLOCK_BYTES).saturating_sub(offset));
+        if sound == 0 && count > 0 {
+            return Err(input_output_error());
+        }
+        Ok(count.min(sound))
+    }
+
+    /// Makes blocks good that are written whole. One that is written in part would have to be read for that, which fails.
+    pub(super) fn write_over(&mut self, offset: u64, count: usize) -> io::Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let end = offset + count as u64;
+        let touched = offset / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES);
+        let len = self.len();
+        let is_whole = |block: u64| {
+            let start = block * BLOCK_BYTES;
+            offset <= start && end >= (start + BLOCK_BYTES).min(len)
+        };
+        if !self
+            .unreadable
+            .range(touched.clone())
+            .all(|block| is_whole(*block))
+        {
+            return Err(input_output_error());
+        }
+        self.unreadable.retain(|block| !touched.contains(block));
+        Ok(())
     }
 
     pub(super) fn write(&mut self, bytes: &[u8], offset: u64) {
@@ -69,6 +112,8 @@ impl Inode {
         }
         self.data.resize(len);
         self.lens.push(len);
+        self.unreadable
+            .retain(|block| *block < len.div_ceil(BLOCK_BYTES));
         self.dirty
             .retain(|block, _| *block * BLOCK_BYTES < len.next_multiple_of(BLOCK_BYTES));
         if !len.is_multiple_of(BLOCK_BYTES) {

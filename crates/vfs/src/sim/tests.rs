@@ -341,3 +341,61 @@ fn a_sync_without_room_loses_what_it_was_to_write() {
     assert_eq!(disk.contents(path()).unwrap(), b"a");
     assert_eq!(disk.crash_losing_all().contents(path()).unwrap(), [0]);
 }
+
+#[test]
+fn a_bad_sector_stays_bad_until_it_is_written_whole() {
+    let (disk, file) = disk_with_file();
+    file.write_all_at(&[7; 2000], 0).unwrap();
+    file.sync_all().unwrap();
+    disk.make_unreadable(path(), 600..601).unwrap();
+    let moved = Path::new("/dir/moved");
+    disk.rename(path(), moved).unwrap();
+    disk.sync_dir(Path::new("/dir")).unwrap();
+    for disk in [disk.restart(), disk.crash_losing_all()] {
+        let file = disk.open_write(moved).unwrap();
+        let mut bytes = [0; 2000];
+        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 512);
+        for offset in [512, 1023] {
+            let error = file.read_at(&mut bytes, offset).unwrap_err();
+            assert!(error.is_unreadable(), "{error}");
+            assert_eq!(error.offset, Some(offset));
+        }
+        assert_eq!(file.read_at(&mut bytes, 1024).unwrap(), 976);
+        let error = file.read_full_at(&mut bytes, 100).unwrap_err();
+        assert_eq!(error.offset, Some(512));
+        let through = std::io::Error::from(error);
+        assert!(crate::means_unreadable(&through));
+        let salvaged = crate::salvage(file.as_ref()).unwrap();
+        assert_eq!(salvaged.unreadable, [512..2000]);
+        assert_eq!(salvaged.bytes, [[7; 512].as_slice(), &[0; 1488]].concat());
+        file.write_all_at(&[8; 100], 600).unwrap_err();
+        file.write_all_at(&[8; 512], 512).unwrap();
+        assert_eq!(file.read_full_at(&mut bytes, 0).unwrap(), 2000);
+        assert_eq!(bytes[512..1024], [8; 512]);
+    }
+}
+
+#[test]
+fn a_refused_read_is_tried_once_more_and_a_stream_gives_nothing_of_it() {
+    let (disk, file) = disk_with_file();
+    file.write_all_at(&[7; 700], 0).unwrap();
+    let mut bytes = [0; 700];
+    disk.inject(Fault::next(Op::Read, Effect::Io));
+    assert_eq!(file.read_patiently_at(&mut bytes, 0).unwrap(), 700);
+    for _ in 0..2 {
+        disk.inject(Fault::next(Op::Read, Effect::Io));
+    }
+    let error = file.read_patiently_at(&mut bytes, 0).unwrap_err();
+    assert!(error.is_unreadable(), "{error}");
+    disk.inject(Fault::next(Op::Read, Effect::Quota));
+    let error = file.read_patiently_at(&mut bytes, 0).unwrap_err();
+    assert!(!error.is_unreadable(), "{error}");
+
+    let mut reader = crate::FileReader::new(file);
+    let mut read = Vec::new();
+    disk.inject(Fault::next(Op::Read, Effect::Io));
+    std::io::Read::read_to_end(&mut reader, &mut read).unwrap_err();
+    assert_eq!((reader.position(), read.len()), (0, 0));
+    std::io::Read::read_to_end(&mut reader, &mut read).unwrap();
+    assert_eq!(read, [7; 700]);
+}

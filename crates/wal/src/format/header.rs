@@ -2,7 +2,7 @@
 //!
 //! A header of a later version is told apart from a damaged one: the place of version and checksum never changes.
 
-use super::{FORMAT_VERSION, Fields};
+use super::{FORMAT_VERSION, Fields, FormatError};
 use crate::types::Identity;
 
 /// The length of a segment's header.
@@ -29,13 +29,6 @@ pub(crate) struct SegmentHeader {
     pub(crate) dictionary: u32,
 }
 
-/// Why a header cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeaderError {
-    Damaged,
-    Newer(u16),
-}
-
 impl SegmentHeader {
     /// The bytes, and the seed for the records' checksums and chain in this segment.
     pub(crate) fn encode(&self) -> (Vec<u8>, u32) {
@@ -58,11 +51,11 @@ impl SegmentHeader {
     }
 
     /// Decodes a header, and the seed for the records.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, u32), HeaderError> {
-        Self::verified(bytes).ok_or(HeaderError::Damaged)?
+    pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, u32), FormatError> {
+        Self::verified(bytes).ok_or(FormatError::Damaged)?
     }
 
-    fn verified(bytes: &[u8]) -> Option<Result<(Self, u32), HeaderError>> {
+    fn verified(bytes: &[u8]) -> Option<Result<(Self, u32), FormatError>> {
         let (covered, crc) = bytes
             .get(..HEADER_BYTES)?
             .split_last_chunk::<4>()
@@ -77,7 +70,10 @@ impl SegmentHeader {
         // Later versions keep this prefix, this length and this checksum, so that they are told from damage.
         let version = fields.u16()?;
         if version > FORMAT_VERSION {
-            return Some(Err(HeaderError::Newer(version)));
+            return Some(Err(FormatError::Newer {
+                version: version.into(),
+                known: FORMAT_VERSION.into(),
+            }));
         }
         let known = version == FORMAT_VERSION
             && usize::from(fields.u16()?) == HEADER_BYTES

@@ -1,8 +1,9 @@
 //! The body of a mark slot: what must exist, and the votes.
 //!
-//! Its checksum is [`vfs::TwoSlot`]'s; a body that verifies and does not decode is not used at all.
+//! Its checksum is [`vfs::TwoSlot`]'s, and holds before anything here is asked; a body that verifies and does not decode is not used
+//! at all. One of a later version is told apart: the place of the version never changes.
 
-use super::Fields;
+use super::{Fields, FormatError};
 use crate::types::{GroupId, Identity, Place, Vote};
 
 /// The name of the mark file.
@@ -71,11 +72,20 @@ impl Mark {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut fields = Fields::new(bytes);
-        if fields.u16()? != MARK_VERSION {
-            return None;
+        match fields.u16() {
+            Some(MARK_VERSION) => Self::fields(fields).ok_or(FormatError::Damaged),
+            Some(version) if version > MARK_VERSION => Err(FormatError::Newer {
+                version: version.into(),
+                known: MARK_VERSION.into(),
+            }),
+            Some(_) | None => Err(FormatError::Damaged),
         }
+    }
+
+    /// Reads what follows the version.
+    fn fields(mut fields: Fields<'_>) -> Option<Self> {
         fields.u16()?;
         let count = fields.u32()?;
         let identity = Identity {

@@ -29,7 +29,7 @@ impl Recovered {
             Mode::Cut(cut) if cut.segment == number => cut.offset,
             Mode::Strict(_) | Mode::Cut(_) => u64::MAX,
         };
-        let bytes = read_to(segment.file.as_ref(), limit)?;
+        let bytes = read_to(segment.file.as_ref(), number, limit)?;
         let mut scanner = Scanner::new(&bytes, number, segment.seed);
         let mut batches = Vec::new();
         let damage = loop {

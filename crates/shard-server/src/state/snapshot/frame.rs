@@ -129,11 +129,16 @@ impl<'a> FrameReader<'a> {
         if bytes[..8] != expected[..8] {
             return Err(damaged("not the state of a shard"));
         }
-        if bytes[8..10] != expected[8..10] {
-            return Err(damaged("a format version that this program does not know"));
+        if crc(0, [&bytes[..12], &[]]).to_le_bytes() != bytes[12..] {
+            return Err(damaged("the header does not verify"));
+        }
+        let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+        if version > VERSION {
+            let text = format!("format version {version}, this program knows up to {VERSION}");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         if bytes != expected {
-            return Err(damaged("the header does not verify"));
+            return Err(damaged("the header makes no sense"));
         }
         Ok(Self { input, chain })
     }

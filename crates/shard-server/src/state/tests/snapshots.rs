@@ -96,6 +96,21 @@ fn every_cut_and_every_flipped_bit_is_refused_and_leaves_the_state_as_it_was() {
 }
 
 #[test]
+fn a_newer_format_is_told_from_damage() {
+    let mut bytes = filled().encoded();
+    bytes[8] = 2;
+    let restore = |bytes: &[u8]| {
+        let error = Subject::new().state.restore(&mut &*bytes).unwrap_err();
+        error.to_string()
+    };
+    assert!(restore(&bytes).contains("does not verify"));
+    let check = crc32fast::hash(&bytes[..12]);
+    bytes[12..16].copy_from_slice(&check.to_le_bytes());
+    let told = "format version 2, this program knows up to 1";
+    assert!(restore(&bytes).contains(told), "{}", restore(&bytes));
+}
+
+#[test]
 fn not_a_byte_behind_the_end_is_taken() {
     let bytes = filled().encoded();
     let joined = [bytes.as_slice(), b"tail"].concat();
