@@ -216,6 +216,7 @@ impl<S: StateMachine> Inner<S> {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(group = %self.shared.group, %error, "a replica did not stop cleanly");
         }
+        self.shared.snapshots.end_intake();
         self.status.send_replace(self.status_now());
     }
 

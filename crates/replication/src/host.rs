@@ -168,6 +168,12 @@ impl Host {
         Duration::from_millis(self.inner.stalled_ms.load(Ordering::Relaxed))
     }
 
+    /// Bytes of snapshots that peers did not send again after a transfer had broken off, since the start.
+    #[must_use]
+    pub fn resumed_snapshot_bytes(&self) -> u64 {
+        self.inner.registry.resumed_bytes()
+    }
+
     /// Counters and sizes of the log.
     #[must_use]
     pub fn wal_stats(&self) -> WalStats {

@@ -8,7 +8,8 @@
 //!
 //! Every call has a deadline; a stream of appends fails when an answer is
 //! overdue. Votes and heartbeats have a connection of their own, and snapshots another, so that neither waits behind
-//! the bulk. Delivering a message twice or late is harmless: Raft judges it by term and index.
+//! the bulk. A snapshot is offered before it is sent: the receiver says how much of it is there from a transfer that broke off, and only
+//! the rest follows. Delivering a message twice or late is harmless: Raft judges it by term and index.
 
 mod channels;
 mod client;

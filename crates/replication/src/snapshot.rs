@@ -35,12 +35,15 @@
 //! - Names are made here from term and index, never from anything a peer sent.
 //! - Two generations are kept, and the log reaches back to the older one. A newest file that does not verify, or that the disk does not
 //!   give back, is kept as it is, reported, and the older one with the longer log is used instead.
+//! - One snapshot of a group is received at a time. A transfer that breaks off leaves what came (one such file a group, until the end of
+//!   the process), and goes on from there when the same file is sent again; the hash of the whole decides, as ever.
 //! - A file that somebody still reads (a [`SnapshotFile`] is held) is not removed.
 //!
 //! A failed sync discards the temporary file; the attempt may be repeated with a new one.
 
 mod file;
 mod format;
+mod intake;
 mod reader;
 mod receive;
 mod reread;
@@ -49,8 +52,9 @@ mod writer;
 
 pub use file::{SnapshotFile, SnapshotInfo};
 pub(crate) use format::Header;
+pub(crate) use intake::Announced;
 pub(crate) use reader::{judge, verify};
-pub(crate) use receive::Receiver;
+pub(crate) use receive::{ReceiveError, Receiver};
 pub(crate) use reread::Reread;
 pub(crate) use store::{Found, SnapshotStore};
 pub(crate) use writer::{copy, write};

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::raft::v1 as wire;
-use api::raft::v1::raft_service_client::RaftServiceClient;
 use replication::{
     ChangeError, ELECTION_LIMIT, NodeId, Outcome, ProposeError, ReadError, Role, Start, Timing,
 };
@@ -16,7 +15,7 @@ use runtime::Runtime;
 use tonic::Code;
 
 use common::trio::{Replica, Trio, World, begin};
-use common::{CLUSTER, GROUP, PATIENCE, put};
+use common::{CLUSTER, GROUP, PATIENCE, client_of, put};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_its_leader() {
@@ -388,12 +387,7 @@ async fn messages_for_others_are_refused() {
     let node = world.open(1, None).await;
     let members = vec![node.member()];
     let (_group, _) = begin(&node.host, Start::Bootstrap { members }).await;
-    let channel = rpc::channel::connect(
-        &Runtime::real(),
-        &node.address,
-        &rpc::channel::PoolConfig::default(),
-    );
-    let mut client = RaftServiceClient::new(channel.unwrap());
+    let mut client = client_of(&node);
     let right = wire::Envelope {
         cluster_id: CLUSTER.0.to_vec().into(),
         group_id: GROUP.0,
@@ -438,6 +432,11 @@ async fn messages_for_others_are_refused() {
         let stream = client.append(futures::stream::iter([append])).await;
         let status = stream.unwrap().into_inner().message().await.unwrap_err();
         assert_eq!(status.code(), code);
+        let offer = wire::OfferSnapshotRequest {
+            envelope: envelope.clone(),
+            ..Default::default()
+        };
+        assert_eq!(client.offer_snapshot(offer).await.unwrap_err().code(), code);
         let piece = wire::InstallSnapshotRequest {
             envelope,
             ..Default::default()

@@ -9,18 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::raft::v1 as wire;
-use api::raft::v1::raft_service_client::RaftServiceClient;
 use replication::{Host, HostOptions, OpenError, Start, WalOptions};
 use runtime::Runtime;
 use tonic::Code;
-use tonic::transport::Channel;
 use vfs::sim::{Effect, Fault};
 use vfs::{Op, SimDisk, Vfs};
 use wal::inspect::{self, Verdict};
 
 use common::trio::{Trio, World, begin};
 use common::{
-    CLUSTER, GROUP, Node, PATIENCE, alone, deps, open, put, settle, small_options, start,
+    CLUSTER, GROUP, Node, PATIENCE, alone, client_of, deps, open, put, settle, small_options, start,
 };
 
 fn log_dir() -> &'static Path {
@@ -206,12 +204,6 @@ async fn want_of_room_for_a_snapshot_is_no_failure_of_the_disk() {
     host.shutdown().await.unwrap();
 }
 
-async fn client_of(node: &Node) -> RaftServiceClient<Channel> {
-    let config = rpc::channel::PoolConfig::default();
-    let channel = rpc::channel::connect(&Runtime::real(), &node.address, &config);
-    RaftServiceClient::new(channel.unwrap())
-}
-
 /// The first piece of a snapshot of so many bytes.
 fn first_piece(bytes: u64) -> wire::InstallSnapshotRequest {
     wire::InstallSnapshotRequest {
@@ -249,7 +241,7 @@ async fn a_snapshot_that_does_not_fit_is_not_begun() {
     let (world, node) = receiver(small_options()).await;
     let disk = &world.disks[&1];
     disk.set_capacity(Some(disk.used_bytes() + (1 << 20)));
-    let mut client = client_of(&node).await;
+    let mut client = client_of(&node);
     for (bytes, code) in [(2 << 20, Code::ResourceExhausted), (1000, Code::DataLoss)] {
         let piece = futures::stream::iter([first_piece(bytes)]);
         let refused = client.install_snapshot(piece).await.unwrap_err();
@@ -265,7 +257,7 @@ async fn peers_that_fall_silent_are_given_up() {
         ..small_options()
     };
     let (_world, node) = receiver(options).await;
-    let mut client = client_of(&node).await;
+    let mut client = client_of(&node);
     let silent = futures::stream::pending::<wire::AppendRequest>();
     let mut answers = client.append(silent).await.unwrap().into_inner();
     let ended = Runtime::real().timeout(PATIENCE, answers.message()).await;
@@ -292,7 +284,7 @@ async fn one_snapshot_of_a_group_is_received_at_a_time() {
     let open = || async {
         let (pieces, stream) = tokio::sync::mpsc::channel(1);
         pieces.send(first_piece(1000)).await.unwrap();
-        let mut client = client_of(&node).await;
+        let mut client = client_of(&node);
         let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
         let sent = runtime.spawn(
             "first",
@@ -302,7 +294,7 @@ async fn one_snapshot_of_a_group_is_received_at_a_time() {
     };
     let (pieces, mut first) = open().await;
     let mut pieces = Some(pieces);
-    let mut second = client_of(&node).await;
+    let mut second = client_of(&node);
     for refused in [true, false] {
         let deadline = runtime.now() + PATIENCE;
         loop {

@@ -20,6 +20,7 @@ pub(crate) struct NodeMetrics {
     commits: Histogram,
     torn_bytes: Counter,
     stalls: Counter,
+    resumed_snapshot_bytes: Gauge,
 }
 
 #[derive(Debug)]
@@ -148,6 +149,11 @@ impl NodeMetrics {
             "Times that leads were given away because the disk did not answer.",
             ["node"],
         )?;
+        let resumed = base.part("snapshot")?.gauges(
+            "resumed_bytes",
+            "Bytes of snapshots that peers did not send again after a transfer had broken off, since the start.",
+            ["node"],
+        )?;
         Ok(Self {
             base: base.clone(),
             node: node.to_owned(),
@@ -156,6 +162,7 @@ impl NodeMetrics {
             commits: commits.with([node]),
             torn_bytes: torn.with([node]),
             stalls: stalls.with([node]),
+            resumed_snapshot_bytes: resumed.with([node]),
         })
     }
 
@@ -210,6 +217,10 @@ impl NodeMetrics {
 
     pub(crate) fn count_stall(&self) {
         self.stalls.increment();
+    }
+
+    pub(crate) fn set_resumed_snapshot_bytes(&self, bytes: u64) {
+        self.resumed_snapshot_bytes.set_count(bytes);
     }
 
     pub(crate) fn set_log(&self, stats: &WalStats) {

@@ -72,7 +72,7 @@ impl Write for FileWriter {
     }
 }
 
-/// Reads a file from its start through a buffer, for decoders that want [`Read`].
+/// Reads a file through a buffer, for decoders that want [`Read`].
 #[derive(Debug)]
 pub struct FileReader {
     file: Box<dyn VfsFile>,
@@ -93,7 +93,16 @@ impl FileReader {
         }
     }
 
-    /// Bytes given out so far.
+    /// Reads from a place in `file` on.
+    #[must_use]
+    pub fn starting_at(file: Box<dyn VfsFile>, offset: u64) -> Self {
+        Self {
+            offset,
+            ..Self::new(file)
+        }
+    }
+
+    /// Where in the file the next byte lies.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.offset - (self.buffer.len() - self.taken) as u64

@@ -119,6 +119,11 @@ fn streams_write_and_read_whole_files() {
     reader.read_to_end(&mut found).unwrap();
     assert!(found == bytes);
     assert_eq!(reader.position(), bytes.len() as u64);
+    let mut rest = FileReader::starting_at(real.open_read(&path).unwrap(), 300_001);
+    found.clear();
+    rest.read_to_end(&mut found).unwrap();
+    assert!(found == bytes[300_001..]);
+    assert_eq!(rest.position(), bytes.len() as u64);
     let error = durable::read(&real, &path, 1000).unwrap_err();
     assert_eq!(error.source.kind(), std::io::ErrorKind::InvalidData);
     assert!(real.free_space(temp.path()).unwrap() > 0);

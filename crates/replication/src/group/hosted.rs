@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use openraft::EntryPayload;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use runtime::Instant;
 use tonic::Status;
@@ -102,6 +103,11 @@ impl<S: StateMachine> Hosted for Inner<S> {
                 answer.map_err(|fatal| ApiError::new(Reason::Stopped, fatal.to_string()).into())
             })
             .boxed()
+    }
+
+    fn higher_vote(&self, vote: &Vote) -> Option<Vote> {
+        let known = self.metrics.borrow_watched().vote;
+        (known > *vote).then_some(known)
     }
 
     fn snapshots(&self) -> Arc<SnapshotStore> {

@@ -1,14 +1,14 @@
 //! The groups that run on a node, whatever their state machines, by their ids.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::{ApiError, Reason};
 use async_trait::async_trait;
 use cluster::{ClusterId, NodeId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use runtime::Runtime;
 use wal::GroupId;
 
@@ -67,8 +67,10 @@ pub(crate) struct Registry {
     snapshot_bytes_max: u64,
     peer_silence_max: Duration,
     runtime: Runtime,
-    /// Groups that a snapshot is being received for.
-    receiving: Mutex<BTreeSet<GroupId>>,
+    /// Snapshots that were begun to be received, for names that are never used again.
+    transfers: AtomicU64,
+    /// Bytes of snapshots that were not sent again.
+    resumed_bytes: AtomicU64,
     running: RwLock<BTreeMap<GroupId, Arc<dyn Running>>>,
 }
 
@@ -89,7 +91,8 @@ impl Registry {
             snapshot_bytes_max: options.snapshot_bytes_max,
             peer_silence_max: options.peer_silence_max,
             runtime,
-            receiving: Mutex::default(),
+            transfers: AtomicU64::new(0),
+            resumed_bytes: AtomicU64::new(0),
             running: RwLock::default(),
         }
     }
@@ -114,16 +117,18 @@ impl Registry {
         self.peer_silence_max
     }
 
-    /// Lets one snapshot of a group be received at a time: each takes disk and time, and one is enough.
-    pub(crate) fn begin_receiving(&self, group: GroupId) -> Result<Receiving<'_>, ApiError> {
-        if self.receiving.lock().insert(group) {
-            return Ok(Receiving {
-                registry: self,
-                group,
-            });
-        }
-        let message = format!("a snapshot of group {group} is being received already");
-        Err(ApiError::new(Reason::Overloaded, message))
+    /// A number for a transfer of a snapshot, never given out before.
+    pub(crate) fn next_transfer(&self) -> u64 {
+        self.transfers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// So many bytes of a snapshot were here from a transfer that broke off.
+    pub(crate) fn add_resumed(&self, bytes: u64) {
+        self.resumed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn resumed_bytes(&self) -> u64 {
+        self.resumed_bytes.load(Ordering::Relaxed)
     }
 
     /// A group that its peers may talk to.
@@ -181,17 +186,5 @@ impl Registry {
         std::mem::take(&mut *self.running.write())
             .into_values()
             .collect()
-    }
-}
-
-/// A snapshot of a group is being received; ends when it is dropped.
-pub(crate) struct Receiving<'a> {
-    registry: &'a Registry,
-    group: GroupId,
-}
-
-impl Drop for Receiving<'_> {
-    fn drop(&mut self) {
-        self.registry.receiving.lock().remove(&self.group);
     }
 }

@@ -212,6 +212,69 @@ impl Client {
             grants: Arc::clone(&self.grants),
         }))
     }
+
+    /// Asks how much of a snapshot is there already.
+    async fn offer(&self, vote: &Vote, file: &SnapshotFile) -> Result<Offer, RpcError> {
+        let message = wire::OfferSnapshotRequest {
+            envelope: Some(self.envelope()),
+            vote: Some(convert::vote_to_wire(vote)),
+            header: Some(snapshot::header(file)),
+        };
+        let mut service = self.service(Lane::Snapshot)?;
+        let call = async move {
+            match service.offer_snapshot(message).await {
+                // A peer of an older version, which takes a snapshot from its beginning.
+                Err(status) if status.code() == Code::Unimplemented => {
+                    Ok(tonic::Response::new(wire::OfferSnapshotResponse::default()))
+                }
+                answer => answer,
+            }
+        };
+        let limit = self.limits.answer;
+        let answer = self.within(RPCTypes::InstallSnapshot, limit, call).await?;
+        if answer.higher_vote.is_some() {
+            let higher = convert::vote_from_wire(answer.higher_vote);
+            return Ok(Offer::Outvoted(higher.map_err(|error| malformed(&error))?));
+        }
+        // More than there is cannot be there.
+        let sense = answer.offset <= file.info().bytes;
+        Ok(Offer::From(if sense { answer.offset } else { 0 }))
+    }
+
+    /// Sends what a peer lacks of a snapshot; answers with the peer's vote.
+    async fn transfer(&self, vote: &Vote, file: SnapshotFile) -> Result<Vote, RpcError> {
+        let offset = match self.offer(vote, &file).await? {
+            Offer::Outvoted(higher) => return Ok(higher),
+            Offer::From(offset) => offset,
+        };
+        let (group, to, bytes) = (self.group, self.target, file.info().bytes);
+        if offset > 0 {
+            tracing::info!(%group, to, offset, bytes, "a snapshot is sent on from where it broke off");
+        }
+        let mut service = self.service(Lane::Snapshot)?;
+        let limit = snapshot::time_limit(bytes);
+        let runtime = self.context.runtime.clone();
+        let requests = snapshot::send(&runtime, self.envelope(), vote, &file, offset);
+        let install = async move {
+            let answer = service.install_snapshot(requests).await;
+            if matches!(&answer, Err(status) if status.code() == Code::DataLoss) {
+                // Damaged on the way, at the receiver, or here: what is rotten here must not be sent for ever.
+                let look = runtime.spawn_blocking("snapshot-verify", move || file.reconsider());
+                drop(look.await);
+            }
+            answer
+        };
+        let call = self.within(RPCTypes::InstallSnapshot, limit, install);
+        convert::vote_from_wire(call.await?.vote).map_err(|error| malformed(&error))
+    }
+}
+
+/// What a peer says to a snapshot.
+enum Offer {
+    /// It follows somebody else.
+    Outvoted(Vote),
+    /// This is the first byte that it lacks.
+    From(u64),
 }
 
 impl RaftNetworkV2<TypeConfig> for Client {
@@ -265,27 +328,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let mut service = self.service(Lane::Snapshot)?;
-        let file = snapshot.snapshot;
-        let limit = snapshot::time_limit(file.info().bytes);
-        let runtime = self.context.runtime.clone();
-        let requests = snapshot::send(&runtime, self.envelope(), &vote, &file);
-        let install = async move {
-            let answer = service.install_snapshot(requests).await;
-            if matches!(&answer, Err(status) if status.code() == Code::DataLoss) {
-                // Damaged on the way, at the receiver, or here: what is rotten here must not be sent for ever.
-                let look = runtime.spawn_blocking("snapshot-verify", move || file.reconsider());
-                drop(look.await);
-            }
-            answer
-        };
-        let call = self.within(RPCTypes::InstallSnapshot, limit, install);
+        let transfer = Box::pin(self.transfer(&vote, snapshot.snapshot));
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            answer = call => {
-                let vote = convert::vote_from_wire(answer?.vote).map_err(|error| malformed(&error))?;
-                Ok(SnapshotResponse::new(vote))
-            }
+            vote = transfer => Ok(SnapshotResponse::new(vote?)),
         }
     }
 

@@ -17,7 +17,7 @@ use wal::GroupId;
 use crate::convert::{self, ConvertError};
 use crate::host::Registry;
 use crate::raft::{AppendRequest, AppendResult, TypeConfig, Vote};
-use crate::snapshot::{Receiver, SnapshotFile, SnapshotStore};
+use crate::snapshot::{Announced, ReceiveError, Receiver, SnapshotFile, SnapshotStore};
 use crate::{NodeId, SnapshotError};
 
 /// Requests of one stream that wait for Raft. A sender that is faster waits in HTTP/2's flow control.
@@ -41,6 +41,8 @@ pub(crate) trait Hosted: Send + Sync {
         &self,
         requests: BoxStream<'static, AppendRequest>,
     ) -> BoxStream<'static, Result<AppendResult, Status>>;
+    /// The vote of this replica, where it is higher than that of a leader, who is none any more then.
+    fn higher_vote(&self, vote: &Vote) -> Option<Vote>;
     /// Where snapshots are received.
     fn snapshots(&self) -> Arc<SnapshotStore>;
     /// Installs a received snapshot and answers with this replica's vote.
@@ -86,6 +88,27 @@ impl RaftServer {
 
 fn refuse(error: &ConvertError) -> ApiError {
     ApiError::malformed(error)
+}
+
+/// What the header of a snapshot says of its file.
+fn announced(header: Option<&wire::SnapshotHeader>) -> Result<Announced, ApiError> {
+    let header =
+        header.ok_or_else(|| ApiError::field(Reason::Malformed, "header", "is missing"))?;
+    let hash = <[u8; 32]>::try_from(header.hash.as_ref())
+        .map_err(|_| ApiError::field(Reason::Malformed, "header.hash", "must have 32 bytes"))?;
+    Ok(Announced {
+        bytes: header.bytes,
+        hash,
+        index: header.last_log_id.as_ref().map_or(0, |id| id.index),
+    })
+}
+
+/// What becomes of a snapshot that is being sent.
+enum Received {
+    /// It is here as a whole.
+    File(SnapshotFile),
+    /// Its sender does not lead any more.
+    Outvoted(Vote),
 }
 
 #[async_trait]
@@ -152,24 +175,37 @@ impl RaftService for RaftServer {
             .ok_or_else(|| ApiError::malformed("the stream is empty"))?;
         let hosted = self.hosted(first.envelope.as_ref())?;
         let vote = convert::vote_from_wire(first.vote).map_err(|error| refuse(&error))?;
-        let header = first
-            .header
-            .clone()
-            .ok_or_else(|| ApiError::field(Reason::Malformed, "header", "is missing"))?;
-        let group = GroupId(
-            first
-                .envelope
-                .as_ref()
-                .map_or(0, |envelope| envelope.group_id),
-        );
-        let _only_one = self.registry.begin_receiving(group)?;
-        let file = self
+        let received = self
             .registry
-            .receive(hosted.snapshots(), &header, first, inbound)
-            .await?;
-        let vote = hosted.install(vote, file).await?;
+            .receive(hosted.as_ref(), &vote, first, inbound);
+        let vote = match received.await? {
+            Received::File(file) => hosted.install(vote, file).await?,
+            Received::Outvoted(higher) => higher,
+        };
         Ok(Response::new(wire::InstallSnapshotResponse {
             vote: Some(convert::vote_to_wire(&vote)),
+        }))
+    }
+
+    async fn offer_snapshot(
+        &self,
+        request: Request<wire::OfferSnapshotRequest>,
+    ) -> Result<Response<wire::OfferSnapshotResponse>, Status> {
+        let message = request.into_inner();
+        let hosted = self.hosted(message.envelope.as_ref())?;
+        let vote = convert::vote_from_wire(message.vote).map_err(|error| refuse(&error))?;
+        let announced = announced(message.header.as_ref())?;
+        if let Some(higher) = hosted.higher_vote(&vote) {
+            return Ok(Response::new(wire::OfferSnapshotResponse {
+                higher_vote: Some(convert::vote_to_wire(&higher)),
+                offset: 0,
+            }));
+        }
+        let kept = hosted.snapshots().kept_of(&announced);
+        let offset = kept.ok_or_else(|| not_taken(&ReceiveError::Busy))?;
+        Ok(Response::new(wire::OfferSnapshotResponse {
+            higher_vote: None,
+            offset,
         }))
     }
 
@@ -267,55 +303,96 @@ impl Registry {
         })?
     }
 
-    /// Takes in the pieces of a snapshot, each away from the async workers.
+    /// Takes in the pieces of a snapshot, each away from the async workers. What came of one that breaks off is kept.
     async fn receive(
         &self,
-        store: Arc<SnapshotStore>,
-        header: &wire::SnapshotHeader,
+        hosted: &dyn Hosted,
+        vote: &Vote,
         first: wire::InstallSnapshotRequest,
         mut inbound: Streaming<wire::InstallSnapshotRequest>,
-    ) -> Result<SnapshotFile, Status> {
-        if header.bytes > self.snapshot_bytes_max() {
+    ) -> Result<Received, Status> {
+        let announced = announced(first.header.as_ref())?;
+        if announced.bytes > self.snapshot_bytes_max() {
             let limit = self.snapshot_bytes_max();
             let message = format!(
                 "snapshot of {} bytes, at most {limit} are taken",
-                header.bytes
+                announced.bytes
             );
             return Err(ApiError::new(Reason::MessageTooLarge, message).into());
         }
-        let (bytes, hash) = (header.bytes, header.hash.clone());
-        let mut file = self.write(move || Receiver::new(store, bytes)).await?;
+        if let Some(higher) = hosted.higher_vote(vote) {
+            return Ok(Received::Outvoted(higher));
+        }
+        let group = first.envelope.as_ref().map_or(0, |to| to.group_id);
+        let (bytes, from) = (announced.bytes, first.offset);
+        let (store, number) = (hosted.snapshots(), self.next_transfer());
+        if from == bytes
+            && let Some(file) = store.same_as(&announced)
+        {
+            // The connection broke while it was being installed.
+            return Ok(Received::File(file));
+        }
+        let begin = move || Receiver::begin(&store, announced, from, number);
+        let mut file = self.write(begin).await?;
+        if from > 0 {
+            self.add_resumed(from);
+            tracing::info!(
+                group,
+                from,
+                bytes,
+                "a snapshot is received on from where it broke off"
+            );
+        }
         let mut next = Some(first);
         while let Some(piece) = next {
+            let end = piece.offset.saturating_add(piece.data.len() as u64);
             let take = move || file.take(piece.offset, &piece.data).map(|()| file);
             file = self.write(take).await?;
-            next = self.heard(inbound.message()).await?;
+            let heard = self.heard(inbound.message()).await;
+            next = heard.inspect_err(|status| {
+                let reason = status.message();
+                tracing::info!(group, end, bytes, reason, "a snapshot broke off");
+            })?;
+            if let Some(higher) = hosted.higher_vote(vote) {
+                return Ok(Received::Outvoted(higher));
+            }
         }
-        self.write(move || file.finish(&hash)).await
+        // Where nobody waits for the outcome any more, the file comes back and is kept.
+        let verify = move || file.verify().map(|()| file);
+        let file = self.write(verify).await?.into_file();
+        Ok(Received::File(
+            file.map_err(|error| not_taken(&error.into()))?,
+        ))
     }
 
     /// Does a step of receiving a snapshot away from the async workers.
-    async fn write<T: Send + 'static>(
+    async fn write<T: Send + 'static, E: Into<ReceiveError> + Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
+        work: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<T, Status> {
         let written = self.runtime().spawn_blocking("snapshot-receive", work);
         let written = written
             .await
             .map_err(|error| ApiError::internal(error.to_string()))?;
-        Ok(written.map_err(|error| not_taken(&error))?)
+        Ok(written.map_err(|error| not_taken(&error.into()))?)
     }
 }
 
-fn not_taken(error: &SnapshotError) -> ApiError {
+fn not_taken(error: &ReceiveError) -> ApiError {
     let reason = match error {
-        full if full.is_disk_full() => Reason::DiskFull,
-        SnapshotError::Damaged { .. } | SnapshotError::Version { .. } => Reason::DataLoss,
-        SnapshotError::Disk(_)
-        | SnapshotError::Io(_)
-        | SnapshotError::Restore(_)
-        | SnapshotError::Empty
-        | SnapshotError::Stopped { .. } => Reason::Internal,
+        ReceiveError::Busy => Reason::Overloaded,
+        ReceiveError::Elsewhere { .. } => Reason::Aborted,
+        ReceiveError::Snapshot(full) if full.is_disk_full() => Reason::DiskFull,
+        ReceiveError::Snapshot(SnapshotError::Damaged { .. } | SnapshotError::Version { .. }) => {
+            Reason::DataLoss
+        }
+        ReceiveError::Snapshot(
+            SnapshotError::Disk(_)
+            | SnapshotError::Io(_)
+            | SnapshotError::Restore(_)
+            | SnapshotError::Empty
+            | SnapshotError::Stopped { .. },
+        ) => Reason::Internal,
     };
     ApiError::new(reason, error.to_string())
 }

@@ -27,26 +27,27 @@ pub(super) fn time_limit(bytes: u64) -> Duration {
     BASE_LIMIT + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
 }
 
-/// The messages of one transfer. A file that cannot be read ends the stream early, which the receiver notices.
+/// The messages of one transfer, which begins at an offset; at least one, for the receiver knows the file by the first. A file that
+/// cannot be read ends the stream early, which the receiver notices.
 pub(super) fn send(
     runtime: &Runtime,
     envelope: wire::Envelope,
     vote: &Vote,
     file: &SnapshotFile,
+    mut offset: u64,
 ) -> impl Stream<Item = wire::InstallSnapshotRequest> + Send + 'static {
     let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
     let mut first = Some((envelope, convert::vote_to_wire(vote), header(file)));
     let (file, spawner, runtime) = (file.clone(), runtime, runtime.clone());
     let read = async move {
-        let open = || runtime.spawn_blocking("snapshot-read", move || file.read());
+        let open = || runtime.spawn_blocking("snapshot-read", move || file.read_from(offset));
         let mut reader = open().await??;
-        let mut offset = 0;
         loop {
             let piece = move || piece(reader);
             let read = runtime.spawn_blocking("snapshot-read", piece).await??;
             let data = read.0;
             reader = read.1;
-            if data.is_empty() {
+            if data.is_empty() && first.is_none() {
                 return Ok::<(), SendError>(());
             }
             let bytes = data.len() as u64;
@@ -94,7 +95,8 @@ fn piece<R: std::io::Read>(mut reader: R) -> Result<(Vec<u8>, R), SnapshotError>
     Ok((data, reader))
 }
 
-fn header(file: &SnapshotFile) -> wire::SnapshotHeader {
+/// What a sender says of its file.
+pub(super) fn header(file: &SnapshotFile) -> wire::SnapshotHeader {
     let (header, info) = (file.header(), file.info());
     wire::SnapshotHeader {
         snapshot_id: String::new(),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vfs::{FileReader, Vfs};
 
 use super::format::Header;
+use super::intake::Turn;
 use crate::{Applied, GroupId, Member, SnapshotError};
 
 /// What a snapshot holds, without its content.
@@ -41,7 +42,8 @@ struct Inner {
     path: PathBuf,
     header: Header,
     info: SnapshotInfo,
-    temporary: bool,
+    /// It was received and waits to be given its final name; until then no other is received.
+    received: Option<Turn>,
     /// It was read again and is not what it was.
     rotten: AtomicBool,
 }
@@ -52,7 +54,27 @@ impl SnapshotFile {
         path: PathBuf,
         header: Header,
         info: SnapshotInfo,
-        temporary: bool,
+    ) -> Self {
+        Self::with(vfs, path, header, info, None)
+    }
+
+    /// One that was received and has no final name yet.
+    pub(super) fn received(
+        vfs: Arc<dyn Vfs>,
+        path: PathBuf,
+        header: Header,
+        info: SnapshotInfo,
+        turn: Turn,
+    ) -> Self {
+        Self::with(vfs, path, header, info, Some(turn))
+    }
+
+    fn with(
+        vfs: Arc<dyn Vfs>,
+        path: PathBuf,
+        header: Header,
+        info: SnapshotInfo,
+        received: Option<Turn>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -60,7 +82,7 @@ impl SnapshotFile {
                 path,
                 header,
                 info,
-                temporary,
+                received,
                 rotten: AtomicBool::new(false),
             }),
         }
@@ -72,13 +94,7 @@ impl SnapshotFile {
     /// [`SnapshotError::Damaged`] or [`SnapshotError::Version`] when it must not be used.
     pub fn open(vfs: Arc<dyn Vfs>, path: &Path) -> Result<Self, SnapshotError> {
         let found = super::judge(vfs.as_ref(), path)?;
-        Ok(Self::new(
-            vfs,
-            path.to_owned(),
-            found.header,
-            found.info,
-            false,
-        ))
+        Ok(Self::new(vfs, path.to_owned(), found.header, found.info))
     }
 
     /// Where it lies.
@@ -98,8 +114,13 @@ impl SnapshotFile {
     /// # Errors
     /// When the file cannot be opened.
     pub fn read(&self) -> Result<impl Read + Send + use<>, SnapshotError> {
+        self.read_from(0)
+    }
+
+    /// As [`SnapshotFile::read`], from an offset on.
+    pub(crate) fn read_from(&self, offset: u64) -> Result<impl Read + Send + use<>, SnapshotError> {
         let file = self.inner.vfs.open_read(&self.inner.path)?;
-        Ok(FileReader::new(file))
+        Ok(FileReader::starting_at(file, offset))
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -112,7 +133,7 @@ impl SnapshotFile {
 
     /// Whether it was received and waits to be given its final name.
     pub(crate) fn is_temporary(&self) -> bool {
-        self.inner.temporary
+        self.inner.received.is_some()
     }
 
     /// Whether it was found to be no longer what was written.
@@ -153,11 +174,17 @@ impl SnapshotFile {
 impl Drop for Inner {
     fn drop(&mut self) {
         // A received file that was not installed is of no use; an installed one has another name by now.
-        if self.temporary
-            && let Err(error) = self.vfs.remove_file(&self.path)
-            && !error.is_not_found()
-        {
-            tracing::warn!(%error, "a received snapshot stays until the next start");
+        if self.received.is_some() {
+            discard(self.vfs.as_ref(), &self.path);
         }
+    }
+}
+
+/// Discards a temporary file; what cannot be removed now is removed at the next start.
+pub(super) fn discard(vfs: &dyn Vfs, temporary: &Path) {
+    match vfs.remove_file(temporary) {
+        Ok(()) => {}
+        Err(error) if error.is_not_found() => {}
+        Err(error) => tracing::warn!(%error, "a temporary snapshot stays until the next start"),
     }
 }

@@ -26,8 +26,7 @@ impl Verified {
         vfs: &dyn Vfs,
         path: &Path,
     ) -> Result<impl Read + use<>, SnapshotError> {
-        let mut reader = FileReader::new(vfs.open_read(path)?);
-        io::copy(&mut (&mut reader).take(self.header_bytes), &mut io::sink())?;
+        let reader = FileReader::starting_at(vfs.open_read(path)?, self.header_bytes);
         Ok(reader.take(self.body_bytes))
     }
 }

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use vfs::{Vfs, durable};
 
+use super::file::discard;
+use super::intake::{Announced, Intake};
 use super::{Header, SnapshotFile, SnapshotInfo};
 use crate::raft::term_of;
 use crate::{GroupId, SnapshotError};
@@ -25,6 +27,8 @@ pub(crate) struct SnapshotStore {
     /// Verified or just written, ascending by index.
     kept: Mutex<Vec<SnapshotFile>>,
     temporaries: AtomicU64,
+    /// What peers send.
+    intake: Arc<Intake>,
 }
 
 /// What a directory held when it was opened.
@@ -75,6 +79,7 @@ impl SnapshotStore {
             dir,
             kept: Mutex::new(kept),
             temporaries: AtomicU64::new(0),
+            intake: Arc::default(),
         };
         Ok((store, found))
     }
@@ -161,6 +166,37 @@ impl SnapshotStore {
         self.dir.join(name)
     }
 
+    /// The temporary path of a file from a peer. One that is left over from an earlier life of the group may be removed late, so the
+    /// number is of those that are never used again, whoever opened the directory.
+    pub(super) fn received(&self, number: u64) -> PathBuf {
+        let name = format!("received-{number}{}", durable::TEMPORARY_SUFFIX);
+        self.dir.join(name)
+    }
+
+    pub(super) fn intake(&self) -> &Arc<Intake> {
+        &self.intake
+    }
+
+    /// A snapshot that a peer has and that is here, too.
+    pub(crate) fn same_as(&self, announced: &Announced) -> Option<SnapshotFile> {
+        let same = |file: &SnapshotFile| file.info().hash == announced.hash;
+        self.sound().into_iter().find(same)
+    }
+
+    /// How many bytes of a peer's file are here: all of them, or what came before its transfer broke off. `None` while one is being
+    /// received.
+    pub(crate) fn kept_of(&self, announced: &Announced) -> Option<u64> {
+        match self.same_as(announced) {
+            Some(_) => Some(announced.bytes),
+            None => self.intake.kept(announced),
+        }
+    }
+
+    /// The replica has ended: what is left of a broken transfer is removed.
+    pub(crate) fn end_intake(&self) {
+        self.intake.end();
+    }
+
     /// Names a written and synced file durably and publishes it; removes what is older than two generations.
     pub(crate) fn publish(
         &self,
@@ -170,24 +206,21 @@ impl SnapshotStore {
     ) -> Result<SnapshotFile, SnapshotError> {
         let path = self.dir.join(name_of(&header));
         durable::publish(self.vfs.as_ref(), temporary, &path)?;
-        let file = SnapshotFile::new(Arc::clone(&self.vfs), path, header, info, false);
+        let file = SnapshotFile::new(Arc::clone(&self.vfs), path, header, info);
         let index = file.info().applied.index;
         let mut kept = self.kept.lock();
         kept.retain(|old| old.info().applied.index != index);
         kept.push(file.clone());
         kept.sort_by_key(|file| file.info().applied.index);
         drop(kept);
+        self.intake.forget(index);
         self.prune();
         Ok(file)
     }
 
     /// Discards a temporary file; what cannot be removed now is removed at the next start.
     pub(crate) fn discard(&self, temporary: &Path) {
-        match self.vfs.remove_file(temporary) {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => tracing::warn!(%error, "a temporary snapshot stays until the next start"),
-        }
+        discard(self.vfs.as_ref(), temporary);
     }
 
     /// Removes generations beyond the kept ones, and rotten ones once a sound one replaces them, unless somebody reads them.

@@ -1,4 +1,5 @@
 mod every_call;
+mod resume;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write};
@@ -288,9 +289,18 @@ fn a_file_is_received_in_order_and_by_its_hash() {
     sent.read().unwrap().read_to_end(&mut bytes).unwrap();
     let root = Path::new("/elsewhere");
     let (to, _) = SnapshotStore::open(Arc::clone(&vfs), root, GROUP).unwrap();
-    let to = Arc::new(to);
     let dir = Path::new("/elsewhere/0000000000000003");
-    let receiver = |length| Receiver::new(Arc::clone(&to), length).unwrap();
+    let hash = sent.info().hash;
+    let numbers = std::cell::Cell::new(0);
+    let receiver_of = |bytes, hash| {
+        let announced = Announced {
+            bytes,
+            hash,
+            index: 10,
+        };
+        Receiver::begin(&to, announced, 0, numbers.replace(numbers.get() + 1)).unwrap()
+    };
+    let receiver = |bytes| receiver_of(bytes, hash);
     let length = bytes.len() as u64;
     let feed = |receiver: &mut Receiver, bytes: &[u8]| {
         let mut offset = 0;
@@ -303,7 +313,8 @@ fn a_file_is_received_in_order_and_by_its_hash() {
 
     let mut right = receiver(length);
     feed(&mut right, &bytes).unwrap();
-    let file = right.finish(&sent.info().hash).unwrap();
+    right.verify().unwrap();
+    let file = right.into_file().unwrap();
     assert_eq!(file.info(), sent.info());
     let path = file.path().to_owned();
     assert!(vfs.exists(&path).unwrap());
@@ -315,21 +326,25 @@ fn a_file_is_received_in_order_and_by_its_hash() {
 
     let mut short = receiver(length);
     feed(&mut short, &bytes[..bytes.len() - 1]).unwrap();
-    assert!(short.finish(&sent.info().hash).is_err());
+    assert!(short.verify().is_err());
+    drop(short);
     let mut long = receiver(length - 1);
     assert!(feed(&mut long, &bytes).is_err());
+    drop(long);
     let mut gap = receiver(length);
     gap.take(0, &bytes[..10]).unwrap();
     assert!(gap.take(11, &bytes[11..20]).is_err());
-    let mut other = receiver(length);
+    drop(gap);
+    let mut other = receiver_of(length, [0; 32]);
     feed(&mut other, &bytes).unwrap();
-    assert!(other.finish(&[0; 32]).is_err());
+    assert!(other.verify().is_err());
+    drop(other);
     let mut rotten = bytes.clone();
     rotten[5000] ^= 1;
     let mut damaged = receiver(length);
     feed(&mut damaged, &rotten).unwrap();
-    assert!(damaged.finish(&sent.info().hash).is_err());
-    drop((long, gap));
+    assert!(damaged.verify().is_err());
+    drop(damaged);
     assert_eq!(
         vfs.list_dir(dir).unwrap(),
         [],

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
 pub(crate) mod net;
+pub(crate) mod older;
 pub(crate) mod trio;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::raft::v1::raft_service_client::RaftServiceClient;
 use bytes::Bytes;
 use cluster::ClusterId;
 use parking_lot::RwLock;
@@ -20,6 +22,7 @@ use replication::{
 };
 use rpc::{Server, ServerConfig};
 use runtime::{CancellationToken, Runtime, Task};
+use tonic::transport::Channel;
 use vfs::Vfs;
 
 /// Longer than anything here may take on a starved machine.
@@ -229,6 +232,13 @@ pub(crate) async fn put(
     group.propose(ADD, add(name, count)).await
 }
 
+/// Who talks to a node as its peers do.
+pub(crate) fn client_of(node: &Node) -> RaftServiceClient<Channel> {
+    let config = rpc::channel::PoolConfig::default();
+    let channel = rpc::channel::connect(&Runtime::real(), &node.address, &config);
+    RaftServiceClient::new(channel.unwrap())
+}
+
 /// A node with a server that its peers reach.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -241,8 +251,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Opens a node and serves on `address`, or on a free port.
-    pub(crate) async fn open_with(deps: HostDeps, address: Option<String>) -> Self {
+    /// Opens a node and serves on `address`, or on a free port; as a program of an older version does, where it `is_older`.
+    pub(crate) async fn open_with(deps: HostDeps, address: Option<String>, is_older: bool) -> Self {
         let runtime = deps.runtime.clone();
         let (vfs, dir) = (Arc::clone(&deps.vfs), deps.dir.clone());
         let id = deps.identity.node;
@@ -255,7 +265,10 @@ impl Node {
             drain: Duration::ZERO,
             ..ServerConfig::internal()
         };
-        let server = Server::new(&runtime, config).with_service(host.raft_service());
+        let server = Server::new(&runtime, config).with_service(older::Older {
+            inner: host.raft_service(),
+            is_older,
+        });
         let serving = stop.clone();
         let server = runtime.spawn("test-server", async move {
             server.serve(listener, serving).await;

@@ -1,7 +1,7 @@
 //! A network in which links can be cut, in either direction, and healed.
 //!
 //! A cut link stalls: bytes that were sent wait until it heals, as they do in TCP, and nobody is told. A connection that is
-//! begun over a cut link waits, too.
+//! begun over a cut link waits, too. A connection may also be made to break when it has carried so much; both ends notice that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -24,6 +24,10 @@ struct State {
     nodes: BTreeMap<String, u64>,
     /// From, to.
     cut: BTreeSet<(u64, u64)>,
+    /// The next connection from, to that carries more than this breaks.
+    breaks: BTreeMap<(u64, u64), u64>,
+    /// Bytes sent from, to, over all connections.
+    sent: BTreeMap<(u64, u64), u64>,
     waiting: Vec<Waker>,
 }
 
@@ -54,6 +58,32 @@ impl Links {
     pub(crate) fn cut(&self, one: u64, other: u64) {
         self.cut_one_way(one, other);
         self.cut_one_way(other, one);
+    }
+
+    /// Breaks one connection from `from` to `to`: the first to carry so many bytes.
+    pub(crate) fn break_after(&self, from: u64, to: u64, bytes: u64) {
+        self.0.lock().breaks.insert((from, to), bytes);
+    }
+
+    /// Whether a connection is still to break.
+    pub(crate) fn will_break(&self, from: u64, to: u64) -> bool {
+        self.0.lock().breaks.contains_key(&(from, to))
+    }
+
+    /// Bytes that `from` has sent to `to`.
+    pub(crate) fn sent(&self, from: u64, to: u64) -> u64 {
+        self.0.lock().sent.get(&(from, to)).copied().unwrap_or(0)
+    }
+
+    /// Notes what a connection has sent now and in all, and says whether it breaks by that.
+    fn note_sent(&self, way: (u64, u64), now: usize, in_all: u64) -> bool {
+        let mut state = self.0.lock();
+        *state.sent.entry(way).or_default() += now as u64;
+        let breaks = state.breaks.get(&way).is_some_and(|limit| in_all > *limit);
+        if breaks {
+            state.breaks.remove(&way);
+        }
+        breaks
     }
 
     /// All links work again.
@@ -110,6 +140,8 @@ impl Network for Side {
                 node,
                 to,
                 links,
+                sent: 0,
+                broken: false,
             };
             Ok(Connection::new(link, peer))
         })
@@ -122,6 +154,17 @@ struct Link {
     node: u64,
     to: u64,
     links: Links,
+    sent: u64,
+    broken: bool,
+}
+
+impl Link {
+    fn check(&self) -> io::Result<()> {
+        if self.broken {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
 }
 
 impl AsyncRead for Link {
@@ -130,6 +173,7 @@ impl AsyncRead for Link {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check()?;
         std::task::ready!(self.links.poll_open(self.to, self.node, context));
         Pin::new(&mut self.inner).poll_read(context, buffer)
     }
@@ -141,8 +185,12 @@ impl AsyncWrite for Link {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check()?;
         std::task::ready!(self.links.poll_open(self.node, self.to, context));
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let sent = std::task::ready!(Pin::new(&mut self.inner).poll_write(context, bytes))?;
+        self.sent += sent as u64;
+        self.broken = self.links.note_sent((self.node, self.to), sent, self.sent);
+        Poll::Ready(Ok(sent))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

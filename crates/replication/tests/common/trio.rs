@@ -1,6 +1,6 @@
 //! Three replicas of a group, each on a node with a disk and a network of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) disks: BTreeMap<u64, SimDisk>,
     pub(crate) links: Links,
     pub(crate) options: HostOptions,
+    /// Nodes that are of an older version.
+    pub(crate) older: BTreeSet<u64>,
 }
 
 impl World {
@@ -66,6 +68,7 @@ impl World {
             disks: BTreeMap::new(),
             links: Links::default(),
             options: small_options(),
+            older: BTreeSet::new(),
         }
     }
 
@@ -90,7 +93,7 @@ impl World {
             runtime: self.links.runtime(id),
             ..deps(vfs, dir, id, self.options.clone())
         };
-        let node = Node::open_with(deps, address).await;
+        let node = Node::open_with(deps, address, self.older.contains(&id)).await;
         self.links.place(id, &node.address);
         node
     }

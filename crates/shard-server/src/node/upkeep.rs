@@ -28,6 +28,8 @@ pub(super) async fn run(node: Arc<Node>) {
         }
         if let Some(host) = node.host() {
             node.metrics.set_log(&host.wal_stats());
+            let resumed = host.resumed_snapshot_bytes();
+            node.metrics.set_resumed_snapshot_bytes(resumed);
         }
         // Also where no coordinator answers: what could not start, or has stopped for want of room, is tried again.
         node.reconcile();

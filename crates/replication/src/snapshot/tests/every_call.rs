@@ -3,6 +3,7 @@
 //! was purged for.
 
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vfs::sim::{Effect, Fault};
 
@@ -46,14 +47,42 @@ fn take_one(store: &SnapshotStore, index: u64) -> Result<(), SnapshotError> {
     .map(drop)
 }
 
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
+fn receive_from(
+    store: &SnapshotStore,
+    announced: Announced,
+    offset: u64,
+    number: u64,
+) -> Result<Receiver, SnapshotError> {
+    Receiver::begin(store, announced, offset, number).map_err(|error| match error {
+        ReceiveError::Snapshot(error) => error,
+        ReceiveError::Busy | ReceiveError::Elsewhere { .. } => panic!("{error}"),
+    })
+}
+
 fn receive_one(store: &Arc<SnapshotStore>, index: u64) -> Result<(), SnapshotError> {
     let (elsewhere, disk) = disk();
     let (from, _) = super::store(&elsewhere);
     let sent = take(&from, index, &body(index));
     let bytes = disk.contents(sent.path())?;
-    let mut receiver = Receiver::new(Arc::clone(store), bytes.len() as u64)?;
-    receiver.take(0, &bytes)?;
-    let file = receiver.finish(&sent.info().hash)?;
+    let announced = Announced {
+        bytes: bytes.len() as u64,
+        hash: sent.info().hash,
+        index,
+    };
+    // Broken off in the middle, and gone on with. Numbers are of this process, as those of a host are.
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let (begin, rest) = bytes.split_at(bytes.len() / 2);
+    let mut receiver = receive_from(store, announced, 0, number)?;
+    receiver.take(0, begin)?;
+    drop(receiver);
+    let kept = store.kept_of(&announced).unwrap();
+    assert_eq!(kept, begin.len() as u64);
+    let mut receiver = receive_from(store, announced, kept, number)?;
+    receiver.take(kept, rest)?;
+    receiver.verify()?;
+    let file = receiver.into_file()?;
     store
         .publish(file.path(), file.header().clone(), file.info().clone())
         .map(drop)
