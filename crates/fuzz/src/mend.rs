@@ -4,11 +4,12 @@
 //! that are too few or make no sense are left as they are.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Nothing to mend.
 pub fn nothing(_: &mut [u8]) {}
 
-fn crc(seed: u32, parts: &[&[u8]]) -> u32 {
+pub(crate) fn crc(seed: u32, parts: &[&[u8]]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(seed);
     parts.iter().for_each(|part| hasher.update(part));
     hasher.finalize()
@@ -136,6 +137,63 @@ fn try_slot(bytes: &mut [u8]) -> Option<()> {
     let len = (told as u64).to_le_bytes();
     let sum = crc(0, &[magic, sequence, &len, part(bytes, 24, told)?]);
     put(bytes, 8, &sum.to_le_bytes())
+}
+
+// --- messages of peers ----------------------------------------------------------------------------------------------
+
+/// The checksum of the block of an append request, which is tagged with 0.
+pub fn append_block(bytes: &mut [u8]) {
+    let _ = try_append_block(bytes);
+}
+
+fn try_append_block(bytes: &mut [u8]) -> Option<()> {
+    let message = bytes.split_first_mut().filter(|(tag, _)| **tag == 0)?.1;
+    let block = field(message, 0..message.len(), (6 << 3) | 2)?;
+    let data = field(message, block.clone(), (1 << 3) | 2)?;
+    let size = field(message, block.clone(), 2 << 3)
+        .and_then(|place| varint(message, &mut { place.start }))
+        .unwrap_or(0);
+    let sum = crc(u32::try_from(size).ok()?, &[message.get(data)?]);
+    let place = field(message, block, (3 << 3) | 5)?;
+    put(message, place.start, &sum.to_le_bytes())
+}
+
+/// Where the first field with a key stands within a part of a message of protobuf, without the key and the length.
+fn field(bytes: &[u8], within: Range<usize>, key: u64) -> Option<Range<usize>> {
+    let (bytes, mut at) = (bytes.get(..within.end)?, within.start);
+    loop {
+        let found = varint(bytes, &mut at)?;
+        let length = match found & 7 {
+            0 => {
+                let mut end = at;
+                varint(bytes, &mut end)?;
+                end - at
+            }
+            1 => 8,
+            2 => usize::try_from(varint(bytes, &mut at)?).ok()?,
+            5 => 4,
+            _ => return None,
+        };
+        let place = at..at.checked_add(length)?;
+        bytes.get(place.clone())?;
+        if found == key {
+            return Some(place);
+        }
+        at = place.end;
+    }
+}
+
+fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 // --- snapshots ------------------------------------------------------------------------------------------------------

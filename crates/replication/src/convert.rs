@@ -260,6 +260,7 @@ pub(crate) fn append_to_wire(
         prev_log_id: request.prev_log_id.as_ref().map(log_id_to_wire),
         entries: request.entries.into_iter().map(entry_to_wire).collect(),
         leader_commit: request.leader_commit.as_ref().map(log_id_to_wire),
+        block: None,
     }
 }
 
@@ -324,6 +325,7 @@ pub(crate) fn append_result_to_wire(
     wire::AppendResponse {
         result: Some(answer),
         granted_lease_ms,
+        takes_blocks: true,
     }
 }
 

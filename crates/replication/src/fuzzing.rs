@@ -6,13 +6,14 @@
 use api::raft::v1 as wire;
 use prost::Message as _;
 
+use crate::network::block::Unpacker;
 use crate::raft::{Entry, log_id};
 use crate::{command, convert};
 
 /// What bytes are to be read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
-    /// A leader's entries, as a peer receives them.
+    /// A leader's entries, as a peer receives them, in a block or not.
     Append,
     /// The answer to them.
     AppendAnswer,
@@ -29,8 +30,9 @@ pub enum Message {
 pub fn reread(message: Message, bytes: &[u8]) -> Option<Vec<u8>> {
     match message {
         Message::Append => {
-            let request =
-                convert::append_from_wire(wire::AppendRequest::decode(bytes).ok()?).ok()?;
+            let message = wire::AppendRequest::decode(bytes).ok()?;
+            let message = Unpacker::default().unpack(message).ok()?;
+            let request = convert::append_from_wire(message).ok()?;
             let envelope = wire::Envelope::default();
             Some(convert::append_to_wire(request, envelope).encode_to_vec())
         }

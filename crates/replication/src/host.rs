@@ -29,6 +29,7 @@ pub(crate) use voters::VotersNote;
 
 use crate::config::{HostDeps, HostOptions, Identity};
 use crate::log::NodeFault;
+use crate::network::block::{AppendSize, Packer};
 use crate::network::{Channels, Context, SharedContext};
 use crate::snapshot::SnapshotStore;
 use crate::stamp::StampClock;
@@ -228,6 +229,12 @@ impl Host {
         });
     }
 
+    /// Has `tell` told how large each request to append is that goes to a peer, before and after it was compressed; by the task that
+    /// sends it, so that it must not block. Only the first call has an effect.
+    pub fn observe_appends(&self, tell: impl Fn(AppendSize) + Send + Sync + 'static) {
+        self.inner.context.packer.observe(Box::new(tell));
+    }
+
     /// Stops all groups at the same time, writes what waits and closes the log. Groups that would have much to replay at the next
     /// start take a snapshot first, for some seconds at most, unless the disk has failed. After that, or as soon as the
     /// caller does not wait any longer, nothing is heard of the groups any more.
@@ -299,6 +306,7 @@ impl Inner {
             cluster: identity.cluster,
             node: identity.node,
             channels: Channels::new(&runtime),
+            packer: Packer::default(),
             addresses: RwLock::default(),
         });
         let report = RecoveryReport {

@@ -48,6 +48,7 @@ pub use group::{Committed, Group, Pending, ReadPoint};
 pub use host::{Host, RecoveryReport, ReplayWatch, ScrubStats};
 pub use machine::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
 pub use member::{METADATA_GROUP, Member, Peer, shard_group};
+pub use network::AppendSize;
 pub use network::service::RaftServer;
 pub use snapshot::{SnapshotFile, SnapshotInfo};
 pub use status::{GroupStatus, Replay, Role, StopCause, Stopped};

@@ -6,11 +6,15 @@
 //! membership says, and nobody can lead before its members reach each other: what the node was told of addresses ([`Context::know`])
 //! goes before the membership.
 //!
+//! What goes to a peer that is behind, or to any that is written to much, is compressed in blocks, once the peer has said that it takes
+//! them ([`block`]).
+//!
 //! Every call has a deadline; a stream of appends fails when an answer is
 //! overdue. Votes and heartbeats have a connection of their own, and snapshots another, so that neither waits behind
 //! the bulk. A snapshot is offered before it is sent: the receiver says how much of it is there from a transfer that broke off, and only
 //! the rest follows. Delivering a message twice or late is harmless: Raft judges it by term and index.
 
+pub(crate) mod block;
 mod channels;
 mod client;
 mod leash;
@@ -29,6 +33,7 @@ use parking_lot::RwLock;
 use runtime::Runtime;
 use wal::GroupId;
 
+pub use block::AppendSize;
 pub(crate) use channels::Channels;
 pub(crate) use client::Factory;
 
@@ -42,6 +47,7 @@ pub(crate) struct Context {
     pub(crate) cluster: ClusterId,
     pub(crate) node: NodeId,
     pub(crate) channels: Channels,
+    pub(crate) packer: block::Packer,
     /// Where nodes are now, as far as this one was told.
     pub(crate) addresses: RwLock<BTreeMap<u64, String>>,
 }

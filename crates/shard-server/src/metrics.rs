@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use replication::Host;
 use telemetry::{Counter, CounterFamily, Gauge, GaugeFamily, Histogram, Metrics, MetricsError};
 use wal::WalStats;
 
@@ -18,6 +19,7 @@ pub(crate) struct NodeMetrics {
     shards: ShardFamilies,
     log: LogGauges,
     commits: Histogram,
+    appends: AppendCounters,
     torn_bytes: Counter,
     stalls: Counter,
     resumed_snapshot_bytes: Gauge,
@@ -48,6 +50,32 @@ struct LogGauges {
     entries: Gauge,
     disk_full: Gauge,
     stall: Gauge,
+}
+
+/// What goes to followers.
+#[derive(Debug, Clone)]
+struct AppendCounters {
+    raw_bytes: Counter,
+    sent_bytes: Counter,
+}
+
+impl AppendCounters {
+    fn new(base: &Metrics, node: &str) -> Result<Self, MetricsError> {
+        let part = base.part("replication")?;
+        let counter = |name: &str, help: &str| -> Result<Counter, MetricsError> {
+            Ok(part.counters(name, help, ["node"])?.with([node]))
+        };
+        Ok(Self {
+            raw_bytes: counter(
+                "append_raw_bytes_total",
+                "Bytes of requests to append that went to other replicas, before compression.",
+            )?,
+            sent_bytes: counter(
+                "append_sent_bytes_total",
+                "Bytes of requests to append that went to other replicas, as they were sent.",
+            )?,
+        })
+    }
 }
 
 /// The series of one shard.
@@ -160,6 +188,7 @@ impl NodeMetrics {
             shards: ShardFamilies::new(base)?,
             log,
             commits: commits.with([node]),
+            appends: AppendCounters::new(base, node)?,
             torn_bytes: torn.with([node]),
             stalls: stalls.with([node]),
             resumed_snapshot_bytes: resumed.with([node]),
@@ -202,9 +231,18 @@ impl NodeMetrics {
         }
     }
 
-    /// To be told how long each group commit took.
-    pub(crate) fn commits(&self) -> Histogram {
-        self.commits.clone()
+    /// Has itself told how long each group commit of a node takes, and how much goes to followers.
+    pub(crate) fn observe(&self, host: &Host) {
+        let commits = self.commits.clone();
+        host.observe_commits(move |took| commits.observe(took.as_secs_f64()));
+        let AppendCounters {
+            raw_bytes,
+            sent_bytes,
+        } = self.appends.clone();
+        host.observe_appends(move |size| {
+            raw_bytes.add(size.raw_bytes);
+            sent_bytes.add(size.sent_bytes);
+        });
     }
 
     pub(crate) fn torn(&self, bytes: u64) {

@@ -222,8 +222,7 @@ async fn bring_up(
             if let Some(place) = found.ambiguous {
                 tracing::error!(%place, bytes = found.ambiguous_bytes, "the last batch of the log was damaged and is dropped; acknowledged writes may be missing");
             }
-            let commits = node.metrics.commits();
-            host.observe_commits(move |took| commits.observe(took.as_secs_f64()));
+            node.metrics.observe(&host);
             raft.set(host.raft_service());
             node.start(Some(host));
         }

@@ -4,7 +4,7 @@ use api::raft::v1 as wire;
 use prost::Message as _;
 use replication::fuzzing::{Message, reread};
 
-use super::tagged;
+use super::{sure, tagged};
 use crate::{Target, mend};
 
 const MESSAGES: [Message; 5] = [
@@ -19,7 +19,7 @@ pub(super) fn targets() -> Vec<Target> {
     vec![Target {
         name: "raft-messages",
         run: messages,
-        mend: mend::nothing,
+        mend: mend::append_block,
         seeds,
         quick: 24_000,
     }]
@@ -84,6 +84,7 @@ fn seeds() -> Vec<Vec<u8>> {
         prev_log_id: Some(id(3, 6)),
         entries: entries.collect(),
         leader_commit: Some(id(3, 8)),
+        block: None,
     };
     let one = wire::AppendRequest {
         entries: append.entries.iter().take(1).cloned().collect(),
@@ -96,6 +97,7 @@ fn seeds() -> Vec<Vec<u8>> {
     };
     let answer = |result| wire::AppendResponse {
         granted_lease_ms: 262,
+        takes_blocks: true,
         result: Some(result),
     };
     use wire::append_response::Result as Answer;
@@ -105,7 +107,29 @@ fn seeds() -> Vec<Vec<u8>> {
         committed: false,
     };
     let membership = membership.encode_to_vec();
+    let raw = append.encode_to_vec();
+    let length = u32::try_from(raw.len()).unwrap_or(0);
+    let block = |raw_bytes| {
+        let data = sure(zstd::bulk::compress(&raw, 1));
+        let crc = mend::crc(raw_bytes, &[&data]);
+        wire::AppendRequest {
+            block: Some(wire::Block {
+                data: data.into(),
+                raw_bytes,
+                crc,
+            }),
+            ..wire::AppendRequest::default()
+        }
+    };
+    let beside = wire::AppendRequest {
+        block: block(length).block,
+        ..one.clone()
+    };
     vec![
+        tagged(0, &block(length).encode_to_vec()),
+        tagged(0, &block(length + 1).encode_to_vec()),
+        tagged(0, &block(u32::MAX).encode_to_vec()),
+        tagged(0, &beside.encode_to_vec()),
         tagged(0, &append.encode_to_vec()),
         tagged(0, &one.encode_to_vec()),
         tagged(0, &far.encode_to_vec()),
@@ -119,4 +143,20 @@ fn seeds() -> Vec<Vec<u8>> {
         tagged(3, &[&[2], membership.as_slice()].concat()),
         tagged(4, b"\x01\x01\x00\x10\x20\x30\x40\x50\x00\x00\x00a command"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_of_a_block_is_made_right() {
+        let right = seeds().swap_remove(0);
+        assert!(reread(Message::Append, &right[1..]).is_some());
+        let mut changed = right.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        assert!(reread(Message::Append, &changed[1..]).is_none());
+        mend::append_block(&mut changed);
+        assert_eq!(changed, right);
+    }
 }

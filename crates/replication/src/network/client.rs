@@ -187,10 +187,10 @@ impl Client {
         let input = futures::stream::iter([first])
             .chain(input)
             .take_until(self.silence.clone().cancelled_owned());
-        let (requests, sent) = stream::requests(
+        let (requests, shared) = stream::requests(
             input,
             self.envelope(),
-            self.context.runtime.clone(),
+            self.context.clone(),
             Arc::clone(&self.grants),
         );
         let inbound = self
@@ -202,7 +202,7 @@ impl Client {
             .await?;
         Ok(stream::answers(stream::Answers {
             inbound,
-            sent,
+            shared,
             leash,
             silence: self.silence.clone(),
             runtime: self.context.runtime.clone(),

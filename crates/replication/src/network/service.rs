@@ -16,6 +16,7 @@ use wal::GroupId;
 
 use crate::convert::{self, ConvertError};
 use crate::host::Registry;
+use crate::network::block::{BlockError, Unpacker};
 use crate::raft::{AppendRequest, AppendResult, TypeConfig, Vote};
 use crate::snapshot::{Announced, ReceiveError, Receiver, SnapshotFile, SnapshotStore};
 use crate::{NodeId, SnapshotError};
@@ -57,11 +58,22 @@ pub(crate) trait Hosted: Send + Sync {
 #[derive(Debug, Clone)]
 pub struct RaftServer {
     registry: Arc<Registry>,
+    unpacker: Arc<Unpacker>,
 }
 
 impl RaftServer {
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry }
+        Self {
+            registry,
+            unpacker: Arc::default(),
+        }
+    }
+
+    /// What a leader sends, out of its block where it came in one.
+    fn read(&self, message: wire::AppendRequest) -> Result<AppendRequest, ApiError> {
+        let unpacked = self.unpacker.unpack(message);
+        let message = unpacked.map_err(|error| not_unpacked(&error))?;
+        convert::append_from_wire(message).map_err(|error| refuse(&error))
     }
 
     fn hosted(&self, envelope: Option<&wire::Envelope>) -> Result<Arc<dyn Hosted>, ApiError> {
@@ -88,6 +100,18 @@ impl RaftServer {
 
 fn refuse(error: &ConvertError) -> ApiError {
     ApiError::malformed(error)
+}
+
+fn not_unpacked(error: &BlockError) -> ApiError {
+    let reason = match error {
+        BlockError::Damaged { .. } => Reason::DataLoss,
+        BlockError::TooLarge { .. } => Reason::MessageTooLarge,
+        BlockError::Beside | BlockError::Nested | BlockError::Content(_) => {
+            return ApiError::malformed(error);
+        }
+        BlockError::Zstd(_) => Reason::Internal,
+    };
+    ApiError::new(reason, error.to_string())
 }
 
 /// What the header of a snapshot says of its file.
@@ -149,14 +173,14 @@ impl RaftService for RaftServer {
             };
             let hosted = server.hosted(first.envelope.as_ref())?;
             let envelope = first.envelope.clone();
-            let request = convert::append_from_wire(first).map_err(|error| refuse(&error))?;
+            let request = server.read(first)?;
             hosted.admit(&request)?;
             requests
                 .send(request)
                 .await
                 .map_err(|_| ApiError::new(Reason::Stopped, "the replica went away"))?;
             let granted = hosted.granted_lease_ms();
-            let feed = feed(inbound, envelope, Arc::clone(&hosted), requests);
+            let feed = feed(server, inbound, envelope, Arc::clone(&hosted), requests);
             let answers = hosted.append(ReceiverStream::new(receiver).boxed());
             Ok(Some(merge(feed, answers, granted)))
         });
@@ -257,6 +281,7 @@ type Answers = BoxStream<'static, Result<wire::AppendResponse, Status>>;
 /// Passes requests on until the sender ends, fails, sends something that is not for this group, or more than there is
 /// room for.
 async fn feed(
+    server: RaftServer,
     mut inbound: Streaming<wire::AppendRequest>,
     envelope: Option<wire::Envelope>,
     hosted: Arc<dyn Hosted>,
@@ -266,7 +291,7 @@ async fn feed(
         if message.envelope != envelope {
             return Err(ApiError::malformed("one stream is for one group").into());
         }
-        let request = convert::append_from_wire(message).map_err(|error| refuse(&error))?;
+        let request = server.read(message)?;
         hosted.admit(&request)?;
         if requests.send(request).await.is_err() {
             return Ok(());

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::raft::v1 as wire;
@@ -12,16 +13,24 @@ use parking_lot::Mutex;
 use runtime::{CancellationToken, Runtime};
 use tonic::Streaming;
 
+use super::SharedContext;
 use super::leash::Leash;
 use super::message::{failed, late, malformed, silent};
 use crate::convert;
 use crate::lease::{Grants, Stamp};
 use crate::raft::{AppendRequest, AppendResult, LogId, RpcError};
 
-/// What was sent and not answered yet, the oldest first.
-type Sent = Arc<Mutex<VecDeque<Asked>>>;
+/// What the two halves of a stream share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// What was sent and not answered yet, the oldest first.
+    sent: Mutex<VecDeque<Asked>>,
+    /// Whether the peer has said on this stream that it takes blocks.
+    takes_blocks: AtomicBool,
+}
 
 /// A request, as far as its answer needs it.
+#[derive(Debug)]
 pub(super) struct Asked {
     stamp: Stamp,
     /// The entry before it, and its last.
@@ -29,37 +38,48 @@ pub(super) struct Asked {
     last: Option<LogId>,
 }
 
+impl Shared {
+    /// Notes what an answer says of the peer; gives the request that it is to.
+    fn hear(&self, answer: &wire::AppendResponse) -> Option<Asked> {
+        self.takes_blocks
+            .store(answer.takes_blocks, Ordering::Relaxed);
+        self.sent.lock().pop_front()
+    }
+}
+
 /// The messages for a stream of requests, and the record of what was sent.
 pub(super) fn requests<S>(
     input: S,
     envelope: wire::Envelope,
-    runtime: Runtime,
+    context: SharedContext,
     grants: Arc<Grants>,
 ) -> (
     impl Stream<Item = wire::AppendRequest> + Send + 'static,
-    Sent,
+    Arc<Shared>,
 )
 where
     S: Stream<Item = AppendRequest> + Send + 'static,
 {
-    let sent = Sent::default();
-    let record = Arc::clone(&sent);
+    let shared = Arc::<Shared>::default();
+    let record = Arc::clone(&shared);
     let messages = input.map(move |request| {
         let last = request.entries.last().map(|entry| entry.log_id);
-        record.lock().push_back(Asked {
-            stamp: grants.stamp(request.vote.leader_id.term, runtime.now()),
+        record.sent.lock().push_back(Asked {
+            stamp: grants.stamp(request.vote.leader_id.term, context.runtime.now()),
             prev: request.prev_log_id,
             last: last.or(request.prev_log_id),
         });
-        convert::append_to_wire(request, envelope.clone())
+        let message = convert::append_to_wire(request, envelope.clone());
+        let is_taken = record.takes_blocks.load(Ordering::Relaxed);
+        context.packer.pack(message, is_taken)
     });
-    (messages, sent)
+    (messages, shared)
 }
 
 /// The receiving half of a stream.
 pub(super) struct Answers {
     pub(super) inbound: Streaming<wire::AppendResponse>,
-    pub(super) sent: Sent,
+    pub(super) shared: Arc<Shared>,
     #[expect(
         dead_code,
         reason = "held for its drop: the requests end with their answers"
@@ -88,7 +108,7 @@ impl Answers {
     async fn next(&mut self) -> Option<Result<AppendResult, RpcError>> {
         loop {
             // An answer is due only while a request is outstanding; a silent peer is then taken for dead.
-            let due = !self.sent.lock().is_empty();
+            let due = !self.shared.sent.lock().is_empty();
             let message = self.runtime.timeout(self.limit, self.inbound.message());
             let heard = tokio::select! {
                 biased;
@@ -97,7 +117,7 @@ impl Answers {
             };
             match heard {
                 Ok(Ok(Some(message))) => return Some(self.answer(message)),
-                Ok(Ok(None)) if self.sent.lock().is_empty() => return None,
+                Ok(Ok(None)) if self.shared.sent.lock().is_empty() => return None,
                 Ok(Ok(None)) => {
                     return Some(Err(malformed(&"the peer ended the stream early")));
                 }
@@ -112,7 +132,7 @@ impl Answers {
     }
 
     fn answer(&self, message: wire::AppendResponse) -> Result<AppendResult, RpcError> {
-        let asked = self.sent.lock().pop_front();
+        let asked = self.shared.hear(&message);
         let asked = asked.ok_or_else(|| malformed(&"an answer that nobody asked for"))?;
         self.grants.told(self.target, message.granted_lease_ms);
         let result = convert::append_result_from_wire(message, asked.prev, asked.last)
@@ -121,5 +141,84 @@ impl Answers {
             self.grants.accepted(self.target, asked.stamp);
         }
         Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use cluster::{ClusterId, NodeId};
+    use futures::FutureExt as _;
+    use futures::channel::mpsc;
+    use openraft::EntryPayload;
+
+    use crate::network::block::Packer;
+    use crate::network::{Channels, Context};
+    use crate::raft::{Command, Entry, log_id, vote};
+
+    fn context() -> SharedContext {
+        let runtime = Runtime::real();
+        Arc::new(Context {
+            channels: Channels::new(&runtime),
+            runtime,
+            cluster: ClusterId([7; 16]),
+            node: NodeId(1),
+            packer: Packer::default(),
+            addresses: parking_lot::RwLock::default(),
+        })
+    }
+
+    fn request() -> AppendRequest {
+        AppendRequest {
+            vote: vote(3, 1, true),
+            prev_log_id: Some(log_id(3, 6)),
+            entries: vec![Entry {
+                log_id: log_id(3, 7),
+                payload: EntryPayload::Normal(Command(Bytes::from(vec![b'a'; 5000]))),
+            }],
+            leader_commit: None,
+        }
+    }
+
+    fn answer(takes_blocks: bool) -> wire::AppendResponse {
+        wire::AppendResponse {
+            takes_blocks,
+            ..wire::AppendResponse::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn blocks_are_sent_on_streams_on_which_the_peer_has_said_that_it_takes_them() {
+        let context = context();
+        let open = || {
+            let (sender, receiver) = mpsc::unbounded();
+            let grants = Arc::new(Grants::new(Duration::from_secs(1)));
+            let (messages, shared) = requests(
+                receiver,
+                wire::Envelope::default(),
+                Arc::clone(&context),
+                grants,
+            );
+            let mut messages = messages.boxed();
+            let send = move || {
+                sender.unbounded_send(request()).unwrap();
+                let message = messages.next().now_or_never().unwrap().unwrap();
+                assert_eq!(message.block.is_some(), message.entries.is_empty());
+                message.block.is_some()
+            };
+            (send, shared)
+        };
+        let (mut send, shared) = open();
+        assert!(!send(), "the first of a stream");
+        assert!(!send(), "nothing was said yet");
+        assert!(shared.hear(&answer(false)).is_some());
+        assert!(!send(), "the peer is an older program");
+        assert!(shared.hear(&answer(true)).is_some());
+        assert!(send());
+        assert_eq!(shared.sent.lock().len(), 2);
+        // What was said on one stream is forgotten on the next.
+        let (mut send, _) = open();
+        assert!(!send());
     }
 }
