@@ -20,6 +20,7 @@ use rpc::Deadline;
 use runtime::Runtime;
 use tonic::{Request, Response, Status};
 
+use crate::actions::{ASKED, Action, Actions};
 use crate::liveness::Liveness;
 use crate::meta::Meta;
 use crate::metadata::ShardRecord;
@@ -38,6 +39,7 @@ pub(crate) struct Admin {
     pub(crate) store: Arc<Store>,
     pub(crate) recovery: Recovery,
     pub(crate) repair: Repair,
+    pub(crate) actions: Actions,
 }
 
 #[tonic::async_trait]
@@ -150,8 +152,9 @@ impl ClusterAdminService for Admin {
         let request = request.into_inner();
         let shard = ShardId(request.shard_id);
         let to = Some(NodeId(request.to_node_id)).filter(|node| node.0 != 0);
-        let handed = self.router.transfer_leader(shard, to, deadline.at());
-        let leader = handed.await?;
+        let handed = self.router.transfer_leader(shard, to, deadline.at()).await;
+        self.actions.count(Action::MoveLead, ASKED, &handed);
+        let leader = handed?;
         tracing::info!(%shard, %leader, "the lead of a shard was handed over");
         Ok(Response::new(TransferLeaderResponse {
             leader_node_id: leader.0,

@@ -103,6 +103,12 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn metrics(error: telemetry::MetricsError) -> Self {
+        Self::Telemetry {
+            reason: error.to_string(),
+        }
+    }
+
     /// Whether the metadata on disk are damaged or incomplete, so that this directory can take part in nothing any more.
     pub(crate) fn is_damage(&self) -> bool {
         match self {

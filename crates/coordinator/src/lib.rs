@@ -16,6 +16,7 @@
 //! On failure: when the metadata log's disk fails, [`run`] ends with an error and the process must exit. Everything else
 //! is answered to whoever asked.
 
+mod actions;
 mod admin;
 mod arrival;
 pub mod cli;

@@ -28,6 +28,7 @@ use rpc::channel::Pool;
 use runtime::{Instant, Runtime};
 
 use crate::Error;
+use crate::actions::{Action, Actions};
 use crate::arrival::Arrival;
 use crate::identity::Membership;
 use crate::metadata::{Metadata, Response, State, is_first, number_of};
@@ -58,6 +59,7 @@ pub(crate) struct Meta {
     arrival: Arrival,
     /// When a leader was last known to hold its lease.
     confirmed: Mutex<Option<Instant>>,
+    actions: Actions,
 }
 
 impl Meta {
@@ -68,6 +70,7 @@ impl Meta {
         membership: &Membership,
         data_dir: PathBuf,
         address: &str,
+        actions: Actions,
     ) -> Result<Self, Error> {
         let deps = HostDeps {
             runtime: arrival.runtime.clone(),
@@ -115,6 +118,7 @@ impl Meta {
             group,
             arrival,
             confirmed: Mutex::default(),
+            actions,
         })
     }
 
@@ -210,7 +214,10 @@ impl Meta {
         let Some(to) = self.group.successors().first().copied() else {
             return;
         };
-        match self.group.transfer_leader(to, HANDOVER_PATIENCE).await {
+        let handed = self.group.transfer_leader(to, HANDOVER_PATIENCE).await;
+        self.actions
+            .count(Action::MoveMetadataLead, "stopping", &handed);
+        match handed {
             Ok(()) => tracing::info!(%to, "the lead of the metadata is handed over"),
             Err(error) => tracing::warn!(%to, %error, "the lead is not handed over"),
         }

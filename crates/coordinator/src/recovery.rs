@@ -33,6 +33,7 @@ pub(crate) use balance::Balance;
 pub(crate) use observed::Observed;
 pub(crate) use repair::{Repair, RepairSettings};
 
+use crate::actions::{Action, Actions};
 use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
 use crate::metadata::{Command, ShardRecord};
@@ -49,6 +50,7 @@ pub(crate) struct Recovery {
     liveness: Arc<Liveness>,
     router: Arc<Router>,
     store: Arc<Store>,
+    actions: Actions,
     /// Recoveries that run, and the last outcome of each that has ended; one for each shard.
     runs: Arc<Mutex<HashMap<ShardId, Run>>>,
 }
@@ -63,6 +65,15 @@ enum Origin {
     Held,
     /// What a replica still has.
     Replica(NodeId),
+}
+
+impl Origin {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Held => "from_snapshot",
+            Self::Replica(_) => "from_replica",
+        }
+    }
 }
 
 type Outcome = Result<RecoverShardResponse, ApiError>;
@@ -83,6 +94,7 @@ impl Recovery {
         liveness: Arc<Liveness>,
         router: Arc<Router>,
         store: Arc<Store>,
+        actions: Actions,
     ) -> Self {
         Self {
             runtime: runtime.clone(),
@@ -90,6 +102,7 @@ impl Recovery {
             liveness,
             router,
             store,
+            actions,
             runs: Arc::default(),
         }
     }
@@ -286,9 +299,16 @@ impl Recovery {
         let (sender, run) = watch::channel(None);
         runs.insert(shard, run.clone());
         drop(runs);
-        let recovery = self.clone();
-        self.runtime.spawn("recover-shard", async move {
-            let outcome = recovery.begin_anew(shard, origin).await;
+        let (recovery, actions) = (self.clone(), self.actions.clone());
+        let task = self.runtime.spawn("recover-shard", async move {
+            recovery.begin_anew(shard, origin).await
+        });
+        self.runtime.spawn("recovery-end", async move {
+            // One that panicked has ended, too: else the shard would be taken for cared for.
+            let outcome = task.await;
+            let outcome =
+                outcome.unwrap_or_else(|failed| Err(ApiError::internal(failed.to_string())));
+            actions.count(Action::BeginAnew, origin.label(), &outcome);
             match &outcome {
                 Ok(done) => tracing::warn!(%shard, message = done.message, "shard recovered"),
                 Err(error) => tracing::error!(%shard, %error, "the recovery of a shard broke off"),

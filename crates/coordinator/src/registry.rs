@@ -16,6 +16,7 @@ use runtime::Runtime;
 use term::NamespaceName;
 use tonic::{Request, Response, Status};
 
+use crate::actions::{Action, Actions};
 use crate::liveness::{Liveness, Report};
 use crate::meta::{Meta, unexpected};
 use crate::metadata::{self, Command, Registration, ShardRecord, State};
@@ -33,6 +34,7 @@ pub(crate) struct Registry {
     pub(crate) meta: Arc<Meta>,
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) router: Arc<Router>,
+    pub(crate) actions: Actions,
 }
 
 #[tonic::async_trait]
@@ -74,8 +76,30 @@ impl RegistryService for Registry {
 impl Registry {
     async fn register_node(&self, request: RegisterRequest) -> Result<RegisterResponse, ApiError> {
         let registration = registration(request)?;
+        let (rival, reason) = self.meta.read(|state| {
+            let is_known = state
+                .nodes
+                .values()
+                .any(|record| record.instance == registration.instance);
+            let rival = rival(state, &registration);
+            let reason = match rival {
+                _ if is_known => "again",
+                Some(_) => "lost_directory",
+                None => "new",
+            };
+            (rival, reason)
+        });
+        let admitted = self.admit(registration, rival).await;
+        self.actions.count(Action::AdmitNode, reason, &admitted);
+        admitted
+    }
+
+    async fn admit(
+        &self,
+        registration: Registration,
+        rival: Option<NodeId>,
+    ) -> Result<RegisterResponse, ApiError> {
         // A name that is in use by a node that is alive: the new one must wait until it is sure that the old one has gone.
-        let rival = self.meta.read(|state| rival(state, &registration));
         if let Some(rival) = rival.filter(|rival| !self.liveness.is_gone(*rival)) {
             let message = format!("node {rival} has this name and may be alive");
             return Err(ApiError::new(Reason::Starting, message));

@@ -9,10 +9,11 @@ use api::v1::autocomplete_service_server::AutocompleteServiceServer;
 use replication::RaftServer;
 use rpc::services::ShardNeighbour;
 use rpc::{Call, Health, Late, Neighbours, Server, ServerConfig};
-use runtime::{CancellationToken, Listener, Runtime};
+use runtime::{CancellationToken, Listener, Runtime, Vital};
 use telemetry::Metrics;
 use vfs::Vfs;
 
+use crate::actions::Actions;
 use crate::admin::Admin;
 use crate::arrival::{Arrival, Myself};
 use crate::config::Config;
@@ -56,6 +57,7 @@ struct Parts {
     store: Arc<Store>,
     recovery: Recovery,
     repair: Repair,
+    actions: Actions,
 }
 
 /// Runs a coordinator until `stop` is cancelled or it cannot go on. It listens at once and says that it is starting until its
@@ -86,7 +88,8 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
     let doors = Doors::new(&runtime, &myself);
     let server = doors.server(&runtime, &config, &metrics);
     let draining = ending.clone();
-    let serving = runtime.spawn("grpc", async move {
+    let vital = Vital::new(&runtime, ending.clone());
+    let serving = vital.spawn("grpc", async move {
         server.serve(grpc, draining).await;
     });
 
@@ -99,6 +102,7 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
     let arrived = tokio::select! {
         biased;
         () = stop.cancelled() => None,
+        failed = vital.failed() => Some(Err(failed.into())),
         arrived = Box::pin(arrival.establish(&myself, &config.data_dir)) => Some(arrived),
     };
     let ended = match arrived {
@@ -117,7 +121,7 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
             );
             match Box::pin(opened).await {
                 Ok(parts) => {
-                    let life = live(&config, parts, &doors, &myself, http, &stop, &ending);
+                    let life = live(&config, parts, &doors, &myself, http, &stop, &vital);
                     Box::pin(life).await
                 }
                 Err(error) => {
@@ -141,19 +145,20 @@ async fn live(
     myself: &Myself,
     http: Option<Listener>,
     stop: &CancellationToken,
-    ending: &CancellationToken,
+    vital: &Vital,
 ) -> Result<(), Error> {
     let runtime = &parts.runtime;
+    let ending = vital.stop();
     doors.open(&parts, config);
     let upkeep = parts.upkeep(config, &doors.health)?;
     let mut tasks = vec![
-        runtime.spawn("upkeep", upkeep.run(ending.clone())),
-        runtime.spawn("snapshot-puller", parts.puller().run(ending.clone())),
+        vital.spawn("upkeep", upkeep.run(ending.clone())),
+        vital.spawn("snapshot-puller", parts.puller().run(ending.clone())),
     ];
     if let Some(listener) = http {
         let site = parts.site(config, &doors.health);
         let (world, stop) = (runtime.clone(), ending.clone());
-        tasks.push(runtime.spawn("http", async move {
+        tasks.push(vital.spawn("http", async move {
             telemetry::admin::serve(&world, listener, http::routes(site), stop).await;
         }));
     }
@@ -162,6 +167,7 @@ async fn live(
     let failure = tokio::select! {
         () = stop.cancelled() => None,
         failure = parts.meta.failed() => Some(failure),
+        failed = vital.failed() => Some(failed.into()),
         failure = parts.meta.keep(config, myself) => Some(failure),
     };
     doors.health.stop_serving();
@@ -189,7 +195,9 @@ async fn open(
     let dir = config.data_dir.clone();
     let id = membership.of(&myself.identity().instance);
     let id = id.ok_or_else(|| myself.replaced_in(membership.cluster))?;
-    let meta = Meta::open(arrival, id, membership, dir, address).await?;
+    let actions = Actions::new(&metrics).map_err(Error::metrics)?;
+    let begun = Meta::open(arrival, id, membership, dir, address, actions.clone());
+    let meta = begun.await?;
     meta.begin_alone(config, myself).await?;
     let meta = Arc::new(meta);
     let dir = config.data_dir.join("held-snapshots");
@@ -209,6 +217,7 @@ async fn open(
         Arc::clone(&liveness),
         Arc::clone(&router),
         Arc::clone(&store),
+        actions.clone(),
     );
     let repair = Repair::new(
         &runtime,
@@ -219,8 +228,10 @@ async fn open(
             replace_after: config.replace_after,
             home_region: config.home_region.clone(),
         },
+        actions.clone(),
     );
     Ok(Parts {
+        actions,
         repair,
         runtime,
         metrics,
@@ -303,6 +314,7 @@ impl Parts {
             meta: Arc::clone(&self.meta),
             liveness: Arc::clone(&self.liveness),
             router: Arc::clone(&self.router),
+            actions: self.actions.clone(),
         };
         let admin = Admin {
             runtime: self.runtime.clone(),
@@ -312,14 +324,13 @@ impl Parts {
             store: Arc::clone(&self.store),
             recovery: self.recovery.clone(),
             repair: self.repair.clone(),
+            actions: self.actions.clone(),
         };
         (public, registry, admin)
     }
 
     fn upkeep(&self, config: &Config, health: &Health) -> Result<Upkeep, Error> {
-        let gauges = Gauges::new(&self.metrics).map_err(|error| Error::Telemetry {
-            reason: error.to_string(),
-        })?;
+        let gauges = Gauges::new(&self.metrics).map_err(Error::metrics)?;
         Ok(Upkeep {
             runtime: self.runtime.clone(),
             meta: Arc::clone(&self.meta),
@@ -331,7 +342,9 @@ impl Parts {
                 &self.runtime,
                 Arc::clone(&self.router),
                 config.balance_after,
+                self.actions.clone(),
             ),
+            actions: self.actions.clone(),
             health: health.clone(),
             expect_nodes: config.cluster.expect_nodes,
             home_region: config.home_region.clone(),

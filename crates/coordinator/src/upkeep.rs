@@ -12,6 +12,7 @@ use rpc::health::READY_SERVICE;
 use runtime::{CancellationToken, Instant, Runtime};
 use telemetry::{Gauge, GaugeFamily, Metrics, MetricsError};
 
+use crate::actions::{Action, Actions};
 use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
 use crate::metadata::{Command, ShardProgress, State};
@@ -43,6 +44,7 @@ pub(crate) struct Upkeep {
     /// Where all voters stand; anywhere, if none.
     pub(crate) home_region: Option<String>,
     pub(crate) gauges: Gauges,
+    pub(crate) actions: Actions,
 }
 
 /// What is shown of shards and nodes.
@@ -158,7 +160,9 @@ impl Upkeep {
             return;
         }
         tracing::info!(?plan, "placing shards");
-        if let Err(error) = self.meta.propose(&Command::PlaceShards(plan)).await {
+        let placed = self.meta.propose(&Command::PlaceShards(plan)).await;
+        self.actions.count(Action::PlaceShards, "unplaced", &placed);
+        if let Err(error) = placed {
             tracing::warn!(%error, "shards were not placed, trying again");
         }
     }

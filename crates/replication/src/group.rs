@@ -5,11 +5,12 @@
 //! is read from the state machine, by whoever owns it.
 //!
 //! What always holds:
-//! - A replica that cannot go on (an entry it cannot apply, a failed disk) stops for good, says why in
-//!   [`Group::status`], and answers everything with `Stopped`.
+//! - A replica that cannot go on (an entry it cannot apply, a failed disk, a task that died) stops for good, says why in
+//!   [`Group::status`], and answers everything with `Stopped`; who waits is answered at once.
 //! - A leader answers reads only while a majority's last acknowledgement is younger than its lease, and only when it
 //!   has applied an entry of its own term.
 
+mod guard;
 mod hosted;
 mod members;
 mod policy;
@@ -139,15 +140,12 @@ impl<S: StateMachine> Group<S> {
             snapshot_wanted: tokio::sync::Notify::new(),
             ended: CancellationToken::new(),
         });
-        let runtime = inner.runtime().clone();
-        drop(runtime.spawn("group-status", status::follow(Arc::clone(&inner))));
-        drop(runtime.spawn("group-snapshots", policy::run(Arc::clone(&inner))));
-        drop(runtime.spawn("group-reads", read::run(Arc::clone(&inner), waiting)));
+        let shared = || Arc::clone(&inner);
+        drop(inner.guard("group-status", status::follow(shared())));
+        drop(inner.guard("group-snapshots", policy::run(shared())));
+        drop(inner.guard("group-reads", read::run(shared(), waiting)));
         if let Some(until) = inner.silent_until {
-            drop(runtime.spawn(
-                "group-silence",
-                hosted::be_silent(Arc::clone(&inner), until),
-            ));
+            drop(inner.guard("group-silence", hosted::be_silent(shared(), until)));
         }
         Self { inner }
     }
@@ -181,6 +179,11 @@ impl<S: StateMachine> Group<S> {
     #[must_use]
     pub fn watch_status(&self) -> watch::Receiver<GroupStatus> {
         self.inner.status.subscribe()
+    }
+
+    /// Waits until the replica stops, for whatever cause.
+    pub async fn ended(&self) {
+        self.inner.ended.cancelled().await;
     }
 
     /// Stops the replica. What was proposed and not answered yet has an unknown outcome.

@@ -17,7 +17,7 @@ use api::raft::v1::raft_service_server::RaftServiceServer;
 use cluster::NodeId;
 use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
-use runtime::{CancellationToken, Runtime};
+use runtime::{CancellationToken, Runtime, TaskFailed};
 use tokio::sync::{Notify, watch};
 use vfs::{Vfs, durable};
 use wal::{GroupId, Record, Wal, WalStats, Writer};
@@ -96,13 +96,13 @@ impl Host {
         let (inner, report) = opened?;
         let inner = Arc::new(inner);
         let task = maintain::run(Arc::downgrade(&inner), inner.ended.clone());
-        drop(inner.runtime.spawn("host-maintain", task));
+        inner.guard("host-maintain", task);
         if !inner.runtime.has_threads() {
             let task = drive::run(&inner, Arc::clone(&inner.due));
-            drop(inner.runtime.spawn("log-writer", task));
+            inner.guard("log-writer", task);
         }
         let task = stall::run(Arc::downgrade(&inner), inner.ended.clone());
-        drop(inner.runtime.spawn("host-stall", task));
+        inner.guard("host-stall", task);
         scrub::spawn(&inner);
         Ok((Self { inner }, report))
     }
@@ -141,8 +141,8 @@ impl Host {
         self.inner.exists(group)
     }
 
-    /// Follows the health of the node's disk: `Some` with a reason once a write or sync has failed. The process must then
-    /// end: what is on the disk is unknown, and only a start from the disk finds out.
+    /// Follows the health of the node's log: `Some` with a reason once a write or sync has failed, or a task is missing that the log
+    /// needs. The process must then end: what is on the disk is unknown, and only a start from the disk finds out.
     #[must_use]
     pub fn poisoned(&self) -> watch::Receiver<Option<String>> {
         self.inner.fault.subscribe()
@@ -334,6 +334,23 @@ impl Inner {
             context,
         };
         Ok((inner, report))
+    }
+
+    /// Runs a task that no group of this node can do without. Should it panic, or end while the node lives, the node ends as after a
+    /// failed sync.
+    fn guard<F>(self: &Arc<Self>, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let host = Arc::downgrade(self);
+        let ended = move |end| async move {
+            let lives = |host: &Arc<Self>| !host.ended.is_cancelled() && !host.fault.is_told();
+            if let Some(host) = host.upgrade().filter(lives) {
+                let failed = TaskFailed::before_its_time(name, end);
+                host.fault.report(&failed.to_string());
+            }
+        };
+        drop(self.runtime.spawn_guarded(name, task, ended));
     }
 
     fn node(&self) -> NodeId {

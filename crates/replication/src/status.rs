@@ -1,5 +1,6 @@
 //! What a replica says about itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::NodeId;
@@ -104,7 +105,7 @@ pub enum StopCause {
     DiskFull,
     /// A snapshot could not be installed.
     Snapshot,
-    /// A bug.
+    /// A bug; a start from the disk may do better.
     Internal,
 }
 
@@ -152,5 +153,57 @@ impl Halt {
 
     pub(crate) fn is_set(&self) -> bool {
         self.reason.borrow().is_some()
+    }
+
+    /// Waits until there is a reason.
+    pub(crate) async fn told(&self) {
+        // The sender lives as long as this value.
+        drop(self.reason.subscribe().wait_for(Option::is_some).await);
+    }
+}
+
+/// Stops a replica when a panic drops it: for what tasks hold that somebody else starts, and whose end nobody tells.
+#[derive(Debug, Clone)]
+pub(crate) struct Tripwire {
+    halt: Arc<Halt>,
+    task: &'static str,
+}
+
+impl Tripwire {
+    pub(crate) fn new(halt: Arc<Halt>, task: &'static str) -> Self {
+        Self { halt, task }
+    }
+}
+
+impl Drop for Tripwire {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = format!("task {} panicked", self.task);
+            self.halt.set(StopCause::Internal, &reason);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn only_a_panic_trips_the_wire() {
+        let halt = Arc::new(Halt::new(&CancellationToken::new()));
+        let wire = Tripwire::new(Arc::clone(&halt), "of-another");
+        drop(wire.clone());
+        assert_eq!(halt.get(), None);
+        let work = move || {
+            let _wire = wire;
+            panic!("on purpose");
+        };
+        catch_unwind(AssertUnwindSafe(work)).unwrap_err();
+        let stopped = halt.get().unwrap();
+        assert_eq!(stopped.cause, StopCause::Internal);
+        assert_eq!(stopped.reason, "task of-another panicked");
+        assert!(halt.silence().is_cancelled());
     }
 }

@@ -8,13 +8,15 @@
 //! What always holds:
 //! - [`Runtime::now`] never goes back. [`Runtime::wall_ms`] may jump either way; nothing that must be safe depends on it.
 //! - Timers follow the same clock as `now`, so a simulated clock moves both.
-//! - A task that panics is reported by its [`Task`] as [`TaskFailed`], never swallowed.
+//! - A task that panics is reported by its [`Task`] as [`TaskFailed`], never swallowed. Where nobody awaits the task, see
+//!   [`Runtime::spawn_guarded`].
 //!
 //! On failure: only sockets and thread creation can fail, and they return the operating system's error.
 
 mod clock;
 mod crew;
 mod files;
+mod guard;
 mod network;
 mod random;
 mod task;
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 pub use clock::{Clock, Elapsed, Instant, Sleep, TokioClock};
 pub use files::raise_open_files;
+pub use guard::{TaskFaults, Vital};
 pub use network::{Connection, Io, Listener, Network, TcpNetwork};
 pub use random::{OsRandom, Random, SeededRandom};
 pub use task::{Task, TaskFailed};
@@ -53,6 +56,8 @@ pub struct Runtime {
     turns: Option<Arc<dyn Turns>>,
     /// Threads for connections.
     crew: Option<Arc<crew::Crew>>,
+    /// In a test: what makes guarded tasks panic.
+    faults: Option<TaskFaults>,
 }
 
 impl Runtime {
@@ -73,6 +78,7 @@ impl Runtime {
             adapters,
             turns: None,
             crew: None,
+            faults: None,
         }
     }
 

@@ -19,6 +19,17 @@ pub struct TaskFailed {
     pub reason: String,
 }
 
+impl TaskFailed {
+    /// For a task that must not have ended at all.
+    #[must_use]
+    pub fn before_its_time(name: &'static str, end: Result<(), Self>) -> Self {
+        end.err().unwrap_or_else(|| Self {
+            name,
+            reason: "ended before its time".to_owned(),
+        })
+    }
+}
+
 /// A running task; await it for its result. Dropping it leaves the task running.
 #[derive(Debug)]
 pub struct Task<T> {
@@ -111,7 +122,7 @@ impl<T> Future for Task<T> {
     }
 }
 
-fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&str>() {
         format!("panicked: {text}")
     } else if let Some(text) = payload.downcast_ref::<String>() {

@@ -140,3 +140,79 @@ async fn an_accepted_connection_belongs_to_the_thread_that_uses_it() {
     assert_eq!(answer, b"hello");
     echo.await.unwrap();
 }
+
+/// Waits for what is to come from another task.
+async fn soon<F: Future>(future: F) -> F::Output {
+    let patience = Duration::from_secs(20);
+    Runtime::real().timeout(patience, future).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_end_of_a_guarded_task_is_told_when_nothing_of_it_is_left() {
+    for (panics, expected) in [
+        (false, Ok(())),
+        (
+            true,
+            Err(TaskFailed {
+                name: "guarded",
+                reason: "panicked: on purpose".to_owned(),
+            }),
+        ),
+    ] {
+        let held = Arc::new(());
+        let (holds, left) = (Arc::clone(&held), Arc::downgrade(&held));
+        drop(held);
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let future = async move {
+            let _held = holds;
+            tokio::task::yield_now().await;
+            assert!(!panics, "on purpose");
+        };
+        let ended = move |end| async move { tell.send((end, left.strong_count())).unwrap() };
+        let task = Runtime::real().spawn_guarded("guarded", future, ended);
+        assert_eq!(soon(told).await.unwrap(), (expected, 0));
+        soon(task).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_vital_task_is_missed_unless_the_stop_was_asked_for() {
+    let faults = TaskFaults::default();
+    let runtime = Runtime::real().with_task_faults(faults.clone());
+    let ended = "ended before its time";
+    for (name, once, reason) in [
+        ("struck", false, Some("panicked: struck")),
+        ("short", false, Some(ended)),
+        ("struck", true, Some("panicked: struck")),
+        ("short", true, None),
+    ] {
+        let stop = CancellationToken::new();
+        let vital = Vital::new(&runtime, stop.clone());
+        let (going, until) = (stop.clone(), name == "struck");
+        let future = async move {
+            if until {
+                going.cancelled().await;
+            }
+        };
+        let task = if once {
+            vital.spawn_once(name, future)
+        } else {
+            vital.spawn(name, future)
+        };
+        assert_eq!(faults.strike("struck"), until, "{name}");
+        assert!(!faults.strike("another"));
+        soon(task).await.unwrap();
+        assert_eq!(faults.running(), [""; 0]);
+        let missed = runtime.timeout(Duration::ZERO, vital.failed()).await.ok();
+        let expected = reason.map(|reason| TaskFailed {
+            name,
+            reason: reason.to_owned(),
+        });
+        assert_eq!(missed, expected, "{name} {once}");
+        // The first counts, and none after the stop.
+        stop.cancel();
+        soon(vital.spawn("late", async {})).await.unwrap();
+        let still = runtime.timeout(Duration::ZERO, vital.failed()).await.ok();
+        assert_eq!(still, expected, "{name} {once}");
+    }
+}

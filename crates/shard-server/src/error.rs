@@ -33,8 +33,8 @@ pub enum RunError {
     /// The log cannot be opened, for another reason than damage.
     #[error(transparent)]
     Open(replication::OpenError),
-    /// A write or sync failed. What is on the disk is unknown until the process starts from it again.
-    #[error("the disk failed: {reason}")]
+    /// A write or sync failed, or a task of the log died. What is on the disk is unknown until the process starts from it again.
+    #[error("the log or its disk failed: {reason}")]
     DiskFailed {
         /// What failed.
         reason: String,
@@ -54,7 +54,7 @@ pub enum RunError {
     /// A metric could not be registered.
     #[error(transparent)]
     Metrics(#[from] telemetry::MetricsError),
-    /// A task of the server failed.
+    /// A task died without which the server is of no use. Another start cures it.
     #[error(transparent)]
     Task(#[from] runtime::TaskFailed),
 }
@@ -67,8 +67,8 @@ impl RunError {
         match self {
             Self::Identity(_) | Self::Memory(_) | Self::Open(_) | Self::NodeLost { .. } => 65,
             Self::Listen { .. } | Self::Locked { .. } | Self::Disk(_) => 71,
-            Self::DiskFailed { .. } | Self::GaveUpData { .. } => 75,
-            Self::Metrics(_) | Self::Task(_) => 70,
+            Self::DiskFailed { .. } | Self::GaveUpData { .. } | Self::Task(_) => 75,
+            Self::Metrics(_) => 70,
         }
     }
 }

@@ -23,6 +23,37 @@ pub(crate) struct NodeMetrics {
     torn_bytes: Counter,
     stalls: Counter,
     resumed_snapshot_bytes: Gauge,
+    actions: CounterFamily<4>,
+}
+
+/// What a node does about its replicas and its data, of its own accord or asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// A lead is given to another node.
+    HandOverLead,
+    /// A lead is taken from another node.
+    TakeLead,
+    /// A replica that stopped is started again.
+    RestartReplica,
+    /// A replica that is not what a majority has is stopped, to be rebuilt.
+    StopReplica,
+    /// The data of a replica is removed.
+    RemoveReplica,
+    /// Damaged data is set aside, with the identity.
+    SetDataAside,
+}
+
+impl Action {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::HandOverLead => "hand_over_lead",
+            Self::TakeLead => "take_lead",
+            Self::RestartReplica => "restart_replica",
+            Self::StopReplica => "stop_replica",
+            Self::RemoveReplica => "remove_replica",
+            Self::SetDataAside => "set_data_aside",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -182,7 +213,13 @@ impl NodeMetrics {
             "Bytes of snapshots that peers did not send again after a transfer had broken off, since the start.",
             ["node"],
         )?;
+        let actions = base.part("node")?.counters(
+            "actions_total",
+            "What this node did about its replicas and its data, by why and by what came of it.",
+            ["node", "kind", "reason", "outcome"],
+        )?;
         Ok(Self {
+            actions,
             base: base.clone(),
             node: node.to_owned(),
             shards: ShardFamilies::new(base)?,
@@ -259,6 +296,18 @@ impl NodeMetrics {
 
     pub(crate) fn set_resumed_snapshot_bytes(&self, bytes: u64) {
         self.resumed_snapshot_bytes.set_count(bytes);
+    }
+
+    /// Counts an attempt. `reason` is one of a few words that stand in the source.
+    pub(crate) fn count_action<T, E>(
+        &self,
+        action: Action,
+        reason: &'static str,
+        result: &Result<T, E>,
+    ) {
+        let outcome = if result.is_ok() { "done" } else { "failed" };
+        let labels = [self.node.as_str(), action.label(), reason, outcome];
+        self.actions.with(labels).increment();
     }
 
     pub(crate) fn set_log(&self, stats: &WalStats) {

@@ -7,6 +7,8 @@
 //! - A node that has lost touch with the coordinators goes on with its last orders, also after a restart.
 //! - Health is computed from the replicas' own state, never from having answered.
 //! - The first fatal fault decides how the process ends ([`Node::end`]), and is not overwritten.
+//! - None of the tasks is missing for longer than the process needs to end: those of the node are [`Vital`], and those of a replica
+//!   take it with them ([`replication::Group::guard`]).
 
 mod audit;
 mod budget;
@@ -40,7 +42,7 @@ use cluster::ShardId;
 use parking_lot::{Mutex, RwLock};
 use replication::Host;
 use rpc::Health;
-use runtime::{CancellationToken, Runtime};
+use runtime::{CancellationToken, Runtime, Vital};
 use tokio::sync::{Notify, watch};
 use vfs::Vfs;
 
@@ -59,7 +61,7 @@ pub(crate) use view::View;
 
 use crate::config::Config;
 use crate::error::RunError;
-use crate::metrics::NodeMetrics;
+use crate::metrics::{Action, NodeMetrics};
 
 /// What a node is made of.
 #[derive(Debug)]
@@ -110,6 +112,8 @@ pub(crate) struct Node {
     fault: Mutex<Option<RunError>>,
     /// Cancelled when the node begins to stop: no new work, and streams end.
     pub(crate) closing: CancellationToken,
+    /// The tasks without which the process is of no use, until then.
+    pub(crate) vital: Vital,
 }
 
 impl Node {
@@ -124,6 +128,7 @@ impl Node {
             memory,
         } = parts;
         let view = sync::view_of(&memory.orders).unwrap_or_default();
+        let closing = CancellationToken::new();
         Arc::new(Self {
             registry: RegistryClient::new(&runtime, config.coordinators.clone()),
             names: Names::default(),
@@ -142,7 +147,8 @@ impl Node {
             follows_health: Mutex::new(true),
             ended: watch::Sender::new(false),
             fault: Mutex::default(),
-            closing: CancellationToken::new(),
+            vital: Vital::new(&runtime, closing.clone()),
+            closing,
             runtime,
             vfs,
             config,
@@ -160,7 +166,7 @@ impl Node {
             self.tell_addresses();
             self.reconcile();
         }
-        let spawn = |name, task| drop(self.runtime.spawn(name, task));
+        let spawn = |name, task| drop(self.vital.spawn(name, task));
         spawn("node-sync", boxed(sync::run(Arc::clone(self))));
         spawn("node-upkeep", boxed(upkeep::run(Arc::clone(self))));
         spawn("node-budget", boxed(budget::run(Arc::clone(self))));
@@ -301,8 +307,9 @@ impl Node {
             if let Some(reason) = failed {
                 node.end(RunError::DiskFailed { reason });
             }
+            node.closing.cancelled().await;
         };
-        drop(self.runtime.spawn("node-disk-watch", watch));
+        drop(self.vital.spawn("node-disk-watch", watch));
     }
 
     /// Whether data on this node is damaged: its log, or what a replica needs of it.
@@ -332,10 +339,13 @@ impl Node {
         let moved = self.runtime.spawn_blocking("move-data-aside", move || {
             given_up::give_up(node.vfs.as_ref(), node.data_dir(), node.runtime.wall_ms())
         });
-        let name = moved
+        let moved = moved
             .await
-            .map_err(|error| ApiError::internal(error.to_string()))?
-            .map_err(|error| ApiError::internal(error.to_string()))?;
+            .map_err(|error| ApiError::internal(error.to_string()))
+            .and_then(|moved| moved.map_err(|error| ApiError::internal(error.to_string())));
+        self.metrics
+            .count_action(Action::SetDataAside, "damaged", &moved);
+        let name = moved?;
         let moved_to = name.clone();
         self.end(RunError::GaveUpData { moved_to });
         Ok(name)

@@ -103,8 +103,13 @@ pub(crate) struct WriteQueue {
 }
 
 impl WriteQueue {
-    /// Starts the task behind a queue. It ends when the queue is dropped, after what is in it was handed over.
-    pub(crate) fn start(runtime: &Runtime, log: impl Log, config: QueueConfig) -> Self {
+    /// A queue, and the task that has to run behind it. It ends when the queue is dropped, after what is in it was handed over. Dropping
+    /// it answers everybody who waits.
+    pub(crate) fn new<L: Log>(
+        runtime: &Runtime,
+        log: L,
+        config: QueueConfig,
+    ) -> (Self, impl Future<Output = ()> + Send + use<L>) {
         let (sender, receiver) = mpsc::channel(config.calls_max);
         let bytes = Arc::new(AtomicUsize::new(0));
         let drain = Drain {
@@ -116,12 +121,12 @@ impl WriteQueue {
             carried: None,
             in_flight: Arc::new(Semaphore::new(config.entries_in_flight)),
         };
-        drop(runtime.spawn("write-queue", drain.run()));
-        Self {
+        let queue = Self {
             sender,
             bytes,
             config,
-        }
+        };
+        (queue, drain.run())
     }
 
     /// Puts writes in, at once or not at all.

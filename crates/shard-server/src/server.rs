@@ -94,7 +94,12 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let stop = CancellationToken::new();
     let services = service::Services::new(Arc::clone(&node));
     let serving = service::server(&services, &raft, &health).serve(listener, stop.clone());
-    let serving = runtime.spawn("grpc-server", serving);
+    let serving = node.vital.spawn("grpc-server", async move {
+        match serving.await {
+            Drained::Clean => tracing::info!("all calls have ended"),
+            Drained::Forced => tracing::info!("calls that did not end were cut"),
+        }
+    });
     let door = neighbours.open(&node.address, Arc::new(services));
     if let Some(http) = http {
         serve_http(&node, metrics, http, &stop);
@@ -104,8 +109,10 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         Err(node.fatal().await)
     };
     let ended = tokio::select! {
+        biased;
         () = shutdown.cancelled() => Ok(()),
         ended = life => ended,
+        failed = node.vital.failed() => Err(RunError::Task(failed)),
     };
     stop_node(&node, &stop, (serving, door), &ended).await;
     drop(prepared.lock);
@@ -241,31 +248,27 @@ fn serve_http(node: &Arc<Node>, metrics: Metrics, listener: Listener, stop: &Can
     let router = admin::router(metrics, readiness);
     let (runtime, stop) = (node.runtime.clone(), stop.clone());
     let serve = async move { admin::serve(&runtime, listener, router, stop).await };
-    drop(node.runtime.spawn("http-server", serve));
+    drop(node.vital.spawn("http-server", serve));
 }
 
 /// Not serving, hand over, drain, flush; in a hurry when the disk has failed.
 async fn stop_node(
     node: &Arc<Node>,
     stop: &CancellationToken,
-    (serving, door): (Task<Drained>, Door<ShardNeighbour>),
+    (serving, door): (Task<()>, Door<ShardNeighbour>),
     ended: &Result<(), RunError>,
 ) {
     node.stop_serving();
     let has_failed = matches!(ended, Err(RunError::DiskFailed { .. }));
     if ended.is_ok() {
         // While this node is still heard by its peers, and before it refuses anything.
-        node.hand_over_leads().await;
+        node.hand_over_leads("stopping").await;
     }
     node.closing.cancel();
     drop(door);
     stop.cancel();
-    if !has_failed {
-        match serving.await {
-            Ok(Drained::Clean) => tracing::info!("all calls have ended"),
-            Ok(Drained::Forced) => tracing::info!("calls that did not end were cut"),
-            Err(error) => tracing::error!(%error, "the server did not end well"),
-        }
+    if !has_failed && let Err(error) = serving.await {
+        tracing::error!(%error, "the server did not end well");
     }
     let Some(host) = node.host() else {
         return;

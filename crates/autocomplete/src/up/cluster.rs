@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ::cluster::Layout;
 use anyhow::Context as _;
 use rpc::Neighbours;
-use runtime::{CancellationToken, Listener, Runtime, Task};
+use runtime::{CancellationToken, Listener, Runtime, Task, Vital};
 use telemetry::Metrics;
 use vfs::RealDisk;
 
@@ -27,8 +27,10 @@ pub(super) struct Addresses {
 pub(super) struct Cluster {
     addresses: Addresses,
     coordinator: Task<Result<(), coordinator::Error>>,
-    watchdog: Task<Result<(), watchdog::StartError>>,
+    watchdog: Task<()>,
     supervisor: Arc<Supervisor>,
+    /// The tasks that look after the others.
+    vital: Vital,
     /// Stops the nodes; cancelled when the coordinator has ended.
     stop_nodes: CancellationToken,
     coordinator_has_ended: bool,
@@ -79,7 +81,9 @@ impl Cluster {
             coordinators: vec![coordinator_address.clone()],
             ..shard_server::Config::default()
         });
+        let vital = Vital::new(runtime, stop.clone());
         let supervisor = Supervisor::start(
+            &vital,
             runtime,
             configs.collect(),
             metrics.clone(),
@@ -97,7 +101,7 @@ impl Cluster {
             metrics,
             restarter: Arc::clone(&supervisor) as Arc<dyn watchdog::restart::Restarter>,
         };
-        let watchdog = runtime.spawn("watchdog", watchdog_run(config, deps, stop.clone()));
+        let watchdog = vital.spawn("watchdog", watchdog_run(config, deps, stop.clone()));
         Ok(Self {
             addresses: Addresses {
                 grpc: reachable(grpc_addr),
@@ -106,6 +110,7 @@ impl Cluster {
             coordinator,
             watchdog,
             supervisor,
+            vital,
             stop_nodes,
             coordinator_has_ended: false,
         })
@@ -115,9 +120,12 @@ impl Cluster {
         self.addresses
     }
 
-    /// Waits until the coordinator ends by itself; without it there is no cluster.
+    /// Waits until the coordinator ends by itself, without which there is no cluster, or a task is missing that looks after the rest.
     pub(super) async fn failed(&mut self) -> anyhow::Error {
-        let ended = (&mut self.coordinator).await;
+        let ended = tokio::select! {
+            ended = &mut self.coordinator => ended,
+            failed = self.vital.failed() => return failed.into(),
+        };
         self.coordinator_has_ended = true;
         match ended {
             Ok(Ok(())) => anyhow::anyhow!("the coordinator ended"),
@@ -138,24 +146,17 @@ impl Cluster {
         }
         self.stop_nodes.cancel();
         self.supervisor.stopped().await;
-        match (&mut self.watchdog).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the watchdog did not run"),
-            Err(error) => tracing::error!(%error, "the watchdog did not end well"),
+        if let Err(error) = (&mut self.watchdog).await {
+            tracing::error!(%error, "the watchdog did not end well");
         }
     }
 }
 
-async fn watchdog_run(
-    config: watchdog::Config,
-    deps: watchdog::Deps,
-    stop: CancellationToken,
-) -> Result<(), watchdog::StartError> {
-    let result = watchdog::run(config, deps, stop).await;
-    if let Err(error) = &result {
+async fn watchdog_run(config: watchdog::Config, deps: watchdog::Deps, stop: CancellationToken) {
+    if let Err(error) = watchdog::run(config, deps, stop.clone()).await {
         tracing::error!(%error, "the watchdog could not start; the cluster runs without it");
+        stop.cancelled().await;
     }
-    result
 }
 
 async fn bind(

@@ -14,7 +14,7 @@ use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use rpc::Neighbours;
 use rpc::services::ShardNeighbour;
-use runtime::{CancellationToken, Runtime, Task};
+use runtime::{CancellationToken, Runtime, Task, Vital};
 use shard_server::{Config, Deps, RunError};
 use telemetry::Metrics;
 use tokio::sync::Notify;
@@ -51,6 +51,7 @@ struct Node {
 impl Supervisor {
     /// Starts a node for each configuration.
     pub(super) fn start(
+        vital: &Vital,
         runtime: &Runtime,
         configs: Vec<Config>,
         metrics: Metrics,
@@ -72,7 +73,7 @@ impl Supervisor {
             .collect();
         let loops = nodes
             .iter()
-            .map(|node| runtime.spawn("node", Arc::clone(node).keep_running()))
+            .map(|node| vital.spawn("node", Arc::clone(node).keep_running()))
             .collect();
         Arc::new(Self {
             nodes,

@@ -9,6 +9,7 @@ use cluster::{NodeId, ShardId};
 use rpc::Deadline;
 
 use super::Admin;
+use crate::actions::{ASKED, Action};
 use crate::metadata::Command;
 
 pub(super) async fn drain(
@@ -18,7 +19,10 @@ pub(super) async fn drain(
     let draining = !request.undo;
     let node = named(admin, "node", &request.node)?;
     let command = Command::SetDraining { node, draining };
-    admin.meta.propose(&command).await?;
+    let told = admin.meta.propose(&command).await;
+    let reason = if draining { ASKED } else { "taken_back" };
+    admin.actions.count(Action::Drain, reason, &told);
+    told?;
     let left = admin.meta.read(|state| state.replicas_on(node));
     let message = match (draining, left) {
         (false, _) => format!("node {node} may hold replicas"),

@@ -41,9 +41,7 @@ async fn serve(
     vfs: Arc<vfs::RealDisk>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let metrics = Metrics::new(runtime).map_err(|error| Error::Telemetry {
-        reason: error.to_string(),
-    })?;
+    let metrics = Metrics::new(runtime).map_err(Error::metrics)?;
     let deps = Deps {
         runtime: runtime.clone(),
         vfs,

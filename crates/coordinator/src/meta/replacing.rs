@@ -19,6 +19,7 @@ use replication::{ChangeError, Peer};
 use super::Meta;
 use super::proposing::unready;
 use crate::Error;
+use crate::actions::{Action, PLANNED};
 use crate::arrival::Myself;
 use crate::identity::{Instance, Membership};
 use crate::metadata::{Admission, Command, number_of};
@@ -60,7 +61,10 @@ impl Meta {
             instance,
             begun: begun.members,
         });
-        self.propose(&command).await?;
+        let admitted = self.propose(&command).await;
+        self.actions
+            .count(Action::AdmitCoordinator, "lost_directory", &admitted);
+        admitted?;
         tracing::warn!(%number, "a coordinator lost its data directory, and a new one gets its place");
         Ok(())
     }
@@ -121,6 +125,8 @@ impl Meta {
         } else {
             return;
         };
+        self.actions
+            .count(Action::ChangeCoordinators, PLANNED, &step);
         match step {
             Ok(member) => tracing::info!(%member, "the coordinators have changed"),
             Err(error) => tracing::info!(%error, "the coordinators wait to be changed"),

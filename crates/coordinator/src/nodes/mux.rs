@@ -191,15 +191,22 @@ impl<P: Protocol> Lane<P> {
             queue: receiver,
             session: Arc::clone(&session),
         };
-        let reader = Arc::clone(&session);
+        let (reader, left) = (Arc::clone(&session), Arc::clone(&session));
         let opening = P::open(self.channel.clone(), requests);
-        self.runtime.spawn("node-stream", async move {
+        let read = async move {
             let end = match opening.await {
                 Ok(answers) => reader.read(answers).await,
                 Err(status) => status,
             };
             reader.close(&end);
-        });
+        };
+        self.runtime
+            .spawn_guarded("node-stream", read, move |end| async move {
+                // After a panic nobody else would answer those who wait.
+                if let Err(failed) = end {
+                    left.close(&Status::unavailable(failed.to_string()));
+                }
+            });
         session
     }
 }

@@ -113,6 +113,23 @@ pub enum Cause {
     NewcomerFailed,
 }
 
+impl Cause {
+    /// One word, for what counts changes.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Gone => "gone",
+            Self::Draining => "draining",
+            Self::TooFew => "too_few",
+            Self::LeftOver => "left_over",
+            Self::Abroad => "abroad",
+            Self::RegionLacks => "region_lacks",
+            Self::NewcomerFailed => "newcomer_failed",
+        }
+    }
+}
+
 /// What is to be done about a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {

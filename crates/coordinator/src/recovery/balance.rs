@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use runtime::{Instant, Runtime, Task};
 
 use super::observed::Observed;
+use crate::actions::{Action, Actions};
 use crate::placement::leads::{self, Move};
 use crate::routing::Router;
 
@@ -28,6 +29,7 @@ pub(crate) struct Balance {
     /// How long leads must have stayed where they are; never, if none.
     after: Option<Duration>,
     calm: Mutex<Calm>,
+    actions: Actions,
 }
 
 /// What was seen, since when, and what is being done.
@@ -59,12 +61,18 @@ impl Calm {
 }
 
 impl Balance {
-    pub(crate) fn new(runtime: &Runtime, router: Arc<Router>, after: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        runtime: &Runtime,
+        router: Arc<Router>,
+        after: Option<Duration>,
+        actions: Actions,
+    ) -> Self {
         Self {
             runtime: runtime.clone(),
             router,
             after,
             calm: Mutex::default(),
+            actions,
         }
     }
 
@@ -97,6 +105,7 @@ impl Balance {
     fn hand_over(&self, step: Move, cause: Cause) -> Task<()> {
         let Move { shard, from, to } = step;
         let (router, deadline) = (Arc::clone(&self.router), self.runtime.now() + PATIENCE);
+        let actions = self.actions.clone();
         self.runtime.spawn("lead-balance", async move {
             let reason = cause.text();
             tracing::info!(%shard, %from, %to, reason, "a lead moves");
@@ -107,6 +116,7 @@ impl Balance {
                     moved.map(drop)
                 }
             };
+            actions.count(Action::MoveLead, cause.label(), &moved);
             if let Err(error) = moved {
                 tracing::warn!(%shard, %error, "a lead did not move, trying again");
             }
@@ -125,6 +135,14 @@ enum Cause {
 }
 
 impl Cause {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::OutOfReach => "out_of_reach",
+            Self::FullDisk => "disk",
+            Self::Uneven => "uneven",
+        }
+    }
+
     const fn text(self) -> &'static str {
         match self {
             Self::OutOfReach => "its server is out of reach for all but its peers",

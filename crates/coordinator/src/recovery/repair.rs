@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use runtime::{Instant, Runtime, Task};
 
 use super::observed::Observed;
+use crate::actions::{ASKED, Action, Actions};
 use crate::liveness::Liveness;
 use crate::meta::Meta;
 use crate::metadata::{Command, Intent, NewReplicas, ShardRecord};
@@ -47,6 +48,7 @@ pub(crate) struct Repair {
     liveness: Arc<Liveness>,
     router: Arc<Router>,
     settings: RepairSettings,
+    actions: Actions,
     work: Arc<Mutex<Work>>,
 }
 
@@ -89,6 +91,7 @@ impl Repair {
         liveness: Arc<Liveness>,
         router: Arc<Router>,
         settings: RepairSettings,
+        actions: Actions,
     ) -> Self {
         Self {
             runtime: runtime.clone(),
@@ -96,6 +99,7 @@ impl Repair {
             liveness,
             router,
             settings,
+            actions,
             work: Arc::default(),
         }
     }
@@ -116,7 +120,12 @@ impl Repair {
             && work.give_up.as_ref().is_none_or(|at| !at.is_open(now))
         {
             let attempt = self.attempt(move |repair| async move {
-                super::give_up(&repair.meta, &repair.liveness, &repair.router, node).await
+                let given =
+                    super::give_up(&repair.meta, &repair.liveness, &repair.router, node).await;
+                repair
+                    .actions
+                    .count(Action::SetDataAside, "damaged", &given);
+                given
             });
             work.give_up = Some(attempt);
         }
@@ -171,7 +180,7 @@ impl Repair {
                 if record.members.change.is_some() {
                     return Ok(());
                 }
-                self.begin(&record, change, self.reason(cause, change))
+                self.begin(&record, change, cause.label(), self.reason(cause, change))
                     .await
             }
             Step::GoOn { shard } => self.go_on(shard).await,
@@ -182,8 +191,9 @@ impl Repair {
                     votes: false,
                     remove: Some(newcomer),
                 };
-                let reason = self.reason(Cause::NewcomerFailed, change);
-                self.begin(&record, change, reason).await
+                let cause = Cause::NewcomerFailed;
+                self.begin(&record, change, cause.label(), self.reason(cause, change))
+                    .await
             }
         }
     }
@@ -193,6 +203,7 @@ impl Repair {
         &self,
         record: &ShardRecord,
         change: Pending,
+        label: &'static str,
         reason: String,
     ) -> Result<(), ApiError> {
         let shard = record.shard.id;
@@ -205,7 +216,9 @@ impl Repair {
             remove: change.remove,
             reason,
         };
-        self.propose(record, replicas, Some(intent), false).await
+        let begun = self.propose(record, replicas, Some(intent), false).await;
+        self.actions.count(Action::ChangeMembers, label, &begun);
+        begun
     }
 
     async fn propose(
@@ -291,8 +304,8 @@ impl Repair {
             votes: true,
             remove: leaving,
         };
-        self.begin(&record, change, "an operator asked for it".to_owned())
-            .await?;
+        let reason = "an operator asked for it".to_owned();
+        self.begin(&record, change, ASKED, reason).await?;
         Ok(Asked {
             done: false,
             message: format!("node {newcomer} is given a replica of shard {shard}"),

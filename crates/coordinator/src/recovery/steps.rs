@@ -8,6 +8,7 @@ use api::{ApiError, Reason};
 use cluster::{NodeId, ShardId};
 
 use super::{Case, Origin, Recovery};
+use crate::actions::Action;
 use crate::liveness::Heard;
 use crate::meta::unexpected;
 use crate::metadata::{Command, NewLife, Response, ShardRecord, State};
@@ -70,7 +71,11 @@ impl Recovery {
             if lost || !damaged {
                 continue;
             }
-            super::give_up(&self.meta, &self.liveness, &self.router, replica.node).await?;
+            let (meta, liveness) = (&self.meta, &self.liveness);
+            let given = super::give_up(meta, liveness, &self.router, replica.node).await;
+            self.actions
+                .count(Action::SetDataAside, "loss_accepted", &given);
+            given?;
         }
         Ok(())
     }

@@ -233,6 +233,8 @@ async fn a_damaged_log_is_set_aside_when_its_loss_is_accepted() {
     cluster.start_server(1).await;
     let done = recover_to_the_end(&cluster).await;
     assert_eq!(done.action(), RecoveryAction::NewIncarnation);
+    assert_eq!(cluster.actions("set_data_aside", "loss_accepted"), 1);
+    assert_eq!(cluster.actions("begin_anew", "from_snapshot"), 1);
     let whole = ask(&cluster, "", true).await.unwrap();
     assert_eq!(listed(&whole), [("ant", 5), ("kiwi", 5), ("zoo", 5)]);
 }

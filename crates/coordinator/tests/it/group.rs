@@ -221,6 +221,30 @@ async fn without_a_majority_the_last_map_still_routes_and_nothing_is_created() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_ends_with_any_of_its_tasks() {
+    let mut cluster = Cluster::without_servers().await;
+    let tasks = [
+        "grpc",
+        "http",
+        "snapshot-puller",
+        "upkeep",
+        "group-reads",
+        "host-maintain",
+    ];
+    for task in tasks {
+        assert!(
+            cluster.faults.strike(task),
+            "{:?}",
+            cluster.faults.running()
+        );
+        let ended = cluster.coordinator_ended(0).await.unwrap_err().to_string();
+        assert!(ended.contains(task), "{ended}");
+        // Its supervisor starts it again.
+        cluster.start_coordinator().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_coordinators_restart_at_once() {
     let mut cluster = Cluster::of_three().await;
     for place in 0..3 {
@@ -298,6 +322,9 @@ async fn a_coordinator_that_lost_its_disk_is_taken_in_as_another_without_a_word(
             3
         );
     }
+    assert_eq!(cluster.actions("admit_coordinator", "lost_directory"), 3);
+    assert!(cluster.actions("change_coordinators", "planned") >= 3);
+    assert!(cluster.actions("move_metadata_lead", "stopping") >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,7 +16,7 @@ use coordinator::{ClusterConfig, Config, CoordinatorsConfig, Deps, LimitsConfig}
 use rpc::Neighbours;
 use rpc::channel::{PoolConfig, connect};
 use rpc::services::ShardNeighbour;
-use runtime::{CancellationToken, Listener, Runtime, Task};
+use runtime::{CancellationToken, Listener, Runtime, Task, TaskFaults};
 use shard_server::config::{SnapshotConfig, StateConfig};
 use telemetry::Metrics;
 use tempfile::TempDir;
@@ -60,6 +60,8 @@ impl Default for Shape {
 
 pub(crate) struct Cluster {
     pub(crate) runtime: Runtime,
+    /// Of the coordinators' tasks and the servers'.
+    pub(crate) faults: TaskFaults,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
     dir: TempDir,
@@ -74,6 +76,8 @@ pub(crate) struct Cluster {
 
 struct Coordinator {
     config: Config,
+    /// Of all its lives.
+    metrics: Metrics,
     grpc: SocketAddr,
     http: SocketAddr,
     neighbours: Neighbours<ShardNeighbour>,
@@ -87,6 +91,8 @@ struct Running<E> {
 
 struct ShardServer {
     disk: SimDisk,
+    /// Of all its lives.
+    metrics: Metrics,
     name: String,
     region: String,
     dir: PathBuf,
@@ -157,7 +163,8 @@ impl Cluster {
             snapshot_entries,
             simulated,
         } = shape;
-        let runtime = Runtime::real();
+        let faults = TaskFaults::default();
+        let runtime = Runtime::real().with_task_faults(faults.clone());
         let dir = TempDir::new().unwrap();
         let starts = ["", "g", "p"].map(str::to_owned).into_iter();
         let template = Layout::new(starts.zip((1..).map(ShardId)).collect()).unwrap();
@@ -175,6 +182,7 @@ impl Cluster {
         let peers: BTreeMap<NodeId, String> = ids.zip(addresses).collect();
         let mut cluster = Self {
             runtime,
+            faults,
             grpc: listeners[0].0.local_addr(),
             http: listeners[0].1.local_addr(),
             dir,
@@ -207,6 +215,7 @@ impl Cluster {
             };
             let mut coordinator = Coordinator {
                 config,
+                metrics: Metrics::new(&cluster.runtime).unwrap(),
                 grpc: grpc.local_addr(),
                 http: http.local_addr(),
                 neighbours: cluster.neighbours.clone(),
@@ -219,6 +228,20 @@ impl Cluster {
             cluster.until_open(place).await;
         }
         cluster
+    }
+
+    /// How often the coordinators did something, and how often a server did.
+    pub(crate) fn actions(&self, kind: &str, reason: &str) -> u64 {
+        let family = "autocomplete_coordinator_actions_total";
+        let coordinators = self.coordinators.iter();
+        coordinators
+            .map(|at| done(&at.metrics, family, kind, reason))
+            .sum()
+    }
+
+    pub(crate) fn server_actions(&self, place: usize, kind: &str, reason: &str) -> u64 {
+        let family = "autocomplete_node_actions_total";
+        done(&self.servers[place].metrics, family, kind, reason)
     }
 
     /// Starts the only coordinator, at the address it had before.
@@ -293,6 +316,7 @@ impl Cluster {
     pub(crate) async fn add_server_in(&mut self, region: &str, name: &str) {
         self.servers.push(ShardServer {
             disk: SimDisk::new(),
+            metrics: Metrics::new(&self.runtime).unwrap(),
             name: name.to_owned(),
             region: region.to_owned(),
             dir: self.dir.path().join(name),
@@ -324,7 +348,7 @@ impl Cluster {
             },
             ..shard_server::Config::default()
         };
-        let metrics = Metrics::new(&self.runtime).unwrap();
+        let metrics = server.metrics.clone();
         let near = self.near.then(|| self.neighbours.clone());
         let neighbours = near.unwrap_or_default();
         let vfs: Arc<dyn Vfs> = if self.simulated {
@@ -501,7 +525,7 @@ impl Coordinator {
         let deps = Deps {
             runtime: runtime.clone(),
             vfs: Arc::new(vfs::RealDisk::new()),
-            metrics: Metrics::new(runtime).unwrap(),
+            metrics: self.metrics.clone(),
             grpc,
             http: Some(http),
             neighbours: self.neighbours.clone(),
@@ -511,6 +535,21 @@ impl Coordinator {
         let task = runtime.spawn("test-coordinator", run);
         self.running = Some(Running { stop, task });
     }
+}
+
+fn done(metrics: &Metrics, family: &str, kind: &str, reason: &str) -> u64 {
+    let text = metrics.encode().unwrap();
+    let labels = [
+        format!("kind=\"{kind}\""),
+        format!("reason=\"{reason}\""),
+        "outcome=\"done\"".to_owned(),
+    ];
+    let lines = text.lines().filter(|line| {
+        line.starts_with(family) && labels.iter().all(|label| line.contains(label.as_str()))
+    });
+    lines
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
+        .sum()
 }
 
 fn serves(status: &GetStatusResponse) -> bool {

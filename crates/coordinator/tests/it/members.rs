@@ -70,6 +70,17 @@ async fn a_lost_disk_is_rebuilt_from_the_peers_without_a_word() {
     let now: Vec<u64> = (1..=4).filter(|node| !lost.contains(node)).collect();
     assert_eq!(lost.len(), 1);
     until_settled_on(&cluster, &now).await;
+    for (kind, reason, times) in [
+        ("admit_node", "new", 3),
+        ("admit_node", "lost_directory", 1),
+        ("place_shards", "unplaced", 1),
+        ("change_members", "lost", 3),
+        ("add_learner", "planned", 3),
+        ("promote", "planned", 3),
+        ("remove_member", "planned", 3),
+    ] {
+        assert_eq!(cluster.actions(kind, reason), times, "{kind} {reason}");
+    }
     writers.go_on(&cluster.runtime, 20).await;
     // What was rebuilt carries its part of a majority.
     cluster.kill_server(0).await;
@@ -126,6 +137,9 @@ async fn set_aside_and_rebuilt(damage: impl FnOnce(&Path)) {
                 )
         })
         .await;
+    assert_eq!(cluster.actions("set_data_aside", "damaged"), 1);
+    let by_itself = cluster.server_actions(2, "set_data_aside", "damaged");
+    assert_eq!(by_itself, 1);
     let incarnations: Vec<u64> = status.shards.iter().map(|at| at.incarnation).collect();
     assert_eq!(incarnations, [1, 1, 1], "nothing was given up");
     let answer = cluster.top("", 3).await;
@@ -162,6 +176,8 @@ async fn a_drained_node_gives_everything_away_while_writes_go_on() {
     assert!(said.contains("holds nothing"), "{said}");
     let (_, json, _) = run(&cluster, &["status", "--json"]).await;
     assert!(json.contains("\"draining\": true"), "{json}");
+    assert_eq!(cluster.actions("drain", "asked"), 2);
+    assert_eq!(cluster.actions("change_members", "draining"), 3);
     cluster.stop_server(0).await;
     let request = DrainNodeRequest {
         node: drained.to_string(),
@@ -214,6 +230,11 @@ async fn an_operator_replaces_and_adds_replicas_and_is_told_what_cannot_be() {
     let (code, said, _) = run(&cluster, &["replace", "1", &name, "--with", "shard-4"]).await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("holds a voting replica of shard 1"), "{said}");
+    assert_eq!(cluster.actions("change_members", "asked"), 1);
+    assert_eq!(
+        cluster.server_actions(leader, "hand_over_lead", "leaving"),
+        1
+    );
     // The one that left may come again, since everybody knows that it left; the shard has four then.
     let (code, said, error) = run(&cluster, &["promote", "1", &name]).await;
     assert_eq!(code, Some(0), "{said}{error}");

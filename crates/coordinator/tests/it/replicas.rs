@@ -211,6 +211,9 @@ async fn the_lead_goes_where_it_is_told_to_under_load() {
         let refused = cluster.admin().transfer_leader(request).await.unwrap_err();
         assert_eq!(reason(&refused), wanted, "{refused}");
     }
+    assert_eq!(cluster.actions("move_lead", "asked"), 7);
+    let handed = |place| cluster.server_actions(place, "hand_over_lead", "asked");
+    assert!((0..3).map(handed).sum::<u64>() >= 6);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -236,6 +239,7 @@ async fn leads_spread_again_when_all_is_calm_and_nobody_hears_of_it() {
         nodes.len() == shards
     };
     cluster.until("each leads one shard", is_spread).await;
+    assert!(cluster.actions("move_lead", "uneven") >= 1);
     writers.end(&cluster).await;
     all_agree(&cluster).await;
 }
@@ -380,6 +384,7 @@ async fn a_leader_whose_disk_does_not_answer_gives_its_leads_away() {
     };
     runtime.timeout(PATIENCE, moved).await.unwrap();
     writers.go_on(&runtime, 20).await;
+    assert!(cluster.server_actions(hung, "hand_over_lead", "slow_disk") >= 1);
     cluster.disk(hung).hold_syncs(false);
     cluster.until("all replicas serve", all_serve).await;
     writers.end(&cluster).await;

@@ -21,9 +21,10 @@ use crate::{NodeId, StateMachine};
 /// Lets the replica stand for election once its silence is over.
 pub(super) async fn be_silent<S: StateMachine>(inner: Arc<Inner<S>>, until: Instant) {
     tokio::select! {
-        () = inner.ended.cancelled() => {}
+        () = inner.ended.cancelled() => return,
         () = inner.runtime().sleep_until(until) => inner.raft.runtime_config().elect(true),
     }
+    inner.ended.cancelled().await;
 }
 
 impl<S: StateMachine> Inner<S> {

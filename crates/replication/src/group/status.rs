@@ -68,13 +68,15 @@ pub(super) fn build<S: StateMachine>(
     }
 }
 
-/// Publishes a status whenever something changes that is not just a number.
+/// Publishes a status whenever something changes that is not just a number. Once there is a reason to stop, whoever found it, all of the
+/// replica stops.
 pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
     let mut metrics = inner.raft.metrics();
     let mut seen = None;
     loop {
         let changed = tokio::select! {
             () = inner.ended.cancelled() => return,
+            () = inner.shared.halt.told() => Ok(()),
             changed = metrics.changed() => changed,
         };
         let fatal = metrics.borrow_watched().running_state.clone().err();
@@ -111,7 +113,8 @@ pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
             differs
         });
         if inner.shared.halt.is_set() {
-            inner.ended.cancel();
+            inner.tell_stop();
+            inner.shutdown().await;
             return;
         }
     }
@@ -126,6 +129,9 @@ impl<S: StateMachine> Inner<S> {
             StopCause::Internal
         };
         self.shared.halt.set(cause, &fatal.to_string());
+    }
+
+    fn tell_stop(&self) {
         let stopped = self.shared.halt.get();
         if let Some(stopped) = stopped.filter(|stopped| stopped.cause != StopCause::Shutdown) {
             tracing::error!(

@@ -72,7 +72,7 @@ async fn passes(host: &Weak<Inner>) {
             bytes_per_second: inner.options.scrub_bytes_per_second,
         };
         drop(inner);
-        if pace.bytes_per_second == 0 || pass(host, &pace).await.is_none() {
+        if pass(host, &pace).await.is_none() {
             return;
         }
         pace.runtime.sleep(pause).await;
@@ -230,11 +230,13 @@ impl Inner {
     }
 }
 
-/// Starts the scrub's tasks.
+/// Starts the scrub's tasks; without a rate nothing is read again.
 pub(super) fn spawn(inner: &Arc<Inner>) {
-    let (runtime, ended) = (&inner.runtime, &inner.ended);
-    let scrub = run(Arc::downgrade(inner), ended.clone());
-    drop(runtime.spawn("host-scrub", scrub));
+    let ended = &inner.ended;
+    if inner.options.scrub_bytes_per_second > 0 {
+        let scrub = run(Arc::downgrade(inner), ended.clone());
+        inner.guard("host-scrub", scrub);
+    }
     let stop = stop_on_damage(Arc::downgrade(inner), ended.clone());
-    drop(runtime.spawn("host-damage", stop));
+    inner.guard("host-damage", stop);
 }

@@ -16,7 +16,7 @@ use crate::machine::{Machine, Shared};
 use crate::network::{Factory, Limits};
 use crate::raft::{Membership, StoredMembership};
 use crate::snapshot::{self, Header, SnapshotStore};
-use crate::status::Halt;
+use crate::status::{Halt, Tripwire};
 use crate::{Member, SnapshotFile, StartError, StateMachine, convert};
 
 /// A peer's answer is not overdue before this, however short the election timeout: its disk may be busy.
@@ -104,13 +104,14 @@ impl Host {
             context: Arc::clone(&inner.context),
             group,
             silence: shared.halt.silence().clone(),
+            tripwire: Tripwire::new(Arc::clone(&shared.halt), "replication"),
             limits: Limits {
                 answer: (config.timing.election_max * 2).max(ANSWER_MIN),
             },
             grants: Arc::new(Grants::new(config.timing.lease())),
         };
         let stopped = |reason: String| StartError::Stopped { group, reason };
-        let machine = Machine(Arc::clone(&shared));
+        let machine = Machine::new(Arc::clone(&shared));
         let raft = openraft::Raft::new(node, Arc::new(raft_config), network.clone(), log, machine)
             .await
             .map_err(|fatal| stopped(fatal.to_string()))?;

@@ -168,7 +168,7 @@ impl StoreBuilder<TypeConfig, LogStore, Patient, TempDir> for OnDisk {
             halt,
             runtime,
         });
-        Ok((dir, log, Patient(Machine(Arc::new(shared)))))
+        Ok((dir, log, Patient(Machine::new(Arc::new(shared)))))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::raft::{
     Command, Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, term_of,
 };
 use crate::snapshot::{self, Header, SnapshotFile, SnapshotStore};
-use crate::status::{Halt, StopCause};
+use crate::status::{Halt, StopCause, Tripwire};
 use crate::{GroupId, SnapshotError, command};
 
 /// What a replica of a state machine consists of, shared by openraft's worker and the group's handle.
@@ -220,7 +220,18 @@ impl<V: super::SnapshotView> Capture<V> {
 
 /// The state machine as openraft drives it.
 #[derive(Debug)]
-pub(crate) struct Machine<S>(pub(crate) Arc<Shared<S>>);
+pub(crate) struct Machine<S>(
+    pub(crate) Arc<Shared<S>>,
+    #[expect(dead_code, reason = "held for its drop")] Tripwire,
+);
+
+impl<S> Machine<S> {
+    /// For the one task that applies.
+    pub(crate) fn new(shared: Arc<Shared<S>>) -> Self {
+        let tripwire = Tripwire::new(Arc::clone(&shared.halt), "state-machine");
+        Self(shared, tripwire)
+    }
+}
 
 impl<S: StateMachine> RaftStateMachine<TypeConfig> for Machine<S> {
     type SnapshotData = SnapshotFile;

@@ -29,6 +29,7 @@ use super::{Limits, SharedContext, snapshot, stream};
 use crate::lease::Grants;
 use crate::raft::{AppendRequest, AppendResult, RpcError, Snapshot, TypeConfig, Vote};
 use crate::snapshot::SnapshotFile;
+use crate::status::Tripwire;
 use crate::{Peer, convert};
 
 /// Makes the clients of one group.
@@ -38,6 +39,8 @@ pub(crate) struct Factory {
     pub(crate) group: GroupId,
     /// Cancelled when nothing may be heard of this replica any more.
     pub(crate) silence: CancellationToken,
+    /// For the tasks that send.
+    pub(crate) tripwire: Tripwire,
     pub(crate) limits: Limits,
     pub(crate) grants: Arc<Grants>,
 }
@@ -62,6 +65,7 @@ impl Factory {
             context: self.context.clone(),
             group: self.group,
             silence: self.silence.clone(),
+            _tripwire: self.tripwire.clone(),
             limits: self.limits,
             grants: Arc::clone(&self.grants),
             target,
@@ -93,6 +97,7 @@ pub(crate) struct Client {
     context: SharedContext,
     group: GroupId,
     silence: CancellationToken,
+    _tripwire: Tripwire,
     limits: Limits,
     grants: Arc<Grants>,
     target: u64,

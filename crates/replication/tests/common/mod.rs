@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::raft::v1::raft_service_client::RaftServiceClient;
@@ -40,6 +41,7 @@ pub(crate) const PANIC: u16 = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     state: RwLock<Arc<State>>,
+    is_broken: AtomicBool,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -58,6 +60,11 @@ impl Counters {
 
     pub(crate) fn state(&self) -> State {
         State::clone(&self.state.read())
+    }
+
+    /// From now on taking a view panics.
+    pub(crate) fn break_views(&self) {
+        self.is_broken.store(true, Ordering::Release);
     }
 
     pub(crate) fn sum(&self) -> u64 {
@@ -106,6 +113,7 @@ impl StateMachine for Counters {
     }
 
     fn view(&self) -> Frozen {
+        assert!(!self.is_broken.load(Ordering::Acquire), "told to");
         Frozen(Arc::clone(&self.state.read()))
     }
 

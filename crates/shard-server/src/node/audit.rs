@@ -20,6 +20,7 @@ use runtime::Instant;
 
 use super::pace::STEP_TERMS;
 use super::{Node, Replica};
+use crate::metrics::Action;
 use crate::state::{Hashing, command};
 
 const EVERY: Duration = Duration::from_millis(500);
@@ -150,6 +151,8 @@ impl Node {
             tracing::error!(%shard, index, "the state of this replica is not what a majority has, it stops and must be rebuilt");
             let reason = format!("its state at entry {index} is not what a majority has");
             replica.group().condemn(&reason).await;
+            self.metrics
+                .count_action(Action::StopReplica, "differs", &Ok::<(), ()>(()));
             self.refresh_health();
             self.sync_now.notify_one();
         }

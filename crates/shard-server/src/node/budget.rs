@@ -78,11 +78,11 @@ fn exceeded(message: String) -> ApiError {
     error.for_write()
 }
 
-/// The task that gives up rare terms, until the node stops; ends at once where that was not asked for.
+/// The task that gives up rare terms, until the node stops; does nothing where that was not asked for.
 pub(super) async fn run(node: Arc<Node>) {
     let config = &node.config.state;
     let (Some(limit), AtBudget::Evict) = (config.shard_bytes_max, config.at_budget) else {
-        return;
+        return node.closing.cancelled().await;
     };
     loop {
         for replica in node.replicas() {

@@ -10,6 +10,7 @@ use futures::future::join_all;
 use replication::{ChangeError, Role};
 
 use super::{Node, Replica};
+use crate::metrics::Action;
 
 /// How long one other node may take to take a lead over; it takes some milliseconds.
 const TRANSFER_PATIENCE: Duration = Duration::from_millis(700);
@@ -74,15 +75,19 @@ fn not_handed(to: NodeId, error: ChangeError) -> ApiError {
 }
 
 impl Node {
-    /// Hands over every lead that somebody else can take, so that nobody has to wait for an election when this node is gone.
-    pub(crate) async fn hand_over_leads(self: &Arc<Self>) {
+    /// Hands over every lead that somebody else can take, so that nobody has to wait for an election when this node is gone. `reason` is
+    /// for what counts it.
+    pub(crate) async fn hand_over_leads(self: &Arc<Self>, reason: &'static str) {
         let leads = |replica: &Arc<Replica>| !replica.group().successors().is_empty();
         let replicas: Vec<_> = self.replicas().into_iter().filter(leads).collect();
         let handed = join_all(replicas.iter().map(|replica| async {
             let shard = replica.shard();
-            match replica.hand_over(None).await {
-                Ok(leader) => tracing::info!(%shard, %leader, "the lead is handed over"),
-                Err(error) => tracing::warn!(%shard, %error, "the lead is not handed over"),
+            let handed = replica.hand_over(None).await;
+            self.metrics
+                .count_action(Action::HandOverLead, reason, &handed);
+            match handed {
+                Ok(leader) => tracing::info!(%shard, %leader, reason, "the lead is handed over"),
+                Err(error) => tracing::warn!(%shard, %error, reason, "the lead is not handed over"),
             }
         }));
         if self.runtime.timeout(STOP_PATIENCE, handed).await.is_err() {

@@ -72,7 +72,8 @@ impl Node {
     /// Follows a replica until it stops.
     pub(super) fn watch(self: &Arc<Self>, replica: &Arc<Replica>) {
         let node = Arc::clone(self);
-        let mut status = replica.group().watch_status();
+        let group = replica.group().clone();
+        let mut status = group.watch_status();
         let watch = async move {
             loop {
                 node.refresh_health();
@@ -85,14 +86,16 @@ impl Node {
                         let reason = stopped.reason;
                         node.end(RunError::DiskFailed { reason });
                     }
-                    return;
+                    break;
                 }
                 tokio::select! {
-                    () = node.closing.cancelled() => return,
-                    changed = status.changed() => if changed.is_err() { return },
+                    () = node.closing.cancelled() => break,
+                    changed = status.changed() => if changed.is_err() { break },
                 }
             }
+            drop(node);
+            group.ended().await;
         };
-        drop(self.runtime.spawn("replica-watch", watch));
+        drop(replica.group().guard("replica-watch", watch));
     }
 }

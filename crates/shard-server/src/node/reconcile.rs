@@ -4,7 +4,8 @@
 //! - A group is begun (founded, seeded or joined) only where the memory does not name it; where it does, it is resumed, and refused as
 //!   lost data when nothing of it is there.
 //! - A replica that stopped because there was no room at all is resumed once the log has room again. What it could not write was
-//!   acknowledged to nobody.
+//!   acknowledged to nobody. One that stopped for a fault of the program, such as a task that panicked, is resumed at once, but not
+//!   twice within [`RETRY`].
 //! - The data of an older incarnation is removed when a newer one is assigned, which takes an operator's word.
 //! - The data of a shard that is no longer assigned is removed only when the map says that its replicas are elsewhere; what could not be
 //!   removed, or was not before the process ended, is tried again.
@@ -17,14 +18,15 @@ use api::ApiError;
 use api::registry::v1::Assignment;
 use cluster::{Incarnation, NodeId, ShardId};
 use replication::{
-    Group, GroupConfig, Host, Member, SnapshotError, SnapshotPolicy, Start, StartError, Timing,
-    shard_group,
+    Group, GroupConfig, Host, Member, SnapshotError, SnapshotPolicy, Start, StartError, StopCause,
+    Timing, shard_group,
 };
 
 use super::{Failure, Node, Replica, Slot, SlotState};
+use crate::metrics::Action;
 use crate::state::DictionaryState;
 
-/// When a start that failed is tried again.
+/// When a start that failed is tried again, and how often a replica that fails again and again is.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// A life of a shard.
@@ -53,6 +55,38 @@ enum BeginError {
     Vanished,
     #[error("node {node} of the group has no address")]
     NoAddress { node: NodeId },
+}
+
+/// What a replica that has stopped needs to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cure {
+    /// Room on the disk, and a start.
+    Room,
+    /// A start from the disk.
+    Start,
+}
+
+impl Cure {
+    /// Why it is started again, for what counts it.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Room => "disk_full",
+            Self::Start => "fault",
+        }
+    }
+}
+
+/// None where it would stop again, or is to stay as it is.
+const fn cure(cause: StopCause) -> Option<Cure> {
+    match cause {
+        StopCause::DiskFull => Some(Cure::Room),
+        StopCause::Internal => Some(Cure::Start),
+        StopCause::Shutdown
+        | StopCause::Apply
+        | StopCause::DataLoss
+        | StopCause::Disk
+        | StopCause::Snapshot => None,
+    }
 }
 
 impl BeginError {
@@ -120,7 +154,7 @@ impl Node {
             };
             slots.insert(shard, starting);
             let start = Arc::clone(self).start_shard(host.clone(), assignment, replaced);
-            drop(self.runtime.spawn("shard-start", start));
+            drop(self.vital.spawn_once("shard-start", start));
         }
     }
 
@@ -147,7 +181,7 @@ impl Node {
             return;
         }
         let (node, host) = (Arc::clone(self), host.clone());
-        drop(self.runtime.spawn("shard-leave", async move {
+        drop(self.vital.spawn_once("shard-leave", async move {
             let is_done = node.leave(&host, place, slot).await;
             node.leaving.lock().remove(&shard);
             // It may have been assigned again meanwhile. What failed waits for the next look.
@@ -164,7 +198,11 @@ impl Node {
         }
         match &slot.state {
             SlotState::Starting(_) => false,
-            SlotState::Running(replica) => replica.found_no_room() && !host.wal_stats().disk_full,
+            SlotState::Running(replica) => match replica.stop_cause().and_then(cure) {
+                Some(Cure::Room) => !host.wal_stats().disk_full,
+                Some(Cure::Start) => self.runtime.now().saturating_since(replica.begun()) >= RETRY,
+                None => false,
+            },
             SlotState::Waiting { .. } => true,
             SlotState::Failed(failure) => {
                 failure.retry_at.is_some_and(|at| at <= self.runtime.now())
@@ -180,13 +218,20 @@ impl Node {
     ) {
         let shard = ShardId(assignment.shard_id);
         let incarnation = Incarnation(assignment.incarnation);
+        let mut restart = None;
         if let Some(running) = replaced.as_ref().and_then(Slot::running) {
+            restart = running.stop_cause().and_then(cure).map(Cure::reason);
             running.group().shutdown().await;
         }
         let result = match self.remove_older(&host, shard, incarnation).await {
             Ok(()) => self.begin(&host, shard, &assignment).await,
             Err(error) => Err(error),
         };
+        if let Some(reason) = restart {
+            tracing::warn!(%shard, reason, "a replica that stopped is started again");
+            self.metrics
+                .count_action(Action::RestartReplica, reason, &result);
+        }
         let state = match result {
             Ok(Begun::Waiting { reason }) => SlotState::Waiting { reason },
             Ok(Begun::Running(group)) => {
@@ -394,13 +439,21 @@ impl Node {
         };
         for place in older {
             tracing::warn!(%shard, incarnation = %place.1, "removing an earlier life of a shard");
-            self.remove_group(host, place).await?;
+            self.remove_group(host, place, "older_life").await?;
         }
         Ok(())
     }
 
-    async fn remove_group(&self, host: &Host, place: Place) -> Result<(), BeginError> {
-        host.remove_group(shard_group(place.0, place.1)).await?;
+    async fn remove_group(
+        &self,
+        host: &Host,
+        place: Place,
+        reason: &'static str,
+    ) -> Result<(), BeginError> {
+        let removed = host.remove_group(shard_group(place.0, place.1)).await;
+        self.metrics
+            .count_action(Action::RemoveReplica, reason, &removed);
+        removed?;
         self.memory.lock().begun.remove(&place);
         self.remember().await.map_err(BeginError::Memory)
     }
@@ -418,7 +471,7 @@ impl Node {
         if !self.is_elsewhere(host, shard) {
             return true;
         }
-        match self.remove_group(host, place).await {
+        match self.remove_group(host, place, "reassigned").await {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%shard, %error, "the data of a shard that left stays for now");

@@ -8,7 +8,7 @@ use cluster::{Incarnation, Position, ShardId};
 use parking_lot::Mutex;
 use replication::{Committed, Group, GroupStatus, ProposeError, ReadError, Role, StopCause};
 use rpc::Deadline;
-use runtime::Runtime;
+use runtime::{Instant, Runtime};
 
 use super::audit::Audits;
 use crate::config::QueueConfig;
@@ -27,6 +27,7 @@ const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Replica {
     runtime: Runtime,
+    begun: Instant,
     shard: ShardId,
     incarnation: Incarnation,
     group: Group<DictionaryState>,
@@ -66,11 +67,14 @@ impl Replica {
         queue: QueueConfig,
         metrics: ShardMetrics,
     ) -> Self {
+        let (queue, drain) = WriteQueue::new(runtime, group.clone(), queue);
+        drop(group.guard("write-queue", drain));
         Self {
             runtime: runtime.clone(),
+            begun: runtime.now(),
             shard,
             incarnation,
-            queue: WriteQueue::start(runtime, group.clone(), queue),
+            queue,
             group,
             reads: AtomicU64::new(0),
             metrics,
@@ -143,10 +147,14 @@ impl Replica {
         }
     }
 
-    /// Whether it has stopped because the disk was full beyond the log's reserve: nothing is wrong with it but that.
-    pub(crate) fn found_no_room(&self) -> bool {
-        let stopped = self.group.status().stopped;
-        stopped.is_some_and(|stopped| stopped.cause == StopCause::DiskFull)
+    /// Why it has stopped, if it did.
+    pub(crate) fn stop_cause(&self) -> Option<StopCause> {
+        self.group.status().stopped.map(|stopped| stopped.cause)
+    }
+
+    /// When it was started.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
     }
 
     /// Queues writes and waits for what becomes of them.

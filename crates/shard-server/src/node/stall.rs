@@ -51,7 +51,7 @@ pub(super) async fn run(node: Arc<Node>) {
                     node.sync_now.notify_one();
                     node.refresh_health();
                 }
-                node.hand_over_leads().await;
+                node.hand_over_leads("slow_disk").await;
             }
             (None, Some(_)) => {
                 offered = None;

@@ -110,7 +110,7 @@ pub(super) async fn run(node: Arc<Node>) {
             Err(error) if error.reason() == Reason::NodeLost => {
                 let reason = error.message().to_owned();
                 node.end(RunError::NodeLost { reason });
-                return;
+                return node.closing.cancelled().await;
             }
             Err(error) => {
                 tracing::debug!(%error, ?pause, "no coordinator answered the report");

@@ -79,6 +79,12 @@ fn config() -> QueueConfig {
     }
 }
 
+fn start(runtime: &Runtime, log: Arc<HeldLog>, config: QueueConfig) -> WriteQueue {
+    let (queue, drain) = WriteQueue::new(runtime, log, config);
+    drop(runtime.spawn("write-queue", drain));
+    queue
+}
+
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {
         tokio::task::yield_now().await;
@@ -98,7 +104,7 @@ fn count(answer: &Answer) -> u64 {
 #[tokio::test]
 async fn what_waits_together_becomes_one_entry() {
     let log = Arc::new(HeldLog::default());
-    let queue = WriteQueue::start(&Runtime::real(), Arc::clone(&log), config());
+    let queue = start(&Runtime::real(), Arc::clone(&log), config());
     // Two entries take the places on the way; everything behind them waits together.
     let mut tickets = vec![queue.put(write("a"), None).unwrap()];
     until(|| log.entries.lock().len() == 1).await;
@@ -128,7 +134,7 @@ async fn a_full_queue_refuses_at_once() {
         bytes_max: 1000,
         ..QueueConfig::default()
     };
-    let queue = WriteQueue::start(&Runtime::real(), Arc::clone(&log), config);
+    let queue = start(&Runtime::real(), Arc::clone(&log), config);
     let first = queue.put(write("a"), None).unwrap();
     until(|| log.entries.lock().len() == 1).await;
     let large = "x".repeat(950);
@@ -159,7 +165,7 @@ async fn what_expired_in_the_queue_is_never_proposed() {
         entries_in_flight: 1,
         ..QueueConfig::default()
     };
-    let queue = WriteQueue::start(&runtime, Arc::clone(&log), config);
+    let queue = start(&runtime, Arc::clone(&log), config);
     let first = queue.put(write("a"), None).unwrap();
     until(|| log.entries.lock().len() == 1).await;
     let soon = runtime.now() + Duration::from_millis(5);
@@ -176,7 +182,7 @@ async fn what_expired_in_the_queue_is_never_proposed() {
 #[tokio::test]
 async fn a_call_that_goes_away_takes_nothing_back() {
     let log = Arc::new(HeldLog::default());
-    let queue = WriteQueue::start(&Runtime::real(), Arc::clone(&log), config());
+    let queue = start(&Runtime::real(), Arc::clone(&log), config());
     drop(queue.put(write("a"), None).unwrap());
     until(|| log.entries.lock().len() == 1).await;
     log.open();
@@ -193,7 +199,7 @@ async fn entries_stay_within_their_limits_and_keep_the_order() {
         entries_in_flight: 1,
         ..QueueConfig::default()
     };
-    let queue = WriteQueue::start(&Runtime::real(), Arc::clone(&log), config);
+    let queue = start(&Runtime::real(), Arc::clone(&log), config);
     let mut tickets = vec![queue.put(write("a"), None).unwrap()];
     until(|| log.entries.lock().len() == 1).await;
     for n in 0..40 {
@@ -224,11 +230,35 @@ async fn refusals_of_the_log_reach_everybody() {
         outcome: Outcome::NotApplied,
     };
     *log.refuse.lock() = Some(refusal.clone());
-    let queue = WriteQueue::start(&Runtime::real(), Arc::clone(&log), config());
+    let queue = start(&Runtime::real(), Arc::clone(&log), config());
     let tickets: Vec<_> = (0..20)
         .map(|_| queue.put(write("a"), None).unwrap())
         .collect();
     for ticket in tickets {
         assert_eq!(ticket.await.unwrap(), Err(WriteError::Log(refusal.clone())));
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_is_answered_when_the_task_behind_the_queue_dies() {
+    let runtime = Runtime::real();
+    let log = Arc::new(HeldLog::default());
+    let (queue, drain) = WriteQueue::new(&runtime, Arc::clone(&log), config());
+    let task = runtime.spawn("write-queue", drain);
+    let mut tickets = Vec::new();
+    for waiting in 1..=3 {
+        tickets.push(queue.put(write("a"), None).unwrap());
+        // Two are on their way, and the third waits for a place.
+        until(|| log.entries.lock().len() == waiting.min(2)).await;
+    }
+    task.abort();
+    let lost = tickets.pop().unwrap();
+    let patience = Duration::from_secs(20);
+    assert!(runtime.timeout(patience, lost).await.unwrap().is_err());
+    assert_eq!(queue.put(write("a"), None).unwrap_err(), Refused::Closed);
+    // What was handed over has its answer all the same.
+    log.open();
+    for ticket in tickets {
+        assert!(runtime.timeout(patience, ticket).await.unwrap().is_ok());
     }
 }

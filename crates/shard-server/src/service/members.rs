@@ -14,7 +14,8 @@ use rpc::Deadline;
 use runtime::Runtime;
 
 use super::Services;
-use crate::node::Replica;
+use crate::metrics::Action;
+use crate::node::{Node, Replica};
 
 /// Part of the caller's patience that is kept for the answer.
 const RETURN_PARTS: u32 = 10;
@@ -58,12 +59,12 @@ impl Services {
         let Ok(single) = replica.changing().try_lock_owned() else {
             return Ok(answer(&replica, Done::default()));
         };
-        let (runtime, limit) = (self.node.runtime.clone(), change.limit);
+        let (node, limit) = (Arc::clone(&self.node), change.limit);
         let at_work = Arc::clone(&replica);
         // A task of its own: a change that was proposed is seen through, and no second one comes between.
         let task = self.node.runtime.spawn("change-members", async move {
             let _single = single;
-            take(&runtime, &at_work, change).await
+            take(&node, &at_work, change).await
         });
         match self.node.runtime.timeout(limit, task).await {
             Ok(Ok(done)) => Ok(answer(&replica, done?)),
@@ -110,7 +111,7 @@ fn leads(status: &GroupStatus) -> Result<(), ApiError> {
     Err(ApiError::not_leader(leader))
 }
 
-async fn take(runtime: &Runtime, replica: &Replica, change: Change) -> Result<Done, ApiError> {
+async fn take(host: &Node, replica: &Replica, change: Change) -> Result<Done, ApiError> {
     let group = replica.group();
     let node = change.peer.node;
     let changed = match change.step {
@@ -122,8 +123,10 @@ async fn take(runtime: &Runtime, replica: &Replica, change: Change) -> Result<Do
         },
         // A leader that is to leave lets another lead first, which then removes it.
         wire::MemberStep::Remove if node == group.status().node => {
-            let leader = replica.hand_over(None).await?;
-            return Err(ApiError::not_leader(Some(leader)));
+            let handed = replica.hand_over(None).await;
+            host.metrics
+                .count_action(Action::HandOverLead, "leaving", &handed);
+            return Err(ApiError::not_leader(Some(handed?)));
         }
         wire::MemberStep::Remove => group.remove(node).await,
         wire::MemberStep::Unspecified => return Ok(Done::default()),
@@ -131,7 +134,7 @@ async fn take(runtime: &Runtime, replica: &Replica, change: Change) -> Result<Do
     match changed {
         Ok(()) if change.step == wire::MemberStep::Remove => Ok(Done {
             done: true,
-            settled: settled(runtime, replica, change.limit).await,
+            settled: settled(&host.runtime, replica, change.limit).await,
         }),
         Ok(()) => Ok(Done {
             done: true,

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::snapshots::{piece, seed_error, snapshot_error};
 use super::{Services, status};
+use crate::metrics::Action;
 use crate::node::Replica;
 
 /// How long a sender may take for the next piece.
@@ -212,9 +213,17 @@ impl Services {
                 let problem = format!("is not node {here}, which is to take the lead");
                 return Err(ApiError::field(Reason::BadArgument, "to_node_id", problem));
             }
-            replica.take_lead().await?
+            let taken = replica.take_lead().await;
+            self.node
+                .metrics
+                .count_action(Action::TakeLead, "asked", &taken);
+            taken?
         } else {
-            replica.hand_over(to).await?
+            let handed = replica.hand_over(to).await;
+            self.node
+                .metrics
+                .count_action(Action::HandOverLead, "asked", &handed);
+            handed?
         };
         tracing::info!(shard = request.shard_id, %leader, "the lead has moved as asked");
         self.node.sync_now.notify_one();

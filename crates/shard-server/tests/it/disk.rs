@@ -275,6 +275,7 @@ async fn a_replica_that_found_no_room_at_all_begins_again_when_there_is_some() {
             async move { client.record(record("oslo")).await.is_ok() }
         })
         .await;
+    assert!(node.actions("restart_replica", "disk_full") >= 1);
     // What had no room was acknowledged to nobody, and is not there.
     assert_eq!(node.count("paris").await, acknowledged);
     node.stop().await.unwrap();
@@ -300,7 +301,9 @@ async fn the_data_of_a_shard_that_left_goes_even_if_that_fails_at_first() {
         });
     }
     world
-        .until("nothing of it is left", || async { kept() == 1 })
+        .until("nothing of it is left", || async {
+            kept() == 1 && node.actions("remove_replica", "reassigned") == 1
+        })
         .await;
     node.record("boston", 1).await;
     node.stop().await.unwrap();

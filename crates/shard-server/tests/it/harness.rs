@@ -11,7 +11,7 @@ use api::v1::{GetCountRequest, GetTopKRequest, RecordRequest, RequestId};
 use api::{ApiError, Reason};
 use rpc::channel::{PoolConfig, connect};
 use rpc::health::READY_SERVICE;
-use runtime::{CancellationToken, Runtime};
+use runtime::{CancellationToken, Runtime, TaskFaults};
 use shard_server::{Config, Deps, RunError};
 use telemetry::Metrics;
 use tonic::Status;
@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) config: Config,
+    /// Of the servers' tasks.
+    pub(crate) faults: TaskFaults,
 }
 
 impl World {
@@ -54,6 +56,7 @@ impl World {
             dir,
             vfs,
             config,
+            faults: TaskFaults::default(),
         }
     }
 
@@ -89,7 +92,8 @@ impl World {
     /// Starts a server. The lock of one that was killed may be held for a moment.
     pub(crate) async fn launch(&self) -> Node {
         for _ in 0..200 {
-            let node = Node::launch(&self.runtime, self.config.clone(), &self.vfs).await;
+            let world = self.runtime.clone().with_task_faults(self.faults.clone());
+            let node = Node::launch(&world, self.config.clone(), &self.vfs).await;
             if let Some(node) = node {
                 return node;
             }
@@ -117,6 +121,7 @@ impl World {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) address: String,
+    pub(crate) metrics: Metrics,
     executor: Option<tokio::runtime::Runtime>,
     stop: CancellationToken,
     ended: Option<tokio::sync::oneshot::Receiver<Result<(), RunError>>>,
@@ -135,14 +140,17 @@ impl Node {
         let (vfs, token) = (Arc::clone(vfs), stop.clone());
         let lock = config.data_dir.join("LOCK");
         let locks = [lock, config.data_dir.join("wal")];
+        let runtime_of_node = runtime.clone();
+        let metrics = Metrics::new(runtime).unwrap();
+        let measured = metrics.clone();
         let serve = async move {
-            let runtime = Runtime::real();
+            let runtime = runtime_of_node;
             let listener = runtime.bind(config.grpc_addr).await.unwrap();
             tell_address
                 .send(listener.local_addr().to_string())
                 .unwrap();
             let deps = Deps {
-                metrics: Metrics::new(&runtime).unwrap(),
+                metrics: measured,
                 listener: Some(listener),
                 neighbours: rpc::Neighbours::default(),
                 runtime,
@@ -164,6 +172,7 @@ impl Node {
         }
         Some(Self {
             address,
+            metrics,
             executor: Some(executor),
             stop,
             ended: Some(ended),
@@ -191,6 +200,23 @@ impl Node {
             .await
             .expect("the server does not end")
             .unwrap()
+    }
+
+    /// How often it did something.
+    pub(crate) fn actions(&self, kind: &str, reason: &str) -> u64 {
+        let text = self.metrics.encode().unwrap();
+        let labels = [
+            format!("kind=\"{kind}\""),
+            format!("reason=\"{reason}\""),
+            "outcome=\"done\"".to_owned(),
+        ];
+        let lines = text.lines().filter(|line| {
+            line.starts_with("autocomplete_node_actions_total")
+                && labels.iter().all(|label| line.contains(label.as_str()))
+        });
+        lines
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
+            .sum()
     }
 
     fn channel(&self) -> Channel {

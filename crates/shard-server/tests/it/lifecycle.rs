@@ -259,3 +259,71 @@ async fn two_servers_do_not_share_a_directory() {
     assert!(matches!(ended, RunError::Locked { .. }), "{ended}");
     node.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_ends_with_any_of_its_tasks() {
+    let mut world = World::new().await;
+    world.config.http_addr = Some(([127, 0, 0, 1], 0).into());
+    let tasks = [
+        "grpc-server",
+        "http-server",
+        "node-audit",
+        "node-budget",
+        "node-stall",
+        "node-sync",
+        "node-upkeep",
+    ];
+    for task in tasks {
+        let mut node = world.start().await;
+        node.record("paris", 1).await;
+        assert!(world.faults.strike(task), "{:?}", world.faults.running());
+        let ended = node.end().await.unwrap_err();
+        let text = ended.to_string();
+        assert!(text.contains(task), "{text}");
+        // It is cured by a start, and says so.
+        assert_eq!(ended.exit_code(), 75, "{text}");
+    }
+    let mut node = world.start().await;
+    assert_eq!(node.count("paris").await, tasks.len() as u64);
+    assert!(world.faults.strike("host-maintain"));
+    let ended = node.end().await.unwrap_err();
+    assert!(matches!(ended, RunError::DiskFailed { .. }), "{ended}");
+}
+
+/// A replica loses one of its tasks: callers are refused, and it comes back.
+async fn without(task: &'static str) {
+    let world = World::new().await;
+    let node = world.start().await;
+    node.record("paris", 1).await;
+    assert!(world.faults.strike(task), "{:?}", world.faults.running());
+    let request = RecordRequest {
+        term: "paris".into(),
+        count: 1,
+        ..RecordRequest::default()
+    };
+    world
+        .until("it has stopped", || async {
+            let answer = node.public().record(request.clone()).await;
+            answer.is_err_and(|status| status.code() == tonic::Code::Unavailable)
+        })
+        .await;
+    world
+        .until("it has come back", || async {
+            node.public().record(request.clone()).await.is_ok()
+        })
+        .await;
+    // The shard that was written to, or both by now.
+    assert!((1..=2).contains(&node.actions("restart_replica", "fault")));
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_that_lost_a_task_comes_back_by_itself() {
+    let of_a_replica = [
+        "group-reads",
+        "group-status",
+        "replica-watch",
+        "write-queue",
+    ];
+    futures::future::join_all(of_a_replica.map(without)).await;
+}

@@ -8,6 +8,7 @@ use api::{ApiError, Reason};
 use cluster::{NodeId, Replica, ShardId};
 
 use super::Repair;
+use crate::actions::{Action, PLANNED};
 use crate::metadata::{Intent, ShardRecord};
 
 /// How long one call to a leader may take; a newcomer that needs longer is asked after again.
@@ -39,12 +40,23 @@ impl Repair {
         if !self.has_opened(record, newcomer) {
             return Ok(());
         }
-        let steps = [MemberStep::AddLearner, MemberStep::Promote];
-        for step in steps.into_iter().take(if intent.votes { 2 } else { 1 }) {
-            let answer = self.change(record, step, newcomer).await?;
-            if !answer.done {
+        let steps = [
+            (MemberStep::AddLearner, Action::AddLearner),
+            (MemberStep::Promote, Action::Promote),
+        ];
+        let steps = &steps[..if intent.votes { 2 } else { 1 }];
+        for (step, action) in steps {
+            let answer = self.change(record, *step, newcomer).await;
+            if answer.is_err() {
+                self.actions.count(*action, PLANNED, &answer);
+            }
+            if !answer?.done {
                 return Ok(());
             }
+        }
+        // Only now: what is done is asked again until all of it is.
+        for (_, action) in steps {
+            self.actions.count(*action, PLANNED, &Ok::<(), ()>(()));
         }
         tracing::info!(shard = %record.shard.id, %newcomer, votes = intent.votes, "a new replica has caught up");
         let replicas = record.shard.replicas.iter().map(|at| Replica {
@@ -64,7 +76,11 @@ impl Repair {
         if !self.can_do_without(record, leaving) {
             return Ok(());
         }
-        let answer = self.change(record, MemberStep::Remove, leaving).await?;
+        let answer = self.change(record, MemberStep::Remove, leaving).await;
+        if answer.as_ref().map_or(true, |answer| answer.done) {
+            self.actions.count(Action::RemoveMember, PLANNED, &answer);
+        }
+        let answer = answer?;
         if !answer.done {
             return Ok(());
         }
