@@ -40,7 +40,7 @@ use anyhow::Context as _;
 use client::Client;
 use runtime::Runtime;
 use term::NamespaceName;
-use vfs::RealDisk;
+use vfs::{RealDisk, Vfs};
 
 pub(crate) use args::LoadArgs;
 use args::{Format, OnError};
@@ -162,6 +162,7 @@ pub(crate) async fn embedded(
     loader.run(client, source, &plan).await?;
     Ok(loader.into_report().terms())
 }
+
 /// What the lines of a text give; it reads from memory, so that nothing but a line can be wrong.
 pub(crate) fn lines_of(text: &[u8]) -> Vec<LoadedLine> {
     let mut lines = Lines::new(text, Format::Auto);
@@ -171,4 +172,21 @@ pub(crate) fn lines_of(text: &[u8]) -> Vec<LoadedLine> {
         found.push((line.number, item.map_err(|problem| problem.to_string())));
     }
     found
+}
+
+/// Goes on with a load's state by a batch, and begins it again: see [`crate::fuzzing::load_goes_on`].
+pub(crate) fn goes_on(vfs: &dyn Vfs, path: &Path) -> Option<[(u64, u64); 3]> {
+    let file = Path::new("terms.tsv");
+    let told = |state: &LoadState| (state.done_below(), state.again());
+    let mut state = LoadState::open(vfs, path, file).ok()?;
+    let before = told(&state);
+    let batch = state.done_below();
+    if state.issued_at_ms(batch).is_none() {
+        state.reserve(vfs, batch, 1, batch).ok()?;
+    }
+    state.done(vfs, batch + 1).ok()?;
+    drop(state);
+    let after = told(&LoadState::open(vfs, path, file).ok()?);
+    let again = told(&LoadState::begin_again(vfs, path, file).ok()?);
+    Some([before, after, again])
 }

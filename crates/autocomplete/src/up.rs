@@ -28,28 +28,32 @@ use crate::exit::usage;
 use crate::signals::Signals;
 use crate::target::connect;
 use cluster::{Addresses, Cluster};
+pub(crate) use place::numbers_of;
 use place::{Asked, Place};
 
 /// Shards of a cluster that is begun without saying how many, and replicas of each.
 const SHARDS_DEFAULT: u16 = 3;
 const REPLICAS_DEFAULT: u16 = 1;
+/// At most as many shards, and as many servers; and replicas of each shard.
+const SERVERS_MAX: u16 = 64;
+const REPLICAS_MAX: u16 = 7;
 
 /// Starts a whole cluster in one process: shards, coordinator and watchdog. Data stays in the data directory; Ctrl-C stops.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct UpArgs {
     /// Shards to spread terms over; fixed when the data directory is first used [default: 3]
-    #[arg(long, value_name = "NUMBER", env = "AUTOCOMPLETE_SHARDS", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "NUMBER", env = "AUTOCOMPLETE_SHARDS", value_parser = clap::value_parser!(u16).range(1..=SERVERS_MAX.into()))]
     shards: Option<u16>,
 
     /// Replicas of each shard, on as many servers; a majority of them must run. In one process this protects from a failed
     /// data directory, not from a failed machine; fixed when the data directory is first used [default: 1]
-    #[arg(long, value_name = "NUMBER", env = "AUTOCOMPLETE_REPLICAS", value_parser = clap::value_parser!(u16).range(1..=7))]
+    #[arg(long, value_name = "NUMBER", env = "AUTOCOMPLETE_REPLICAS", value_parser = clap::value_parser!(u16).range(1..=REPLICAS_MAX.into()))]
     replicas: Option<u16>,
 
     /// Shard servers, each with a log of its own; at least as many as replicas. One log takes the records of several shards in
     /// one sync, so that more are only good for trying what happens between them; fixed when the data directory is first
     /// used [default: as many as replicas]
-    #[arg(long, value_name = "NUMBER", env = "AUTOCOMPLETE_SERVERS", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "NUMBER", env = "AUTOCOMPLETE_SERVERS", value_parser = clap::value_parser!(u16).range(1..=SERVERS_MAX.into()))]
     servers: Option<u16>,
 
     /// Where gRPC is served

@@ -102,7 +102,7 @@ pub(crate) struct Arrival {
 
 /// What another coordinator said of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Greeting {
+pub(crate) struct Greeting {
     instance: Instance,
     membership: Option<Membership>,
 }
@@ -351,7 +351,7 @@ fn conclude(
     Next::Begin(instances.chain([(myself.id, myself.instance)]).collect())
 }
 
-fn understand(
+pub(crate) fn understand(
     expected: NodeId,
     configured: &[NodeId],
     answer: &GreetResponse,

@@ -6,9 +6,9 @@
 mod error;
 mod origin;
 mod page;
-mod record;
+pub(crate) mod record;
 mod status;
-mod suggest;
+pub(crate) mod suggest;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -134,7 +134,7 @@ fn refuse(path: &Path, problem: impl Into<String>) -> Error {
     }
 }
 
-fn encode(identity: &Identity) -> Vec<u8> {
+pub(crate) fn encode(identity: &Identity) -> Vec<u8> {
     let stage: u16 = match (&identity.membership, identity.begun) {
         (None, _) => 0,
         (Some(_), false) => 1,
@@ -162,7 +162,7 @@ fn encode(identity: &Identity) -> Vec<u8> {
 }
 
 /// The identity in a file, or what is wrong with it.
-fn decode(bytes: &[u8]) -> Result<Identity, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Identity, String> {
     let damaged = || "is damaged".to_owned();
     let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(damaged)?;
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {

@@ -22,6 +22,8 @@ mod arrival;
 pub mod cli;
 pub mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gather;
 mod giving_up;
 mod http;

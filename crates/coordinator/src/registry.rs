@@ -10,7 +10,7 @@ use api::registry::v1::{
 };
 use api::validate::ClearNamespace;
 use api::{ApiError, Reason, RequestId};
-use cluster::{ClusterId, Node, NodeId, Shard, ShardId};
+use cluster::{ClusterId, Node, NodeId, Shard, ShardId, limits};
 use rpc::Deadline;
 use runtime::Runtime;
 use term::NamespaceName;
@@ -26,6 +26,9 @@ use crate::snapshots::Held;
 
 /// Bytes of a node's name, its address and its region.
 const NAME_BYTES_MAX: usize = 255;
+/// Hashes of its state that a replica reports, and the bytes of one.
+const AUDITS_MAX: usize = 4;
+const AUDIT_HASH_BYTES: usize = 32;
 
 /// `RegistryService`.
 #[derive(Debug)]
@@ -124,6 +127,7 @@ impl Registry {
             (state.cluster, record.map(|record| record.node.clone()))
         });
         let address = check_node(&request, known, self.meta.leads())?;
+        check_report(&request)?;
         let mut changes = self.begun(&request);
         if address != request.address {
             check_text("address", &request.address)?;
@@ -219,18 +223,7 @@ impl Registry {
                 self.router.learn_leader(shard, leader, replica.raft_term);
             }
         }
-        self.liveness.hear(
-            node,
-            Report {
-                replicas: request.replicas,
-                process_memory_bytes: request.process_memory_bytes,
-                disk_free_bytes: request.disk_free_bytes,
-                disk_full: request.disk_full,
-                disk_stalled: request.disk_stalled,
-                data_loss: request.data_loss,
-                reason: request.reason,
-            },
-        );
+        self.liveness.hear(node, report_of(request));
     }
 
     async fn resolve(
@@ -255,6 +248,19 @@ impl Registry {
         let (namespace, epoch) = found
             .ok_or_else(|| ApiError::new(Reason::Starting, "the metadata is not readable yet"))?;
         Ok(ResolveNamespaceResponse { namespace, epoch })
+    }
+}
+
+/// What is kept of a node's report.
+pub(crate) fn report_of(request: SyncRequest) -> Report {
+    Report {
+        replicas: request.replicas,
+        process_memory_bytes: request.process_memory_bytes,
+        disk_free_bytes: request.disk_free_bytes,
+        disk_full: request.disk_full,
+        disk_stalled: request.disk_stalled,
+        data_loss: request.data_loss,
+        reason: request.reason,
     }
 }
 
@@ -345,7 +351,26 @@ fn check_node(
     }
 }
 
-fn registration(request: RegisterRequest) -> Result<Registration, ApiError> {
+/// Whether a report is one that a node can make: it hosts each shard once. What is kept of it and looked through is bounded by that.
+pub(crate) fn check_report(request: &SyncRequest) -> Result<(), ApiError> {
+    let count = request.replicas.len();
+    if count > limits::SHARDS_MAX {
+        let problem = format!("{count} of them, at most {} are", limits::SHARDS_MAX);
+        return Err(ApiError::field(Reason::BadArgument, "replicas", problem));
+    }
+    for (place, replica) in request.replicas.iter().enumerate() {
+        let audits = &replica.audits;
+        let is_hash = |audit: &ReplicaAudit| audit.hash.len() == AUDIT_HASH_BYTES;
+        if audits.len() > AUDITS_MAX || !audits.iter().all(is_hash) {
+            let field = format!("replicas[{place}].audits");
+            let problem = format!("must be at most {AUDITS_MAX}, of {AUDIT_HASH_BYTES} bytes each");
+            return Err(ApiError::field(Reason::BadArgument, field, problem));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn registration(request: RegisterRequest) -> Result<Registration, ApiError> {
     check_text("node_name", &request.node_name)?;
     check_text("address", &request.address)?;
     if !request.region.is_empty() {
@@ -376,7 +401,7 @@ fn check_text(field: &'static str, text: &str) -> Result<(), ApiError> {
     Err(ApiError::field(Reason::BadArgument, field, problem))
 }
 
-fn clear_of(request: ClearNamespaceRequest) -> Result<ClearNamespace, ApiError> {
+pub(crate) fn clear_of(request: ClearNamespaceRequest) -> Result<ClearNamespace, ApiError> {
     let request_id = if request.client_id.is_empty() {
         None
     } else {
@@ -399,9 +424,40 @@ fn namespace(name: &str) -> Result<NamespaceName, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use api::admin::v1::ReplicaStatus;
     use cluster::{Incarnation, Replica};
 
     use super::*;
+
+    #[test]
+    fn a_report_of_more_than_a_node_can_host_is_refused() {
+        let report = |replicas: usize, audits: usize, hash: usize| {
+            let audit = ReplicaAudit {
+                hash: vec![7; hash].into(),
+                ..ReplicaAudit::default()
+            };
+            let replica = ReplicaStatus {
+                audits: vec![audit; audits],
+                ..ReplicaStatus::default()
+            };
+            let request = SyncRequest {
+                replicas: vec![replica; replicas],
+                ..SyncRequest::default()
+            };
+            let refused = check_report(&request).err();
+            refused.and_then(|error| error.field_name().map(str::to_owned))
+        };
+        assert_eq!(
+            report(limits::SHARDS_MAX, AUDITS_MAX, AUDIT_HASH_BYTES),
+            None
+        );
+        let many = report(limits::SHARDS_MAX + 1, 0, 0);
+        assert_eq!(many.as_deref(), Some("replicas"));
+        for (audits, bytes) in [(AUDITS_MAX + 1, AUDIT_HASH_BYTES), (1, 31), (1, 33)] {
+            let field = report(1, audits, bytes);
+            assert_eq!(field.as_deref(), Some("replicas[0].audits"));
+        }
+    }
 
     #[test]
     fn the_founders_of_shards_are_spread_over_their_voters() {

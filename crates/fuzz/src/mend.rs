@@ -110,6 +110,44 @@ fn logical_chain(
     Some(())
 }
 
+// --- small files ----------------------------------------------------------------------------------------------------
+
+/// The checksum of everything before it, in the last four bytes.
+pub fn last_crc(bytes: &mut [u8]) {
+    let Some(end) = bytes.len().checked_sub(4) else {
+        return;
+    };
+    let sum = crc(0, &[bytes.get(..end).unwrap_or_default()]);
+    let _ = put(bytes, end, &sum.to_le_bytes());
+}
+
+/// The length of the name and the checksum of a node's identity.
+pub fn node_identity(bytes: &mut [u8]) {
+    let name = bytes.len().checked_sub(50 + 4);
+    if let Some(len) = name.and_then(|len| u16::try_from(len).ok()) {
+        let _ = put(bytes, 48, &len.to_le_bytes());
+    }
+    last_crc(bytes);
+}
+
+/// The lengths of both parts and the checksum of a node's orders.
+pub fn orders(bytes: &mut [u8]) {
+    let _ = try_orders(bytes);
+    last_crc(bytes);
+}
+
+fn try_orders(bytes: &mut [u8]) -> Option<()> {
+    let both = bytes.len().checked_sub(8 + 4 + 4 + 4)?;
+    let begun = (both - length(bytes, 8)?.min(both)) / 16 * 16;
+    let orders = both - begun;
+    put(bytes, 8, &u32::try_from(orders).ok()?.to_le_bytes())?;
+    put(
+        bytes,
+        12 + orders,
+        &u32::try_from(begun).ok()?.to_le_bytes(),
+    )
+}
+
 /// Two slots, each with its length before it: length (4), then as much of the slot.
 pub fn slots(bytes: &mut [u8]) {
     let Some((first, second)) = split_slots(bytes) else {

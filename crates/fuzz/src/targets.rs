@@ -1,22 +1,28 @@
 //! The targets, by what they decode.
 
+mod files;
 mod log;
 mod machines;
 mod peers;
 mod requests;
+mod services;
 mod snapshots;
 mod text;
+mod transfers;
 
 use crate::Target;
 
 pub(crate) fn all() -> Vec<Target> {
     let parts = [
+        files::targets(),
         log::targets(),
         machines::targets(),
         peers::targets(),
         requests::targets(),
+        services::targets(),
         snapshots::targets(),
         text::targets(),
+        transfers::targets(),
     ];
     parts.concat()
 }

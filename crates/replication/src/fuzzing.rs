@@ -1,13 +1,22 @@
-//! A door to the decoders of peers' messages and of stored entries, for `crates/fuzz`: bytes in, bytes out, so that the types
-//! between them stay what they are, ours alone.
+//! A door to the decoders of peers' messages, of stored entries and of the note of shared groups, for `crates/fuzz`: bytes in,
+//! bytes out, so that the types between them stay what they are, ours alone.
 //!
-//! On failure: what does not decode gives nothing. Nothing here keeps or sends anything.
+//! On failure: what does not decode gives nothing. Nothing here sends anything, and files are kept only on the disk that is given.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use api::raft::v1 as wire;
 use prost::Message as _;
+use vfs::Vfs;
+use wal::GroupId;
 
+use crate::host::{FoundVoters, VotersNote};
+use crate::log::NodeFault;
 use crate::network::block::Unpacker;
 use crate::raft::{Entry, log_id};
+use crate::snapshot::{Receiver, SnapshotFile, SnapshotStore};
 use crate::{command, convert};
 
 /// What bytes are to be read as.
@@ -23,6 +32,12 @@ pub enum Message {
     StoredEntry,
     /// A command with its envelope, as it stands in an entry.
     Command,
+    /// What a candidate asks for.
+    Vote,
+    /// The answer to it.
+    VoteAnswer,
+    /// A leader's word to another voter that it is to lead.
+    TransferLeader,
 }
 
 /// Reads a message and writes what it means; nothing if it means nothing.
@@ -64,5 +79,86 @@ pub fn reread(message: Message, bytes: &[u8]) -> Option<Vec<u8>> {
             let envelope = command::decode(bytes).ok()?;
             Some(command::encode(envelope.kind, envelope.stamp_ms, envelope.command).into())
         }
+        Message::Vote => {
+            let found = wire::VoteRequest::decode(bytes).ok()?;
+            let again = wire::VoteRequest {
+                envelope: None,
+                vote: again_vote(found.vote)?,
+                last_log_id: again_log_id(found.last_log_id)?,
+                ..found
+            };
+            Some(again.encode_to_vec())
+        }
+        Message::VoteAnswer => {
+            let found = wire::VoteResponse::decode(bytes).ok()?;
+            let again = wire::VoteResponse {
+                vote: again_vote(found.vote)?,
+                last_log_id: again_log_id(found.last_log_id)?,
+                ..found
+            };
+            Some(again.encode_to_vec())
+        }
+        Message::TransferLeader => {
+            let found = wire::TransferLeaderRequest::decode(bytes).ok()?;
+            let again = wire::TransferLeaderRequest {
+                envelope: None,
+                from_leader: again_vote(found.from_leader)?,
+                last_log_id: again_log_id(found.last_log_id)?,
+                ..found
+            };
+            Some(again.encode_to_vec())
+        }
     }
+}
+
+fn again_vote(found: Option<wire::Vote>) -> Option<Option<wire::Vote>> {
+    let vote = convert::vote_from_wire(found).ok()?;
+    Some(Some(convert::vote_to_wire(&vote)))
+}
+
+fn again_log_id(found: Option<wire::LogId>) -> Option<Option<wire::LogId>> {
+    let id = convert::optional_log_id(found.as_ref()).ok()?;
+    Some(id.as_ref().map(convert::log_id_to_wire))
+}
+
+/// Takes in the messages of a transfer as a peer does, into a directory; the file, if it is accepted, for as long as it is held.
+#[must_use]
+pub fn receive_snapshot(
+    vfs: &Arc<dyn Vfs>,
+    root: &Path,
+    messages: &[&[u8]],
+) -> Option<SnapshotFile> {
+    let (store, _) = SnapshotStore::open(Arc::clone(vfs), root, GroupId(1)).ok()?;
+    let decode = |bytes: &&[u8]| wire::InstallSnapshotRequest::decode(*bytes).ok();
+    let (first, rest) = messages.split_first()?;
+    let first = decode(first)?;
+    convert::vote_from_wire(first.vote).ok()?;
+    let header = first.header.as_ref()?;
+    let mut file = Receiver::new(Arc::new(store), header.bytes).ok()?;
+    file.take(first.offset, &first.data).ok()?;
+    for piece in rest {
+        let piece = decode(piece)?;
+        file.take(piece.offset, &piece.data).ok()?;
+    }
+    file.finish(&header.hash).ok()
+}
+
+/// The groups that a note names; `None` where nothing can be believed.
+pub type NotedGroups = Option<BTreeSet<GroupId>>;
+
+/// Goes on with the note of shared groups in a log's directory as a start does, `known` being the groups of the log. The groups
+/// that were noted, unless nothing could be believed, and those that are noted then.
+///
+/// # Errors
+/// When the disk fails, or the numbers of the slots have come to their end.
+pub fn reopen_voters(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    known: &[GroupId],
+) -> Result<(NotedGroups, NotedGroups), vfs::Error> {
+    let found = FoundVoters::read(vfs, dir)?;
+    let before = found.groups().cloned();
+    drop(VotersNote::open(vfs, found, known, NodeFault::new())?);
+    let after = FoundVoters::read(vfs, dir)?.groups().cloned();
+    Ok((before, after))
 }

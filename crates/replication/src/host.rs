@@ -25,7 +25,7 @@ use wal::{GroupId, Record, Wal, WalStats, Writer};
 pub(crate) use registry::Registry;
 pub use scrub::ScrubStats;
 pub use start::ReplayWatch;
-pub(crate) use voters::VotersNote;
+pub(crate) use voters::{Found as FoundVoters, VotersNote};
 
 use crate::config::{HostDeps, HostOptions, Identity};
 use crate::log::NodeFault;

@@ -14,6 +14,8 @@
 pub mod cli;
 pub mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod metrics;
 mod node;
 mod queue;

@@ -7,14 +7,14 @@
 //! - A stream works on a bounded number of its requests at once; what is beyond waits in the transport.
 
 mod convert;
-mod members;
+pub(crate) mod members;
 mod node;
 mod public;
 mod route;
 mod shard;
-mod snapshots;
+pub(crate) mod snapshots;
 mod streams;
-mod writes;
+pub(crate) mod writes;
 
 use std::sync::Arc;
 

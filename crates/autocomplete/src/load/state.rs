@@ -18,6 +18,9 @@ pub(super) const RESERVED_BATCHES: u64 = 1_000;
 
 const VERSION: u32 = 1;
 
+/// Above every number that counting gets to, and far enough below the last number of all to count on from it.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
 /// More than a thousand reserved ranges take; a larger file is not ours.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -34,6 +37,25 @@ struct Content {
     done_below: u64,
     /// Ascending, without gaps; the first may begin below `done_below`.
     reserved: Vec<Reserved>,
+}
+
+impl Content {
+    /// Whether it may have been written here.
+    fn is_possible(&self) -> bool {
+        let ranges = &self.reserved;
+        let ascends = ranges.iter().all(|range| range.from < range.to);
+        let has_no_gap = ranges.windows(2).all(|pair| match pair {
+            [one, next] => one.to == next.from,
+            _ => true,
+        });
+        let last = ranges.last().map_or(0, |range| range.to);
+        let highest = self.again.max(self.done_below).max(last);
+        // What is answered was reserved, and what is settled as a whole is not kept.
+        let is_current = ranges
+            .first()
+            .is_none_or(|first| (first.from..first.to).contains(&self.done_below));
+        ascends && has_no_gap && is_current && highest <= NUMBER_MAX
+    }
 }
 
 /// Some batches that were first sent at about the same time.
@@ -100,6 +122,11 @@ impl LoadState {
                 "the state file {} has version {}, this program knows {VERSION}",
                 path.display(),
                 content.version
+            );
+            anyhow::ensure!(
+                content.is_possible(),
+                "the state file {} is damaged: its numbers make no sense",
+                path.display()
             );
             content
         } else {

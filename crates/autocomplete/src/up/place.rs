@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use vfs::{LockGuard, RealDisk, Vfs as _, durable};
 
-use super::{REPLICAS_DEFAULT, SHARDS_DEFAULT};
+use super::{REPLICAS_DEFAULT, REPLICAS_MAX, SERVERS_MAX, SHARDS_DEFAULT};
 use crate::exit::usage;
 
 /// The version of a directory that says how many shard servers it has. In the two versions before there is one for each shard, and in the
@@ -56,6 +56,40 @@ impl Begun {
     fn servers(&self) -> u16 {
         self.servers.unwrap_or(self.shards.max(self.replicas))
     }
+
+    /// What a file says.
+    ///
+    /// # Errors
+    /// When it was not written here, or by a newer program.
+    fn read(text: &[u8]) -> Result<Self, anyhow::Error> {
+        let begun: Self = serde_json::from_slice(text).context("it is damaged")?;
+        anyhow::ensure!(
+            (1..=VERSION).contains(&begun.version),
+            "it has version {}, this program knows 1 to {VERSION}",
+            begun.version
+        );
+        anyhow::ensure!(
+            begun.version < VERSION || begun.servers.is_some(),
+            "it is damaged: it does not say how many servers there are"
+        );
+        let servers = begun.servers();
+        let is_possible = (1..=SERVERS_MAX).contains(&begun.shards)
+            && (1..=REPLICAS_MAX).contains(&begun.replicas)
+            && (begun.replicas..=SERVERS_MAX).contains(&servers);
+        anyhow::ensure!(
+            is_possible,
+            "it is damaged: {} shards of {} replicas on {servers} servers cannot be",
+            begun.shards,
+            begun.replicas
+        );
+        Ok(begun)
+    }
+}
+
+/// Of the cluster that a file says was begun: shards, replicas, servers.
+pub(crate) fn numbers_of(text: &[u8]) -> Option<[usize; 3]> {
+    let begun = Begun::read(text).ok()?;
+    Some([begun.shards, begun.replicas, begun.servers()].map(usize::from))
 }
 
 /// What somebody asks for; `None` where anything will do.
@@ -96,8 +130,7 @@ impl Place {
         let path = dir.join("cluster.json");
         let begun = if disk.exists(&path)? {
             let bytes = durable::read(&disk, &path, FILE_BYTES_MAX)?;
-            serde_json::from_slice::<Begun>(&bytes)
-                .with_context(|| format!("{} is damaged", path.display()))?
+            Begun::read(&bytes).with_context(|| format!("reading {}", path.display()))?
         } else {
             let begun = Begun::new(asked);
             if begun.servers() < begun.replicas {
@@ -110,17 +143,6 @@ impl Place {
             durable::replace(&disk, &path, &serde_json::to_vec_pretty(&begun)?)?;
             begun
         };
-        anyhow::ensure!(
-            (1..=VERSION).contains(&begun.version),
-            "{} has version {}, this program knows 1 to {VERSION}",
-            path.display(),
-            begun.version
-        );
-        anyhow::ensure!(
-            begun.version < VERSION || begun.servers.is_some(),
-            "{} is damaged: it does not say how many servers there are",
-            path.display()
-        );
         for (what, asked, known) in [
             ("shards", asked.shards, begun.shards),
             ("replicas", asked.replicas, begun.replicas),
@@ -231,6 +253,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let begun = open(&dir.path().join("a"), replicas(3));
         assert_eq!((begun.replicas(), begun.servers()), (3, 3));
+        let begun = open(&dir.path().join("five"), replicas(5));
+        assert_eq!((begun.replicas(), begun.servers()), (5, 5));
         let begun = open(&dir.path().join("b"), servers(4));
         assert_eq!((begun.replicas(), begun.servers()), (1, 4));
         let too_few = Asked {
@@ -276,6 +300,11 @@ mod tests {
             "{\"version\":1}",
             "{\"version\":3,\"shards\":3}",
             "{\"version\":4,\"shards\":3,\"servers\":3}",
+            "{\"version\":3,\"shards\":0,\"servers\":3}",
+            "{\"version\":3,\"shards\":65,\"servers\":3}",
+            "{\"version\":3,\"shards\":3,\"replicas\":0,\"servers\":3}",
+            "{\"version\":3,\"shards\":3,\"replicas\":9,\"servers\":9}",
+            "{\"version\":3,\"shards\":3,\"replicas\":5,\"servers\":4}",
         ] {
             durable::replace(&RealDisk::new(), &path, text.as_bytes()).unwrap();
             assert!(Place::open(dir.path(), Asked::default()).is_err(), "{text}");

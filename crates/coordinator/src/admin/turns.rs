@@ -45,17 +45,21 @@ pub(super) async fn end(
     meta: &Meta,
     request: EndRecoveryRequest,
 ) -> Result<EndRecoveryResponse, ApiError> {
-    let end = TurnEnd {
-        shard: ShardId(request.shard_id),
-        outcome: outcome_of(request.outcome())?,
-        watchdog: name(request.watchdog)?,
-        attempt: request.attempt,
-    };
+    let end = checked_end(request)?;
     meta.propose(&Command::EndRecovery(end)).await?;
     Ok(EndRecoveryResponse {})
 }
 
-fn checked(request: BeginRecoveryRequest) -> Result<TurnRequest, ApiError> {
+pub(crate) fn checked_end(request: EndRecoveryRequest) -> Result<TurnEnd, ApiError> {
+    Ok(TurnEnd {
+        shard: ShardId(request.shard_id),
+        outcome: outcome_of(request.outcome())?,
+        watchdog: name(request.watchdog)?,
+        attempt: request.attempt,
+    })
+}
+
+pub(crate) fn checked(request: BeginRecoveryRequest) -> Result<TurnRequest, ApiError> {
     if !LEASE_MS.contains(&request.lease_ms) {
         let problem = format!(
             "is {}, must be {} to {}",

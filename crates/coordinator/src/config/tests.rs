@@ -13,6 +13,16 @@ fn without_settings_everything_has_its_default() {
 }
 
 #[test]
+fn as_many_servers_are_waited_for_as_replicas_need() {
+    let config = Settings {
+        replicas: Some(5),
+        ..Settings::default()
+    };
+    let cluster = config.check().unwrap().cluster;
+    assert_eq!((cluster.replicas, cluster.expect_nodes), (5, 5));
+}
+
+#[test]
 fn every_problem_is_named_at_once() {
     let problems = Settings {
         grpc_addr: Some("nowhere".into()),

@@ -52,9 +52,9 @@ pub(crate) async fn record(
     input: Result<Json<Input>, JsonRejection>,
 ) -> Result<Response, HttpError> {
     let from = origin::check(&headers, &site.allowed_origins)?;
-    let answer = match input {
-        Ok(Json(input)) => apply(&site, input).await,
-        Err(rejection) => Err(refuse(&rejection)),
+    let answer = match sound(input) {
+        Ok(record) => apply(&site, record).await,
+        Err(error) => Err(error),
     };
     let response = match answer {
         Ok(output) => (StatusCode::OK, Json(output)).into_response(),
@@ -63,14 +63,21 @@ pub(crate) async fn record(
     Ok(from.mark(response))
 }
 
-async fn apply(site: &Site, input: Input) -> Result<Output, ApiError> {
+/// What a body means.
+pub(crate) fn sound(
+    input: Result<Json<Input>, JsonRejection>,
+) -> Result<validate::Record, ApiError> {
+    let Json(input) = input.map_err(|rejection| refuse(&rejection))?;
     let request_id = input.request_id.map(to_wire).transpose()?;
-    let record = validate::Record::try_from(RecordRequest {
+    validate::Record::try_from(RecordRequest {
         term: input.term,
         count: input.count,
         namespace: input.namespace,
         request_id,
-    })?;
+    })
+}
+
+async fn apply(site: &Site, record: validate::Record) -> Result<Output, ApiError> {
     let term = record.item.term.as_str().to_owned();
     let deadline = Deadline::after(&site.runtime, PATIENCE);
     let answer = site.router.record(record, deadline.at()).await?;

@@ -123,18 +123,25 @@ pub(crate) async fn opensearch(
         .into_response())
 }
 
-async fn ask(
-    site: &Site,
+/// What a query means.
+pub(crate) fn sound(
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<(String, GetTopKResponse), ApiError> {
+) -> Result<validate::GetTopK, ApiError> {
     let Query(question) =
         question.map_err(|rejection| ApiError::new(Reason::Malformed, rejection.body_text()))?;
-    let ask = validate::GetTopK::try_from(GetTopKRequest {
+    validate::GetTopK::try_from(GetTopKRequest {
         prefix: question.q,
         k: question.k,
         namespace: question.namespace,
         ..GetTopKRequest::default()
-    })?;
+    })
+}
+
+async fn ask(
+    site: &Site,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<(String, GetTopKResponse), ApiError> {
+    let ask = sound(question)?;
     let prefix = ask.prefix.as_str().to_owned();
     let deadline = Deadline::after(&site.runtime, PATIENCE);
     Ok((prefix, site.router.top_k(ask, deadline.at()).await?))

@@ -62,6 +62,17 @@ impl MetadataDoor {
     }
 }
 
+/// The kind of a change that is to be proposed, and the change. What is in the log and means nothing to whoever applies it stops every
+/// coordinator for good.
+pub(crate) fn known_change(request: &ProposeRequest) -> Result<(u16, Command), ApiError> {
+    let refused = |field, problem: &str| ApiError::field(Reason::Malformed, field, problem);
+    let kind = u16::try_from(request.kind).map_err(|_| refused("kind", "is above 65535"))?;
+    let change = Command::decode(kind, &request.command)
+        .map_err(|error| refused("command", &error.to_string()))?;
+    let unknown = || refused("kind", &format!("no change of kind {kind} is known here"));
+    Ok((kind, change.ok_or_else(unknown)?))
+}
+
 #[tonic::async_trait]
 impl MetadataService for MetadataDoor {
     async fn greet(
@@ -100,16 +111,7 @@ impl MetadataService for MetadataDoor {
         let request = request.into_inner();
         let meta = self.meta(&request.cluster_id, request.to_coordinator_id);
         let meta = meta.map_err(ApiError::for_write)?;
-        let kind = u16::try_from(request.kind).map_err(|_| {
-            ApiError::field(Reason::Malformed, "kind", "is above 65535").for_write()
-        })?;
-        // What is in the log and means nothing to whoever applies it stops every coordinator for good.
-        let refused = |field, problem: String| {
-            Status::from(ApiError::field(Reason::Malformed, field, problem).for_write())
-        };
-        Command::decode(kind, &request.command)
-            .map_err(|error| refused("command", error.to_string()))?
-            .ok_or_else(|| refused("kind", format!("no change of kind {kind} is known here")))?;
+        let (kind, _) = known_change(&request).map_err(ApiError::for_write)?;
         let proposal = meta.propose_here(kind, request.command);
         let committed = deadline.limit(&self.runtime, proposal).await;
         let committed = committed

@@ -24,6 +24,7 @@ use tonic::transport::Channel;
 use vfs::{SimDisk, Vfs};
 
 use crate::machine::Machine;
+use crate::net::Links;
 
 /// How long anything in a test may take; a test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,6 +43,8 @@ pub(crate) struct Shape {
     pub(crate) snapshot_entries: u64,
     /// The servers' disks are simulated: see [`Cluster::disk`].
     pub(crate) simulated: bool,
+    /// The network can be cut: see [`Cluster::cut`].
+    pub(crate) cuttable: bool,
 }
 
 impl Default for Shape {
@@ -54,6 +57,7 @@ impl Default for Shape {
             audit_interval: StateConfig::default().audit_interval,
             snapshot_entries: SnapshotConfig::default().entries,
             simulated: false,
+            cuttable: false,
         }
     }
 }
@@ -71,7 +75,16 @@ pub(crate) struct Cluster {
     audit_interval: Option<Duration>,
     snapshot_entries: u64,
     simulated: bool,
+    /// Between the coordinator and the servers, where they can be cut.
+    links: Option<Links>,
     pub(crate) neighbours: Neighbours<ShardNeighbour>,
+}
+
+/// The coordinator's number on the network; the servers have theirs by their places, from 1.
+const COORDINATOR: u64 = 0;
+
+fn number_of(place: usize) -> u64 {
+    place as u64 + 1
 }
 
 struct Coordinator {
@@ -162,7 +175,9 @@ impl Cluster {
             audit_interval,
             snapshot_entries,
             simulated,
+            cuttable,
         } = shape;
+        let links = cuttable.then(Links::default);
         let faults = TaskFaults::default();
         let runtime = Runtime::real().with_task_faults(faults.clone());
         let dir = TempDir::new().unwrap();
@@ -192,6 +207,7 @@ impl Cluster {
             audit_interval,
             snapshot_entries,
             simulated,
+            links,
             neighbours: Neighbours::default(),
         };
         for ((grpc, http), id) in listeners.into_iter().zip((1..).map(NodeId)) {
@@ -206,7 +222,7 @@ impl Cluster {
                 cluster: ClusterConfig {
                     template: template.clone(),
                     replicas,
-                    expect_nodes: 3,
+                    expect_nodes: replicas.max(3),
                 },
                 limits,
                 silent_after: Duration::from_millis(2_500),
@@ -221,7 +237,10 @@ impl Cluster {
                 neighbours: cluster.neighbours.clone(),
                 running: None,
             };
-            coordinator.run(&cluster.runtime, grpc, http);
+            if let Some(links) = &cluster.links {
+                links.place(COORDINATOR, &coordinator.grpc.to_string());
+            }
+            coordinator.run(&cluster.world_of(COORDINATOR), grpc, http);
             cluster.coordinators.push(coordinator);
         }
         for place in 0..cluster.coordinators.len() {
@@ -251,10 +270,11 @@ impl Cluster {
     }
 
     pub(crate) async fn start_coordinator_at(&mut self, place: usize) {
+        let world = self.world_of(COORDINATOR);
         let coordinator = &mut self.coordinators[place];
         let grpc = self.runtime.bind(coordinator.grpc).await.unwrap();
         let http = self.runtime.bind(coordinator.http).await.unwrap();
-        coordinator.run(&self.runtime, grpc, http);
+        coordinator.run(&world, grpc, http);
     }
 
     pub(crate) async fn stop_coordinator(&mut self) {
@@ -330,6 +350,7 @@ impl Cluster {
     pub(crate) async fn start_server(&mut self, place: usize) {
         let addresses = self.coordinators.iter().map(|at| at.grpc.to_string());
         let coordinators: Vec<String> = addresses.collect();
+        let (world, links) = (self.world_of(number_of(place)), self.links.clone());
         let server = &mut self.servers[place];
         let config = shard_server::Config {
             data_dir: server.dir.clone(),
@@ -356,18 +377,51 @@ impl Cluster {
         } else {
             Arc::new(vfs::RealDisk::new())
         };
-        let deps = |listener| shard_server::Deps {
-            runtime: self.runtime.clone(),
-            vfs,
-            metrics,
-            listener: Some(listener),
-            neighbours,
+        let deps = |listener: Listener| {
+            // Before anybody can know the address.
+            if let Some(links) = links {
+                links.place(number_of(place), &listener.local_addr().to_string());
+            }
+            shard_server::Deps {
+                runtime: world,
+                vfs,
+                metrics,
+                listener: Some(listener),
+                neighbours,
+            }
         };
         let started = Machine::start(&self.runtime, server.address, config, deps);
         let started = self.runtime.timeout(PATIENCE, started).await;
         let (machine, address) = started.expect("the server's address is in use");
         server.address = address;
         server.running = Some(machine);
+    }
+
+    /// The world as the coordinator or a server sees it.
+    fn world_of(&self, number: u64) -> Runtime {
+        let links = self.links.as_ref();
+        links.map_or_else(|| self.runtime.clone(), |links| links.runtime(number))
+    }
+
+    /// Cuts a server off the others, in a cluster of [`Shape::cuttable`].
+    pub(crate) fn cut(&self, place: usize) {
+        let links = self.links.as_ref().unwrap();
+        for other in (0..self.servers.len()).filter(|other| *other != place) {
+            links.cut(number_of(place), number_of(other));
+        }
+    }
+
+    /// Cuts a server off the coordinator, too.
+    pub(crate) fn cut_off_coordinator(&self, place: usize) {
+        self.links
+            .as_ref()
+            .unwrap()
+            .cut(number_of(place), COORDINATOR);
+    }
+
+    /// All links work again.
+    pub(crate) fn heal(&self) {
+        self.links.as_ref().unwrap().heal();
     }
 
     /// Stops a server as an operator does, and waits until it has ended.
@@ -482,6 +536,13 @@ impl Cluster {
 
     pub(crate) fn client_at(&self, place: usize) -> AutocompleteServiceClient<Channel> {
         AutocompleteServiceClient::new(self.channel(place)).max_decoding_message_size(4 << 20)
+    }
+
+    /// Asks a server, and no coordinator.
+    pub(crate) fn client_of(&self, place: usize) -> AutocompleteServiceClient<Channel> {
+        let address = self.server_address(place);
+        let channel = connect(&self.runtime, &address, &PoolConfig::default());
+        AutocompleteServiceClient::new(channel.unwrap())
     }
 
     pub(crate) fn admin(&self) -> ClusterAdminServiceClient<Channel> {

@@ -21,8 +21,11 @@ mod machine;
 mod members;
 mod namespaces;
 mod near;
+#[path = "../../../replication/tests/common/net.rs"]
+mod net;
 mod reads;
 mod replicas;
 mod scripted;
 mod web;
+mod wide;
 mod writes;

@@ -7,9 +7,8 @@ use api::Reason;
 use api::admin::v1::{
     BeginRecoveryRequest, BeginRecoveryResponse, DrainNodeRequest, EndRecoveryRequest,
     GetMapRequest, GetStatusResponse, PromoteReplicaRequest, ReplaceReplicaRequest,
-    ReplicaDescriptor, ReplicaRole, ReplicaStatus, ShardState, ShardStatus, TurnState, TurnVerdict,
+    ReplicaDescriptor, ShardState, ShardStatus, TurnState, TurnVerdict,
 };
-use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::v1::{Consistency, GetTopKRequest};
 use tonic::{Code, Request};
 
@@ -17,6 +16,7 @@ use super::cli::run;
 use super::damage::damage_log;
 use super::harness::{Cluster, PATIENCE, Shape, all_serve, listed, reason};
 use super::replicas::Writers;
+use super::wide::with_a_far_region;
 
 /// Whether every shard has its three replicas on these nodes, at work and with nothing under way.
 fn settled_on(status: &GetStatusResponse, nodes: &[u64]) -> bool {
@@ -395,42 +395,11 @@ async fn the_only_replica_moves_where_its_node_is_drained() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_region_follows_and_answers_what_may_be_stale() {
-    let mut cluster = Cluster::of(Shape {
-        replicas: 3,
-        ..Shape::default()
-    })
-    .await;
-    cluster.coordinator_config(0).home_region = Some("home".into());
-    cluster.stop_coordinator().await;
-    cluster.start_coordinator().await;
-    cluster.add_server_in("far", "shard-1").await;
-    for number in 2..=4 {
-        let name = format!("shard-{number}");
-        cluster.add_server_in("home", &name).await;
-    }
-    let far = |status: &GetStatusResponse| {
-        let node = status.nodes.iter().find(|node| node.region == "far");
-        node.map(|node| (node.node_id, node.address.clone()))
-    };
-    let follows = |status: &GetStatusResponse| {
-        let Some((far, _)) = far(status) else {
-            return false;
-        };
-        status.shards.iter().all(|shard| {
-            let whole = shard.replicas.len() == 4 && shard.change.is_none();
-            let learns = |at: &ReplicaStatus| {
-                (at.node_id == far) == (at.role() == ReplicaRole::Learner) && at.serving
-            };
-            whole && shard.replicas.iter().all(learns)
-        })
-    };
-    let status = cluster.until("the far region follows", follows).await;
-    let (_, address) = far(&status).unwrap();
+    let (mut cluster, far) = with_a_far_region(Shape::default()).await;
     fill(&cluster).await;
     let token = cluster.top("", 3).await.token;
     // Whoever stands far away asks there: it waits for what was seen elsewhere, and says how old it may be.
-    let channel = rpc::channel::connect(&cluster.runtime, &address, &Default::default()).unwrap();
-    let mut client = AutocompleteServiceClient::new(channel);
+    let mut client = cluster.client_of(far);
     let request = GetTopKRequest {
         prefix: "y".into(),
         consistency: Consistency::Stale.into(),
@@ -446,7 +415,7 @@ async fn another_region_follows_and_answers_what_may_be_stale() {
     let refused = client.get_top_k(strict).await.unwrap_err();
     assert_eq!(reason(&refused), Reason::NotLeader);
     // It carries no majority, and none is lost with it.
-    cluster.kill_server(0).await;
+    cluster.kill_server(far).await;
     assert_eq!(cluster.record("yak", 1).await, 4);
 }
 

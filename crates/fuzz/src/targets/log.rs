@@ -47,9 +47,9 @@ pub(super) fn targets() -> Vec<Target> {
         },
         Target {
             name: "log-mark",
-            run: |input| survives(&with(MARK, &two_slots(input))),
+            run: |input| survives(&with(MARK, &two_slots(input, SLOT_BYTES))),
             mend: mend::slots,
-            seeds: || vec![slots_of(&content(MARK)), far_mark()],
+            seeds: || vec![slots_of(&content(MARK), SLOT_BYTES), far_mark()],
             quick: 300,
         },
         Target {
@@ -269,7 +269,7 @@ fn far_mark() -> Vec<u8> {
             durable.copy_from_slice(&(u64::MAX / 2).to_le_bytes());
         }
     }
-    let mut input = slots_of(&file);
+    let mut input = slots_of(&file, SLOT_BYTES);
     mend::slots(&mut input);
     input
 }
@@ -337,14 +337,14 @@ fn inspect_alone(input: &[u8]) {
 }
 
 /// Both slots at their full length.
-fn two_slots(input: &[u8]) -> Vec<u8> {
-    let mut file = vec![0; 2 * SLOT_BYTES];
+pub(super) fn two_slots(input: &[u8], slot_bytes: usize) -> Vec<u8> {
+    let mut file = vec![0; 2 * slot_bytes];
     let Some(places) = mend::split_slots(input) else {
         return file;
     };
     for (slot, (at, len)) in [places.0, places.1].into_iter().enumerate() {
-        let len = len.min(SLOT_BYTES);
-        let start = slot * SLOT_BYTES;
+        let len = len.min(slot_bytes);
+        let start = slot * slot_bytes;
         let (to, from) = (file.get_mut(start..start + len), input.get(at..at + len));
         if let (Some(to), Some(from)) = (to, from) {
             to.copy_from_slice(from);
@@ -354,10 +354,10 @@ fn two_slots(input: &[u8]) -> Vec<u8> {
 }
 
 /// The input that gives a file of two slots, without the zeros that follow what each says.
-fn slots_of(file: &[u8]) -> Vec<u8> {
+pub(super) fn slots_of(file: &[u8], slot_bytes: usize) -> Vec<u8> {
     let slot = |number: usize| {
-        let slot = file.get(number * SLOT_BYTES..).unwrap_or_default();
-        let slot = slot.get(..SLOT_BYTES.min(slot.len())).unwrap_or_default();
+        let slot = file.get(number * slot_bytes..).unwrap_or_default();
+        let slot = slot.get(..slot_bytes.min(slot.len())).unwrap_or_default();
         let end = slot
             .iter()
             .rposition(|byte| *byte != 0)
@@ -371,7 +371,7 @@ fn slots_of(file: &[u8]) -> Vec<u8> {
 
 fn two_slot(input: &[u8]) {
     let (disk, path) = (SimDisk::new(), Path::new("/slots"));
-    sure(durable::replace(&disk, path, &two_slots(input)));
+    sure(durable::replace(&disk, path, &two_slots(input, SLOT_BYTES)));
     let slot_bytes = SLOT_BYTES as u64;
     let (mut slots, report) = sure(TwoSlot::open(&disk, path, SLOTS_MAGIC, slot_bytes));
     assert_eq!(report.body.is_some(), report.sequence > 0);
@@ -391,7 +391,7 @@ fn two_slot_seeds() -> Vec<Vec<u8>> {
     let slot_bytes = SLOT_BYTES as u64;
     let created = TwoSlot::create(&disk, path, SLOTS_MAGIC, slot_bytes, 1, b"the first");
     let mut slots = sure(created);
-    let one = slots_of(&sure(disk.contents(path)));
+    let one = slots_of(&sure(disk.contents(path)), SLOT_BYTES);
     sure(slots.write(b"the second"));
-    vec![one, slots_of(&sure(disk.contents(path)))]
+    vec![one, slots_of(&sure(disk.contents(path)), SLOT_BYTES)]
 }

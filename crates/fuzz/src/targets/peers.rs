@@ -7,12 +7,15 @@ use replication::fuzzing::{Message, reread};
 use super::{sure, tagged};
 use crate::{Target, mend};
 
-const MESSAGES: [Message; 5] = [
+const MESSAGES: [Message; 8] = [
     Message::Append,
     Message::AppendAnswer,
     Message::Membership,
     Message::StoredEntry,
     Message::Command,
+    Message::Vote,
+    Message::VoteAnswer,
+    Message::TransferLeader,
 ];
 
 pub(super) fn targets() -> Vec<Target> {
@@ -142,7 +145,48 @@ fn seeds() -> Vec<Vec<u8>> {
         tagged(3, &[&[1], membership.as_slice()].concat()),
         tagged(3, &[&[2], membership.as_slice()].concat()),
         tagged(4, b"\x01\x01\x00\x10\x20\x30\x40\x50\x00\x00\x00a command"),
+        tagged(5, &candidate().encode_to_vec()),
+        tagged(6, &granted().encode_to_vec()),
+        tagged(7, &handed_over().encode_to_vec()),
     ]
+}
+
+const LAST: wire::LogId = wire::LogId {
+    term: 3,
+    node_id: 0,
+    index: 9,
+};
+const VOTE: wire::Vote = wire::Vote {
+    term: 4,
+    node_id: 2,
+    committed: false,
+};
+
+fn candidate() -> wire::VoteRequest {
+    wire::VoteRequest {
+        envelope: None,
+        vote: Some(VOTE),
+        last_log_id: Some(LAST),
+        pre_vote: true,
+        leadership_transfer: true,
+    }
+}
+
+fn granted() -> wire::VoteResponse {
+    wire::VoteResponse {
+        vote: Some(VOTE),
+        last_log_id: Some(LAST),
+        granted: true,
+    }
+}
+
+fn handed_over() -> wire::TransferLeaderRequest {
+    wire::TransferLeaderRequest {
+        envelope: None,
+        from_leader: Some(VOTE),
+        to_node: 3,
+        last_log_id: Some(LAST),
+    }
 }
 
 #[cfg(test)]

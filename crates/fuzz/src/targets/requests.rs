@@ -46,7 +46,7 @@ fn sound<M: Message + Default, T: TryFrom<M, Error = ApiError>>(bytes: &[u8]) ->
     parsed.ok()
 }
 
-fn is_sound_item(item: &api::validate::Item) -> bool {
+pub(super) fn is_sound_item(item: &api::validate::Item) -> bool {
     let known = normalised_term("term", item.term.as_str());
     known.is_ok() && (1..=limits::RECORD_COUNT_MAX).contains(&item.count)
 }
@@ -179,7 +179,7 @@ fn reads() -> [Vec<u8>; 5] {
     ]
 }
 
-fn request_id() -> Option<v1::RequestId> {
+pub(super) fn request_id() -> Option<v1::RequestId> {
     Some(v1::RequestId {
         client_id: vec![4; 16].into(),
         sequence: 9,
@@ -237,7 +237,7 @@ fn shard_map(input: &[u8]) {
     }
 }
 
-fn shard_map_seeds() -> Vec<Vec<u8>> {
+pub(super) fn shard_map_seeds() -> Vec<Vec<u8>> {
     use admin::v1::{
         Layout, LayoutRange, NamespaceDescriptor, NodeDescriptor, ReplicaDescriptor,
         ShardDescriptor, ShardMap,

@@ -70,7 +70,7 @@ fn file(input: &[u8]) {
     assert!(applied.index < u64::MAX && applied.term < u64::MAX);
 }
 
-fn file_seeds() -> Vec<Vec<u8>> {
+pub(super) fn file_seeds() -> Vec<Vec<u8>> {
     let membership = wire::Membership {
         configs: vec![wire::VoterSet {
             node_ids: vec![1, 2],

@@ -30,7 +30,7 @@ const FIXED_BYTES: usize = 8;
 
 /// What was noted, as found before the log is opened.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     path: PathBuf,
     exists: bool,
     /// A slot could not be read, so that the file cannot be written in place.
@@ -42,7 +42,7 @@ pub(super) struct Found {
 
 impl Found {
     /// Reads the note in a log's directory.
-    pub(super) fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join(FILE);
         let mut note = Self {
             exists: vfs.exists(&path)?,
@@ -67,6 +67,11 @@ impl Found {
         note.sequence = found.sequence;
         note.has_bad_slot = found.unreadable > 0;
         Ok(note)
+    }
+
+    /// The groups that were noted; `None` where nothing can be believed.
+    pub(crate) fn groups(&self) -> Option<&BTreeSet<GroupId>> {
+        self.groups.as_ref()
     }
 
     /// What is to become of a last batch that is damaged without proof that it was durable: `alone` where no other node
@@ -97,7 +102,7 @@ struct Inner {
 impl VotersNote {
     /// Goes on with what was found. `known` are the groups of the log, which all count as shared where the note was lost.
     /// The log must be open, for that keeps others out of the directory.
-    pub(super) fn open(
+    pub(crate) fn open(
         vfs: &dyn Vfs,
         found: Found,
         known: &[GroupId],

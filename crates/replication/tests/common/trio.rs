@@ -105,8 +105,13 @@ impl Trio {
     }
 
     pub(crate) async fn within(world: World) -> Self {
+        Self::of(world, 3).await
+    }
+
+    /// As many replicas as are asked for.
+    pub(crate) async fn of(world: World, count: u64) -> Self {
         let mut nodes = Vec::new();
-        for id in 1..=3 {
+        for id in 1..=count {
             nodes.push(world.open(id, None).await);
         }
         let members: Vec<Member> = nodes.iter().map(Node::member).collect();
@@ -134,7 +139,7 @@ impl Trio {
             replicas,
             down: BTreeMap::new(),
         };
-        // A majority leads without the third, which has nothing of the group on its disk then.
+        // A majority leads without the last, which has nothing of the group on its disk then.
         trio.agree().await;
         trio
     }

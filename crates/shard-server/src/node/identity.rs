@@ -144,7 +144,7 @@ fn refuse_data(vfs: &dyn Vfs, dir: &Path) -> Result<(), IdentityError> {
     Ok(())
 }
 
-fn encode(file: &IdentityFile) -> Vec<u8> {
+pub(crate) fn encode(file: &IdentityFile) -> Vec<u8> {
     let (cluster, node) = file
         .registered
         .map_or(([0; 16], 0), |issued| (issued.cluster.0, issued.node.0));
@@ -160,7 +160,7 @@ fn encode(file: &IdentityFile) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<IdentityFile, Unusable> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<IdentityFile, Unusable> {
     let short = "it is too short";
     let (content, check) = bytes.split_last_chunk::<4>().ok_or(short)?;
     if crc32fast::hash(content) != u32::from_le_bytes(*check) {

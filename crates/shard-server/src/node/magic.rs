@@ -4,7 +4,7 @@
 
 /// Why a file cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unusable {
+pub(crate) enum Unusable {
     /// It is not what was written.
     Damaged(&'static str),
     /// A newer program wrote it.

@@ -87,7 +87,7 @@ pub(crate) const fn file_name() -> &'static str {
     FILE
 }
 
-fn encode(memory: &Memory) -> Vec<u8> {
+pub(crate) fn encode(memory: &Memory) -> Vec<u8> {
     let orders = memory.orders.encode_to_vec();
     let mut bytes = Vec::with_capacity(orders.len() + memory.begun.len() * 16 + 24);
     bytes.extend_from_slice(&MAGIC);
@@ -102,7 +102,7 @@ fn encode(memory: &Memory) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<Memory, Unusable> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Memory, Unusable> {
     let short = "too short";
     let (content, check) = bytes.split_last_chunk::<4>().ok_or(short)?;
     if crc32fast::hash(content) != u32::from_le_bytes(*check) {

@@ -164,7 +164,7 @@ async fn sync_once(node: &Arc<Node>) -> Result<(), ApiError> {
 }
 
 /// The map of remembered orders.
-pub(super) fn view_of(orders: &SyncResponse) -> Option<View> {
+pub(crate) fn view_of(orders: &SyncResponse) -> Option<View> {
     let map = ShardMap::try_from(orders.map.clone()?);
     match map {
         Ok(map) => Some(View::new(Arc::new(map))),

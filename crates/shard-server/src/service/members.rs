@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// What is to be done to whom.
 #[derive(Debug, Clone)]
-struct Change {
+pub(crate) struct Change {
     step: wire::MemberStep,
     peer: Peer,
     /// How long it may take.
@@ -74,7 +74,10 @@ impl Services {
     }
 }
 
-fn checked(request: wire::ChangeMembersRequest, limit: Duration) -> Result<Change, ApiError> {
+pub(crate) fn checked(
+    request: wire::ChangeMembersRequest,
+    limit: Duration,
+) -> Result<Change, ApiError> {
     let step = request.step();
     if step == wire::MemberStep::Unspecified {
         return Err(ApiError::field(Reason::BadArgument, "step", "must be set"));

@@ -12,7 +12,7 @@ use replication::SnapshotFile;
 use rpc::Deadline;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::snapshots::{piece, seed_error, snapshot_error};
+use super::snapshots::{check_announced, piece, seed_error, snapshot_error};
 use super::{Services, status};
 use crate::metrics::Action;
 use crate::node::Replica;
@@ -160,29 +160,14 @@ impl Services {
         Ok(message?)
     }
 
-    /// Refuses a push for a shard that serves here, and one that does not fit the disk.
+    /// Refuses a push that makes no sense or is for a shard that serves here, and one that does not fit the disk.
     fn check_push(
         &self,
         shard: ShardId,
         incarnation: Incarnation,
         announced: &api::admin::v1::SnapshotInfo,
     ) -> Result<(), ApiError> {
-        if incarnation.0 == 0 {
-            let field = "target_incarnation";
-            return Err(ApiError::field(Reason::BadArgument, field, "must be set"));
-        }
-        if announced.hash.len() != blake3::OUT_LEN {
-            let problem = format!(
-                "{} bytes, must be {}",
-                announced.hash.len(),
-                blake3::OUT_LEN
-            );
-            return Err(ApiError::field(
-                Reason::BadArgument,
-                "snapshot.hash",
-                problem,
-            ));
-        }
+        check_announced(incarnation, announced)?;
         let slots = self.node.slots();
         let serves = slots.get(&shard).is_some_and(|slot| {
             let running = slot.running();

@@ -124,6 +124,7 @@ impl Services {
     ) -> Result<wire::ListResponse, ApiError> {
         let routed = route::find(&self.node, request.route.as_ref())?;
         writes::check_prefix(&request.prefix)?;
+        writes::check_after(&request.after)?;
         let scope = scope(request.namespace_id, request.generation)?;
         let fresh = Freshness {
             consistency: Consistency::Leader,

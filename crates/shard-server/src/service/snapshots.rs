@@ -86,6 +86,27 @@ pub(super) fn piece(
     Ok(buffer.into())
 }
 
+/// Whether what is to be pushed is named as it must be.
+pub(crate) fn check_announced(
+    incarnation: Incarnation,
+    announced: &SnapshotInfo,
+) -> Result<(), ApiError> {
+    if incarnation.0 == 0 {
+        let field = "target_incarnation";
+        return Err(ApiError::field(Reason::BadArgument, field, "must be set"));
+    }
+    let bytes = announced.hash.len();
+    if bytes != blake3::OUT_LEN {
+        let problem = format!("{bytes} bytes, must be {}", blake3::OUT_LEN);
+        return Err(ApiError::field(
+            Reason::BadArgument,
+            "snapshot.hash",
+            problem,
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn snapshot_error(error: &SnapshotError) -> ApiError {
     let reason = match error {
         full if full.is_disk_full() => Reason::DiskFull,

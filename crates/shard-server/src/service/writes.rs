@@ -17,16 +17,24 @@ pub(super) fn decode(
     routed: &Routed,
     writes: Vec<wire::Write>,
 ) -> Result<Vec<Write>, ApiError> {
+    let writes = checked(writes)?;
+    writes
+        .iter()
+        .try_for_each(|write| check_owned(node, routed, write))?;
+    Ok(writes)
+}
+
+/// Checks what can be checked without knowing who owns what. A record of nothing counts as an item: it takes its place, too.
+pub(crate) fn checked(writes: Vec<wire::Write>) -> Result<Vec<Write>, ApiError> {
     let mut items = 0;
     let mut decoded = Vec::with_capacity(writes.len().min(limits::BATCH_ITEMS_MAX));
     for (place, write) in writes.into_iter().enumerate() {
         let write = one(write).map_err(|error| error.inside(&format!("writes[{place}]")))?;
-        items += write.items();
+        items += write.items().max(1);
         if items > limits::BATCH_ITEMS_MAX {
             let problem = format!("more than the limit of {} items", limits::BATCH_ITEMS_MAX);
             return Err(ApiError::field(Reason::BatchTooLarge, "writes", problem));
         }
-        check_owned(node, routed, &write)?;
         decoded.push(write);
     }
     Ok(decoded)
@@ -148,4 +156,17 @@ pub(super) fn check_prefix(prefix: &str) -> Result<(), ApiError> {
         limits::PREFIX_BYTES_MAX
     );
     Err(ApiError::field(Reason::BadPrefix, "prefix", problem))
+}
+
+/// Checks the length of the term that a list goes on behind, empty for its start.
+pub(super) fn check_after(after: &str) -> Result<(), ApiError> {
+    if after.len() <= limits::TERM_BYTES_MAX {
+        return Ok(());
+    }
+    let problem = format!(
+        "{} bytes, allowed are {}",
+        after.len(),
+        limits::TERM_BYTES_MAX
+    );
+    Err(ApiError::field(Reason::BadTerm, "after", problem))
 }

@@ -332,6 +332,27 @@ async fn what_coordinators_send_is_checked_too() {
 }
 
 #[tokio::test]
+async fn records_of_nothing_and_places_to_go_on_from_have_limits() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let mut empty = write(Some(HERE), |write| write.operation = records(Vec::new()));
+    empty.writes = vec![empty.writes[0].clone(); 1001];
+    refuse(&node, empty, Reason::BatchTooLarge).await;
+    let list = |after: &str| shard::ListRequest {
+        route: Some(HERE),
+        namespace_id: 1,
+        generation: 1,
+        after: after.to_owned(),
+        ..Default::default()
+    };
+    node.shards().list(list(&"p".repeat(256))).await.unwrap();
+    let refused = node.shards().list(list(&"p".repeat(257))).await;
+    let refused = refused.unwrap_err();
+    check(&refused, Reason::BadTerm, "after");
+    assert_eq!(ApiError::from_status(&refused).field_name(), Some("after"));
+}
+
+#[tokio::test]
 async fn an_expired_deadline_is_not_begun() {
     let world = World::new().await;
     let node = world.start().await;

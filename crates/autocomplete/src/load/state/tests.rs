@@ -70,6 +70,35 @@ fn two_processes_do_not_load_the_same_file() {
 }
 
 #[test]
+fn numbers_that_no_load_has_are_not_gone_on_from() {
+    let place = Place::new();
+    let disk = RealDisk::new();
+    drop(place.open());
+    let top = u64::MAX;
+    let read = |again: u64, done_below: u64, ranges: &[(u64, u64)]| {
+        let reserved = ranges
+            .iter()
+            .map(|(from, to)| format!("{{\"from\":{from},\"to\":{to},\"issued_at_ms\":5}}"));
+        let reserved = reserved.collect::<Vec<_>>().join(",");
+        let text = format!(
+            "{{\"version\":1,\"file\":\"\",\"again\":{again},\"done_below\":{done_below},\"reserved\":[{reserved}]}}"
+        );
+        durable::replace(&disk, &place.path(), text.as_bytes()).unwrap();
+        LoadState::begin_again(&disk, &place.path(), Path::new("terms.tsv")).is_ok()
+    };
+    assert!(read(0, 5, &[]));
+    assert!(read(3, 400, &[(0, 1_000), (1_000, 2_000)]));
+    assert!(!read(top, 5, &[]));
+    assert!(!read(0, top, &[]));
+    assert!(!read(0, 0, &[(0, top)]));
+    assert!(!read(0, 0, &[(1_000, 1_000)]));
+    assert!(!read(0, 0, &[(0, 1_000), (1_001, 2_000)]));
+    assert!(!read(0, 0, &[(1_000, 2_000), (0, 1_000)]));
+    assert!(!read(0, 0, &[(1_000, 2_000)]));
+    assert!(!read(0, 1_000, &[(0, 1_000)]));
+}
+
+#[test]
 fn a_damaged_or_newer_file_is_not_taken_for_a_fresh_one() {
     let place = Place::new();
     let disk = RealDisk::new();
