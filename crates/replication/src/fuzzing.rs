@@ -15,9 +15,10 @@ use wal::GroupId;
 use crate::host::{FoundVoters, VotersNote};
 use crate::log::NodeFault;
 use crate::network::block::Unpacker;
+use crate::network::service::announced;
 use crate::raft::{Entry, log_id};
 use crate::snapshot::{Receiver, SnapshotFile, SnapshotStore};
-use crate::{command, convert};
+use crate::{OpenError, command, convert};
 
 /// What bytes are to be read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,14 +134,15 @@ pub fn receive_snapshot(
     let (first, rest) = messages.split_first()?;
     let first = decode(first)?;
     convert::vote_from_wire(first.vote).ok()?;
-    let header = first.header.as_ref()?;
-    let mut file = Receiver::new(Arc::new(store), header.bytes).ok()?;
+    let announced = announced(first.header.as_ref()).ok()?;
+    let mut file = Receiver::begin(&store, announced, first.offset, 0).ok()?;
     file.take(first.offset, &first.data).ok()?;
     for piece in rest {
         let piece = decode(piece)?;
         file.take(piece.offset, &piece.data).ok()?;
     }
-    file.finish(&header.hash).ok()
+    file.verify().ok()?;
+    file.into_file().ok()
 }
 
 /// The groups that a note names; `None` where nothing can be believed.
@@ -150,12 +152,12 @@ pub type NotedGroups = Option<BTreeSet<GroupId>>;
 /// that were noted, unless nothing could be believed, and those that are noted then.
 ///
 /// # Errors
-/// When the disk fails, or the numbers of the slots have come to their end.
+/// When the disk fails, the numbers of the slots have come to their end, or a newer program wrote the note.
 pub fn reopen_voters(
     vfs: &dyn Vfs,
     dir: &Path,
     known: &[GroupId],
-) -> Result<(NotedGroups, NotedGroups), vfs::Error> {
+) -> Result<(NotedGroups, NotedGroups), OpenError> {
     let found = FoundVoters::read(vfs, dir)?;
     let before = found.groups().cloned();
     drop(VotersNote::open(vfs, found, known, NodeFault::new())?);

@@ -93,6 +93,13 @@ impl RaftService for Watched {
         Ok(Response::new(answers.boxed()))
     }
 
+    async fn offer_snapshot(
+        &self,
+        _request: Request<wire::OfferSnapshotRequest>,
+    ) -> Result<Response<wire::OfferSnapshotResponse>, Status> {
+        Err(Status::unimplemented("the log is all there"))
+    }
+
     async fn install_snapshot(
         &self,
         _request: Request<Streaming<wire::InstallSnapshotRequest>>,

@@ -2,20 +2,74 @@
 //!
 //! A container is killed by the id of its process on the host: `docker kill` counts as a stop by hand, and the restart policy
 //! would not bring it back. `down` goes before `up`, because docker-compose 1.29 cannot recreate containers on current engines.
+//!
+//! A container is taken off its network as a whole. Where faults of single directions, or full disks, are wanted, `struck.yml` is added:
+//! the run's own proxies stand between the servers, as for processes, and each shard server has a small disk that the run has mounted.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
+use runtime::Runtime;
+use tempfile::TempDir;
 
 use crate::deployment::{Deployment, Pid, SHARDS, Shape};
-use crate::proxy::Link;
+use crate::disk::Disk;
+use crate::faults::Needs;
+use crate::proxy::{Link, Proxy};
 
 /// The name of the project, so that a run touches no other containers.
 const PROJECT: &str = "autocomplete-chaos";
 
 /// What makes three of everything out of `docker-compose.yml`.
 const REPLICATED: &str = "deploy/docker/replicated.yml";
+
+/// What puts proxies and small disks in between.
+const STRUCK: &str = "tests/chaos/struck.yml";
+
+/// Where the proxy of the shard server of this number, from 1, listens, and where the server itself is: as in `struck.yml`.
+fn struck_addresses(number: usize) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    let number = u8::try_from(number)?;
+    let proxy = ([172, 29, 77, 1], 20_060 + u16::from(number));
+    Ok((proxy.into(), ([172, 29, 77, 200 + number], 50061).into()))
+}
+
+/// What stands between the servers, and below them, where faults need it.
+#[derive(Debug)]
+struct Stage {
+    proxies: BTreeMap<String, Proxy>,
+    disks: BTreeMap<String, Disk>,
+    /// Goes after what is mounted in it.
+    folder: TempDir,
+}
+
+impl Stage {
+    /// Mounts the disks. The proxies come when the network is there.
+    fn set(servers: &[String]) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut disks = BTreeMap::new();
+        for name in servers {
+            disks.insert(name.clone(), Disk::mount(folder.path().join(name))?);
+        }
+        Ok(Self {
+            proxies: BTreeMap::new(),
+            disks,
+            folder,
+        })
+    }
+
+    async fn connect(&mut self, runtime: &Runtime, servers: &[String]) -> anyhow::Result<()> {
+        for (number, name) in (1..).zip(servers) {
+            let (listen, server) = struck_addresses(number)?;
+            let proxy = Proxy::start(runtime, listen, server).await?;
+            self.proxies.insert(name.clone(), proxy);
+        }
+        Ok(())
+    }
+}
 
 /// A running `docker-compose.yml`.
 #[derive(Debug)]
@@ -25,6 +79,11 @@ pub struct Compose {
     coordinators: Vec<String>,
     addresses: Vec<String>,
     watchdog_metrics: Vec<String>,
+    /// Empty without a stage.
+    shard_addresses: Vec<String>,
+    stage: Option<Stage>,
+    /// Servers that are off the network.
+    apart: Mutex<BTreeSet<String>>,
 }
 
 impl Compose {
@@ -43,8 +102,8 @@ impl Compose {
     /// Builds the image and starts everything with empty volumes.
     ///
     /// # Errors
-    /// When the build or the start fails; the text has what Docker said.
-    pub fn start(shape: Shape) -> anyhow::Result<Self> {
+    /// When the build or the start fails, with what Docker said, or there is no right to mount the disks that are needed.
+    pub async fn start(runtime: &Runtime, shape: Shape, needs: Needs) -> anyhow::Result<Self> {
         run(Command::new("deploy/docker/build"))?;
         let numbered = |name: &str, count| {
             let rest = (2..=count).map(|number| format!("{name}-{number}"));
@@ -52,11 +111,20 @@ impl Compose {
         };
         let ports = [50051, 50052, 50053].into_iter().take(shape.coordinators);
         let metrics = [8082, 8083].into_iter().take(shape.watchdogs);
-        let compose = Self {
+        let shard_servers: Vec<String> = (1..=SHARDS)
+            .map(|number| format!("shard-{number}"))
+            .collect();
+        let stage = if needs == Needs::default() {
+            None
+        } else {
+            Some(Stage::set(&shard_servers)?)
+        };
+        let mut compose = Self {
             shape,
-            shard_servers: (1..=SHARDS)
-                .map(|number| format!("shard-{number}"))
-                .collect(),
+            shard_servers,
+            shard_addresses: Vec::new(),
+            stage,
+            apart: Mutex::default(),
             coordinators: numbered("coordinator", shape.coordinators),
             addresses: ports.map(|port| format!("127.0.0.1:{port}")).collect(),
             watchdog_metrics: metrics.map(|port| format!("127.0.0.1:{port}")).collect(),
@@ -66,7 +134,20 @@ impl Compose {
             "containers are described for one or for three of everything"
         );
         run(compose.command(&["down", "--volumes", "--remove-orphans"]))?;
-        run(compose.command(&["up", "--detach"]))?;
+        if compose.stage.is_none() {
+            run(compose.command(&["up", "--detach"]))?;
+            return Ok(compose);
+        }
+        // This makes the network, without whose gateway no proxy can listen.
+        run(compose.command(&["up", "--no-start"]))?;
+        if let Some(stage) = &mut compose.stage {
+            stage.connect(runtime, &compose.shard_servers).await?;
+        }
+        run(compose.command(&["start"]))?;
+        for number in 1..=SHARDS {
+            let (proxy, _) = struck_addresses(number)?;
+            compose.shard_addresses.push(proxy.to_string());
+        }
         Ok(compose)
     }
 
@@ -80,6 +161,10 @@ impl Compose {
         command.args(["--project-name", PROJECT, "--file", "docker-compose.yml"]);
         if self.shape == Shape::REPLICATED {
             command.args(["--file", REPLICATED]);
+        }
+        if let Some(stage) = &self.stage {
+            command.args(["--file", STRUCK]);
+            command.env("CHAOS_DISKS", stage.folder.path());
         }
         command.args(arguments);
         command
@@ -107,6 +192,15 @@ impl Deployment for Compose {
         &self.shard_servers
     }
 
+    fn shard_addresses(&self) -> &[String] {
+        &self.shard_addresses
+    }
+
+    fn guard(&self, _: &str, _: bool) -> anyhow::Result<()> {
+        // The restart policy only looks for what has ended, and the watchdog of the containers restarts nothing.
+        Ok(())
+    }
+
     fn pid(&self, node: &str) -> anyhow::Result<Option<Pid>> {
         let mut inspect = Command::new("docker");
         inspect.args(["inspect", "--format", "{{.State.Pid}}"]);
@@ -125,6 +219,9 @@ impl Deployment for Compose {
     }
 
     fn data_dir(&self, node: &str) -> anyhow::Result<PathBuf> {
+        if let Some(disk) = self.stage.as_ref().and_then(|stage| stage.disks.get(node)) {
+            return Ok(disk.folder().join("node"));
+        }
         let mut inspect = Command::new("docker");
         let volume = format!("{PROJECT}_{node}");
         inspect.args(["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]);
@@ -133,22 +230,53 @@ impl Deployment for Compose {
 
     fn set_link(&self, node: &str, link: Link) -> anyhow::Result<()> {
         let network = format!("{PROJECT}_cluster");
-        let container = self.container(node)?;
+        let proxy = self
+            .stage
+            .as_ref()
+            .and_then(|stage| stage.proxies.get(node));
+        let is_apart = self.apart.lock().contains(node);
         let mut command = Command::new("docker");
         match link {
-            // Under the name that the others know it by.
-            Link::Whole => command.args(["network", "connect", "--alias", node]),
-            Link::Cut => command.args(["network", "disconnect"]),
-            Link::OneWay | Link::HalfOpen => {
-                anyhow::bail!("a container is cut off as a whole, or not at all")
+            Link::Whole if is_apart => {
+                // Under the name, and the address if it has one of its own, that the others know it by.
+                command.args(["network", "connect", "--alias", node]);
+                let mut servers = (1..).zip(&self.shard_servers);
+                let number = servers.find(|(_, name)| *name == node);
+                if let Some((number, _)) = number.filter(|_| proxy.is_some()) {
+                    let (_, server) = struck_addresses(number)?;
+                    command.args(["--ip", &server.ip().to_string()]);
+                }
             }
-        };
-        command.args([&network, &container]);
-        run(command).map(drop)
+            Link::Cut => {
+                command.args(["network", "disconnect"]);
+            }
+            Link::Whole | Link::OneWay | Link::HalfOpen => {
+                let proxy = proxy.with_context(|| format!("{node} has no proxy"))?;
+                proxy.set(link);
+                return Ok(());
+            }
+        }
+        command.args([&network, &self.container(node)?]);
+        run(command)?;
+        let mut apart = self.apart.lock();
+        if link == Link::Cut {
+            apart.insert(node.to_owned());
+        } else {
+            apart.remove(node);
+        }
+        Ok(())
     }
 
-    fn own_disk(&self, _: &str) -> anyhow::Result<PathBuf> {
-        anyhow::bail!("the containers share a disk, which is not filled")
+    fn own_disk(&self, node: &str) -> anyhow::Result<PathBuf> {
+        let disk = self.stage.as_ref().and_then(|stage| stage.disks.get(node));
+        let disk = disk.with_context(|| format!("{node} shares its disk, which is not filled"))?;
+        let data = self.data_dir(node)?;
+        anyhow::ensure!(
+            data.exists(),
+            "{node} keeps nothing below {}, so that filling it would prove nothing",
+            disk.folder().display()
+        );
+        Ok(disk.folder().to_owned())
     }
 
     fn logs(&self) -> String {

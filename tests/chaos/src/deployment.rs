@@ -57,11 +57,20 @@ pub trait Deployment: Debug {
     /// The names of the shard servers, as they register.
     fn shard_servers(&self) -> &[String];
 
+    /// Where the shard servers are reached from here, in the order of their names: `host:port`. Empty where they are not.
+    fn shard_addresses(&self) -> &[String];
+
     /// The process of a server on this machine; `None` while it is down.
     ///
     /// # Errors
     /// When that cannot be found out.
     fn pid(&self, node: &str) -> anyhow::Result<Option<Pid>>;
+
+    /// Keeps whoever restarts servers from ending this one while it stands still, or no longer.
+    ///
+    /// # Errors
+    /// When it cannot be done.
+    fn guard(&self, node: &str, is_guarded: bool) -> anyhow::Result<()>;
 
     /// Keeps a server down once it has ended, whoever else would restart it.
     ///

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use api::admin::v1::{GetStatusResponse, ReplicaRole, ShardStatus};
+use api::admin::v1::{GetStatusResponse, NodeStatus, ReplicaRole, ShardStatus};
 use api::v1;
 use client::{Client, ClientOptions};
 use runtime::{Runtime, Task};
@@ -145,7 +145,8 @@ async fn round(
     let at = number.checked_rem(status.shards.len());
     let shard = at.and_then(|at| status.shards.get(at));
     let shard = shard.context("there are shards")?;
-    let node = leader_of(&status, shard).context("a whole shard has a leader")?;
+    let leader = leader_of(&status, shard).context("a whole shard has a leader")?;
+    let node = leader.name.clone();
     let term = format!("{}0", shard.shard_key);
     // Both ways are warm, and the victim is known to answer.
     add_one(writer, &term).await?;
@@ -166,13 +167,16 @@ async fn round(
     })
 }
 
-fn leader_of(status: &GetStatusResponse, shard: &ShardStatus) -> Option<String> {
+/// The server that leads a shard.
+pub(crate) fn leader_of<'a>(
+    status: &'a GetStatusResponse,
+    shard: &ShardStatus,
+) -> Option<&'a NodeStatus> {
     let leads = |role| role == ReplicaRole::Leader;
     let mut replicas = shard.replicas.iter();
     let leader = replicas.find(|replica| replica.serving && leads(replica.role()))?;
     let mut nodes = status.nodes.iter();
-    let node = nodes.find(|node| node.node_id == leader.node_id)?;
-    Some(node.name.clone())
+    nodes.find(|node| node.node_id == leader.node_id)
 }
 
 async fn add_one(client: &Client, term: &str) -> anyhow::Result<()> {

@@ -14,11 +14,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use client::Client;
 use runtime::Runtime;
 use serde::Serialize;
 
 use crate::deployment::{Deployment, Pid};
+use crate::journal::Journal;
 use crate::proxy::Link;
+use crate::standstill::{self, Standstill};
 
 /// How long a process stands still, a link is cut or a disk is full: longer than any lease and any election.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -37,6 +40,8 @@ pub enum Fault {
     KillAll,
     /// A shard server stands still for ten seconds, and goes on as if nothing had happened, unless a watchdog has it ended before.
     Pause,
+    /// The leader of a shard stands still for a minute, or as long as the run is told to, and nobody ends it. Needs three replicas.
+    StopLeader,
     /// The shard servers are stopped and started in an orderly way, one after another.
     Roll,
     /// A shard server comes back with an empty disk. Needs three replicas.
@@ -79,11 +84,38 @@ impl Needs {
     }
 }
 
+/// What a fault is done to.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// Whose time it takes.
+    pub runtime: &'a Runtime,
+    /// The cluster.
+    pub deployment: &'a dyn Deployment,
+    /// A client that is patient.
+    pub client: &'a Client,
+    /// Where what is asked is noted.
+    pub journal: &'a Journal,
+    /// How long a leader stands still.
+    pub standstill: Duration,
+}
+
+/// What was hit.
+#[derive(Debug)]
+pub struct Hit {
+    /// The servers.
+    pub nodes: Vec<String>,
+    /// What only a leader that stood still tells.
+    pub standstill: Option<Standstill>,
+}
+
 impl Fault {
-    /// Whether a shard with a single replica cannot come back from it by itself.
+    /// Whether a shard with a single replica cannot come back from it by itself, or cannot do what is expected meanwhile.
     #[must_use]
     pub const fn needs_replicas(self) -> bool {
-        matches!(self, Self::Wipe | Self::FlipMiddle | Self::FlipEnd)
+        matches!(
+            self,
+            Self::Wipe | Self::FlipMiddle | Self::FlipEnd | Self::StopLeader
+        )
     }
 
     /// What it makes of the connections to a shard server.
@@ -95,6 +127,7 @@ impl Fault {
             Self::Kill
             | Self::KillAll
             | Self::Pause
+            | Self::StopLeader
             | Self::Roll
             | Self::Wipe
             | Self::FlipMiddle
@@ -108,14 +141,15 @@ impl Fault {
     ///
     /// # Errors
     /// When it did not hit, or a process did not come back in time.
-    pub async fn strike(
-        self,
-        runtime: &Runtime,
-        deployment: &dyn Deployment,
-        number: usize,
-    ) -> anyhow::Result<Vec<String>> {
+    pub async fn strike(self, scene: &Scene<'_>, number: usize) -> anyhow::Result<Hit> {
+        let Scene {
+            runtime,
+            deployment,
+            ..
+        } = *scene;
         let servers = deployment.shard_servers();
         let server = one_of(servers, number)?;
+        let mut nodes = vec![server.clone()];
         match self {
             Self::Kill => {
                 let pid = running(deployment, server)?;
@@ -123,22 +157,16 @@ impl Fault {
                 restarted(runtime, deployment, server, pid).await?;
             }
             Self::KillAll => {
-                let find = |server: &String| running(deployment, server);
-                let pids: Vec<Pid> = servers.iter().map(find).collect::<anyhow::Result<_>>()?;
-                pids.iter().try_for_each(|pid| pid.kill())?;
-                for (server, pid) in servers.iter().zip(pids) {
-                    restarted(runtime, deployment, server, pid).await?;
-                }
-                return Ok(servers.to_vec());
+                kill_all(runtime, deployment).await?;
+                nodes = servers.to_vec();
             }
-            Self::Pause => {
-                let pid = running(deployment, server)?;
-                pid.pause()?;
-                runtime.sleep(PAUSE).await;
-                // A watchdog may have had it ended, and ends it after the look as well.
-                if pid.resume().is_err() || !pid.is_alive() {
-                    restarted(runtime, deployment, server, pid).await?;
-                }
+            Self::Pause => paused(runtime, deployment, server).await?,
+            Self::StopLeader => {
+                let standstill = Box::pin(standstill::strike(scene, number)).await?;
+                return Ok(Hit {
+                    nodes: vec![standstill.node.clone()],
+                    standstill: Some(standstill),
+                });
             }
             Self::Roll => {
                 // One at a time; the caller goes on to the next when the cluster is whole again.
@@ -146,26 +174,16 @@ impl Fault {
                 pid.terminate()?;
                 restarted(runtime, deployment, server, pid).await?;
             }
-            Self::Wipe => {
+            Self::Wipe | Self::FlipMiddle | Self::FlipEnd => {
                 held_down(runtime, deployment, server).await?;
-                let folder = deployment.data_dir(server)?;
-                std::fs::remove_dir_all(&folder)
-                    .with_context(|| format!("removing {}", folder.display()))?;
-                deployment.release(server)?;
-            }
-            Self::FlipMiddle | Self::FlipEnd => {
-                held_down(runtime, deployment, server).await?;
-                flip(
-                    &deployment.data_dir(server)?.join("wal"),
-                    self == Self::FlipEnd,
-                )?;
+                self.spoil(&deployment.data_dir(server)?)?;
                 deployment.release(server)?;
             }
             Self::Coordinator => {
                 let coordinator = one_of(deployment.coordinators(), number)?;
                 held_down(runtime, deployment, coordinator).await?;
                 deployment.release(coordinator)?;
-                return Ok(vec![coordinator.clone()]);
+                nodes = vec![coordinator.clone()];
             }
             Self::Cut | Self::OneWay | Self::HalfOpen => {
                 let link = self.link().context("a fault of the network")?;
@@ -179,9 +197,21 @@ impl Fault {
                 std::fs::remove_file(&filler)
                     .with_context(|| format!("removing {}", filler.display()))?;
             }
-            Self::Everything => return everything(runtime, deployment, number).await,
+            Self::Everything => nodes = everything(runtime, deployment, number).await?,
         }
-        Ok(vec![server.clone()])
+        Ok(Hit {
+            nodes,
+            standstill: None,
+        })
+    }
+
+    /// What becomes of the data of a server that is down.
+    fn spoil(self, data: &Path) -> anyhow::Result<()> {
+        if self == Self::Wipe {
+            return std::fs::remove_dir_all(data)
+                .with_context(|| format!("removing {}", data.display()));
+        }
+        flip(&data.join("wal"), self == Self::FlipEnd)
     }
 
     /// How often it is to strike in a row, each time at the next server.
@@ -189,6 +219,32 @@ impl Fault {
     pub fn blows(self, servers: usize) -> usize {
         if self == Self::Roll { servers } else { 1 }
     }
+}
+
+async fn kill_all(runtime: &Runtime, deployment: &dyn Deployment) -> anyhow::Result<()> {
+    let servers = deployment.shard_servers();
+    let find = |server: &String| running(deployment, server);
+    let pids: Vec<Pid> = servers.iter().map(find).collect::<anyhow::Result<_>>()?;
+    pids.iter().try_for_each(|pid| pid.kill())?;
+    for (server, pid) in servers.iter().zip(pids) {
+        restarted(runtime, deployment, server, pid).await?;
+    }
+    Ok(())
+}
+
+async fn paused(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    server: &str,
+) -> anyhow::Result<()> {
+    let pid = running(deployment, server)?;
+    pid.pause()?;
+    runtime.sleep(PAUSE).await;
+    // A watchdog may have had it ended, and ends it after the look as well.
+    if pid.resume().is_err() || !pid.is_alive() {
+        restarted(runtime, deployment, server, pid).await?;
+    }
+    Ok(())
 }
 
 async fn everything(
@@ -217,7 +273,8 @@ fn one_of(names: &[String], number: usize) -> anyhow::Result<&String> {
     names.get(index).context("there are servers")
 }
 
-fn running(deployment: &dyn Deployment, server: &str) -> anyhow::Result<Pid> {
+/// The process of a server that must be there.
+pub(crate) fn running(deployment: &dyn Deployment, server: &str) -> anyhow::Result<Pid> {
     let pid = deployment.pid(server)?;
     pid.with_context(|| format!("{server} is not running"))
 }
@@ -241,7 +298,7 @@ async fn held_down(
 }
 
 /// Waits until another process has taken the place of the one that was ended.
-async fn restarted(
+pub(crate) async fn restarted(
     runtime: &Runtime,
     deployment: &dyn Deployment,
     server: &str,

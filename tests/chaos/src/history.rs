@@ -1,12 +1,39 @@
-//! What was asked of the cluster and what it answered.
+//! What was asked of the cluster and what it answered. `docs/chaos.md` describes the file that is made of it.
 //!
 //! What always holds: an operation is in the history before it is sent, so that nothing the cluster may have applied is
 //! unknown to the judge; an operation that was never answered stays *open*, which means "may have happened", never
-//! "did not happen".
+//! "did not happen". All times are of one clock, which never goes back: what ended before something else began, came before it.
 
 use std::collections::BTreeMap;
 
+use api::v1;
 use serde::Serialize;
+
+/// A position in the log of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Position {
+    /// The shard.
+    pub shard: u64,
+    /// Its life.
+    pub incarnation: u64,
+    /// Everything up to this entry.
+    pub index: u64,
+}
+
+impl Position {
+    /// The positions of a token.
+    #[must_use]
+    pub fn all(token: Option<&v1::SessionToken>) -> Vec<Self> {
+        let positions = token.into_iter().flat_map(|token| &token.positions);
+        positions
+            .map(|position| Self {
+                shard: position.shard_id,
+                incarnation: position.incarnation,
+                index: position.index,
+            })
+            .collect()
+    }
+}
 
 /// How one Record ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -20,6 +47,8 @@ pub enum Outcome {
         count: u64,
         /// A try before had applied it already; `count` is then the present one, not that of the increment.
         repeated: bool,
+        /// Where in the log of its shard it is, at the latest.
+        position: Option<Position>,
     },
     /// Refused by an answer that says that nothing was applied.
     Refused,
@@ -28,6 +57,8 @@ pub enum Outcome {
 /// One Record of one term.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Operation {
+    /// Who was asked: `coordinators`, or a shard server by its name.
+    pub via: String,
     /// The normalised term.
     pub term: String,
     /// What it adds.
@@ -44,10 +75,111 @@ pub struct Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OperationId(usize);
 
-/// Every operation of a run, in the order in which they were begun.
+/// How fresh a read had to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Answered by a leader inside its lease.
+    Leader,
+    /// Confirmed by a majority.
+    Linearizable,
+    /// Answered by any replica that has what the token names.
+    Stale,
+}
+
+impl Level {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Leader, Self::Linearizable, Self::Stale];
+}
+
+impl From<Level> for v1::Consistency {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Leader => Self::Leader,
+            Level::Linearizable => Self::Linearizable,
+            Level::Stale => Self::Stale,
+        }
+    }
+}
+
+/// What a read asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// The count of a term.
+    Count {
+        /// The term.
+        term: String,
+    },
+    /// The terms with the highest counts below a prefix.
+    TopK {
+        /// The prefix.
+        prefix: String,
+        /// How many.
+        k: u32,
+    },
+}
+
+/// What a read was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Nothing, and why; it says nothing of the counts.
+    Failed {
+        /// The reason, by its name.
+        reason: String,
+    },
+    /// The count of the term, 0 where it is not there.
+    Count {
+        /// The count.
+        count: u64,
+    },
+    /// A list.
+    TopK {
+        /// Terms with their counts, as they were listed.
+        list: Vec<(String, u64)>,
+        /// Ranges of terms, from the first to before the second ("" for the end), that the list knows nothing of.
+        missing: Vec<(String, String)>,
+        /// What it shows, by what it says.
+        positions: Vec<Position>,
+    },
+}
+
+/// One read, of a single try.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Read {
+    /// As of [`Operation::via`].
+    pub via: String,
+    /// How fresh it had to be.
+    pub level: Level,
+    /// What was asked.
+    pub question: Question,
+    /// The positions that the answer had to contain.
+    pub token: Vec<Position>,
+    /// As of [`Operation::began_us`].
+    pub began_us: u64,
+    /// When it was answered.
+    pub ended_us: u64,
+    /// What was answered.
+    pub answer: Answer,
+}
+
+/// How many reads of a level were answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Heard {
+    /// The level.
+    pub level: Level,
+    /// Those that were answered.
+    pub answered: usize,
+    /// Those that failed.
+    pub failed: usize,
+}
+
+/// Every operation of a run, in the order in which they were begun, and every read, in the order in which they ended.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct History {
     operations: Vec<Operation>,
+    reads: Vec<Read>,
 }
 
 /// Milliseconds of acknowledged operations, from the first try to the answer.
@@ -70,12 +202,36 @@ pub struct Bounds {
     pub acknowledged: u64,
     /// That, and all that is open.
     pub possible: u64,
+    /// Each increment is a power of four that no other increment of the term is. A count then says of each increment how often it
+    /// was applied, so that a lost one and a doubled one cannot hide behind each other.
+    pub has_digits: bool,
+}
+
+impl Bounds {
+    /// Whether something that was acknowledged is missing from a count.
+    #[must_use]
+    pub fn lacks(&self, count: u64) -> bool {
+        if self.has_digits {
+            return count & self.acknowledged != self.acknowledged;
+        }
+        count < self.acknowledged
+    }
+
+    /// Whether something is in a count that nobody sent, or was sent once and is there several times.
+    #[must_use]
+    pub fn exceeds(&self, count: u64) -> bool {
+        if self.has_digits {
+            return count & !self.possible != 0;
+        }
+        count > self.possible
+    }
 }
 
 impl History {
     /// Notes an operation that is about to be sent.
-    pub fn begin(&mut self, term: String, add: u64, now_us: u64) -> OperationId {
+    pub fn begin(&mut self, via: String, term: String, add: u64, now_us: u64) -> OperationId {
         self.operations.push(Operation {
+            via,
             term,
             add,
             began_us: now_us,
@@ -93,6 +249,35 @@ impl History {
         }
     }
 
+    /// Notes a read that has ended.
+    pub fn read(&mut self, read: Read) {
+        self.reads.push(read);
+    }
+
+    /// The reads, in the order in which they ended.
+    #[must_use]
+    pub fn reads(&self) -> &[Read] {
+        &self.reads
+    }
+
+    /// How many reads of each level were answered.
+    #[must_use]
+    pub fn heard(&self) -> Vec<Heard> {
+        let of = |level| {
+            let (failed, answered): (Vec<&Read>, Vec<&Read>) = self
+                .reads
+                .iter()
+                .filter(|read| read.level == level)
+                .partition(|read| matches!(read.answer, Answer::Failed { .. }));
+            Heard {
+                level,
+                answered: answered.len(),
+                failed: failed.len(),
+            }
+        };
+        Level::ALL.map(of).to_vec()
+    }
+
     /// The operations, in the order in which they were begun.
     #[must_use]
     pub fn operations(&self) -> &[Operation] {
@@ -103,8 +288,15 @@ impl History {
     #[must_use]
     pub fn bounds(&self) -> BTreeMap<&str, Bounds> {
         let mut bounds: BTreeMap<&str, Bounds> = BTreeMap::new();
+        let mut digits: BTreeMap<&str, u64> = BTreeMap::new();
         for operation in &self.operations {
-            let of_term = bounds.entry(&operation.term).or_default();
+            let of_term = bounds.entry(&operation.term).or_insert(Bounds {
+                has_digits: true,
+                ..Bounds::default()
+            });
+            let seen = digits.entry(&operation.term).or_default();
+            of_term.has_digits &= is_power_of_four(operation.add) && *seen & operation.add == 0;
+            *seen |= operation.add;
             match operation.outcome {
                 Outcome::Open => of_term.possible += operation.add,
                 Outcome::Acknowledged { .. } => {
@@ -177,24 +369,58 @@ impl History {
     }
 }
 
+fn is_power_of_four(number: u64) -> bool {
+    number.is_power_of_two() && number.trailing_zeros().is_multiple_of(2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ACKNOWLEDGED: Outcome = Outcome::Acknowledged {
+        count: 1,
+        repeated: false,
+        position: None,
+    };
+
+    fn begin(history: &mut History, term: &str, add: u64, now_us: u64) -> OperationId {
+        history.begin("coordinators".to_owned(), term.to_owned(), add, now_us)
+    }
+
+    #[test]
+    fn a_count_of_digits_says_what_is_lost_although_the_sum_is_right() {
+        let mut history = History::default();
+        for add in [1, 4, 16] {
+            let id = begin(&mut history, "digits", add, 0);
+            history.end(id, ACKNOWLEDGED, 1);
+        }
+        for add in [4, 2, 4] {
+            let id = begin(&mut history, "sum", add, 0);
+            history.end(id, ACKNOWLEDGED, 1);
+        }
+        let bounds = history.bounds();
+        let digits = bounds["digits"];
+        assert!(digits.has_digits);
+        assert!(!digits.lacks(21) && !digits.exceeds(21));
+        // The 16 is lost, and the 4 was applied five times.
+        assert!(digits.lacks(1 + 5 * 4));
+        assert!(digits.lacks(5) && !digits.exceeds(5));
+        assert!(digits.exceeds(21 + 4));
+        let sum = bounds["sum"];
+        assert!(!sum.has_digits);
+        assert!(sum.lacks(9) && !sum.lacks(10) && !sum.exceeds(10) && sum.exceeds(11));
+    }
+
     #[test]
     fn the_pace_is_that_of_what_was_acknowledged() {
-        let acknowledged = Outcome::Acknowledged {
-            count: 1,
-            repeated: false,
-        };
         let mut history = History::default();
         for number in 0..99 {
-            let id = history.begin("a".to_owned(), 1, number * 10_000);
-            history.end(id, acknowledged, number * 10_000 + 2_000);
+            let id = begin(&mut history, "a", 1, number * 10_000);
+            history.end(id, ACKNOWLEDGED, number * 10_000 + 2_000);
         }
-        let id = history.begin("a".to_owned(), 1, 980_000);
-        history.end(id, acknowledged, 2_000_000);
-        let id = history.begin("a".to_owned(), 1, 0);
+        let id = begin(&mut history, "a", 1, 980_000);
+        history.end(id, ACKNOWLEDGED, 2_000_000);
+        let id = begin(&mut history, "a", 1, 0);
         history.end(id, Outcome::Refused, 9_000_000);
         let expected = Pace {
             p50_ms: 2,
@@ -208,18 +434,14 @@ mod tests {
 
     #[test]
     fn waits_count_from_the_blow_and_only_for_what_was_acknowledged() {
-        let acknowledged = Outcome::Acknowledged {
-            count: 1,
-            repeated: false,
-        };
         let mut history = History::default();
         for (began, ended, outcome) in [
-            (0, 900, acknowledged),
-            (200, 700, acknowledged),
+            (0, 900, ACKNOWLEDGED),
+            (200, 700, ACKNOWLEDGED),
             (300, 5_000, Outcome::Refused),
-            (2_000, 9_000, acknowledged),
+            (2_000, 9_000, ACKNOWLEDGED),
         ] {
-            let id = history.begin("a".into(), 1, began);
+            let id = begin(&mut history, "a", 1, began);
             history.end(id, outcome, ended);
         }
         assert_eq!(history.longest_wait_us(100, 1_000), 800);

@@ -2,11 +2,13 @@
 //!
 //! A run starts a cluster (the programs as processes on loopback, or `docker-compose.yml`), streams real queries at it,
 //! strikes in the middle of the stream (kills, stands still, cuts connections, fills, wipes and spoils disks), waits until the cluster is whole again
-//! without anybody's help, and then has every count judged against the history by an [`oracle`] that knows nothing of the cluster's code.
+//! without anybody's help, and then has every answer and every count judged against the history by an [`oracle`] that knows nothing of the
+//! cluster's code.
 //!
 //! - [`deployment`]: what a run needs of a cluster; [`processes`] and [`compose`] provide it.
 //! - [`faults`]: what is done to its servers; [`proxy`]: how the network between them is cut.
-//! - [`queries`], [`workload`]: what is streamed and how; [`history`] keeps what was asked and answered.
+//! - [`standstill`]: a leader that does nothing for long.
+//! - [`queries`], [`workload`]: what is streamed and read, and how; [`journal`] asks, and [`history`] keeps what was asked and answered.
 //! - [`oracle`]: the judge. [`scenario`]: one run from start to verdict. [`report`]: what it leaves behind.
 //! - [`failover`]: how long nobody can write after the death of a leader.
 //!
@@ -16,13 +18,16 @@
 
 pub mod compose;
 pub mod deployment;
+mod disk;
 pub mod failover;
 pub mod faults;
 pub mod history;
+pub mod journal;
 pub mod oracle;
 pub mod processes;
 pub mod proxy;
 pub mod queries;
 pub mod report;
 pub mod scenario;
+pub mod standstill;
 pub mod workload;

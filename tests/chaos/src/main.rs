@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chaos::compose::Compose;
 use chaos::deployment::{Deployment, Shape};
@@ -44,6 +45,9 @@ enum Command {
         /// What is done to the cluster, one after another, comma separated.
         #[arg(long, value_enum, value_delimiter = ',', default_value = "kill")]
         faults: Vec<Fault>,
+        /// Seconds for which `stop-leader` lets a leader stand still.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(12..=600))]
+        standstill: u16,
         /// How often all of that.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=1000))]
         rounds: u16,
@@ -103,6 +107,7 @@ fn main() -> anyhow::Result<ExitCode> {
             records,
             lanes,
             faults,
+            standstill,
             rounds,
             replicated,
             programs,
@@ -118,6 +123,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 queries,
                 lanes: usize::from(lanes),
                 faults: faults.repeat(usize::from(rounds)),
+                standstill: Duration::from_secs(u64::from(standstill)),
             };
             let shape = if replicated {
                 Shape::REPLICATED
@@ -143,7 +149,10 @@ async fn run(
             let needs = Needs::of(&plan.faults);
             Box::new(processes(&runtime, out, programs, shape, needs).await?)
         }
-        Kind::Compose => Box::new(Compose::start(shape)?),
+        Kind::Compose => {
+            let needs = Needs::of(&plan.faults);
+            Box::new(Compose::start(&runtime, shape, needs).await?)
+        }
     };
     let outcome = scenario::run(&runtime, deployment.as_ref(), plan).await;
     if outcome.is_err() {

@@ -1,19 +1,21 @@
-//! The judge: compares what the cluster holds with what the history allows.
+//! The judge: compares what the cluster holds, and every answer that it gave, with what the history allows.
 //!
 //! Pure. Three promises are checked of every term, and they are exact wherever no operation is open:
 //! - *nothing lost*: a count is at least the sum of what was acknowledged;
 //! - *nothing twice*: a count is at most the sum of what was acknowledged and what is open;
 //! - *nothing invented*: a term that is listed was sent.
 //!
-//! Two more are checked of every acknowledgement: the count it carried is reached by no other acknowledgement of
-//! that term (each increment is seen once), and it is not above what was ever sent.
-//! And of every completion: it is what the counts themselves give.
+//! Where the increments of a term are different powers of four, each of them is looked for by itself ([`Bounds`](crate::history::Bounds)).
+//! The count that an acknowledgement carried is reached by no other acknowledgement of that term (each increment is seen once).
+//! A completion at the end is what the counts themselves give. What was answered while faults went on is judged by [`answers`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::history::{History, Outcome};
+
+pub mod answers;
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -51,6 +53,53 @@ pub enum Violation {
         /// The count that both carried.
         count: u64,
     },
+    /// An answer lacks what it must hold.
+    TooOld {
+        /// The answer.
+        to: Asked,
+        /// The term.
+        term: String,
+        /// The least it must hold.
+        required: u64,
+        /// What was answered; 0 where it is not listed.
+        count: u64,
+    },
+    /// An answer holds what nobody had sent yet, or more of it.
+    TooMuch {
+        /// The answer.
+        to: Asked,
+        /// The term.
+        term: String,
+        /// The most it may hold.
+        possible: u64,
+        /// What was answered.
+        count: u64,
+    },
+    /// A list that breaks its own rules.
+    WrongList {
+        /// The answer.
+        to: Asked,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// While a leader stood still, nobody took over in time.
+    SlowTakeover {
+        /// The leader.
+        node: String,
+        /// What waited.
+        what: String,
+        /// How long, from the moment that it stood still.
+        after_ms: u64,
+        /// How long it may.
+        limit_ms: u64,
+    },
+    /// While a leader stood still, the status did not say so, or not all the time.
+    Unnamed {
+        /// The leader.
+        node: String,
+        /// What the status lacked.
+        problem: String,
+    },
     /// A completion that does not follow from the counts.
     WrongTopK {
         /// The prefix.
@@ -62,6 +111,17 @@ pub enum Violation {
     },
 }
 
+/// An answer that was judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Asked {
+    /// What was asked, of whom and how.
+    pub what: String,
+    /// When it was begun, microseconds since the run began.
+    pub began_us: u64,
+    /// When it was answered.
+    pub ended_us: u64,
+}
+
 /// Judges the counts that the cluster holds after everything has settled.
 #[must_use]
 pub fn judge_counts(history: &History, counts: &BTreeMap<String, u64>) -> Vec<Violation> {
@@ -69,14 +129,14 @@ pub fn judge_counts(history: &History, counts: &BTreeMap<String, u64>) -> Vec<Vi
     let mut violations = Vec::new();
     for (term, bound) in &bounds {
         let count = counts.get(*term).copied().unwrap_or(0);
-        if count < bound.acknowledged {
+        if bound.lacks(count) {
             violations.push(Violation::Lost {
                 term: (*term).to_owned(),
                 acknowledged: bound.acknowledged,
                 count,
             });
         }
-        if count > bound.possible {
+        if bound.exceeds(count) {
             violations.push(Violation::Twice {
                 term: (*term).to_owned(),
                 possible: bound.possible,
@@ -103,6 +163,7 @@ pub fn judge_acknowledgements(history: &History) -> Vec<Violation> {
         if let Outcome::Acknowledged {
             count,
             repeated: false,
+            position: _,
         } = operation.outcome
             && !seen.insert((&operation.term, count))
         {
@@ -151,7 +212,7 @@ mod tests {
     fn history(operations: &[(&str, Outcome)]) -> History {
         let mut history = History::default();
         for (term, outcome) in operations {
-            let id = history.begin((*term).to_owned(), 1, 0);
+            let id = history.begin("coordinators".to_owned(), (*term).to_owned(), 1, 0);
             history.end(id, *outcome, 1);
         }
         history
@@ -170,6 +231,7 @@ mod tests {
         Outcome::Acknowledged {
             count,
             repeated: false,
+            position: None,
         }
     }
 

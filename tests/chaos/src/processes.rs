@@ -24,6 +24,7 @@ use runtime::Runtime;
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::{Deployment, Pid, SHARDS, Shape};
+use crate::disk::Disk;
 use crate::faults::{Needs, wait_for};
 use crate::proxy::{Link, Proxy};
 
@@ -198,34 +199,10 @@ pub struct Processes {
     watchdog_metrics: Vec<String>,
     coordinators: Vec<String>,
     shard_servers: Vec<String>,
+    shard_addresses: Vec<String>,
     watchdogs: Vec<String>,
     proxies: BTreeMap<String, Proxy>,
     disks: Vec<Disk>,
-}
-
-/// The size of a small disk: what a shard server keeps back, and as much again to work with.
-const SMALL_DISK: &str = "size=192m";
-
-/// A small file system in memory. Unmounted when it is dropped.
-#[derive(Debug)]
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(folder: PathBuf) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&folder)?;
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"]);
-        let status = mount.arg(&folder).status().context("running mount")?;
-        anyhow::ensure!(status.success(), "a small disk cannot be mounted: {status}");
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // A process that was just killed may still have files open: the mount goes when it is gone.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
 }
 
 impl Processes {
@@ -266,6 +243,7 @@ impl Processes {
             folder.describe(name, &scene.coordinator(number, name, grpc, &address()?))?;
         }
         let (mut proxies, mut disks) = (BTreeMap::new(), Vec::new());
+        let mut shard_addresses = Vec::new();
         for name in &shard_servers {
             let (grpc, http) = (address()?, address()?);
             let known_by = if needs.proxies {
@@ -281,6 +259,7 @@ impl Processes {
                 disks.push(Disk::mount(folder.path(name))?);
             }
             folder.describe(name, &scene.shard_server(name, &grpc, &known_by, &http))?;
+            shard_addresses.push(known_by);
         }
         let mut watchdog_metrics = Vec::new();
         for name in &watchdogs {
@@ -295,6 +274,7 @@ impl Processes {
             watchdog_metrics,
             coordinators,
             shard_servers,
+            shard_addresses,
             watchdogs,
             proxies,
             disks,
@@ -342,8 +322,21 @@ impl Deployment for Processes {
         &self.shard_servers
     }
 
+    fn shard_addresses(&self) -> &[String] {
+        &self.shard_addresses
+    }
+
     fn pid(&self, node: &str) -> anyhow::Result<Option<Pid>> {
         self.folder.pid(node)
+    }
+
+    fn guard(&self, node: &str, is_guarded: bool) -> anyhow::Result<()> {
+        if is_guarded {
+            // What keeps it from being started keeps it from being ended before that, too.
+            return self.hold(node);
+        }
+        std::fs::remove_file(self.folder.hold_of(node))?;
+        Ok(())
     }
 
     fn hold(&self, node: &str) -> anyhow::Result<()> {
@@ -375,7 +368,7 @@ impl Deployment for Processes {
 
     fn own_disk(&self, node: &str) -> anyhow::Result<PathBuf> {
         let folder = self.folder.path(node);
-        let disk = self.disks.iter().find(|disk| disk.0 == folder);
+        let disk = self.disks.iter().find(|disk| disk.folder() == folder);
         anyhow::ensure!(disk.is_some(), "{node} shares its disk");
         Ok(folder)
     }

@@ -11,8 +11,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::faults::Fault;
-use crate::history::{History, Pace};
+use crate::history::{Heard, History, Pace};
 use crate::oracle::Violation;
+use crate::standstill::Standstill;
 
 /// One fault, and how the cluster came back from it.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +29,9 @@ pub struct Blow {
     /// The longest that a Record which was acknowledged in the end was waited for meanwhile, milliseconds. With several replicas
     /// that is an election and all that it takes to notice it.
     pub longest_wait_ms: u64,
+    /// What only a leader that stood still tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standstill: Option<Standstill>,
 }
 
 /// What happened, and the verdict.
@@ -47,6 +51,8 @@ pub struct Report {
     pub refused: usize,
     /// Answers that said that a try before had applied the Record.
     pub repeated: usize,
+    /// Reads while the run went on, by level.
+    pub reads: Vec<Heard>,
     /// Terms whose counts were compared.
     pub terms_compared: usize,
     /// Completions that were compared.
@@ -94,6 +100,9 @@ impl fmt::Display for Report {
                 "  {:?} of {nodes} after {} records, all replicas serving again {} ms later, no Record waited for longer than {} ms",
                 blow.fault, blow.after_records, blow.whole_after_ms, blow.longest_wait_ms
             )?;
+            if let Some(standstill) = &blow.standstill {
+                writeln!(formatter, "    {standstill:?}")?;
+            }
         }
         let pace = &self.pace;
         writeln!(
@@ -101,6 +110,13 @@ impl fmt::Display for Report {
             "  Records took {} ms (p50), {} ms (p99), {} ms (longest); for at most {} ms none was acknowledged",
             pace.p50_ms, pace.p99_ms, pace.max_ms, pace.longest_gap_ms
         )?;
+        for heard in &self.reads {
+            writeln!(
+                formatter,
+                "  {:?} reads: {} answered, {} failed",
+                heard.level, heard.answered, heard.failed
+            )?;
+        }
         writeln!(
             formatter,
             "  the watchdog counted {} recovery attempts",

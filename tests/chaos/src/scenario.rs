@@ -10,7 +10,7 @@ use client::Client;
 use runtime::Runtime;
 
 use crate::deployment::{self, Deployment, SHARDS, Shape};
-use crate::faults::{Fault, LOOK_INTERVAL, wait_for};
+use crate::faults::{Fault, LOOK_INTERVAL, Scene, wait_for};
 use crate::history::{History, Outcome};
 use crate::oracle::{self, Violation};
 use crate::report::{Blow, Report};
@@ -29,6 +29,8 @@ pub struct Plan {
     pub lanes: usize,
     /// What is done to the cluster, spread evenly over the stream.
     pub faults: Vec<Fault>,
+    /// How long a leader stands still.
+    pub standstill: Duration,
 }
 
 /// From the start of the processes until every shard serves.
@@ -60,31 +62,38 @@ pub async fn run(
         .await
         .context("the cluster did not come up")?;
     let before = deployment::recovery_attempts(deployment)?;
-    let workload = Workload::start(runtime, &client, plan.queries.clone(), plan.lanes);
-    let mut blows = Vec::new();
-    for (number, fault) in (1..).zip(&plan.faults) {
-        let at = plan.queries.len() * number / (plan.faults.len() + 1);
-        wait_for_progress(runtime, &workload, at).await?;
-        let first = usize::try_from(plan.seed % SHARDS as u64)? + number;
-        for place in first..first + fault.blows(SHARDS) {
-            blows.push(strike(runtime, deployment, &client, &workload, *fault, place).await?);
-        }
-    }
-    let history = runtime
+    let queries = plan.queries.clone();
+    let workload = Workload::start(runtime, deployment, &client, queries, plan.lanes, plan.seed)?;
+    let journal = workload.journal().clone();
+    let scene = Scene {
+        runtime,
+        deployment,
+        client: &client,
+        journal: &journal,
+        standstill: plan.standstill,
+    };
+    let struck = strike_all(&scene, &workload, plan).await?;
+    runtime
         .timeout(STREAM_LIMIT, workload.finish())
         .await
         .context("the stream did not end")??;
-    let blows = blows
-        .into_iter()
-        .map(|struck| struck.judged(&history))
-        .collect();
+    let history = journal.history();
+    let standstills = struck.iter().filter_map(|at| at.blow.standstill.as_ref());
+    let mut violations: Vec<Violation> = standstills.flat_map(|at| at.violations()).collect();
+    let blows = struck.into_iter().map(|at| at.judged(&history)).collect();
     let counts = listed_counts(&client).await?;
-    let mut violations = oracle::judge_counts(&history, &counts);
+    violations.extend(oracle::judge_counts(&history, &counts));
     violations.extend(oracle::judge_acknowledgements(&history));
+    violations.extend(oracle::answers::judge_answers(&history));
     let (prefixes_compared, wrong) = compare_completions(&client, &history, &counts).await?;
     violations.extend(wrong);
     let (acknowledged, open, refused) = history.tally();
     anyhow::ensure!(acknowledged > 0, "nothing was acknowledged");
+    let reads = history.heard();
+    anyhow::ensure!(
+        reads.iter().all(|heard| heard.answered > 0),
+        "no read of some level was answered: {reads:?}"
+    );
     let report = Report {
         deployment: plan.name.clone(),
         replicas: shape.replicas,
@@ -93,6 +102,7 @@ pub async fn run(
         open,
         refused,
         repeated: repeats(&history),
+        reads,
         terms_compared: counts.len(),
         prefixes_compared,
         blows,
@@ -101,6 +111,24 @@ pub async fn run(
         violations,
     };
     Ok((report, history))
+}
+
+/// Strikes by the plan, spread over the stream, each time at a cluster that is whole.
+async fn strike_all(
+    scene: &Scene<'_>,
+    workload: &Workload,
+    plan: &Plan,
+) -> anyhow::Result<Vec<Struck>> {
+    let mut struck = Vec::new();
+    for (number, fault) in (1..).zip(&plan.faults) {
+        let at = plan.queries.len() * number / (plan.faults.len() + 1);
+        wait_for_progress(scene.runtime, workload, at).await?;
+        let first = usize::try_from(plan.seed % SHARDS as u64)? + number;
+        for place in first..first + fault.blows(SHARDS) {
+            struck.push(strike(scene, workload, *fault, place).await?);
+        }
+    }
+    Ok(struck)
 }
 
 fn repeats(history: &History) -> usize {
@@ -112,31 +140,31 @@ fn repeats(history: &History) -> usize {
 }
 
 async fn strike(
-    runtime: &Runtime,
-    deployment: &dyn Deployment,
-    client: &Client,
+    scene: &Scene<'_>,
     workload: &Workload,
     fault: Fault,
     place: usize,
 ) -> anyhow::Result<Struck> {
+    let (runtime, shape) = (scene.runtime, scene.deployment.shape());
     let after_records = workload.settled();
     let begun = runtime.now();
-    let from_us = workload.now_us();
-    let nodes = fault.strike(runtime, deployment, place).await?;
-    wait_until_whole(runtime, client, deployment.shape(), RECOVERY_LIMIT)
+    let from_us = scene.journal.now_us();
+    let hit = fault.strike(scene, place).await?;
+    wait_until_whole(runtime, scene.client, shape, RECOVERY_LIMIT)
         .await
-        .with_context(|| format!("the cluster was not whole again after {fault:?} of {nodes:?}"))?;
+        .with_context(|| format!("the cluster was not whole again after {fault:?} of {hit:?}"))?;
     let took = runtime.now().saturating_since(begun);
     Ok(Struck {
         blow: Blow {
             fault,
-            nodes,
+            nodes: hit.nodes,
             after_records,
             whole_after_ms: u64::try_from(took.as_millis())?,
             longest_wait_ms: 0,
+            standstill: hit.standstill,
         },
         from_us,
-        to_us: workload.now_us(),
+        to_us: scene.journal.now_us(),
     })
 }
 

@@ -1,13 +1,24 @@
 //! The same on containers, by the docker-compose.yml that operators use.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a helper of tests; what was left out is said to whoever runs them"
+)]
+
+use std::time::Duration;
+
 use chaos::compose::Compose;
 use chaos::deployment::{Deployment as _, Shape};
-use chaos::faults::Fault;
+use chaos::faults::{Fault, Needs};
 use chaos::{queries, scenario};
 use runtime::Runtime;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_acknowledged_count_is_lost_or_doubled_when_containers_are_struck() {
+/// They have one name, and ports on this machine.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+async fn run(seed: u64, faults: Vec<Fault>) {
     let required = std::env::var_os("REQUIRE_ALL").is_some();
     if !required {
         println!(
@@ -19,15 +30,19 @@ async fn no_acknowledged_count_is_lost_or_doubled_when_containers_are_struck() {
         Compose::is_available(),
         "docker and docker-compose are required"
     );
-    let mut compose = Compose::start(Shape::REPLICATED).unwrap();
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let (runtime, needs) = (Runtime::real(), Needs::of(&faults));
+    let started = Compose::start(&runtime, Shape::REPLICATED, needs).await;
+    let mut compose = started.unwrap();
     let plan = scenario::Plan {
         name: "compose".to_owned(),
-        seed: 2,
-        queries: queries::synthetic(2, 12_000),
+        seed,
+        queries: queries::synthetic(seed, 12_000),
         lanes: 16,
-        faults: vec![Fault::Kill, Fault::Pause],
+        faults,
+        standstill: Duration::from_secs(12),
     };
-    let outcome = scenario::run(&Runtime::real(), &compose, &plan).await;
+    let outcome = scenario::run(&runtime, &compose, &plan).await;
     let logs = compose.logs();
     compose.stop().unwrap();
     let (report, _) = outcome.unwrap_or_else(|error| panic!("{error:#}\n{logs}"));
@@ -37,4 +52,14 @@ async fn no_acknowledged_count_is_lost_or_doubled_when_containers_are_struck() {
     assert_eq!(report.blows.len(), plan.faults.len());
     // Who restarts is the restart policy here, often sooner than the watchdog has missed three polls, so it need not have
     // counted an attempt.
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acknowledged_count_is_lost_or_doubled_when_containers_are_struck() {
+    run(2, vec![Fault::Kill, Fault::Pause]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acknowledged_count_is_lost_or_doubled_when_links_and_disks_of_containers_fail() {
+    run(3, vec![Fault::OneWay, Fault::HalfOpen, Fault::FullDisk]).await;
 }

@@ -22,6 +22,7 @@ mod members;
 mod namespaces;
 mod near;
 #[path = "../../../replication/tests/common/net.rs"]
+#[expect(dead_code, reason = "shared with tests that use more of it")]
 mod net;
 mod reads;
 mod replicas;

@@ -115,7 +115,7 @@ fn not_unpacked(error: &BlockError) -> ApiError {
 }
 
 /// What the header of a snapshot says of its file.
-fn announced(header: Option<&wire::SnapshotHeader>) -> Result<Announced, ApiError> {
+pub(crate) fn announced(header: Option<&wire::SnapshotHeader>) -> Result<Announced, ApiError> {
     let header =
         header.ok_or_else(|| ApiError::field(Reason::Malformed, "header", "is missing"))?;
     let hash = <[u8; 32]>::try_from(header.hash.as_ref())
