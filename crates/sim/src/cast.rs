@@ -22,26 +22,35 @@ const REPLICAS: usize = 3;
 
 /// The coordinators' machines, of which a world has the first or all.
 const COORDINATORS: [HostId; 3] = [1, 2, 3];
-/// The watchdog's machine, where there is one.
-pub(crate) const WATCHDOG: HostId = 21;
-/// The shard servers' machines.
+/// The watchdogs' machines, of which a world has none, the first or both.
+const WATCHDOGS: [HostId; 2] = [21, 22];
+/// The shard servers' machines that every world has.
 pub(crate) const SHARD_SERVERS: [HostId; REPLICAS] = [11, 12, 13];
+/// The same with the one to spare that some have.
+const WITH_A_SPARE: [HostId; REPLICAS + 1] = [11, 12, 13, 14];
 /// The clients' machine, which nothing happens to.
 pub(crate) const CLIENTS: HostId = 100;
 
-/// What a world consists of, besides the shard servers.
+/// What a world consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     has_group: bool,
-    /// A watchdog has shard servers restarted; else they come back by themselves.
-    pub(crate) has_watchdog: bool,
+    /// There is one shard server more than a shard has replicas, so that they can move.
+    has_spare: bool,
+    /// How many watchdogs have shard servers restarted; without any they come back by themselves.
+    watchdogs: usize,
 }
 
 impl Shape {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         Self {
             has_group: dice.percent(30),
-            has_watchdog: dice.percent(25),
+            has_spare: dice.percent(30),
+            watchdogs: match dice.below(0..100) {
+                0..18 => 1,
+                18..36 => 2,
+                _ => 0,
+            },
         }
     }
 
@@ -54,6 +63,21 @@ impl Shape {
         }
     }
 
+    /// The machines of the shard servers.
+    pub(crate) fn shard_servers(self) -> &'static [HostId] {
+        if self.has_spare {
+            &WITH_A_SPARE
+        } else {
+            &SHARD_SERVERS
+        }
+    }
+
+    /// The machines of the watchdogs.
+    pub(crate) fn watchdogs(self) -> &'static [HostId] {
+        let (there, _) = WATCHDOGS.split_at(self.watchdogs.min(WATCHDOGS.len()));
+        there
+    }
+
     /// Where the coordinators are reached.
     pub(crate) fn endpoints(self) -> Vec<String> {
         let hosts = self.coordinators().iter();
@@ -61,7 +85,8 @@ impl Shape {
     }
 }
 
-fn coordinator_address(host: HostId) -> String {
+/// Where a coordinator is reached.
+pub(crate) fn coordinator_address(host: HostId) -> String {
     address(host, COORDINATOR_PORT).to_string()
 }
 
@@ -70,13 +95,27 @@ pub(crate) fn shard_address(host: HostId) -> String {
     address(host, SHARD_PORT).to_string()
 }
 
-/// Two shards, each with a replica on every shard server.
+/// Whether a machine is a shard server's.
+pub(crate) fn serves_shards(host: HostId) -> bool {
+    WITH_A_SPARE.contains(&host)
+}
+
+/// Two shards, each with a replica on three shard servers.
 pub(crate) fn shards() -> [ShardId; 2] {
     [ShardId(1), ShardId(2)]
 }
 
+/// Where the shards begin.
+const STARTS: [&str; 2] = ["", "m"];
+
+/// The shard that a term belongs to.
+pub(crate) fn shard_of(term: &str) -> ShardId {
+    let [first, second] = shards();
+    if term < STARTS[1] { first } else { second }
+}
+
 pub(crate) fn coordinator(host: HostId, shape: Shape) -> anyhow::Result<Program> {
-    let starts = ["", "m"].map(str::to_owned);
+    let starts = STARTS.map(str::to_owned);
     let template = Layout::new(starts.into_iter().zip(shards()).collect())?;
     let config = coordinator::Config {
         grpc_addr: address(host, COORDINATOR_PORT),
@@ -153,7 +192,8 @@ pub(crate) fn shard_server(host: HostId, shape: Shape) -> Program {
     })
 }
 
-fn node_name(host: HostId) -> String {
+/// The name by which operators know a shard server.
+pub(crate) fn node_name(host: HostId) -> String {
     format!("node-{host}")
 }
 
@@ -170,14 +210,14 @@ impl Wishes {
 
 impl Restarter for Wishes {
     fn restart<'a>(&'a self, node: &'a NodeTarget) -> BoxFuture<'a, Result<Restart, RestartError>> {
-        let mut hosts = SHARD_SERVERS.into_iter();
+        let mut hosts = WITH_A_SPARE.into_iter();
         let host = hosts.find(|host| node_name(*host) == node.name);
         self.0.lock().extend(host);
         Box::pin(std::future::ready(Ok(Restart::Begun)))
     }
 }
 
-/// The watchdog, with times that fit those of the faults.
+/// A watchdog, with times that fit those of the faults.
 pub(crate) fn watchdog(shape: Shape, wishes: &Wishes) -> Program {
     let default = watchdog::Config::default();
     let config = watchdog::Config {

@@ -4,6 +4,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,14 +65,14 @@ fn client(runtime: Runtime, shape: Shape) -> Outcome<Client> {
 
 /// Waits until every replica of every shard serves and each shard has one leader.
 pub(crate) fn until_serving(world: &mut World, limit: Duration) -> Outcome<()> {
-    until(world, limit, sound)
+    until(world, limit, sound).map(drop)
 }
 
 fn until(
     world: &mut World,
     limit: Duration,
     holds: fn(&GetStatusResponse, Shape) -> Outcome<()>,
-) -> Outcome<()> {
+) -> Outcome<GetStatusResponse> {
     let (end, shape) = (world.now + limit, world.shape);
     loop {
         let status = ask(world, QUESTION, move |runtime| async move {
@@ -79,8 +80,9 @@ fn until(
             runtime.sleep(PAUSE).await;
             status.map_err(|error| error.to_string())
         })?;
-        let problem = match status.and_then(|status| holds(&status, shape)) {
-            Ok(()) => return Ok(()),
+        let held = status.and_then(|status| holds(&status, shape).map(|()| status));
+        let problem = match held {
+            Ok(status) => return Ok(status),
             Err(problem) => problem,
         };
         if world.now >= end {
@@ -89,7 +91,7 @@ fn until(
     }
 }
 
-/// Everything serves, each shard has one leader, and no coordinator is left out.
+/// Everything serves, each shard has one leader, no coordinator is left out, and nobody is about to leave or to come.
 fn sound(status: &GetStatusResponse, shape: Shape) -> Outcome<()> {
     if status.shards.len() != cast::shards().len() {
         return Err(format!("{} shards", status.shards.len()));
@@ -98,8 +100,14 @@ fn sound(status: &GetStatusResponse, shape: Shape) -> Outcome<()> {
     if coordinators != wanted {
         return Err(format!("{coordinators} coordinators, not {wanted}"));
     }
+    if let Some(node) = status.nodes.iter().find(|node| node.draining && !node.lost) {
+        return Err(format!("{} is drained", node.name));
+    }
     for shard in &status.shards {
         let id = shard.shard_id;
+        if let Some(change) = &shard.change {
+            return Err(format!("shard {id} changes its members: {change:?}"));
+        }
         if shard.state() != ShardState::Serving {
             return Err(format!(
                 "shard {id} is {:?}: {}",
@@ -177,13 +185,16 @@ pub(crate) fn completely(world: &mut World, judge: &Judge) -> Outcome<()> {
             fresh_write(world, judge, &Key { namespace, term })?;
         }
     }
-    until(world, HEAL, equal)?;
+    let places = places(&until(world, HEAL, equal)?);
+    let addresses = places.clone();
     let (keys, judging, shape) = (judge.lock().keys(), Arc::clone(judge), world.shape);
     let checked = ask(world, QUESTION * 6, move |runtime| async move {
         let client = client(runtime.clone(), shape)?;
-        let mut replicas = replicas(&runtime)?;
+        let mut replicas = replicas(&runtime, &addresses)?;
         for key in keys {
-            check_term(&client, &mut replicas, &judging, key).await?;
+            let shard = cast::shard_of(&key.term).0;
+            let of_shard = replicas.get_mut(&shard).ok_or("a shard without replicas")?;
+            check_term(&client, of_shard, &judging, key).await?;
         }
         for namespace in NAMESPACES {
             check_list(&client, &judging, namespace).await?;
@@ -192,7 +203,7 @@ pub(crate) fn completely(world: &mut World, judge: &Judge) -> Outcome<()> {
     })?;
     checked?;
     let same = ask(world, QUESTION * 2, |runtime| async move {
-        states::all_equal(&runtime).await
+        states::all_equal(&runtime, &places).await
     })?;
     world.trace.note(world.now, &same?);
     Ok(())
@@ -246,14 +257,39 @@ fn fresh_write(world: &mut World, judge: &Judge, key: &Key) -> Outcome<()> {
     Ok(())
 }
 
-/// The replicas, each by itself, and where they are.
-fn replicas(runtime: &Runtime) -> Outcome<Vec<(String, AutocompleteServiceClient<Channel>)>> {
-    let connected = cast::SHARD_SERVERS.map(cast::shard_address).map(|address| {
-        let channel = connect(runtime, &address, &PoolConfig::default());
+/// Where the replicas of each shard are reached.
+type Places = BTreeMap<u64, Vec<String>>;
+/// The replicas of a shard, each by itself, and where they are.
+type Replicas = Vec<(String, AutocompleteServiceClient<Channel>)>;
+
+fn places(status: &GetStatusResponse) -> Places {
+    let place = |replica: &ReplicaStatus| {
+        let mut nodes = status.nodes.iter();
+        let node = nodes.find(|node| node.node_id == replica.node_id)?;
+        Some(node.address.clone())
+    };
+    let shards = status.shards.iter();
+    shards
+        .map(|shard| {
+            let places = shard.replicas.iter().filter_map(place);
+            (shard.shard_id, places.collect())
+        })
+        .collect()
+}
+
+fn replicas(runtime: &Runtime, places: &Places) -> Outcome<BTreeMap<u64, Replicas>> {
+    let connected = |address: &String| {
+        let channel = connect(runtime, address, &PoolConfig::default());
         let channel = channel.map_err(|error| error.to_string())?;
-        Ok((address, AutocompleteServiceClient::new(channel)))
-    });
-    connected.into_iter().collect()
+        Ok((address.clone(), AutocompleteServiceClient::new(channel)))
+    };
+    let shards = places.iter();
+    shards
+        .map(|(shard, addresses)| {
+            let replicas: Outcome<Replicas> = addresses.iter().map(connected).collect();
+            Ok((*shard, replicas?))
+        })
+        .collect()
 }
 
 /// Reads a term through the coordinator, and from every replica by itself.

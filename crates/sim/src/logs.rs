@@ -372,7 +372,7 @@ pub(crate) struct Witness {
 impl Witness {
     /// For the servers that have a log; `None` for others.
     pub(crate) fn of(logs: &Arc<Mutex<Logs>>, host: HostId, shape: Shape) -> Option<Self> {
-        let of_shards = crate::cast::SHARD_SERVERS.contains(&host);
+        let of_shards = crate::cast::serves_shards(host);
         let voters = match of_shards {
             true => crate::cast::SHARD_SERVERS.len(),
             false if shape.coordinators().contains(&host) => shape.coordinators().len(),

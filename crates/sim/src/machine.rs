@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use runtime::{Adapters, CancellationToken, Runtime, SeededRandom};
+use vfs::sim::Fault;
 use vfs::{SimDisk, Vfs};
 use wal::inspect::Verdict;
 
@@ -27,6 +28,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// How long a piece of blocking work takes on a healthy disk, in microseconds.
 const DISK_US: u64 = 700;
+
+/// Where a program has its snapshots.
+const SNAPSHOTS: &str = "/data/snapshots";
 
 /// What ends a batch of the log: the frame and the magic of its mark.
 const MARK_BYTES: u64 = 72;
@@ -52,7 +56,10 @@ pub(crate) struct Machine {
     net: Net,
     dice: Dice,
     boot: Option<Boot>,
-    pub(crate) boots: u64,
+    /// How often it went down.
+    pub(crate) crashes: u64,
+    /// Faults that its disk was given, but for those that were taken back.
+    faults: u64,
     /// A bug that its programs have.
     pub(crate) mutant: Option<Mutant>,
     /// Who watches its log.
@@ -100,7 +107,8 @@ impl Machine {
             net: net.clone(),
             dice,
             boot: None,
-            boots: 0,
+            crashes: 0,
+            faults: 0,
             mutant: None,
             witness: None,
             old_disk: None,
@@ -137,7 +145,8 @@ impl Machine {
         let ended = Arc::new(Mutex::new(None));
         let mut vfs: Arc<dyn Vfs> = Arc::new(self.disk.clone());
         if let Some(witness) = &self.witness {
-            witness.start(&self.name, &self.disk);
+            // A copy, as what the witness reads must not meet the faults that are meant for the program.
+            witness.start(&self.name, &self.disk.restart());
             vfs = Arc::new(Tapped::new(vfs, witness.clone()));
         }
         let running = (self.program)(Process {
@@ -153,7 +162,6 @@ impl Machine {
             let how = running.await;
             *tell.lock() = Some(how);
         }));
-        self.boots += 1;
         self.boot = Some(Boot {
             executor,
             runtime,
@@ -221,6 +229,8 @@ impl Machine {
     /// Ends the program without a word. Says how many things on its disk were undecided.
     pub(crate) fn crash(&mut self, how: Crash) -> usize {
         let pending = self.disk.pending().len();
+        self.crashes += 1;
+        self.take_back_faults();
         if how != Crash::Process {
             self.net.set_dark(self.host, true);
         }
@@ -270,16 +280,24 @@ impl Machine {
 
     /// Flips a bit of the log at rest, and says where.
     pub(crate) fn rot(&self, dice: &mut Dice) -> Option<String> {
-        let segments = self.segments()?;
-        let segment = segments.get(dice.index(segments.len()))?;
-        let end = self.written(segment)?;
-        self.flip(segment, dice.below(0..end * 8))
+        self.rot_one_of(&self.segments(), dice)
+    }
+
+    /// Flips a bit of a snapshot at rest, and says where.
+    pub(crate) fn rot_of_snapshots(&self, dice: &mut Dice) -> Option<String> {
+        self.rot_one_of(&self.files_below(Path::new(SNAPSHOTS), "snap"), dice)
+    }
+
+    fn rot_one_of(&self, files: &[PathBuf], dice: &mut Dice) -> Option<String> {
+        let file = files.get(dice.index(files.len()))?;
+        let end = self.written(file)?;
+        self.flip(file, dice.below(0..end * 8))
     }
 
     /// Flips a bit of what was written to the log last, and says where. The mark that ends a batch is left alone: without it a
     /// batch cannot be told from one that was never written whole.
     pub(crate) fn rot_at_the_end(&self, dice: &mut Dice) -> Option<String> {
-        let segments = self.segments()?;
+        let segments = self.segments();
         let segment = segments.last()?;
         let end = self.written(segment)?.checked_sub(MARK_BYTES)?;
         let length = dice.pick(&[256, 1_024, 64 << 10]).unwrap_or(end);
@@ -287,18 +305,27 @@ impl Machine {
     }
 
     /// The files of the log, oldest first.
-    fn segments(&self) -> Option<Vec<PathBuf>> {
-        let folder = Path::new(tap::LOG);
-        let mut segments: Vec<PathBuf> = self
-            .disk
-            .list_dir(folder)
-            .ok()?
-            .into_iter()
-            .map(|entry| folder.join(entry.name))
-            .filter(|path| tap::is_segment(path))
-            .collect();
-        segments.sort();
-        Some(segments)
+    fn segments(&self) -> Vec<PathBuf> {
+        self.files_below(Path::new(tap::LOG), "wal")
+    }
+
+    /// The files in a directory and those below it whose names end so, in the order of their names.
+    fn files_below(&self, folder: &Path, ending: &str) -> Vec<PathBuf> {
+        // A copy, as whoever looks here must not meet the faults that are meant for the program.
+        let image = self.disk.restart();
+        let (mut folders, mut files) = (vec![folder.to_owned()], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in image.list_dir(&folder).unwrap_or_default() {
+                let path = folder.join(entry.name);
+                if entry.is_dir {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|end| end == ending) {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        files
     }
 
     /// How far a file was written. Room is allocated ahead; nothing stands there.
@@ -312,6 +339,23 @@ impl Machine {
         Some(format!("bit {bit} of {}", segment.display()))
     }
 
+    /// Lets an operation of the disk fail. It has one fault at a time: one that has not hit yet is taken back.
+    pub(crate) fn inject(&mut self, fault: Fault) {
+        self.take_back_faults();
+        self.faults += 1;
+        self.disk.inject(fault);
+    }
+
+    /// Takes back what has not hit yet.
+    pub(crate) fn take_back_faults(&mut self) {
+        self.faults -= self.disk.take_back_faults() as u64;
+    }
+
+    /// How many faults of the disk have hit an operation.
+    pub(crate) fn faults_hit(&self) -> u64 {
+        self.faults - self.disk.faults_waiting() as u64
+    }
+
     /// Puts the disk back to its usual pace.
     pub(crate) fn heal_disk(&self) {
         self.disk.set_capacity(None);
@@ -323,4 +367,28 @@ fn is_in_doubt(disk: &SimDisk) -> bool {
     let verdict =
         wal::inspect::verify(disk, Path::new(tap::LOG), None).map(|report| report.verdict);
     matches!(verdict, Ok(Verdict::Ambiguous { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use vfs::Op;
+    use vfs::sim::Effect;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_of_a_disk_counts_when_it_hits_and_not_when_it_is_taken_back() {
+        let net = Net::new(Dice::new(1));
+        let mut machine = Machine::new(11, "shard-11", &net, Dice::new(2), crate::cast::idle());
+        let list = |machine: &Machine| machine.disk.list_dir(Path::new("/")).is_ok();
+        machine.inject(Fault::next(Op::Read, Effect::Io));
+        machine.inject(Fault::next(Op::List, Effect::Io));
+        assert_eq!(machine.faults_hit(), 0);
+        assert!(!list(&machine));
+        assert_eq!(machine.faults_hit(), 1);
+        machine.inject(Fault::next(Op::List, Effect::Io));
+        machine.crash(Crash::Process);
+        assert!(list(&machine));
+        assert_eq!(machine.faults_hit(), 1);
+    }
 }

@@ -4,21 +4,23 @@
 //! outlive the disks of a minority only, so at most one machine of the shard servers is damaged for good, once in a seed, and at most one of several
 //! coordinators; all else may overlap.
 
+mod disk;
+mod effect;
 mod kind;
+mod operator;
 mod plots;
+mod replay;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use vfs::Op;
-use vfs::sim::{Effect, Fault};
 
 use crate::cast::{self, Shape};
 use crate::dice::Dice;
 use crate::machine::Crash;
 use crate::net::HostId;
 use crate::world::World;
+use effect::{Awaited, Effect};
 use kind::{KINDS, Kind};
 use plots::Fall;
 
@@ -27,7 +29,6 @@ use plots::Fall;
 enum Ailment {
     Pause,
     SlowDisk,
-    SyncError,
     FullDisk,
     Clock,
 }
@@ -57,6 +58,9 @@ pub(crate) struct Nemesis {
     /// What happens by itself, and when.
     later: Vec<(Duration, Step)>,
     fired: BTreeMap<Kind, u64>,
+    awaited: Awaited,
+    /// Clients' requests that were first sent until then may have been delivered once more.
+    pub(crate) sent_again: Duration,
 }
 
 impl Nemesis {
@@ -65,8 +69,12 @@ impl Nemesis {
         if kinds.len() < 3 {
             kinds = KINDS.to_vec();
         }
-        if shape.coordinators().len() > 1 && dice.percent(45) {
-            kinds.push(Kind::LostCoordinator);
+        if shape.coordinators().len() > 1 {
+            let own = [Kind::LostCoordinator, Kind::CoordinatorRot];
+            kinds.extend(own.into_iter().filter(|_| dice.percent(45)));
+        }
+        if !shape.watchdogs().is_empty() && dice.percent(60) {
+            kinds.push(Kind::Watchdog);
         }
         Self {
             dice,
@@ -75,6 +83,8 @@ impl Nemesis {
             next: Duration::ZERO,
             later: Vec::new(),
             fired: BTreeMap::new(),
+            awaited: Awaited::default(),
+            sent_again: Duration::ZERO,
         }
     }
 
@@ -84,7 +94,7 @@ impl Nemesis {
         self.kinds.iter().any(bends)
     }
 
-    /// The faults that happened, by kind.
+    /// The faults that had an effect, by kind.
     pub(crate) fn fired(&self) -> Vec<(String, u64)> {
         let fired = self.fired.iter();
         fired
@@ -92,7 +102,7 @@ impl Nemesis {
             .collect()
     }
 
-    /// How many faults happened.
+    /// How many faults had an effect.
     pub(crate) fn struck(&self) -> u64 {
         self.fired.values().sum()
     }
@@ -100,6 +110,7 @@ impl Nemesis {
     /// Lets happen what is due.
     pub(crate) fn act(&mut self, world: &mut World) -> anyhow::Result<()> {
         self.steps_due(world);
+        self.look(world);
         if self.next.is_zero() {
             self.next = world.now + self.dice.millis(500..2_500);
         }
@@ -107,26 +118,37 @@ impl Nemesis {
             return Ok(());
         }
         self.next = world.now + self.dice.millis(300..3_500);
-        if let Some(kind) = self.dice.pick(&self.kinds)
-            && self.strike(world, kind)
-        {
-            *self.fired.entry(kind).or_default() += 1;
+        if let Some(kind) = self.dice.pick(&self.kinds) {
+            let effect = self.strike(world, kind);
+            self.awaited.push(kind, effect, world.now);
         }
         Ok(())
+    }
+
+    /// Counts the faults whose effect is seen now.
+    fn look(&mut self, world: &mut World) {
+        for kind in self.awaited.seen(world) {
+            let text = format!("took effect: {}", kind.name());
+            world.trace.note(world.now, &text);
+            *self.fired.entry(kind).or_default() += 1;
+        }
     }
 
     /// Ends all that is wrong.
     pub(crate) fn end(&mut self, world: &mut World) -> anyhow::Result<()> {
         world.trace.note(world.now, "the faults end");
         self.later.clear();
+        self.look(world);
         world.net.heal();
         for machine in &mut world.machines {
             machine.pause(false);
             machine.heal_disk();
             machine.disk.halt_after(None);
             // A sync that was to fail, and did not come yet, would fail while the cluster heals.
-            machine.disk.take_back_faults();
+            machine.take_back_faults();
         }
+        self.end_replays(world);
+        self.tidy_up(world);
         Ok(())
     }
 
@@ -167,7 +189,7 @@ impl Nemesis {
     }
 
     fn server(&mut self) -> HostId {
-        let host = self.dice.pick(&cast::SHARD_SERVERS);
+        let host = self.dice.pick(self.shape.shard_servers());
         host.unwrap_or_default()
     }
 
@@ -207,8 +229,8 @@ impl Nemesis {
         }
     }
 
-    /// Says whether it had an effect.
-    fn strike(&mut self, world: &mut World, kind: Kind) -> bool {
+    /// Brings a fault about, and says what it is known by.
+    fn strike(&mut self, world: &mut World, kind: Kind) -> Effect {
         let now = world.now;
         let length = self.dice.millis(300..6_000);
         let host = self.any();
@@ -216,57 +238,57 @@ impl Nemesis {
         match kind {
             Kind::Kill | Kind::Power => self.take_down(world, host, kind),
             Kind::Blackout => {
-                let mut any = false;
-                for host in cast::SHARD_SERVERS {
-                    any |= self.take_down(world, host, Kind::Power);
+                let effect = Effect::down(world, self.shape.shard_servers());
+                for host in self.shape.shard_servers() {
+                    self.take_down(world, *host, Kind::Power);
                 }
-                any
+                effect
             }
             Kind::OneWay => {
                 let (from, to) = self.pair();
-                self.cut(world, from, to, length);
-                true
+                self.cut(world, vec![(from, to)], length)
             }
             Kind::Cut => {
                 let (one, other) = self.pair();
-                self.cut_off(world, one, |host| host == other, length);
-                true
+                self.cut_off(world, one, |host| host == other, length)
             }
-            Kind::Isolate => {
-                self.cut_off(world, host, |other| other != host, length);
-                true
-            }
+            Kind::Isolate => self.cut_off(world, host, |other| other != host, length),
             Kind::OutOfReach => {
                 let (host, length) = (self.server(), self.dice.millis(2_000..9_000));
-                let is_stranger = |other| !cast::SHARD_SERVERS.contains(&other);
-                self.cut_off(world, host, is_stranger, length);
-                true
+                let is_stranger = |other| !cast::serves_shards(other);
+                self.cut_off(world, host, is_stranger, length)
             }
             Kind::Flap => {
                 let (from, to) = self.pair();
                 self.later.push((now, Step::Flap(from, to, 9)));
-                true
+                Effect::hindered(world, vec![(from, to), (to, from)])
             }
             Kind::HalfOpen => {
                 let (from, to) = self.pair();
-                world.net.lose(from, to) > 0
+                let effect = Effect::hindered(world, vec![(from, to), (to, from)]);
+                world.net.lose(from, to);
+                effect
             }
             Kind::Delay => {
                 let (from, to) = self.pair();
                 let by = self.dice.millis(20..900);
-                for (from, to) in [(from, to), (to, from)] {
+                let ways = vec![(from, to), (to, from)];
+                for (from, to) in ways.iter().copied() {
                     world.net.slow(from, to, by);
                     self.later.push((now + length, Step::Slow(from, to)));
                 }
-                true
+                Effect::hindered(world, ways)
             }
             Kind::Pause => self.ail(world, host, Ailment::Pause, length),
             Kind::SlowDisk => self.ail(world, host, Ailment::SlowDisk, length),
-            Kind::SyncError => self.ail(world, host, Ailment::SyncError, length),
             Kind::FullDisk => self.ail(world, host, Ailment::FullDisk, length),
             Kind::Clock => self.ail(world, host, Ailment::Clock, length),
-            Kind::LostDisk | Kind::Rot => self.damage(world, kind),
-            Kind::LostCoordinator => self.lose_coordinator(world),
+            Kind::SyncError | Kind::DiskError => self.fail_disk(world, host, kind),
+            Kind::LostDisk | Kind::Rot | Kind::SnapshotRot => self.damage(world, kind),
+            Kind::LostCoordinator | Kind::CoordinatorRot => self.harm_coordinator(world, kind),
+            Kind::Watchdog => self.blind(world, length),
+            Kind::Replay => self.replay(world),
+            Kind::Operator => self.give_order(world),
             Kind::Apart => self.apart(world),
             Kind::Standstill => self.standstill(world),
             Kind::Sleepers => self.sleepers(world),
@@ -274,43 +296,85 @@ impl Nemesis {
         }
     }
 
-    /// Takes a coordinator's disk, where the others are a majority without it.
-    fn lose_coordinator(&mut self, world: &mut World) -> bool {
+    /// Takes or damages a coordinator's disk, where the others are a majority without it.
+    fn harm_coordinator(&mut self, world: &mut World, kind: Kind) -> Effect {
         let host = self.coordinator();
         let again = world.now + self.dice.millis(100..4_000);
         let is_one_of_several = self.shape.coordinators().len() > 1;
         if !is_one_of_several || world.lost_coordinator.is_some() {
-            return false;
+            return Effect::None;
         }
-        if world.machine(host).is_none_or(|machine| !machine.is_up()) {
-            return false;
+        let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
+            return Effect::None;
+        };
+        if kind == Kind::LostCoordinator {
+            world.crash(host, Crash::Disk, again);
+        } else {
+            let flipped = if self.dice.percent(70) {
+                machine.rot(&mut self.dice)
+            } else {
+                machine.rot_of_snapshots(&mut self.dice)
+            };
+            let Some(place) = flipped else {
+                return Effect::None;
+            };
+            let text = format!("{} rots: {place}", machine.name);
+            world.trace.note(world.now, &text);
         }
         world.lost_coordinator = Some(host);
-        world.crash(host, Crash::Disk, again);
-        true
+        Effect::AtOnce
+    }
+
+    /// Something befalls a watchdog.
+    fn blind(&mut self, world: &mut World, length: Duration) -> Effect {
+        let Some(host) = self.dice.pick(self.shape.watchdogs()) else {
+            return Effect::None;
+        };
+        let again = world.now + length;
+        if world.machine(host).is_none_or(|machine| !machine.is_up()) {
+            return Effect::None;
+        }
+        match self.dice.below(0..4) {
+            0 => world.crash(host, Crash::Process, again),
+            1 => {
+                let power = Crash::Power {
+                    seed: self.dice.number(),
+                    without_doubt: false,
+                };
+                world.crash(host, power, again);
+            }
+            2 => return self.ail(world, host, Ailment::Pause, length),
+            _ => return self.cut_off(world, host, |other| other != host, length),
+        }
+        Effect::AtOnce
     }
 
     /// Damages a disk for good.
-    fn damage(&mut self, world: &mut World, kind: Kind) -> bool {
+    fn damage(&mut self, world: &mut World, kind: Kind) -> Effect {
         let (host, now) = (self.server(), world.now);
         let again = now + self.dice.millis(100..4_000);
         if world.damaged.is_some() {
-            return false;
+            return Effect::None;
         }
         let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
-            return false;
+            return Effect::None;
         };
-        if kind == Kind::Rot {
-            let Some(place) = machine.rot(&mut self.dice) else {
-                return false;
+        if kind == Kind::LostDisk {
+            world.crash(host, Crash::Disk, again);
+        } else {
+            let flipped = if kind == Kind::Rot {
+                machine.rot(&mut self.dice)
+            } else {
+                machine.rot_of_snapshots(&mut self.dice)
+            };
+            let Some(place) = flipped else {
+                return Effect::None;
             };
             let text = format!("{} rots: {place}", machine.name);
             world.trace.note(now, &text);
-        } else {
-            world.crash(host, Crash::Disk, again);
         }
         world.damaged = Some(host);
-        true
+        Effect::AtOnce
     }
 
     /// Cuts a machine off from some others, both ways.
@@ -320,30 +384,33 @@ impl Nemesis {
         host: HostId,
         is_cut: impl Fn(HostId) -> bool,
         length: Duration,
-    ) {
+    ) -> Effect {
         let others = world.machines.iter().map(|found| found.host);
-        for other in others.filter(|other| is_cut(*other)) {
-            self.cut(world, host, other, length);
-            self.cut(world, other, host, length);
+        let others = others.filter(|other| is_cut(*other));
+        let ways = others.flat_map(|other| [(host, other), (other, host)]);
+        self.cut(world, ways.collect(), length)
+    }
+
+    /// Cuts some ways.
+    fn cut(&mut self, world: &World, ways: Vec<(HostId, HostId)>, length: Duration) -> Effect {
+        for (from, to) in ways.iter().copied() {
+            let text = format!("cut {from} to {to} for {length:?}");
+            world.trace.note(world.now, &text);
+            world.net.cut(from, to, true);
+            self.later.push((world.now + length, Step::Link(from, to)));
         }
+        Effect::hindered(world, ways)
     }
 
-    fn cut(&mut self, world: &World, from: HostId, to: HostId, length: Duration) {
-        world
-            .trace
-            .note(world.now, &format!("cut {from} to {to} for {length:?}"));
-        world.net.cut(from, to, true);
-        self.later.push((world.now + length, Step::Link(from, to)));
-    }
-
-    fn take_down(&mut self, world: &mut World, host: HostId, kind: Kind) -> bool {
+    fn take_down(&mut self, world: &mut World, host: HostId, kind: Kind) -> Effect {
         let again = world.now + self.dice.millis(100..4_000);
+        let effect = Effect::down(world, &[host]);
         let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
-            return false;
+            return Effect::None;
         };
         if kind == Kind::Kill {
             world.crash(host, Crash::Process, again);
-            return true;
+            return effect;
         }
         // Mostly in the middle of whatever it writes next.
         let operations = match self.dice.percent(70) {
@@ -351,15 +418,15 @@ impl Nemesis {
             false => 0,
         };
         machine.disk.halt_after(Some(operations));
-        true
+        effect
     }
 
     /// Lets a machine suffer for a while.
-    fn ail(&mut self, world: &mut World, host: HostId, kind: Ailment, length: Duration) -> bool {
+    fn ail(&mut self, world: &mut World, host: HostId, kind: Ailment, length: Duration) -> Effect {
         let now = world.now;
         let dice = &mut self.dice;
         let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
-            return false;
+            return Effect::None;
         };
         let name = machine.name.clone();
         let (text, cure) = match kind {
@@ -371,10 +438,6 @@ impl Nemesis {
                 let takes = dice.below(5_000..800_000);
                 machine.knobs.disk_us.store(takes, Ordering::Relaxed);
                 (format!("{takes} us for {length:?}"), Some(Step::Disk(host)))
-            }
-            Ailment::SyncError => {
-                machine.disk.inject(Fault::next(Op::SyncData, Effect::Io));
-                (String::new(), None)
             }
             Ailment::FullDisk => {
                 let room = dice.below(0..200_000);
@@ -397,6 +460,6 @@ impl Nemesis {
         };
         world.trace.note(now, &format!("{name}: {kind:?} {text}"));
         self.later.extend(cure.map(|cure| (now + length, cure)));
-        true
+        Effect::AtOnce
     }
 }

@@ -1,13 +1,17 @@
 //! The network between the machines: connections as pairs of pipes, with latency, cuts and lost connections.
 //!
 //! A pipe delivers what was written in order, some time later, never twice and never changed, as TCP does. While a link is cut, what
-//! is on its way waits and is tried again; connecting waits likewise. What always holds: nothing moves but in
-//! [`Net::deliver`], so that the order of all deliveries follows from the seed.
+//! is on its way waits and is tried again; connecting waits likewise. What was sent over a whole connection may be sent again over
+//! another one ([`Net::replay`]). What always holds: nothing moves but in [`Net::deliver`], so that the order of all deliveries follows
+//! from the seed.
 //!
 //! Wakers and connections are dropped only when the lock is free: dropping one may end a task, whose own connections lock again.
 
 mod io;
 mod pipe;
+mod tape;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -23,6 +27,7 @@ use runtime::Connection;
 
 use crate::dice::Dice;
 use pipe::{Arrival, Pipe};
+use tape::{Playing, Tape};
 
 pub(crate) use io::HostNetwork;
 
@@ -74,6 +79,11 @@ struct State {
     slow: BTreeMap<(HostId, HostId), Duration>,
     /// Machines without power.
     dark: BTreeSet<HostId>,
+    /// What was sent over each of some connections, by the pipe that it was sent through.
+    tapes: BTreeMap<u64, Tape>,
+    playing: Vec<Playing>,
+    /// How often something was held back on a way by a cut or a lost connection, or took longer than usual.
+    hindered: BTreeMap<(HostId, HostId), u64>,
     stats: NetStats,
 }
 
@@ -111,6 +121,14 @@ struct Later {
     dropped: Vec<Connection>,
 }
 
+impl Later {
+    fn settle(self) {
+        let Self { wake, dropped } = self;
+        drop(dropped);
+        wake.into_iter().for_each(Waker::wake);
+    }
+}
+
 impl Net {
     pub(crate) fn new(dice: Dice) -> Self {
         Self(Arc::new_cyclic(|own| {
@@ -127,6 +145,9 @@ impl Net {
                 cuts: BTreeSet::new(),
                 slow: BTreeMap::new(),
                 dark: BTreeSet::new(),
+                tapes: BTreeMap::new(),
+                playing: Vec::new(),
+                hindered: BTreeMap::new(),
                 stats: NetStats::default(),
             })
         }))
@@ -135,15 +156,16 @@ impl Net {
     /// Delivers all that is due until `now`.
     pub(crate) fn deliver(&self, now: Duration) {
         let mut later = Later::default();
-        {
+        let replaced = {
             let mut state = self.0.lock();
             state.now = now;
+            state.play_due();
             state.connect_due(&mut later);
             state.move_due(&mut later);
-        }
-        let Later { wake, dropped } = later;
-        drop(dropped);
-        wake.into_iter().for_each(Waker::wake);
+            std::mem::take(&mut state.replaced)
+        };
+        drop(replaced);
+        later.settle();
     }
 
     pub(crate) fn stats(&self) -> NetStats {
@@ -158,6 +180,13 @@ impl Net {
         } else {
             state.cuts.remove(&(from, to));
         }
+    }
+
+    /// How often something was held back by a cut or a lost connection, or late, on some ways.
+    pub(crate) fn hindered(&self, ways: &[(HostId, HostId)]) -> u64 {
+        let state = self.0.lock();
+        let times = ways.iter().filter_map(|way| state.hindered.get(way));
+        times.sum()
     }
 
     /// Sets the further time that a direction takes.
@@ -208,6 +237,7 @@ impl State {
         match self.slow.get(&(from, to)) {
             Some(by) if !by.is_zero() => {
                 self.stats.delayed += 1;
+                *self.hindered.entry((from, to)).or_default() += 1;
                 let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
                 usual + Duration::from_micros(self.dice.below(by / 2..by))
             }
@@ -220,6 +250,9 @@ impl State {
         let Some(ends) = self.pipes.get(&id).map(|pipe| pipe.ends) else {
             return;
         };
+        if let Some(data) = &data {
+            self.keep(id, data);
+        }
         let due = self.now + self.latency(ends.0, ends.1);
         if let Some(pipe) = self.pipes.get_mut(&id) {
             let (is_first, due) = pipe.send(due, data);
@@ -241,6 +274,9 @@ impl State {
             let (from, to) = pipe.ends;
             if pipe.lost || self.is_cut(from, to) {
                 self.stats.held += 1;
+                if pipe.lost || self.cuts.contains(&(from, to)) {
+                    *self.hindered.entry((from, to)).or_default() += 1;
+                }
                 self.due.insert((self.now + RETRANSMIT, id));
                 continue;
             }
@@ -250,6 +286,9 @@ impl State {
             match pipe.arrive(self.now) {
                 Arrival::Taken(next) => {
                     later.wake.extend(pipe.reader.take());
+                    if pipe.swallows {
+                        later.wake.extend(pipe.writer.take());
+                    }
                     self.due.extend(next.map(|next| (next, id)));
                     let stats = &mut self.stats;
                     stats.delivered += 1;
@@ -289,6 +328,11 @@ impl State {
             let host = host_of(to);
             let result = if self.is_cut(from, host) || self.is_cut(host, from) {
                 self.stats.held += 1;
+                for way in [(from, host), (host, from)] {
+                    if self.cuts.contains(&way) {
+                        *self.hindered.entry(way).or_default() += 1;
+                    }
+                }
                 None
             } else {
                 Some(self.connect(from, to, later))
@@ -307,14 +351,21 @@ impl State {
     }
 
     fn connect(&mut self, from: HostId, to: SocketAddr, later: &mut Later) -> Result<Connection> {
+        let opened = self.open(from, to, later);
+        let (there, back) = opened.ok_or_else(|| Error::from(ErrorKind::ConnectionRefused))?;
+        self.record(there, from, to);
+        Ok(Connection::new(self.io(back, there), Some(to)))
+    }
+
+    /// Opens a connection to where somebody listens: the pipe there and the pipe back.
+    fn open(&mut self, from: HostId, to: SocketAddr, later: &mut Later) -> Option<(u64, u64)> {
         if !self.listening.contains_key(&to) {
-            return Err(Error::from(ErrorKind::ConnectionRefused));
+            return None;
         }
         let (there, back) = (self.number(), self.number());
         let host = host_of(to);
         self.pipes.insert(there, Pipe::new((from, host), back));
         self.pipes.insert(back, Pipe::new((host, from), there));
-        let near = self.io(back, there);
         let far = self.io(there, back);
         if let Some(listening) = self.listening.get_mut(&to) {
             let peer = address(
@@ -324,6 +375,6 @@ impl State {
             listening.queue.push_back(Connection::new(far, Some(peer)));
             later.wake.extend(listening.waker.take());
         }
-        Ok(Connection::new(near, Some(to)))
+        Some((there, back))
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Every increment of a term has a digit of its own in base 4: the k-th adds 4^k. So a count says of each
 //! increment how often it was applied: lost, doubled and invented ones cannot hide behind each other. A write that failed with an
-//! unknown outcome may be applied, at any time, at most once; one that was refused may not.
+//! unknown outcome may be applied, at any time, at most once; one that was refused may not, unless the network delivers the request once
+//! more ([`Oracle::sent_again`]): as if its client had sent it again, it takes effect once then.
 //!
 //! A deletion or a clear (a [`Wipe`]) took effect once, at some moment between its being issued and its being acknowledged. An increment may
 //! be missing only where some wipe may have come after it, and may be there only where none surely did. What a strict answer
@@ -161,6 +162,8 @@ pub(crate) struct Oracle {
     pub(crate) counts: Counts,
     /// Processes are paused or clocks jump in this run.
     pub(crate) bent_clocks: bool,
+    /// What was sent until then may be delivered once more.
+    sent_again: Duration,
     trace: Trace,
 }
 
@@ -174,7 +177,24 @@ impl Oracle {
             violations: Vec::new(),
             counts: Counts::default(),
             bent_clocks,
+            sent_again: Duration::ZERO,
             trace,
+        }
+    }
+
+    /// The network delivers once more what clients and coordinators sent until a time. Who was told that nothing happened was told the
+    /// truth; it may happen yet.
+    pub(crate) fn sent_again(&mut self, until: Duration) {
+        if until <= self.sent_again {
+            return;
+        }
+        self.sent_again = until;
+        let increments = self.terms.values_mut().flatten();
+        for increment in increments.filter(|increment| increment.issued <= until) {
+            increment.refused = false;
+        }
+        for wipe in self.wipes.iter_mut().filter(|wipe| wipe.issued <= until) {
+            wipe.refused = false;
         }
     }
 
@@ -244,8 +264,9 @@ impl Oracle {
             }
             Ended::Refused => {
                 self.counts.refused += 1;
+                let sent_again = self.sent_again;
                 if let Some(increment) = self.increment_mut(key, ticket.place) {
-                    increment.refused = true;
+                    increment.refused = increment.issued > sent_again;
                 }
             }
             Ended::Unknown => self.counts.unknown += 1,
@@ -308,8 +329,9 @@ impl Oracle {
             }
             (Wiped::Deleted { .. }, Scope::Namespace(_)) | (Wiped::Cleared, _) => {}
             (Wiped::Refused, _) => {
+                let sent_again = self.sent_again;
                 if let Some(wipe) = self.wipes.get_mut(ticket.0) {
-                    wipe.refused = true;
+                    wipe.refused = wipe.issued > sent_again;
                 }
                 return;
             }

@@ -179,12 +179,12 @@ pub(crate) fn build(
     for (host, program) in coordinators {
         add(host, &format!("coordinator-{host}"), program);
     }
-    for host in cast::SHARD_SERVERS {
-        let program = cast::shard_server(host, shape);
-        add(host, &format!("shard-{host}"), program);
+    for host in shape.shard_servers() {
+        let program = cast::shard_server(*host, shape);
+        add(*host, &format!("shard-{host}"), program);
     }
-    if shape.has_watchdog {
-        add(cast::WATCHDOG, "watchdog", watchdog);
+    for host in shape.watchdogs() {
+        add(*host, &format!("watchdog-{host}"), Arc::clone(&watchdog));
     }
     add(cast::CLIENTS, "clients", cast::idle());
     let hosts: Vec<_> = world.machines.iter().map(|machine| machine.host).collect();
@@ -221,12 +221,12 @@ fn storm(
             })
         }));
     }
-    for host in cast::SHARD_SERVERS {
+    for host in world.shape.shard_servers() {
         let (judge, dice, stop) = (Arc::clone(judge), dice.fork(), stop.clone());
         let clients = world.machine(cast::CLIENTS).context("no clients")?;
         working.push(clients.spawn(move |runtime| {
             Box::pin(async move {
-                let server = cast::shard_address(host);
+                let server = cast::shard_address(*host);
                 if let Ok(reader) = Worker::reader(&runtime, server, &judge, dice) {
                     reader.run(stop).await;
                 }
@@ -244,6 +244,7 @@ fn storm(
         world.tick()?;
         if !options.calm {
             nemesis.act(world)?;
+            judge.lock().sent_again(nemesis.sent_again);
         }
         if world.now.as_millis().is_multiple_of(3_000) {
             world.machines.iter_mut().for_each(Machine::remember_disk);
@@ -251,6 +252,7 @@ fn storm(
     }
     stop.cancel();
     nemesis.end(world)?;
+    judge.lock().sent_again(nemesis.sent_again);
     let patience = world.now + Duration::from_secs(20);
     while working.iter().any(|worker| worker.lock().is_none()) {
         anyhow::ensure!(world.now < patience, "clients do not end");

@@ -23,7 +23,7 @@ pub(crate) struct World {
     pub(crate) shape: Shape,
     /// What stands in the logs of all servers.
     pub(crate) logs: Arc<Mutex<Logs>>,
-    /// What the watchdog wants restarted.
+    /// What the watchdogs want restarted.
     pub(crate) wishes: Wishes,
     /// When machines that are down start again.
     restarts: Vec<(Duration, HostId)>,
@@ -36,7 +36,7 @@ pub(crate) struct World {
     /// The shard server whose disk was lost or damaged, or whose log ended in doubt. What was acknowledged is promised to outlive one
     /// of three, so that there is no second.
     pub(crate) damaged: Option<HostId>,
-    /// The coordinator whose disk was lost, or whose log ended in doubt.
+    /// The coordinator whose disk was lost or damaged, or whose log ended in doubt.
     pub(crate) lost_coordinator: Option<HostId>,
 }
 
@@ -89,7 +89,7 @@ impl World {
         for machine in &mut self.machines {
             if machine.is_up() && machine.disk.is_halted() {
                 let seed = self.dice.number();
-                let serves_shards = cast::SHARD_SERVERS.contains(&machine.host);
+                let serves_shards = cast::serves_shards(machine.host);
                 let harmed = if serves_shards {
                     &mut self.damaged
                 } else {
@@ -128,19 +128,19 @@ impl World {
     /// A machine has gone down, and comes back at a time; one that a watchdog watches can be brought back from then on.
     fn starts_again(&mut self, host: HostId, again: Duration) {
         self.changed = self.now;
-        if self.shape.has_watchdog && cast::SHARD_SERVERS.contains(&host) {
+        if !self.shape.watchdogs().is_empty() && cast::serves_shards(host) {
             self.startable.insert(host, again);
         } else {
             self.restarts.push((again, host));
         }
     }
 
-    /// Does what the watchdog wants: a process that is there and hangs is ended first. A machine without power stays down.
+    /// Does what the watchdogs want: a process that is there and hangs is ended first. A machine without power stays down.
     fn heed_wishes(&mut self) {
         for host in self.wishes.take() {
             let again = self.now + self.dice.millis(50..200);
             self.trace
-                .note(self.now, &format!("the watchdog has {host} restarted"));
+                .note(self.now, &format!("a watchdog has {host} restarted"));
             self.crash(host, Crash::Process, again);
             if self.startable.get(&host).is_some_and(|from| *from <= again) {
                 self.startable.remove(&host);

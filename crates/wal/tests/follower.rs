@@ -70,6 +70,22 @@ fn what_does_not_verify_is_not_told_of_until_it_does() {
 }
 
 #[test]
+fn a_segment_that_begins_anew_is_told_of_from_its_beginning() {
+    let (path, bytes, listed) = written();
+    let mut follower = SegmentFollower::of(&path).unwrap();
+    let mut told = Vec::new();
+    // Of another log, so that nothing of one verifies in the other.
+    let mut other = bytes.clone();
+    other[40] ^= 1;
+    let mut keep = |record: &RecordInfo| told.push(record.clone());
+    follower.written(0, &other, &mut keep);
+    follower.written(0, &bytes, &mut keep);
+    follower.truncated(100);
+    follower.written(100, &bytes[100..], &mut keep);
+    assert_eq!(told, [&listed[..], &listed[..]].concat());
+}
+
+#[test]
 fn only_segments_are_followed() {
     for name in ["1.zdict", "mark", "x.wal"] {
         assert!(SegmentFollower::of(&dir().join(name)).is_none(), "{name}");

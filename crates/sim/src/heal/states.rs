@@ -6,8 +6,7 @@ use rpc::channel::{PoolConfig, connect};
 use runtime::Runtime;
 use tonic::transport::Channel;
 
-use super::Outcome;
-use crate::cast;
+use super::{Outcome, Places};
 
 /// Where the header of a snapshot file ends is said at this place; see `replication::snapshot`.
 const HEADER_LEN_AT: usize = 12;
@@ -17,15 +16,14 @@ const AROUND_HEADER: usize = 20;
 const FOOTER: usize = 48;
 
 /// Has every replica take a snapshot, and compares those of each shard. Says what was compared.
-pub(super) async fn all_equal(runtime: &Runtime) -> Outcome<String> {
+pub(super) async fn all_equal(runtime: &Runtime, places: &Places) -> Outcome<String> {
     let mut said = "states".to_owned();
-    for shard in cast::shards() {
+    for (shard, addresses) in places {
         let mut first: Option<([u8; 32], u64)> = None;
-        for host in cast::SHARD_SERVERS {
-            let address = cast::shard_address(host);
-            let channel = connect(runtime, &address, &PoolConfig::default());
+        for address in addresses {
+            let channel = connect(runtime, address, &PoolConfig::default());
             let channel = channel.map_err(|error| error.to_string())?;
-            let found = state(channel, shard.0).await;
+            let found = state(channel, *shard).await;
             let found = found.map_err(|error| format!("the state of shard {shard}: {error}"))?;
             let known = *first.get_or_insert(found);
             if known != found {

@@ -23,12 +23,16 @@ pub(crate) enum Kind {
     HalfOpen,
     /// A link is slow.
     Delay,
+    /// What was sent over a connection is delivered again, over another one and later.
+    Replay,
     /// A process stands still.
     Pause,
     /// A disk is slow.
     SlowDisk,
-    /// A sync fails.
+    /// A sync fails, of a log, another file or a directory.
     SyncError,
+    /// Another operation of a disk fails or does a part of its work.
+    DiskError,
     /// A disk has no room.
     FullDisk,
     /// A wall clock jumps.
@@ -37,8 +41,16 @@ pub(crate) enum Kind {
     LostDisk,
     /// A coordinator comes back with an empty disk.
     LostCoordinator,
+    /// A bit of a coordinator's log or snapshot flips.
+    CoordinatorRot,
+    /// A watchdog is killed, loses its power, stands still or is cut off.
+    Watchdog,
     /// A bit of a log flips.
     Rot,
+    /// A bit of a snapshot flips.
+    SnapshotRot,
+    /// An operator changes something.
+    Operator,
     /// One shard server after another hears everybody but the others.
     Apart,
     /// No two shard servers hear each other.
@@ -49,8 +61,9 @@ pub(crate) enum Kind {
     Majorities,
 }
 
-/// Those that every world may meet; [`Kind::LostCoordinator`] needs several coordinators.
-pub(super) const KINDS: [Kind; 21] = [
+/// Those that every world may meet; [`Kind::LostCoordinator`] and [`Kind::CoordinatorRot`] need several coordinators,
+/// [`Kind::Watchdog`] a watchdog.
+pub(super) const KINDS: [Kind; 25] = [
     Kind::Kill,
     Kind::Power,
     Kind::Blackout,
@@ -61,13 +74,17 @@ pub(super) const KINDS: [Kind; 21] = [
     Kind::Flap,
     Kind::HalfOpen,
     Kind::Delay,
+    Kind::Replay,
     Kind::Pause,
     Kind::SlowDisk,
     Kind::SyncError,
+    Kind::DiskError,
     Kind::FullDisk,
     Kind::Clock,
     Kind::LostDisk,
     Kind::Rot,
+    Kind::SnapshotRot,
+    Kind::Operator,
     Kind::Apart,
     Kind::Standstill,
     Kind::Sleepers,
@@ -88,14 +105,20 @@ impl Kind {
             Self::Flap => "flap",
             Self::HalfOpen => "half-open",
             Self::Delay => "delay",
+            Self::Replay => "replay",
             Self::Pause => "pause",
             Self::SlowDisk => "slow-disk",
             Self::SyncError => "sync-error",
+            Self::DiskError => "disk-error",
             Self::FullDisk => "full-disk",
             Self::Clock => "clock",
             Self::LostDisk => "lost-disk",
             Self::LostCoordinator => "lost-coordinator",
+            Self::CoordinatorRot => "coordinator-rot",
+            Self::Watchdog => "watchdog",
             Self::Rot => "rot",
+            Self::SnapshotRot => "snapshot-rot",
+            Self::Operator => "operator",
             Self::Apart => "apart",
             Self::Standstill => "standstill",
             Self::Sleepers => "sleepers",

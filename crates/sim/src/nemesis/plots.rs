@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::effect::Effect;
 use super::{Nemesis, Step};
 use crate::cast::SHARD_SERVERS;
 use crate::machine::Crash;
@@ -22,10 +23,17 @@ pub(super) enum Fall {
     Rotten,
 }
 
+/// What a cut between shard servers is known by.
+fn between_servers(world: &World) -> Effect {
+    let all = SHARD_SERVERS.into_iter();
+    let pairs = all.flat_map(|one| SHARD_SERVERS.map(|other| (one, other)));
+    Effect::hindered(world, pairs.collect())
+}
+
 impl Nemesis {
     /// One shard server after another does not hear the others. A leader among them goes on for as long as its lease lasts, while the
     /// others elect another one; clients reach both.
-    pub(super) fn apart(&mut self, world: &World) -> bool {
+    pub(super) fn apart(&mut self, world: &World) -> Effect {
         let mut begin = world.now;
         let first = self.dice.index(SHARD_SERVERS.len());
         for host in SHARD_SERVERS.into_iter().cycle().skip(first).take(3) {
@@ -36,12 +44,12 @@ impl Nemesis {
             }
             begin = end + self.dice.millis(500..1_500);
         }
-        true
+        between_servers(world)
     }
 
     /// One shard server after another stands still, mostly for longer than the others wait for a leader, and hears on waking what was sent
     /// to it meanwhile.
-    pub(super) fn sleepers(&mut self, world: &World) -> bool {
+    pub(super) fn sleepers(&mut self, world: &World) -> Effect {
         let mut begin = world.now;
         let first = self.dice.index(SHARD_SERVERS.len());
         for host in SHARD_SERVERS.into_iter().cycle().skip(first).take(6) {
@@ -50,23 +58,23 @@ impl Nemesis {
             self.later.push((end, Step::Wake(host)));
             begin = end + self.dice.millis(0..900);
         }
-        true
+        Effect::AtOnce
     }
 
     /// Nothing is decided, for longer than clients wait, and what was under way then is decided after all.
-    pub(super) fn standstill(&mut self, world: &World) -> bool {
+    pub(super) fn standstill(&mut self, world: &World) -> Effect {
         let end = world.now + self.dice.millis(4_200..8_000);
         let [one, other, third] = SHARD_SERVERS;
         for (from, to) in [(one, other), (other, third), (third, one)] {
             self.part(world, from, to);
             self.join_at(end, from, to);
         }
-        true
+        between_servers(world)
     }
 
     /// `both` decides with `first`, then with `second`, who heard nothing of that, then with `first` again, who heard nothing of
     /// that.
-    pub(super) fn majorities(&mut self, world: &mut World) -> bool {
+    pub(super) fn majorities(&mut self, world: &mut World) -> Effect {
         let mut hosts = SHARD_SERVERS.to_vec();
         let mut draw = || hosts.swap_remove(self.dice.index(hosts.len()));
         let (both, first, second) = (draw(), draw(), draw());
@@ -75,7 +83,7 @@ impl Nemesis {
             machine.is_some_and(|machine| machine.is_up())
         });
         if !all_up {
-            return false;
+            return Effect::None;
         }
         let falls = if world.damaged.is_none() {
             &[Fall::Killed, Fall::Power, Fall::Power, Fall::Rotten][..]
@@ -96,7 +104,7 @@ impl Nemesis {
         self.join_at(back, both, first);
         self.join_at(end, both, second);
         self.join_at(end, first, second);
-        true
+        between_servers(world)
     }
 
     /// Lets a machine fall in the middle of a plot.

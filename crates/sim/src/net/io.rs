@@ -162,7 +162,7 @@ impl State {
     }
 
     /// One end of a connection is gone.
-    fn leave(&mut self, read: u64, write: u64) {
+    pub(super) fn leave(&mut self, read: u64, write: u64) {
         let host = self.pipes.get(&read).map(|pipe| pipe.ends.1);
         if host.is_some_and(|host| self.dark.contains(&host)) {
             // The machine says nothing more; when it has power again, it does not know the connection.

@@ -29,6 +29,10 @@ pub(super) struct Pipe {
     pub(super) unread: bool,
     /// The writing side is gone.
     pub(super) closed: bool,
+    /// Something of it was read.
+    pub(super) was_read: bool,
+    /// Whatever arrives is thrown away.
+    pub(super) swallows: bool,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
 }
@@ -54,6 +58,8 @@ impl Pipe {
             lost: false,
             unread: false,
             closed: false,
+            was_read: false,
+            swallows: false,
             reader: None,
             writer: None,
         }
@@ -85,6 +91,7 @@ impl Pipe {
         }
         while self.flying.front().is_some_and(|(due, _)| *due <= now) {
             match self.flying.pop_front() {
+                Some((_, Some(data))) if self.swallows => self.bytes -= data.len(),
                 Some((_, Some(data))) => self.ready.push_back(data),
                 Some((_, None)) => self.ended = true,
                 None => {}
@@ -105,6 +112,7 @@ impl Pipe {
         let Some(first) = self.ready.front_mut() else {
             return self.ended.then_some(());
         };
+        self.was_read = true;
         let count = first.len().min(buffer.remaining());
         buffer.put_slice(first.get(..count).unwrap_or_default());
         first.advance(count);

@@ -194,3 +194,20 @@ fn a_clear_takes_the_terms_of_its_namespace_one_after_another() {
     oracle.read(&cleared("b"), 1, LINEAR, at(9), at(9));
     assert!(verdict(&oracle).contains("#0 is there in spite of what was deleted at 3.000"));
 }
+
+#[test]
+fn what_was_refused_may_be_applied_once_where_it_is_delivered_again_and_only_there() {
+    let read = |again, count| {
+        let (mut oracle, first, second) = two_increments();
+        oracle.written(&first, Ended::Refused, at(1), at(2));
+        oracle.sent_again(again);
+        oracle.written(&second, Ended::Refused, at(1), at(3));
+        oracle.read(&key(), count, Consistency::Linearizable, at(4), at(4));
+        verdict(&oracle)
+    };
+    assert_eq!(read(at(1), 1), "");
+    assert_eq!(read(at(1), 5), "");
+    assert!(read(at(1), 2).contains("#0 was applied 2 times"));
+    assert!(read(Duration::ZERO, 1).contains("refused, was applied"));
+    assert!(read(Duration::ZERO, 4).contains("refused, was applied"));
+}

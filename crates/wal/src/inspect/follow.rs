@@ -47,9 +47,13 @@ impl SegmentFollower {
         self.number
     }
 
-    /// Bytes were written at an offset. Tells of the records of every batch that is whole now. Payloads that need a trained dictionary
+    /// Bytes were written at an offset; those at 0 begin the segment anew. Tells of the records of every batch that is whole now. Payloads that need a trained dictionary
     /// are told of as [`RecordKind::Damage`].
     pub fn written(&mut self, offset: u64, data: &[u8], visit: &mut dyn FnMut(&RecordInfo)) {
+        if offset == 0 {
+            // Another segment of the same number, in place of one that was given up.
+            self.reached = None;
+        }
         let start = segment::at(offset);
         let end = start.saturating_add(data.len());
         if self.bytes.len() < end {
@@ -61,9 +65,10 @@ impl SegmentFollower {
         self.go_on(visit);
     }
 
-    /// The file was cut.
+    /// The file was cut. What is written where batches had been told of is told anew, with the whole segment.
     pub fn truncated(&mut self, len: u64) {
         self.bytes.truncate(segment::at(len));
+        self.reached = self.reached.filter(|reached| reached.offset <= len);
     }
 
     fn go_on(&mut self, visit: &mut dyn FnMut(&RecordInfo)) {
