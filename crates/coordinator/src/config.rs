@@ -116,6 +116,9 @@ pub struct LimitsConfig {
     pub node_queue_max: usize,
     /// Streams held open to each node for each direction of work. Default 2.
     pub node_streams: usize,
+    /// Of a hundred STALE reads so many, at most, are sent to a second replica as well when the first is slow, beyond the first few.
+    /// Default 5; 0 sends none.
+    pub hedge_percent: u32,
 }
 
 impl Default for LimitsConfig {
@@ -125,6 +128,7 @@ impl Default for LimitsConfig {
             stream_window: 32,
             node_queue_max: 4_096,
             node_streams: 2,
+            hedge_percent: 5,
         }
     }
 }

@@ -102,13 +102,15 @@ pub enum Error {
     Task(#[from] runtime::TaskFailed),
 }
 
-impl Error {
-    pub(crate) fn metrics(error: telemetry::MetricsError) -> Self {
+impl From<telemetry::MetricsError> for Error {
+    fn from(error: telemetry::MetricsError) -> Self {
         Self::Telemetry {
             reason: error.to_string(),
         }
     }
+}
 
+impl Error {
     /// Whether the metadata on disk are damaged or incomplete, so that this directory can take part in nothing any more.
     pub(crate) fn is_damage(&self) -> bool {
         match self {

@@ -5,7 +5,7 @@
 //!   three. `identity`, `arrival`: who a coordinator is, and how one with a new directory comes to its cluster.
 //! - [`placement`], [`gather`]: where shards go, and many answers as one. Pure.
 //! - `public`, `registry`, `admin`: the three gRPC services. Handlers check, call, map the error, and do nothing else.
-//! - `routing`: owners, rounds, scatter and gather. `nodes`: the streams to the shard servers. `lanes`: request ids.
+//! - `routing`: owners, rounds, hedges, scatter and gather. `nodes`: the streams to the shard servers. `lanes`: request ids.
 //! - `snapshots`, `recovery`: what is held for the day a disk is lost, and what is done then.
 //! - `http`: the page, the JSON interface, metrics. `cli`: the commands of the binary. [`config`]: everything that can be set.
 //!

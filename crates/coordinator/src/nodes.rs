@@ -98,7 +98,7 @@ impl Nodes {
     /// A call over a link was not answered in its time. If nothing else was either for a while, the next call gets a link with
     /// connections of its own.
     pub(crate) fn doubt(&self, node: NodeId, link: &Arc<Link>) {
-        if link.silence.lasts(self.runtime.now()) < SILENCE_MAX {
+        if !link.is_silent() {
             return;
         }
         let mut links = self.links.write();
@@ -157,6 +157,11 @@ impl Link {
     /// Notes that an answer came, be it an error.
     pub(crate) fn heard(&self) {
         self.silence.heard();
+    }
+
+    /// Whether it was asked for a while and nothing came back.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silence.lasts(self.runtime.now()) >= SILENCE_MAX
     }
 
     fn turn<'a, T>(&self, among: &'a [T]) -> Result<&'a T, ApiError> {

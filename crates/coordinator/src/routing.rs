@@ -11,6 +11,8 @@
 //! - No round begins after the deadline.
 
 mod choice;
+mod hedges;
+mod hedging;
 mod lead;
 mod leaders;
 mod list;
@@ -36,6 +38,7 @@ use crate::metadata::{Command, Response};
 use crate::nodes::{Link, Nodes};
 
 use choice::{Candidate, Failure};
+pub(crate) use hedges::Hedges;
 use leaders::Leaders;
 use rounds::{Failed, Rounds, kind_of};
 
@@ -56,6 +59,7 @@ pub(crate) struct Router {
     nodes: Nodes,
     lanes: Lanes,
     leaders: Leaders,
+    hedges: Hedges,
     /// Reads that any replica may answer, so that they are spread.
     turn: AtomicUsize,
 }
@@ -80,14 +84,24 @@ struct Target {
     limit: Duration,
 }
 
+/// A try that is on its way.
+#[derive(Debug)]
+struct Sent {
+    node: NodeId,
+    link: Arc<Link>,
+    /// Replicas that the shard has.
+    replicas: usize,
+}
+
 impl Router {
-    pub(crate) fn new(runtime: &Runtime, meta: Arc<Meta>, nodes: Nodes) -> Self {
+    pub(crate) fn new(runtime: &Runtime, meta: Arc<Meta>, nodes: Nodes, hedges: Hedges) -> Self {
         Self {
             runtime: runtime.clone(),
             meta,
             nodes,
             lanes: Lanes::new(runtime.clone()),
             leaders: Leaders::new(runtime),
+            hedges,
             turn: AtomicUsize::new(0),
         }
     }
@@ -199,42 +213,77 @@ impl Router {
         F: FnOnce(Target) -> Fut,
         Fut: Future<Output = Result<T, ApiError>>,
     {
+        let (sent, target) = self.begin(&ask)?;
+        let answer = call(target).await;
+        let answer = self.settle(&ask, &sent, answer)?;
+        Ok((sent.node, answer))
+    }
+
+    /// Chooses whom to ask.
+    fn begin(&self, ask: &Ask<'_>) -> Result<(Sent, Target), Failed> {
         let shard = found(ask.map, ask.shard)?;
         let left = self.left(ask.rounds.deadline())?;
-        let node = self.pick(&ask, shard)?;
+        let node = self.pick(ask, shard)?;
+        self.send(ask, shard, node, left)
+    }
+
+    /// Makes a replica ready to be called, and notes that it is.
+    fn send(
+        &self,
+        ask: &Ask<'_>,
+        shard: &Shard,
+        node: NodeId,
+        left: Duration,
+    ) -> Result<(Sent, Target), Failed> {
         let replicas = shard.replicas.len();
-        let (link, answer) = match self.target(&ask, shard, node, left) {
+        match self.target(ask, shard, node, left) {
             Ok(target) => {
                 let link = Arc::clone(&target.link);
                 link.asked();
-                (Some(link), call(target).await)
-            }
-            Err(error) => (None, Err(error)),
-        };
-        if let Some(link) = link {
-            match &answer {
-                Err(error) if matches!(kind_of(error), Failure::Silent) => {
-                    self.nodes.doubt(node, &link);
-                }
-                Ok(_) | Err(_) => link.heard(),
-            }
-        }
-        match answer {
-            Ok(answer) => {
-                self.leaders.answered(node);
-                if ask.consistency != Some(Consistency::Stale) {
-                    self.leaders.learn(ask.shard, node);
-                }
-                Ok((node, answer))
-            }
-            Err(error) => {
-                self.heed(ask.shard, node, &error);
-                Err(Failed {
-                    error,
-                    node: Some(node),
+                let sent = Sent {
+                    node,
+                    link,
                     replicas,
-                })
+                };
+                Ok((sent, target))
             }
+            Err(error) => Err(self.failed(ask, node, replicas, error)),
+        }
+    }
+
+    /// Learns from how a replica answered.
+    fn settle<T>(
+        &self,
+        ask: &Ask<'_>,
+        sent: &Sent,
+        answer: Result<T, ApiError>,
+    ) -> Result<T, Failed> {
+        let Sent {
+            node,
+            link,
+            replicas,
+        } = sent;
+        match &answer {
+            Err(error) if matches!(kind_of(error), Failure::Silent) => {
+                self.nodes.doubt(*node, link);
+            }
+            Ok(_) | Err(_) => link.heard(),
+        }
+        let answer = answer.map_err(|error| self.failed(ask, *node, *replicas, error))?;
+        self.leaders.answered(*node);
+        if ask.consistency != Some(Consistency::Stale) {
+            self.leaders.learn(ask.shard, *node);
+        }
+        Ok(answer)
+    }
+
+    fn failed(&self, ask: &Ask<'_>, node: NodeId, replicas: usize, error: ApiError) -> Failed {
+        self.heed(ask.shard, node, &error);
+        Failed {
+            error,
+            node: Some(node),
+            replicas,
+            beside: None,
         }
     }
 
@@ -274,17 +323,7 @@ impl Router {
             let message = format!("shard {} waits for enough nodes", shard.id);
             return Err(ApiError::new(Reason::Starting, message).with_outcome(Outcome::NotApplied));
         }
-        let is_there = |node: &NodeId| ask.map.nodes.get(node).is_some_and(|at| !at.lost);
-        let there: Vec<Candidate> = shard
-            .replicas
-            .iter()
-            .filter(|replica| is_there(&replica.node))
-            .map(|replica| Candidate {
-                node: replica.node,
-                voter: replica.voter,
-                suspect: self.leaders.is_suspect(replica.node),
-            })
-            .collect();
+        let there = self.candidates(ask, shard);
         let tries = ask.rounds.tries(shard.id);
         let picked = if ask.consistency == Some(Consistency::Stale) {
             tries.any(&there, self.turn.fetch_add(1, Ordering::Relaxed))
@@ -295,6 +334,20 @@ impl Router {
             let message = format!("the disks that held shard {} are lost", shard.id);
             ApiError::new(Reason::DataLoss, message).with_outcome(Outcome::NotApplied)
         })
+    }
+
+    /// The replicas of a shard whose disks are not lost.
+    fn candidates(&self, ask: &Ask<'_>, shard: &Shard) -> Vec<Candidate> {
+        let is_there = |node: &NodeId| ask.map.nodes.get(node).is_some_and(|at| !at.lost);
+        let replicas = shard.replicas.iter();
+        let there = replicas.filter(|replica| is_there(&replica.node));
+        there
+            .map(|replica| Candidate {
+                node: replica.node,
+                voter: replica.voter,
+                suspect: self.leaders.is_suspect(replica.node),
+            })
+            .collect()
     }
 
     /// Learns from an error who leads the shard, and who does not answer.

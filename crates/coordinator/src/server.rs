@@ -25,7 +25,7 @@ use crate::nodes::Nodes;
 use crate::public::Public;
 use crate::recovery::{Balance, Recovery, Repair, RepairSettings};
 use crate::registry::Registry;
-use crate::routing::Router;
+use crate::routing::{Hedges, Router};
 use crate::snapshots::{Puller, Store};
 use crate::upkeep::{Gauges, Upkeep};
 use crate::{Error, http};
@@ -195,7 +195,7 @@ async fn open(
     let dir = config.data_dir.clone();
     let id = membership.of(&myself.identity().instance);
     let id = id.ok_or_else(|| myself.replaced_in(membership.cluster))?;
-    let actions = Actions::new(&metrics).map_err(Error::metrics)?;
+    let actions = Actions::new(&metrics)?;
     let begun = Meta::open(arrival, id, membership, dir, address, actions.clone());
     let meta = begun.await?;
     meta.begin_alone(config, myself).await?;
@@ -206,10 +206,12 @@ async fn open(
         runtime.spawn_blocking("snapshot-store", move || Store::open(world, vfs, dir, kept));
     let store = Arc::new(store.await??);
     let liveness = Arc::new(Liveness::new(&runtime, config.silent_after));
+    let hedges = Hedges::new(&metrics, config.limits.hedge_percent)?;
     let router = Arc::new(Router::new(
         &runtime,
         Arc::clone(&meta),
         Nodes::new(&runtime, config.limits, neighbours),
+        hedges,
     ));
     let recovery = Recovery::new(
         &runtime,
@@ -330,7 +332,7 @@ impl Parts {
     }
 
     fn upkeep(&self, config: &Config, health: &Health) -> Result<Upkeep, Error> {
-        let gauges = Gauges::new(&self.metrics).map_err(Error::metrics)?;
+        let gauges = Gauges::new(&self.metrics)?;
         Ok(Upkeep {
             runtime: self.runtime.clone(),
             meta: Arc::clone(&self.meta),

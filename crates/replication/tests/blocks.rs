@@ -13,6 +13,7 @@ use api::raft::v1::raft_service_client::RaftServiceClient;
 use api::raft::v1::raft_service_server::RaftService;
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use futures::channel::mpsc::{self, UnboundedReceiver};
 use futures::stream::BoxStream;
 use prost::Message as _;
 use replication::{AppendSize, Host, NodeId, Peer, Start};
@@ -42,26 +43,32 @@ struct Watched {
 }
 
 impl Watched {
+    /// Passes on what comes, for as long as both sides are there.
     fn look_at(
         &self,
-        requests: Streaming<wire::AppendRequest>,
-    ) -> BoxStream<'static, wire::AppendRequest> {
+        mut requests: Streaming<wire::AppendRequest>,
+    ) -> UnboundedReceiver<wire::AppendRequest> {
         let seen = Arc::clone(&self.seen);
-        let mut is_first = true;
-        let requests = requests.filter_map(|message| async move { message.ok() });
-        let requests = requests.map(move |message| {
-            if message.block.is_some() {
-                assert!(message.vote.is_none() && message.entries.is_empty());
-                seen.blocks.fetch_add(1, Ordering::Relaxed);
-                let begins = &seen.streams_that_begin_with_a_block;
-                begins.fetch_add(is_first.into(), Ordering::Relaxed);
-            } else if !message.entries.is_empty() {
-                seen.raw.fetch_add(1, Ordering::Relaxed);
+        let (onward, passed) = mpsc::unbounded();
+        let look = async move {
+            let mut is_first = true;
+            while let Ok(Some(message)) = requests.message().await {
+                if message.block.is_some() {
+                    assert!(message.vote.is_none() && message.entries.is_empty());
+                    seen.blocks.fetch_add(1, Ordering::Relaxed);
+                    let begins = &seen.streams_that_begin_with_a_block;
+                    begins.fetch_add(is_first.into(), Ordering::Relaxed);
+                } else if !message.entries.is_empty() {
+                    seen.raw.fetch_add(1, Ordering::Relaxed);
+                }
+                is_first = false;
+                if onward.unbounded_send(message).is_err() {
+                    return;
+                }
             }
-            is_first = false;
-            message
-        });
-        requests.boxed()
+        };
+        drop(Runtime::real().spawn("look", look));
+        passed
     }
 }
 
@@ -335,8 +342,12 @@ async fn a_block_is_read_whole_or_refused_and_changes_nothing() {
     let answers = client.append(futures::stream::iter([request])).await;
     let answer = answers.unwrap().into_inner().message().await;
     let answer = answer.unwrap().unwrap();
-    let success = wire::append_response::Result::Success(true);
-    assert_eq!(answer.result, Some(success));
+    let here = wire::append_response::Result::PartialSuccess(wire::LogId {
+        term: 3,
+        node_id: 0,
+        index: 2,
+    });
+    assert_eq!(answer.result, Some(here));
     assert!(answer.takes_blocks);
     let mut status = group.watch_status();
     let here = status.wait_for(|status| status.last_log == Some(2));

@@ -218,6 +218,8 @@ impl NodeMetrics {
             "What this node did about its replicas and its data, by why and by what came of it.",
             ["node", "kind", "reason", "outcome"],
         )?;
+        // The one that tells of a bug is there before there is anything to tell, so that its first increase is seen.
+        drop(actions.with([node, Action::RestartReplica.label(), "fault", "done"]));
         Ok(Self {
             actions,
             base: base.clone(),

@@ -46,6 +46,16 @@ struct Held {
     digest: [u8; 16],
 }
 
+/// What was said of a committed entry first.
+#[derive(Debug)]
+struct Commit {
+    held: Held,
+    /// Who said so.
+    name: String,
+    /// It was committed in this term at the latest.
+    term: u64,
+}
+
 /// What one disk's log says of one group.
 #[derive(Debug, Default)]
 struct GroupLog {
@@ -85,7 +95,7 @@ pub(crate) struct Logs {
     first: BTreeMap<(Key, u64, u64), [u8; 16]>,
     /// Who ever synced an entry, by index and term.
     synced: BTreeMap<(Key, u64, u64), BTreeSet<HostId>>,
-    committed: BTreeMap<Key, BTreeMap<u64, (Held, String)>>,
+    committed: BTreeMap<Key, BTreeMap<u64, Commit>>,
     pub(crate) problems: Vec<String>,
     /// Committed entries that were compared.
     pub(crate) entries: u64,
@@ -284,13 +294,14 @@ impl Logs {
     /// A leader has what was committed in earlier terms.
     fn complete(&mut self, disk: &Disk, group: GroupId, term: u64) {
         let committed = self.committed.get(&(disk.cluster, group));
-        let earlier = |(_, (held, _)): &(&u64, &(Held, String))| held.term < term;
+        // An entry of an earlier term may be committed in a later one.
+        let earlier = |(_, commit): &(&u64, &Commit)| commit.term < term;
         let newest = committed.and_then(|all| all.iter().rev().find(earlier));
-        let (Some((index, (held, _))), Some(log)) = (newest, disk.groups.get(&group)) else {
+        let (Some((index, commit)), Some(log)) = (newest, disk.groups.get(&group)) else {
             return;
         };
         let own = log.entries.get(index);
-        if *index >= log.floor && own.is_none_or(|own| own.term != held.term) {
+        if *index >= log.floor && own.is_none_or(|own| own.term != commit.held.term) {
             let text = format!("group {group}: leads term {term} without entry {index}");
             self.tell(disk, &text);
         }
@@ -306,6 +317,7 @@ impl Logs {
             log.committed + 1
         };
         log.committed = log.committed.max(index);
+        let term = log.vote.map_or(u64::MAX, |vote| vote.term);
         let mut problems = Vec::new();
         for (index, held) in log.entries.range(from..=index.max(from)) {
             if *index > log.committed {
@@ -313,8 +325,9 @@ impl Logs {
             }
             self.entries += 1;
             let all = self.committed.entry(key).or_default();
-            let Some((known, other)) = all.get(index) else {
-                all.insert(*index, (*held, disk.name.clone()));
+            let Some(known) = all.get(index) else {
+                let (held, name) = (*held, disk.name.clone());
+                all.insert(*index, Commit { held, name, term });
                 let copies = self.synced.get(&(key, *index, held.term));
                 let copies = copies.map_or(0, BTreeSet::len);
                 if copies < disk.cluster.majority {
@@ -324,9 +337,10 @@ impl Logs {
                 }
                 continue;
             };
-            if known != held {
+            if known.held != *held {
                 problems.push(format!(
-                    "group {group}, entry {index}: {held:?}, {known:?} on {other}"
+                    "group {group}, entry {index}: {held:?}, {:?} on {}",
+                    known.held, known.name
                 ));
             }
         }

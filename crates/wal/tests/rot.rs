@@ -283,13 +283,16 @@ fn refused_as_newer(disk: &SimDisk) -> (LogFile, u32, u32) {
         repaired.map(drop),
     ]
     .into_iter()
-    .map(|refused| match refused.unwrap_err() {
-        OpenError::NewerFormat {
+    .map(|refused| {
+        let Err(OpenError::NewerFormat {
             file,
             version,
             known,
-        } => (file, version, known),
-        error => panic!("{error}"),
+        }) = refused
+        else {
+            panic!("{refused:?}");
+        };
+        (file, version, known)
     })
     .collect();
     assert!(told.iter().all(|found| *found == told[0]), "{told:?}");

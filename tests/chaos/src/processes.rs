@@ -246,12 +246,9 @@ impl Processes {
         let mut shard_addresses = Vec::new();
         for name in &shard_servers {
             let (grpc, http) = (address()?, address()?);
-            let known_by = if needs.proxies {
-                address()?
-            } else {
-                grpc.clone()
-            };
+            let mut known_by = grpc.clone();
             if needs.proxies {
+                known_by = address()?;
                 let proxy = Proxy::start(runtime, known_by.parse()?, grpc.parse()?).await?;
                 proxies.insert(name.clone(), proxy);
             }

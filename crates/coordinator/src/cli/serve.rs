@@ -41,7 +41,7 @@ async fn serve(
     vfs: Arc<vfs::RealDisk>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let metrics = Metrics::new(runtime).map_err(Error::metrics)?;
+    let metrics = Metrics::new(runtime)?;
     let deps = Deps {
         runtime: runtime.clone(),
         vfs,

@@ -56,6 +56,8 @@ settings::settings! {
     calls_max: usize, "CALLS_MAX", "N";
     /// Requests of one stream worked on at once, 1 to 1024 [default: 32]
     stream_window: usize, "STREAM_WINDOW", "N";
+    /// STALE reads of a hundred that are sent to a second replica when the first is slow, 0 to 100; 0 = never [default: 5]
+    hedge_percent: u32, "HEDGE_PERCENT", "N";
     /// How a line of the log looks: text or json [default: text]
     log_format: String, "LOG_FORMAT", "FORMAT";
     /// Levels of the log by module, such as info,coordinator=debug [default: info,openraft=error]
@@ -184,6 +186,12 @@ impl Settings {
                 self.stream_window,
                 1..=1_024,
                 default.stream_window,
+            ),
+            hedge_percent: at.number(
+                "hedge-percent",
+                self.hedge_percent,
+                0..=100,
+                default.hedge_percent,
             ),
             ..default
         }

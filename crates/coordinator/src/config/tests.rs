@@ -10,6 +10,7 @@ fn without_settings_everything_has_its_default() {
     assert_eq!(config.cluster.template.starts().len(), 3);
     assert_eq!(config.cluster.expect_nodes, 3);
     assert_eq!(config.snapshots_kept, 2);
+    assert_eq!(config.limits.hedge_percent, 5);
 }
 
 #[test]
@@ -30,6 +31,7 @@ fn every_problem_is_named_at_once() {
         replicas: Some(9),
         silent_after: Some("5 parsecs".into()),
         snapshots_kept: Some(99),
+        hedge_percent: Some(101),
         allowed_origins: Some(vec!["example.org".into(), "https://a/b".into()]),
         ..Settings::default()
     }
@@ -42,6 +44,7 @@ fn every_problem_is_named_at_once() {
         "replicas",
         "silent-after",
         "snapshots-kept",
+        "hedge-percent",
         "allowed-origins",
     ] {
         assert!(options.contains(&option), "{option} in {options:?}");

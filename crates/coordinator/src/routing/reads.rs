@@ -7,6 +7,7 @@ use api::{ApiError, Reason};
 use cluster::{SessionToken, ShardId, ShardMap};
 use runtime::Instant;
 
+use super::hedges::Read;
 use super::rounds::{Failed, Kind, Rounds};
 use super::{Ask, Router, Target};
 
@@ -62,7 +63,7 @@ impl Router {
             };
             async move { target.link.count(request, target.limit).await }
         };
-        let (_, answer) = self.ask(to, call).await?;
+        let answer = self.read(Read::Count, to, call).await?;
         Ok(GetCountResponse {
             count: answer.count,
             display: answer.display,

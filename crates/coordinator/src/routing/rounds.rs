@@ -29,6 +29,20 @@ pub(super) struct Failed {
     pub(super) node: Option<NodeId>,
     /// Replicas that the shard has.
     pub(super) replicas: usize,
+    /// Another replica that was asked at the same time, and how that failed.
+    pub(super) beside: Option<(NodeId, Failure)>,
+}
+
+impl Failed {
+    /// Two tries at the same time, both of which failed: what a replica said is worth more than the silence of the other.
+    pub(super) fn both(first: Self, second: Self) -> Self {
+        let (said, other) = match kind_of(&first.error) {
+            Failure::Silent => (second, first),
+            Failure::Refused { .. } | Failure::Broken | Failure::Damaged => (first, second),
+        };
+        let beside = other.node.map(|node| (node, kind_of(&other.error)));
+        Self { beside, ..said }
+    }
 }
 
 impl From<ApiError> for Failed {
@@ -37,6 +51,7 @@ impl From<ApiError> for Failed {
             error,
             node: None,
             replicas: 0,
+            beside: None,
         }
     }
 }
@@ -98,12 +113,20 @@ impl Rounds {
         self.tries.get(&shard).cloned().unwrap_or_default()
     }
 
+    /// Whether no try for a shard has failed yet.
+    pub(super) fn is_first(&self, shard: ShardId) -> bool {
+        !self.tries.contains_key(&shard)
+    }
+
     /// Notes what failed, and says whether it is worth another round.
     pub(super) fn may_follow(&mut self, shard: ShardId, failed: &Failed) -> bool {
         let error = &failed.error;
         let (mut asked, mut damaged) = (0, 0);
         if let Some(node) = failed.node {
             let tries = self.tries.entry(shard).or_default();
+            if let Some((other, failure)) = failed.beside {
+                tries.note(other, failure);
+            }
             tries.note(node, kind_of(error));
             (asked, damaged) = (tries.asked(node), tries.damaged());
             self.last.insert(shard, failed.clone());
@@ -220,6 +243,7 @@ mod tests {
             error,
             node: Some(NodeId(1)),
             replicas,
+            beside: None,
         }
     }
 
@@ -288,6 +312,26 @@ mod tests {
         assert!(!rounds.may_follow(SHARD, &lost(3)));
         let concluded = rounds.conclude(SHARD, lost(3));
         assert_eq!(concluded.reason(), Reason::DataLoss);
+    }
+
+    #[test]
+    fn of_two_that_failed_at_the_same_time_both_are_remembered_and_the_one_that_spoke_is_heard() {
+        let of = |node, reason| Failed {
+            node: Some(NodeId(node)),
+            ..failed(error(reason), 3)
+        };
+        let mut rounds = Rounds::new(Kind::Read, Instant::default());
+        assert!(rounds.is_first(SHARD));
+        let both = Failed::both(of(1, Reason::Deadline), of(2, Reason::Starting));
+        assert_eq!(both.error.reason(), Reason::Starting);
+        assert!(rounds.may_follow(SHARD, &both));
+        assert!(!rounds.is_first(SHARD));
+        let tries = rounds.tries(SHARD);
+        assert_eq!([1, 2, 3].map(|node| tries.asked(NodeId(node))), [1, 1, 0]);
+        // So do two that have lost their data.
+        let both = Failed::both(of(1, Reason::DataLoss), of(2, Reason::DataLoss));
+        assert!(rounds.may_follow(SHARD, &both));
+        assert!(!rounds.may_follow(SHARD, &of(3, Reason::DataLoss)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use cluster::{KeyRange, Namespace, NodeId, Position, SessionToken, ShardId, Shar
 use futures::future::join_all;
 use runtime::Instant;
 
+use super::hedges::Read;
 use super::reads::min_index;
 use super::rounds::{Failed, Kind, Rounds};
 use super::{Ask, Router, Target};
@@ -116,8 +117,7 @@ impl Router {
                 checked(ask, answer, slot, target.node)
             }
         };
-        let (_, part) = self.ask(to, call).await?;
-        Ok(part)
+        self.read(Read::TopK, to, call).await
     }
 }
 

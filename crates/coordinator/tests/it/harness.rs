@@ -142,14 +142,6 @@ impl Cluster {
         Self::of(Shape::default()).await
     }
 
-    pub(crate) async fn with_limits(limits: LimitsConfig) -> Self {
-        Self::of(Shape {
-            limits,
-            ..Shape::default()
-        })
-        .await
-    }
-
     /// Three coordinators, and shards as in [`Cluster::start`].
     pub(crate) async fn of_three() -> Self {
         let mut cluster = Self::of(Shape {

@@ -17,6 +17,7 @@ mod cli;
 mod damage;
 mod group;
 mod harness;
+mod hedging;
 mod machine;
 mod members;
 mod namespaces;

@@ -25,16 +25,17 @@ use rpc::{Server, ServerConfig};
 use runtime::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::harness::{Cluster, listed, reason};
+use super::harness::{Cluster, Shape, listed, reason};
 
 type Script<Q, A> = Arc<dyn Fn(&Q) -> A + Send + Sync>;
 
-/// One server that plays three nodes.
+/// A server that plays a node.
 #[derive(Clone)]
-struct Actor {
-    write: Script<WriteRequest, WriteResponse>,
+pub(super) struct Actor {
+    pub(super) write: Script<WriteRequest, WriteResponse>,
     /// Nothing means that no answer is ever given.
-    top_k: Script<TopKRequest, Option<TopKResponse>>,
+    pub(super) top_k: Script<TopKRequest, Option<TopKResponse>>,
+    pub(super) count: Script<CountRequest, Option<CountResponse>>,
 }
 
 #[tonic::async_trait]
@@ -83,8 +84,14 @@ impl ShardService for Actor {
         Ok(Response::new(answers.boxed()))
     }
 
-    async fn count(&self, _: Request<CountRequest>) -> Result<Response<CountResponse>, Status> {
-        Err(Status::unimplemented("not in this play"))
+    async fn count(
+        &self,
+        request: Request<CountRequest>,
+    ) -> Result<Response<CountResponse>, Status> {
+        match (self.count)(request.get_ref()) {
+            Some(answer) => Ok(Response::new(answer)),
+            None => std::future::pending().await,
+        }
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
@@ -101,10 +108,11 @@ fn agreeable() -> Actor {
     Actor {
         write: Arc::new(applied),
         top_k: Arc::new(|ask| Some(found(ask, Vec::new()))),
+        count: Arc::new(|_| Some(CountResponse::default())),
     }
 }
 
-fn applied(request: &WriteRequest) -> WriteResponse {
+pub(super) fn applied(request: &WriteRequest) -> WriteResponse {
     let result = |write: &api::shard::v1::Write| {
         let items = match &write.operation {
             Some(Operation::Record(record)) => record.items.len(),
@@ -125,7 +133,7 @@ fn applied(request: &WriteRequest) -> WriteResponse {
     }
 }
 
-fn found(ask: &TopKRequest, terms: Vec<(&str, u64)>) -> TopKResponse {
+pub(super) fn found(ask: &TopKRequest, terms: Vec<(&str, u64)>) -> TopKResponse {
     let suggestions = terms.into_iter().map(|(term, count)| Suggestion {
         term: term.to_owned(),
         count,
@@ -138,31 +146,40 @@ fn found(ask: &TopKRequest, terms: Vec<(&str, u64)>) -> TopKResponse {
     }
 }
 
-fn refused(error: ApiError) -> Option<RequestError> {
+pub(super) fn refused(error: ApiError) -> Option<RequestError> {
     Some(error.into())
 }
 
-/// A cluster whose three nodes are played by one actor. The token ends it.
+/// A cluster whose three nodes are all played alike. The token ends it.
 async fn stage(actor: Actor) -> (Cluster, CancellationToken) {
     stage_with(actor, LimitsConfig::default()).await
 }
 
 async fn stage_with(actor: Actor, limits: LimitsConfig) -> (Cluster, CancellationToken) {
-    let cluster = Cluster::with_limits(limits).await;
-    let listener = cluster
-        .runtime
-        .bind(([127, 0, 0, 1], 0).into())
-        .await
-        .unwrap();
-    let address = listener.local_addr().to_string();
+    let shape = Shape {
+        limits,
+        ..Shape::default()
+    };
+    stage_of([actor.clone(), actor.clone(), actor], shape).await
+}
+
+/// A cluster whose nodes are played by an actor each. The token ends it.
+pub(super) async fn stage_of(actors: [Actor; 3], shape: Shape) -> (Cluster, CancellationToken) {
+    let cluster = Cluster::of(shape).await;
     let stop = CancellationToken::new();
-    let server = Server::new(&cluster.runtime, ServerConfig::internal())
-        .with_service(rpc::services::shard(actor));
-    let serving = server.serve(listener, stop.clone());
-    cluster.runtime.spawn("actor", async move {
-        serving.await;
-    });
-    for number in 1..=3u8 {
+    for (number, actor) in (1..=3u8).zip(actors) {
+        let listener = cluster
+            .runtime
+            .bind(([127, 0, 0, 1], 0).into())
+            .await
+            .unwrap();
+        let address = listener.local_addr().to_string();
+        let server = Server::new(&cluster.runtime, ServerConfig::internal())
+            .with_service(rpc::services::shard(actor));
+        let serving = server.serve(listener, stop.clone());
+        cluster.runtime.spawn("actor", async move {
+            serving.await;
+        });
         let channel = connect(
             &cluster.runtime,
             &cluster.grpc.to_string(),
@@ -176,7 +193,7 @@ async fn stage_with(actor: Actor, limits: LimitsConfig) -> (Cluster, Cancellatio
             instance_id: vec![number; 16].into(),
         };
         let identity = registry.register(request).await.unwrap().into_inner();
-        let (runtime, stop, address) = (cluster.runtime.clone(), stop.clone(), address.clone());
+        let (runtime, stop) = (cluster.runtime.clone(), stop.clone());
         cluster.runtime.spawn("actor-sync", async move {
             let mut replicas: Vec<ReplicaStatus> = Vec::new();
             while !stop.is_cancelled() {

@@ -11,7 +11,7 @@ use super::harness::Cluster;
 pub(crate) struct Answer {
     status: u16,
     pub(crate) head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
@@ -35,7 +35,7 @@ pub(crate) async fn send(to: SocketAddr, request: String) -> Answer {
     }
 }
 
-async fn get(cluster: &Cluster, path: &str) -> Answer {
+pub(crate) async fn get(cluster: &Cluster, path: &str) -> Answer {
     let host = cluster.http;
     send(
         host,

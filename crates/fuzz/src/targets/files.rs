@@ -160,7 +160,7 @@ const VOTERS_SLOT_BYTES: usize = 16 << 10;
 /// What was noted stays noted, and where nothing can be believed every group of the log is noted.
 fn voters(input: &[u8]) {
     let (disk, dir) = (SimDisk::new(), Path::new("/log"));
-    sure(disk.create_dir_all(dir));
+    sure(durable::create_dir(&disk, dir));
     let file = two_slots(input, VOTERS_SLOT_BYTES);
     sure(durable::replace(&disk, &dir.join("voters"), &file));
     let known = [GroupId(3), GroupId(4)];

@@ -58,17 +58,20 @@ fn membership() -> wire::Membership {
     }
 }
 
-fn seeds() -> Vec<Vec<u8>> {
-    let id = |term, index| wire::LogId {
+const fn id(term: u64, index: u64) -> wire::LogId {
+    wire::LogId {
         term,
         node_id: 0,
         index,
-    };
-    let membership = membership();
+    }
+}
+
+/// What a leader sends, in a block or not.
+fn appends() -> Vec<Vec<u8>> {
     let payloads = [
         wire::entry::Payload::Blank(true),
         wire::entry::Payload::Command(b"a command".as_slice().into()),
-        wire::entry::Payload::Membership(membership.clone()),
+        wire::entry::Payload::Membership(membership()),
     ];
     let entries = payloads
         .into_iter()
@@ -98,18 +101,6 @@ fn seeds() -> Vec<Vec<u8>> {
         prev_log_id: Some(id(3, u64::MAX - 1)),
         ..one.clone()
     };
-    let answer = |result| wire::AppendResponse {
-        granted_lease_ms: 262,
-        takes_blocks: true,
-        result: Some(result),
-    };
-    use wire::append_response::Result as Answer;
-    let higher = wire::Vote {
-        term: 9,
-        node_id: 2,
-        committed: false,
-    };
-    let membership = membership.encode_to_vec();
     let raw = append.encode_to_vec();
     let length = u32::try_from(raw.len()).unwrap_or(0);
     let block = |raw_bytes| {
@@ -136,6 +127,23 @@ fn seeds() -> Vec<Vec<u8>> {
         tagged(0, &append.encode_to_vec()),
         tagged(0, &one.encode_to_vec()),
         tagged(0, &far.encode_to_vec()),
+    ]
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let answer = |result| wire::AppendResponse {
+        granted_lease_ms: 262,
+        takes_blocks: true,
+        result: Some(result),
+    };
+    use wire::append_response::Result as Answer;
+    let higher = wire::Vote {
+        term: 9,
+        node_id: 2,
+        committed: false,
+    };
+    let membership = membership().encode_to_vec();
+    let others = [
         tagged(1, &answer(Answer::Success(true)).encode_to_vec()),
         tagged(1, &answer(Answer::PartialSuccess(id(3, 7))).encode_to_vec()),
         tagged(1, &answer(Answer::Conflict(true)).encode_to_vec()),
@@ -148,7 +156,8 @@ fn seeds() -> Vec<Vec<u8>> {
         tagged(5, &candidate().encode_to_vec()),
         tagged(6, &granted().encode_to_vec()),
         tagged(7, &handed_over().encode_to_vec()),
-    ]
+    ];
+    appends().into_iter().chain(others).collect()
 }
 
 const LAST: wire::LogId = wire::LogId {

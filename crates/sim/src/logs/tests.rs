@@ -119,7 +119,11 @@ fn what_is_committed_was_synced_by_a_majority_and_stays() {
 #[test]
 fn a_leader_has_all_that_was_committed_in_earlier_terms() {
     let synced = [(1, 5, 2), (2, 5, 2), (3, 5, 2)];
-    let records = [(1, entry(2, 5, b"a")), (1, committed(5))];
+    let records = [
+        (1, vote(2, 1, true)),
+        (1, entry(2, 5, b"a")),
+        (1, committed(5)),
+    ];
     let lacks = [(2, vote(3, 2, true))];
     let said = verdict(&synced, &[&records[..], &lacks].concat());
     assert!(said.contains("leads term 3 without entry 5"), "{said}");
@@ -131,4 +135,11 @@ fn a_leader_has_all_that_was_committed_in_earlier_terms() {
     };
     let has = [(2, purged), (2, vote(3, 2, true))];
     assert_eq!(verdict(&synced, &[&records[..], &has].concat()), "");
+    // Of an earlier term, and committed by a leader of a later one.
+    let later = [
+        (1, vote(4, 1, true)),
+        (1, entry(2, 5, b"a")),
+        (1, committed(5)),
+    ];
+    assert_eq!(verdict(&synced, &[&later[..], &lacks].concat()), "");
 }

@@ -366,7 +366,8 @@ fn a_bad_sector_stays_bad_until_it_is_written_whole() {
         let through = std::io::Error::from(error);
         assert!(crate::means_unreadable(&through));
         let salvaged = crate::salvage(file.as_ref()).unwrap();
-        assert_eq!(salvaged.unreadable, [512..2000]);
+        assert_eq!(salvaged.unreadable.len(), 1);
+        assert_eq!(salvaged.unreadable[0], 512..2000);
         assert_eq!(salvaged.bytes, [[7; 512].as_slice(), &[0; 1488]].concat());
         file.write_all_at(&[8; 100], 600).unwrap_err();
         file.write_all_at(&[8; 512], 512).unwrap();

@@ -191,8 +191,14 @@ impl<'a> Judge<'a> {
                     to: asked(read),
                     problem,
                 }));
+                let listing = Listing {
+                    prefix,
+                    is_full: list.len() >= *k as usize,
+                    list,
+                    missing,
+                };
                 self.listed(read, sight, list, violations);
-                self.unlisted(read, sight, (prefix, *k), (list, missing), violations);
+                self.unlisted(read, sight, &listing, violations);
             }
             (_, Answer::Failed { .. }) => {}
             (Question::Count { .. }, Answer::TopK { .. })
@@ -230,34 +236,21 @@ impl<'a> Judge<'a> {
         &self,
         read: &Read,
         sight: Sight<'_>,
-        (prefix, k): (&str, u32),
-        (list, missing): (&[(String, u64)], &[(String, String)]),
+        listing: &Listing<'_>,
         violations: &mut Vec<Violation>,
     ) {
-        let is_full = list.len() >= k as usize;
-        let last = list.last().filter(|_| is_full);
-        let is_outranked = |term: &str, count: u64| {
-            last.is_some_and(|(other, least)| {
-                count < *least || count == *least && other.as_str() < term
-            })
-        };
-        let is_missing = |term: &str| {
-            let mut ranges = missing.iter();
-            ranges.any(|(start, end)| {
-                start.as_str() <= term && (end.is_empty() || term < end.as_str())
-            })
-        };
-        let on_it: BTreeSet<&str> = list.iter().map(|(term, _)| term.as_str()).collect();
-        let below = self.terms.range(prefix..);
-        let below = below.take_while(|(term, _)| term.starts_with(prefix));
+        let list = listing.list.iter();
+        let on_it: BTreeSet<&str> = list.map(|(term, _)| term.as_str()).collect();
+        let below = self.terms.range(listing.prefix..);
+        let below = below.take_while(|(term, _)| term.starts_with(listing.prefix));
         for (term, known) in below {
             // Most terms are ruled out by what they came to in the end.
-            let is_ruled_out = known.settled == 0 || is_outranked(term, known.settled);
-            if is_ruled_out || on_it.contains(term) || is_missing(term) {
+            let is_ruled_out = known.settled == 0 || listing.outranks(term, known.settled);
+            if is_ruled_out || on_it.contains(term) || listing.misses(term) {
                 continue;
             }
             let required = known.bounds(sight).acknowledged;
-            if required > 0 && !is_outranked(term, required) {
+            if required > 0 && !listing.outranks(term, required) {
                 violations.push(Violation::TooOld {
                     to: asked(read),
                     term: (*term).to_owned(),
@@ -266,6 +259,31 @@ impl<'a> Judge<'a> {
                 });
             }
         }
+    }
+}
+
+/// A list, and what it says of itself.
+struct Listing<'a> {
+    prefix: &'a str,
+    /// As many terms as were asked for.
+    is_full: bool,
+    list: &'a [(String, u64)],
+    missing: &'a [(String, String)],
+}
+
+impl Listing<'_> {
+    /// Whether a term with this count comes after the end of the list.
+    fn outranks(&self, term: &str, count: u64) -> bool {
+        let last = self.list.last().filter(|_| self.is_full);
+        last.is_some_and(|(other, least)| {
+            count < *least || count == *least && other.as_str() < term
+        })
+    }
+
+    /// Whether a term is in a range that the list knows nothing of.
+    fn misses(&self, term: &str) -> bool {
+        let mut ranges = self.missing.iter();
+        ranges.any(|(start, end)| start.as_str() <= term && (end.is_empty() || term < end.as_str()))
     }
 }
 

@@ -276,7 +276,6 @@ fn batches_of_searches_become_as_small_as_is_said() {
         let raw = request(commands);
         let sent = packed(raw.clone());
         let (sent, raw) = (sent.encoded_len(), raw.encoded_len());
-        println!("{entries} of {records}: {raw} {sent}");
         assert!(
             sent * 100 <= raw * most,
             "{entries} of {records}: {raw} bytes become {sent}"
