@@ -535,7 +535,8 @@ async fn a_leader_that_cannot_read_its_log_stops_at_once_and_another_leads() {
 async fn a_log_that_the_disk_does_not_give_back_twice_stops_a_running_node() {
     let disk = SimDisk::new();
     let (host, _) = open(Arc::new(disk.clone()), quick_scrub()).await;
-    let (group, _) = start(&host, alone()).await;
+    // No snapshot is taken, so that the first segment stays.
+    let (group, _) = begin(&host, alone()).await;
     settle(&group).await;
     for _ in 0..60 {
         put(&group, &long_name(), 1).await.unwrap();
