@@ -43,14 +43,19 @@ pub(crate) struct Shape {
 
 impl Shape {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
+        let has_group = dice.percent(30);
+        let has_spare = dice.percent(30);
+        let watchdogs = match dice.below(0..100) {
+            0..18 => 1,
+            18..36 => 2,
+            _ => 0,
+        };
         Self {
-            has_group: dice.percent(30),
-            has_spare: dice.percent(30),
-            watchdogs: match dice.below(0..100) {
-                0..18 => 1,
-                18..36 => 2,
-                _ => 0,
-            },
+            has_group,
+            // Whoever gave up its data, and was replaced by the spare before it came back as a new node, is nobody's for a watchdog:
+            // it comes back by its supervisor alone, which such a world does not have.
+            has_spare: has_spare && watchdogs == 0,
+            watchdogs,
         }
     }
 

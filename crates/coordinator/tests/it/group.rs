@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::damage::damage_log;
-use super::harness::{Cluster, listed};
+use super::harness::{Cluster, PATIENCE, listed};
 
 fn record_in(namespace: &str, term: &str) -> RecordRequest {
     RecordRequest {
@@ -62,8 +62,7 @@ async fn record_patiently(cluster: &Cluster, place: usize, namespace: &str, term
             cluster.runtime.sleep(Duration::from_millis(20)).await;
         }
     };
-    let limit = Duration::from_secs(30);
-    cluster.runtime.timeout(limit, tries).await.unwrap()
+    cluster.runtime.timeout(PATIENCE, tries).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
