@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::cast::{self, Shape};
 use crate::dice::Dice;
-use crate::machine::Crash;
+use crate::machine::{Crash, Machine};
 use crate::net::HostId;
 use crate::world::World;
 use effect::{Awaited, Effect};
@@ -304,22 +304,20 @@ impl Nemesis {
         if !is_one_of_several || world.lost_coordinator.is_some() {
             return Effect::None;
         }
-        let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
+        if world.machine(host).is_none_or(|machine| !machine.is_up()) {
             return Effect::None;
-        };
+        }
         if kind == Kind::LostCoordinator {
             world.crash(host, Crash::Disk, again);
         } else {
-            let flipped = if self.dice.percent(70) {
-                machine.rot(&mut self.dice)
+            let spoil = if self.dice.percent(70) {
+                Machine::rot
             } else {
-                machine.rot_of_snapshots(&mut self.dice)
+                Machine::rot_of_snapshots
             };
-            let Some(place) = flipped else {
+            if !self.spoil(world, host, spoil) {
                 return Effect::None;
-            };
-            let text = format!("{} rots: {place}", machine.name);
-            world.trace.note(world.now, &text);
+            }
         }
         world.lost_coordinator = Some(host);
         Effect::AtOnce
@@ -356,25 +354,41 @@ impl Nemesis {
         if world.damaged.is_some() {
             return Effect::None;
         }
-        let Some(machine) = world.machine(host).filter(|machine| machine.is_up()) else {
+        if world.machine(host).is_none_or(|machine| !machine.is_up()) {
             return Effect::None;
-        };
+        }
         if kind == Kind::LostDisk {
             world.crash(host, Crash::Disk, again);
         } else {
-            let flipped = if kind == Kind::Rot {
-                machine.rot(&mut self.dice)
+            let spoil = if kind == Kind::Rot {
+                Machine::rot
             } else {
-                machine.rot_of_snapshots(&mut self.dice)
+                Machine::rot_of_snapshots
             };
-            let Some(place) = flipped else {
+            if !self.spoil(world, host, spoil) {
                 return Effect::None;
-            };
-            let text = format!("{} rots: {place}", machine.name);
-            world.trace.note(now, &text);
+            }
         }
         world.damaged = Some(host);
         Effect::AtOnce
+    }
+
+    /// Flips a bit of a machine's disk by a way that there is to choose one. Says whether there was one to flip.
+    fn spoil(
+        &mut self,
+        world: &mut World,
+        host: HostId,
+        rot: fn(&Machine, &mut Dice) -> Option<String>,
+    ) -> bool {
+        let Some(machine) = world.machine(host) else {
+            return false;
+        };
+        let Some(place) = rot(machine, &mut self.dice) else {
+            return false;
+        };
+        let text = format!("{} rots: {place}", machine.name);
+        world.trace.note(world.now, &text);
+        true
     }
 
     /// Cuts a machine off from some others, both ways.

@@ -40,6 +40,33 @@ fn rot(world: &World) -> (std::path::PathBuf, Vec<u8>) {
     (segment, bytes)
 }
 
+fn give_up(node_id: u64, cluster: [u8; 16]) -> GiveUpDataRequest {
+    GiveUpDataRequest {
+        node_id,
+        cluster_id: cluster.to_vec().into(),
+    }
+}
+
+async fn until_damage_is_reported(world: &World) {
+    world
+        .until("the damage is reported", || async {
+            let report = world.registry.report(1);
+            report.is_some_and(|report| report.data_loss && !report.reason.is_empty())
+        })
+        .await;
+}
+
+/// The next start registers as a new node.
+async fn comes_back_as_another(world: &World) {
+    let node = world.launch().await;
+    world
+        .until("it comes back as another", || async {
+            world.registry.report(2).is_some()
+        })
+        .await;
+    node.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_rotten_log_is_kept_reported_and_given_up_only_by_order() {
     let world = World::new().await;
@@ -51,14 +78,7 @@ async fn a_rotten_log_is_kept_reported_and_given_up_only_by_order() {
     let (segment, bytes) = rot(&world);
 
     let mut node = world.launch().await;
-    world
-        .until("the damage is reported", || async {
-            world
-                .registry
-                .report(1)
-                .is_some_and(|report| report.data_loss && !report.reason.is_empty())
-        })
-        .await;
+    until_damage_is_reported(&world).await;
     let refused = node.public().record(record("paris")).await.unwrap_err();
     assert_eq!(reason(&refused), Reason::DataLoss);
     let refused = node
@@ -78,10 +98,6 @@ async fn a_rotten_log_is_kept_reported_and_given_up_only_by_order() {
         "the damaged log was touched"
     );
 
-    let give_up = |node_id, cluster: [u8; 16]| GiveUpDataRequest {
-        node_id,
-        cluster_id: cluster.to_vec().into(),
-    };
     let refused = node
         .control()
         .give_up_data(give_up(2, CLUSTER))
@@ -107,13 +123,7 @@ async fn a_rotten_log_is_kept_reported_and_given_up_only_by_order() {
         world.data_dir().join(moved.moved_to).join("wal").exists(),
         "what was damaged is kept"
     );
-    let node = world.launch().await;
-    world
-        .until("it comes back as another", || async {
-            world.registry.report(2).is_some()
-        })
-        .await;
-    node.stop().await.unwrap();
+    comes_back_as_another(&world).await;
 }
 
 #[tokio::test]
@@ -133,31 +143,17 @@ async fn data_that_the_disk_does_not_give_back_go_the_way_of_rotten_ones() {
             disk.make_unreadable(&file, 0..u64::MAX).unwrap();
         }
         let mut node = world.launch().await;
-        world
-            .until("the damage is reported", || async {
-                let report = world.registry.report(1);
-                report.is_some_and(|report| report.data_loss && !report.reason.is_empty())
-            })
-            .await;
+        until_damage_is_reported(&world).await;
         let refused = node.public().record(record("paris")).await.unwrap_err();
         assert_eq!(reason(&refused), Reason::DataLoss);
-        let order = GiveUpDataRequest {
-            node_id: 1,
-            cluster_id: CLUSTER.to_vec().into(),
-        };
+        let order = give_up(1, CLUSTER);
         let moved = node.control().give_up_data(order).await.unwrap();
         let ended = node.end().await.unwrap_err();
         assert!(matches!(ended, RunError::GaveUpData { .. }), "{ended}");
         drop(node);
         let aside = world.data_dir().join(moved.into_inner().moved_to);
         assert!(disk.exists(&aside.join(part)).unwrap(), "{part} is kept");
-        let node = world.launch().await;
-        world
-            .until("it comes back as another", || async {
-                world.registry.report(2).is_some()
-            })
-            .await;
-        node.stop().await.unwrap();
+        comes_back_as_another(&world).await;
     }
 }
 
@@ -165,10 +161,7 @@ async fn data_that_the_disk_does_not_give_back_go_the_way_of_rotten_ones() {
 async fn healthy_data_is_not_given_up() {
     let world = World::new().await;
     let node = world.start().await;
-    let request = GiveUpDataRequest {
-        node_id: 1,
-        cluster_id: CLUSTER.to_vec().into(),
-    };
+    let request = give_up(1, CLUSTER);
     let refused = node.control().give_up_data(request).await.unwrap_err();
     assert_eq!(reason(&refused), Reason::NotNeeded);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::effect::Effect;
 use super::{Nemesis, Step};
 use crate::cast::SHARD_SERVERS;
-use crate::machine::Crash;
+use crate::machine::{Crash, Machine};
 use crate::net::HostId;
 use crate::world::World;
 
@@ -119,13 +119,10 @@ impl Nemesis {
             Fall::Power => machine.disk.halt_after(Some(self.dice.below(0..4))),
             Fall::Rotten if is_damaged => {}
             Fall::Rotten => {
-                let Some(place) = machine.rot_at_the_end(&mut self.dice) else {
-                    return;
-                };
-                let text = format!("{} rots: {place}", machine.name);
-                world.damaged = Some(host);
-                world.trace.note(world.now, &text);
-                world.crash(host, Crash::Process, again);
+                if self.spoil(world, host, Machine::rot_at_the_end) {
+                    world.damaged = Some(host);
+                    world.crash(host, Crash::Process, again);
+                }
             }
         }
     }
