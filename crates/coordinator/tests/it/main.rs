@@ -22,7 +22,7 @@ mod machine;
 mod members;
 mod namespaces;
 mod near;
-#[path = "../../../replication/tests/common/net.rs"]
+#[path = "../../../replication/tests/it/common/net.rs"]
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod net;
 mod reads;

@@ -1,9 +1,5 @@
 //! A group of one replica: proposing, reading, restarting, and starting wrongly.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +12,13 @@ use replication::{
 use runtime::Runtime;
 use vfs::{RealDisk, Vfs};
 
-use common::{
+use crate::common::{
     ADD, BREAK, Counters, GROUP, PANIC, PATIENCE, add, alone, config, deps, put, settle, start,
 };
 
 async fn on_disk(dir: &Path) -> Host {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk::new());
-    let deps = deps(vfs, dir.to_owned(), 1, common::small_options());
+    let deps = deps(vfs, dir.to_owned(), 1, crate::common::small_options());
     Host::open(deps).await.unwrap().0
 }
 
@@ -88,7 +84,7 @@ async fn a_group_of_one_leads_at_once() {
     let took = runtime.now().saturating_since(begun);
     assert_eq!(machine.get("a"), 1);
     // No election timeout is waited for: those are 400 ms at least.
-    assert!(took < common::timing().election_min, "{took:?}");
+    assert!(took < crate::common::timing().election_min, "{took:?}");
     host.shutdown().await.unwrap();
 }
 
@@ -465,7 +461,7 @@ async fn a_log_that_grows_too_large_makes_idle_groups_move_on() {
     let vfs: Arc<dyn Vfs> = Arc::new(RealDisk::new());
     let options = HostOptions {
         log_bytes_max: 64 << 10,
-        ..common::small_options()
+        ..crate::common::small_options()
     };
     let (host, _) = Host::open(deps(vfs, dir.path().to_owned(), 1, options))
         .await

@@ -1,16 +1,12 @@
 //! Groups of more than three: five voters of which two may be lost, and a learner whose link is cut.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
-mod common;
-
 use std::time::Duration;
 
 use replication::{ReadError, Role, Start};
 use runtime::Runtime;
 
-use common::trio::{Replica, Trio, World, begin};
-use common::{ADD, Counters, PATIENCE, add, put, timing};
+use crate::common::trio::{Replica, Trio, World, begin};
+use crate::common::{ADD, Counters, PATIENCE, add, put, timing};
 
 async fn write(group: &replication::Group<Counters>, name: &str, times: u64) {
     for _ in 0..times {

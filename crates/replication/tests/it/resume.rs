@@ -1,9 +1,5 @@
 //! Snapshots whose transfer breaks off: over gRPC, piece by piece, and between replicas whose connection breaks.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
-mod common;
-
 use std::io::Read as _;
 use std::time::Duration;
 
@@ -14,8 +10,8 @@ use runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use common::trio::{Trio, World, begin};
-use common::{CLUSTER, GROUP, PATIENCE, client_of, put, settle, small_options};
+use crate::common::trio::{Trio, World, begin};
+use crate::common::{CLUSTER, GROUP, PATIENCE, client_of, put, settle, small_options};
 
 /// A leader's side of a transfer, done by hand.
 struct Sender {

@@ -1,18 +1,14 @@
 //! A node that has failed is heard no more, also where its process, its network and its server go on: its followers elect
 //! another leader.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use replication::{Group, GroupConfig, GroupId, Member, Role, Start};
 use runtime::Runtime;
 
-use common::trio::{World, trio_config};
-use common::{Counters, Node, PATIENCE, put, small_options, timing};
+use crate::common::trio::{World, trio_config};
+use crate::common::{Counters, Node, PATIENCE, put, small_options, timing};
 
 /// What a server waits for a node whose disk has failed.
 const HURRY: Duration = Duration::from_millis(50);

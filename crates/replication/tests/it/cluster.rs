@@ -1,9 +1,5 @@
 //! Three replicas that talk over gRPC: elections, catching up, leases, members.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,8 +10,8 @@ use replication::{
 use runtime::Runtime;
 use tonic::Code;
 
-use common::trio::{Replica, Trio, World, begin};
-use common::{CLUSTER, GROUP, PATIENCE, client_of, put};
+use crate::common::trio::{Replica, Trio, World, begin};
+use crate::common::{CLUSTER, GROUP, PATIENCE, client_of, put};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_its_leader() {
@@ -29,8 +25,14 @@ async fn what_was_acknowledged_survives_its_leader() {
     // Proposals that are under way when the leader dies may be lost, but are answered.
     let mut pending = Vec::new();
     for number in 50..80 {
-        let command = common::add(&number.to_string(), 1);
-        pending.push(leader.group.submit(common::ADD, command).await.unwrap());
+        let command = crate::common::add(&number.to_string(), 1);
+        pending.push(
+            leader
+                .group
+                .submit(crate::common::ADD, command)
+                .await
+                .unwrap(),
+        );
     }
     trio.kill(first).await;
     let mut acknowledged = 50;
@@ -115,7 +117,7 @@ async fn a_leader_without_a_majority_answers_nothing_strict() {
             break;
         }
         assert!(
-            passed < common::timing().election_max,
+            passed < crate::common::timing().election_max,
             "the lease goes on for {passed:?}"
         );
         runtime.sleep(Duration::from_millis(2)).await;
@@ -128,7 +130,7 @@ async fn a_leader_without_a_majority_answers_nothing_strict() {
     );
     let age = group.status().quorum_ack_age;
     assert!(
-        age.is_none_or(|age| age >= common::timing().lease()),
+        age.is_none_or(|age| age >= crate::common::timing().lease()),
         "{age:?}"
     );
     // A write is not acknowledged; whether it survives is decided when the majority is back.
@@ -207,7 +209,7 @@ async fn the_lead_can_be_handed_over() {
         .await
         .unwrap();
     assert!(leader.group.lease_check().is_err());
-    common::settle(&to.group).await;
+    crate::common::settle(&to.group).await;
     put(&to.group, "a", 1).await.unwrap();
     assert_eq!(to.machine.get("a"), 2);
     trio.agree().await;
@@ -274,7 +276,7 @@ async fn a_group_of_one_grows_to_three() {
     let first = world.open(1, None).await;
     let members = vec![first.member()];
     let (group, machine) = begin(&first.host, Start::Bootstrap { members }).await;
-    common::settle(&group).await;
+    crate::common::settle(&group).await;
     for number in 0..100 {
         put(&group, &number.to_string(), 1).await.unwrap();
     }

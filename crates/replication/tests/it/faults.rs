@@ -1,9 +1,5 @@
 //! A group of one on a disk that fails: crashes, failed syncs, a full disk, damaged snapshots.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +12,9 @@ use runtime::Runtime;
 use vfs::sim::{Effect, Fate, Fault};
 use vfs::{Op, SimDisk, Vfs};
 
-use common::{Counters, PATIENCE, alone, config, deps, open, put, settle, small_options, start};
+use crate::common::{
+    Counters, PATIENCE, alone, config, deps, open, put, settle, small_options, start,
+};
 
 fn on(disk: &SimDisk) -> Arc<dyn Vfs> {
     Arc::new(disk.clone())
@@ -283,7 +281,7 @@ async fn a_snapshot_that_cannot_be_synced_is_discarded_and_tried_anew() {
 }
 
 /// A disk with two snapshots and a log that reaches back to the older one.
-async fn with_two_snapshots() -> (SimDisk, Vec<PathBuf>, common::State) {
+async fn with_two_snapshots() -> (SimDisk, Vec<PathBuf>, crate::common::State) {
     let disk = SimDisk::new();
     let (host, _) = open(on(&disk), small_options()).await;
     let (group, machine) = start(&host, alone()).await;
@@ -378,7 +376,7 @@ async fn a_snapshot_without_its_log_is_not_taken_for_a_replica() {
     disk.remove_dir_all(Path::new("/data/wal")).unwrap();
     let (host, report) = open(on(&disk), small_options()).await;
     assert!(report.wal.fresh);
-    assert!(host.exists(common::GROUP).unwrap());
+    assert!(host.exists(crate::common::GROUP).unwrap());
     for start in [Start::Resume, alone(), Start::Join] {
         let machine = Arc::new(Counters::default());
         let error = host.start_group(config(start), machine).await.unwrap_err();

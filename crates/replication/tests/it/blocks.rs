@@ -1,9 +1,5 @@
 //! Requests to append that go to followers in compressed blocks: to whom, what they save, and what is refused.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,8 +18,8 @@ use runtime::{CancellationToken, Runtime};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use common::trio::{World, begin};
-use common::{CLUSTER, GROUP, PATIENCE, put};
+use crate::common::trio::{World, begin};
+use crate::common::{CLUSTER, GROUP, PATIENCE, put};
 
 /// What a learner was sent.
 #[derive(Debug, Default)]
@@ -193,7 +189,7 @@ async fn follow(is_old: bool) -> (Arc<Seen>, Arc<Sent>) {
     let sent = Sent::of(&first.host);
     let members = vec![first.member()];
     let (group, machine) = begin(&first.host, Start::Bootstrap { members }).await;
-    common::settle(&group).await;
+    crate::common::settle(&group).await;
     let writes = (0..ENTRIES).map(|number| {
         let name = format!("{number:04} ").repeat(NAME_BYTES / 5);
         let group = group.clone();

@@ -1,17 +1,13 @@
 //! Three replicas whose network is cut, whole and one way: who may answer, who may not, and what is left when it heals.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
-mod common;
-
 use std::time::Duration;
 
 use replication::{ReadError, Role, Start, StartError};
 use runtime::Runtime;
 use vfs::SimDisk;
 
-use common::trio::{Replica, Trio, World, begin};
-use common::{Counters, PATIENCE, config, put, small_options, timing};
+use crate::common::trio::{Replica, Trio, World, begin};
+use crate::common::{Counters, PATIENCE, config, put, small_options, timing};
 
 /// Waits until a replica has no lease, which must not take longer than its followers' loyalty.
 async fn lease_runs_out(replica: &Replica) {
@@ -70,7 +66,7 @@ async fn a_leader_that_is_cut_off(one_way: bool) {
     assert!(refused, "{read:?}");
     let lonely = alone
         .group
-        .submit(common::ADD, common::add("lonely", 1))
+        .submit(crate::common::ADD, crate::common::add("lonely", 1))
         .await;
     let leader = leader_of(&trio, &others).await;
     assert!(leader.group.status().term > 1);

@@ -1,5 +1,4 @@
 //! What the tests of this crate share: a small state machine, and nodes that hold it.
-#![allow(dead_code, reason = "every test binary uses a part of it")]
 
 pub(crate) mod net;
 pub(crate) mod older;

@@ -1,9 +1,5 @@
 //! Replicas whose disks fail in ways that concern their peers: doubt about the last batch, no room, rot.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +12,8 @@ use vfs::sim::{Effect, Fault};
 use vfs::{Op, SimDisk, Vfs};
 use wal::inspect::{self, Verdict};
 
-use common::trio::{Trio, World, begin};
-use common::{
+use crate::common::trio::{Trio, World, begin};
+use crate::common::{
     CLUSTER, GROUP, Node, PATIENCE, alone, client_of, deps, open, put, settle, small_options, start,
 };
 
@@ -433,7 +429,7 @@ async fn a_log_that_rots_under_a_running_node_stops_it_and_it_is_rebuilt() {
     assert!(put(group, "a", 1).await.is_err());
     assert!(group.read_index(PATIENCE).await.is_err());
     let other = replication::GroupConfig::new(replication::GroupId(9), Start::Join);
-    let machine = Arc::new(common::Counters::default());
+    let machine = Arc::new(crate::common::Counters::default());
     let refused = host.start_group(other, machine).await;
     assert!(
         matches!(refused, Err(replication::StartError::DataLoss { .. })),
@@ -455,7 +451,7 @@ async fn a_log_that_rots_under_a_running_node_stops_it_and_it_is_rebuilt() {
     leader.promote(node.id).await.unwrap();
     trio.replicas.insert(
         4,
-        common::trio::Replica {
+        crate::common::trio::Replica {
             node,
             group,
             machine,

@@ -1,9 +1,5 @@
 //! Tasks that panic: the replica, or the node, stops with a word, and nobody waits in vain.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
-mod common;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +10,7 @@ use replication::{
 use runtime::{Runtime, Task, TaskFaults};
 use vfs::{SimDisk, Vfs};
 
-use common::{ADD, Counters, PATIENCE, add, alone, deps, put, settle, small_options, start};
+use crate::common::{ADD, Counters, PATIENCE, add, alone, deps, put, settle, small_options, start};
 
 /// Longer than a test runs: what ends sooner was not ended by it.
 const LIMIT: Duration = Duration::from_secs(3_600);

@@ -1,0 +1,16 @@
+//! Replicas over real gRPC, on simulated and real disks. Everything listens on a port of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod blocks;
+mod cluster;
+mod common;
+mod disk;
+mod faults;
+mod guards;
+mod partition;
+mod resume;
+mod set_back;
+mod silence;
+mod single;
+mod wide;
