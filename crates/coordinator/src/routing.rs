@@ -137,7 +137,8 @@ impl Router {
     }
 
     /// The map for a read or a delete. What is missing in it (a namespace, a life that a token names) does not exist: before anybody
-    /// is told so, this coordinator catches up with the one that leads. Only a STALE read does without.
+    /// is told so, this coordinator catches up with the one that leads. Only a STALE read does without, and only one without a token: who
+    /// brings one has seen something, and an empty answer would be from before that.
     async fn map_for(
         &self,
         name: &NamespaceName,
@@ -150,8 +151,10 @@ impl Router {
         if knows_token && map.namespaces.contains_key(name) {
             return Ok(map);
         }
+        let takes_any =
+            consistency == Some(Consistency::Stale) && token.is_none_or(SessionToken::is_empty);
         match self.meta.catch_up().await {
-            Err(error) if consistency != Some(Consistency::Stale) => Err(error),
+            Err(error) if !takes_any => Err(error),
             Ok(()) | Err(_) => self.map(),
         }
     }
