@@ -261,6 +261,7 @@ pub(crate) fn append_to_wire(
         entries: request.entries.into_iter().map(entry_to_wire).collect(),
         leader_commit: request.leader_commit.as_ref().map(log_id_to_wire),
         block: None,
+        standings: Vec::new(),
     }
 }
 
@@ -314,6 +315,7 @@ pub(crate) fn append_from_wire(
 pub(crate) fn append_result_to_wire(
     result: &AppendResult,
     granted_lease_ms: u32,
+    standing: wire::Standing,
 ) -> wire::AppendResponse {
     use wire::append_response::Result as Answer;
     let answer = match result {
@@ -326,6 +328,7 @@ pub(crate) fn append_result_to_wire(
         result: Some(answer),
         granted_lease_ms,
         takes_blocks: true,
+        standing: Some(standing),
     }
 }
 
@@ -476,7 +479,11 @@ mod tests {
             Err(StreamAppendError::HigherVote(vote(9, 2, false))),
         ];
         for result in results {
-            let back = append_result_from_wire(append_result_to_wire(&result, 0), prev, last);
+            let back = append_result_from_wire(
+                append_result_to_wire(&result, 0, wire::Standing::default()),
+                prev,
+                last,
+            );
             let expected = match result {
                 Ok(None) => Ok(last),
                 other => other,

@@ -115,6 +115,15 @@ pub enum OpenError {
         /// The newest known one.
         known: u32,
     },
+    /// Other nodes have said that this log is older than it was: votes and entries are missing that they count on. Nothing may be served
+    /// from it.
+    #[error("the log in {} was set back to an earlier moment: {problem}", dir.display())]
+    SetBack {
+        /// Its directory.
+        dir: PathBuf,
+        /// What they said.
+        problem: String,
+    },
     /// The options contradict each other.
     #[error("option {option}: {problem}")]
     Options {
@@ -130,7 +139,8 @@ impl OpenError {
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         match self {
-            Self::Wal(wal::OpenError::Rotten { .. } | wal::OpenError::Ambiguous { .. }) => true,
+            Self::SetBack { .. }
+            | Self::Wal(wal::OpenError::Rotten { .. } | wal::OpenError::Ambiguous { .. }) => true,
             Self::Wal(
                 wal::OpenError::NewerFormat { .. }
                 | wal::OpenError::WrongIdentity { .. }

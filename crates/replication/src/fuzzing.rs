@@ -56,8 +56,9 @@ pub fn reread(message: Message, bytes: &[u8]) -> Option<Vec<u8>> {
             let answer = wire::AppendResponse::decode(bytes).ok()?;
             let (prev, last) = (Some(log_id(2, 5)), Some(log_id(3, 9)));
             let granted = answer.granted_lease_ms;
+            let standing = answer.standing.unwrap_or_default();
             let result = convert::append_result_from_wire(answer, prev, last).ok()?;
-            Some(convert::append_result_to_wire(&result, granted).encode_to_vec())
+            Some(convert::append_result_to_wire(&result, granted, standing).encode_to_vec())
         }
         Message::Membership => {
             let found = wire::Membership::decode(bytes).ok()?;

@@ -5,6 +5,7 @@ mod maintain;
 mod recover;
 mod registry;
 mod scrub;
+mod set_back;
 mod stall;
 mod start;
 mod voters;
@@ -30,7 +31,7 @@ pub(crate) use voters::{Found as FoundVoters, VotersNote};
 use crate::config::{HostDeps, HostOptions, Identity};
 use crate::log::NodeFault;
 use crate::network::block::{AppendSize, Packer};
-use crate::network::{Channels, Context, SharedContext};
+use crate::network::{Channels, Context, Own, SharedContext};
 use crate::snapshot::SnapshotStore;
 use crate::stamp::StampClock;
 use crate::{OpenError, RaftServer, StartError};
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     runtime: Runtime,
     vfs: Arc<dyn Vfs>,
     snapshot_root: std::path::PathBuf,
+    log_dir: std::path::PathBuf,
     identity: Identity,
     options: HostOptions,
     wal: Wal,
@@ -62,6 +64,8 @@ pub(crate) struct Inner {
     context: SharedContext,
     registry: Arc<Registry>,
     fault: NodeFault,
+    /// What this node tells others of how far its log reaches.
+    own: Arc<Own>,
     /// Which groups have other voters, written before the log is.
     voters: Arc<VotersNote>,
     scrub: Mutex<ScrubStats>,
@@ -148,7 +152,8 @@ impl Host {
         self.inner.fault.subscribe()
     }
 
-    /// Follows whether the log is sound: `Some` with a reason once something that was durable no longer verifies. All groups
+    /// Follows whether the log is sound: `Some` with a reason once something that was durable no longer verifies, or is not there while
+    /// other nodes remember it. All groups
     /// have stopped or are about to, with [`crate::StopCause::DataLoss`], and none can be started. The data directory must
     /// be put aside, and the node be rebuilt from its peers under a new identity. [`Host::poisoned`] follows, so that whoever
     /// only restarts finds the rot at the start.
@@ -260,6 +265,19 @@ impl Host {
     }
 }
 
+/// Who writes the log.
+fn writer(runtime: &Runtime, options: &HostOptions, due: &Arc<Notify>) -> Writer {
+    if !options.writer_thread {
+        Writer::Inline
+    } else if runtime.has_threads() {
+        let runtime = runtime.clone();
+        Writer::Thread(Box::new(move |name, work| runtime.spawn_thread(name, work)))
+    } else {
+        let due = Arc::clone(due);
+        Writer::Driven(Box::new(move || due.notify_one()))
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.closed.cancel();
@@ -278,21 +296,14 @@ impl Inner {
         let snapshot_root = dir.join("snapshots");
         durable::create_dir(vfs.as_ref(), &snapshot_root)?;
         let due = Arc::new(Notify::new());
-        let writer = if !options.writer_thread {
-            Writer::Inline
-        } else if runtime.has_threads() {
-            let runtime = runtime.clone();
-            Writer::Thread(Box::new(move |name, work| runtime.spawn_thread(name, work)))
-        } else {
-            let due = Arc::clone(&due);
-            Writer::Driven(Box::new(move || due.notify_one()))
-        };
+        let writer = writer(&runtime, &options, &due);
         let owner = wal::Identity {
             cluster_id: identity.cluster.0,
             node_id: identity.node.0,
         };
         let log_dir = dir.join("wal");
         durable::create_dir(vfs.as_ref(), &log_dir)?;
+        set_back::check(vfs.as_ref(), &log_dir)?;
         let noted = voters::Found::read(vfs.as_ref(), &log_dir)?;
         let wal_options = wal::WalOptions {
             ambiguous: noted.judge(options.wal.ambiguous),
@@ -301,6 +312,14 @@ impl Inner {
         let (wal, found) = Wal::open(Arc::clone(&vfs), &log_dir, owner, wal_options, writer)?;
         let fault = NodeFault::new();
         let voters = VotersNote::open(vfs.as_ref(), noted, &wal.groups(), fault.clone())?;
+        let life = runtime.random_u64();
+        let own = Own::new(
+            identity.node.0,
+            life,
+            found.found,
+            wal.clone(),
+            fault.clone(),
+        );
         let context = Arc::new(Context {
             runtime: runtime.clone(),
             cluster: identity.cluster,
@@ -317,6 +336,7 @@ impl Inner {
             clock: Arc::new(StampClock::new(runtime.clone())),
             registry: Arc::new(Registry::new(identity, &options, runtime.clone())),
             fault,
+            own: Arc::new(own),
             voters: Arc::new(voters),
             scrub: Mutex::default(),
             ended: CancellationToken::new(),
@@ -328,6 +348,7 @@ impl Inner {
             runtime,
             vfs,
             snapshot_root,
+            log_dir,
             identity,
             options,
             wal,

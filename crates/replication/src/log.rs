@@ -13,6 +13,7 @@ mod reader;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -27,7 +28,7 @@ use crate::status::{Halt, StopCause};
 
 pub(crate) use reader::LogReader;
 
-/// Says that the node's disk has failed and the process must end, or that the log is rotten and must not be served from.
+/// Says that the node's disk has failed and the process must end, or that the log is rotten or set back and must not be served from.
 ///
 /// With a failed disk the node falls silent at once ([`Halt`]), all its groups together: those that happen to write nothing would
 /// not notice, and go on leading.
@@ -35,6 +36,7 @@ pub(crate) use reader::LogReader;
 pub(crate) struct NodeFault {
     failed: Arc<Reason>,
     damaged: Arc<Reason>,
+    is_set_back: Arc<AtomicBool>,
     silence: CancellationToken,
 }
 
@@ -45,6 +47,7 @@ impl NodeFault {
         Self {
             failed: Arc::new(watch::channel(None).0),
             damaged: Arc::new(watch::channel(None).0),
+            is_set_back: Arc::default(),
             silence: CancellationToken::new(),
         }
     }
@@ -74,6 +77,18 @@ impl NodeFault {
 
     pub(crate) fn damage(&self, reason: &str) {
         first(&self.damaged, reason);
+    }
+
+    /// The log is sound in itself, and lacks what others count on. Unlike rot this is found again by no start.
+    pub(crate) fn set_back(&self, reason: &str) {
+        self.silence.cancel();
+        self.is_set_back.store(true, Ordering::Release);
+        self.damage(reason);
+    }
+
+    /// Whether the log was found to be older than it was.
+    pub(crate) fn is_set_back(&self) -> bool {
+        self.is_set_back.load(Ordering::Acquire)
     }
 
     /// Why the log must not be served from, if that is so.

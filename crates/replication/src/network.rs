@@ -9,6 +9,8 @@
 //! What goes to a peer that is behind, or to any that is written to much, is compressed in blocks, once the peer has said that it takes
 //! them ([`block`]).
 //!
+//! With votes and appends goes how far the logs reach on the disks, so that a disk that was set back is noticed ([`standing`]).
+//!
 //! Every call has a deadline; a stream of appends fails when an answer is
 //! overdue. Votes and heartbeats have a connection of their own, and snapshots another, so that neither waits behind
 //! the bulk. A snapshot is offered before it is sent: the receiver says how much of it is there from a transfer that broke off, and only
@@ -21,6 +23,7 @@ mod leash;
 mod message;
 pub(crate) mod service;
 mod snapshot;
+mod standing;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -36,6 +39,7 @@ use wal::GroupId;
 pub use block::AppendSize;
 pub(crate) use channels::Channels;
 pub(crate) use client::Factory;
+pub(crate) use standing::{Behind, Own, Standings};
 
 /// Bytes of a piece of a snapshot.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;

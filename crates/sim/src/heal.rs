@@ -63,6 +63,13 @@ fn client(runtime: Runtime, shape: Shape) -> Outcome<Client> {
     Client::connect(runtime, options).map_err(|error| error.to_string())
 }
 
+/// What a cluster that has healed consists of.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    shape: Shape,
+    replicas_max: usize,
+}
+
 /// Waits until every replica of every shard serves and each shard has one leader.
 pub(crate) fn until_serving(world: &mut World, limit: Duration) -> Outcome<()> {
     until(world, limit, sound).map(drop)
@@ -71,16 +78,20 @@ pub(crate) fn until_serving(world: &mut World, limit: Duration) -> Outcome<()> {
 fn until(
     world: &mut World,
     limit: Duration,
-    holds: fn(&GetStatusResponse, Shape) -> Outcome<()>,
+    holds: fn(&GetStatusResponse, Wanted) -> Outcome<()>,
 ) -> Outcome<GetStatusResponse> {
     let (end, shape) = (world.now + limit, world.shape);
+    let wanted = Wanted {
+        shape,
+        replicas_max: world.replicas_max,
+    };
     loop {
         let status = ask(world, QUESTION, move |runtime| async move {
             let status = client(runtime.clone(), shape)?.status().await;
             runtime.sleep(PAUSE).await;
             status.map_err(|error| error.to_string())
         })?;
-        let held = status.and_then(|status| holds(&status, shape).map(|()| status));
+        let held = status.and_then(|status| holds(&status, wanted).map(|()| status));
         let problem = match held {
             Ok(status) => return Ok(status),
             Err(problem) => problem,
@@ -92,13 +103,13 @@ fn until(
 }
 
 /// Everything serves, each shard has one leader, no coordinator is left out, and nobody is about to leave or to come.
-fn sound(status: &GetStatusResponse, shape: Shape) -> Outcome<()> {
+fn sound(status: &GetStatusResponse, wanted: Wanted) -> Outcome<()> {
     if status.shards.len() != cast::shards().len() {
         return Err(format!("{} shards", status.shards.len()));
     }
-    let (coordinators, wanted) = (status.coordinators.len(), shape.coordinators().len());
-    if coordinators != wanted {
-        return Err(format!("{coordinators} coordinators, not {wanted}"));
+    let (coordinators, of) = (status.coordinators.len(), wanted.shape.coordinators().len());
+    if coordinators != of {
+        return Err(format!("{coordinators} coordinators, not {of}"));
     }
     if let Some(node) = status.nodes.iter().find(|node| node.draining && !node.lost) {
         return Err(format!("{} is drained", node.name));
@@ -115,7 +126,8 @@ fn sound(status: &GetStatusResponse, shape: Shape) -> Outcome<()> {
                 shard.reason
             ));
         }
-        if shard.replicas.len() != cast::SHARD_SERVERS.len() {
+        let replicas = cast::SHARD_SERVERS.len()..=wanted.replicas_max;
+        if !replicas.contains(&shard.replicas.len()) {
             return Err(format!("shard {id} has {} replicas", shard.replicas.len()));
         }
         if let Some(bad) = shard.replicas.iter().find(|replica| !replica.serving) {
@@ -146,8 +158,8 @@ fn until_settled(world: &mut World, limit: Duration) -> Outcome<()> {
 }
 
 /// All replicas of a shard have applied the same, and say the same of it.
-fn equal(status: &GetStatusResponse, shape: Shape) -> Outcome<()> {
-    sound(status, shape)?;
+fn equal(status: &GetStatusResponse, wanted: Wanted) -> Outcome<()> {
+    sound(status, wanted)?;
     for shard in &status.shards {
         let of = |replica: &ReplicaStatus| {
             (

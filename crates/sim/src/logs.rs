@@ -14,7 +14,7 @@
 //! How far a log is committed is known from its hints, which are written a moment after the fact.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -122,7 +122,7 @@ impl Logs {
             .filter(|path| tap::is_segment(path))
             .collect();
         names.sort();
-        for path in names {
+        for path in newest_run(names) {
             self.open(host, &path);
             let bytes = disk.contents(&path).unwrap_or_default();
             self.write(host, &path, 0, &bytes);
@@ -364,6 +364,15 @@ impl Disk {
         log.floor = log.floor.max(floor);
         log.entries = log.entries.split_off(&log.floor);
     }
+}
+
+/// The segments that follow each other without a gap, to the newest. Those that nobody needs are removed without a sync: after a crash
+/// an old one may be there again, and its successors not.
+fn newest_run(mut sorted: Vec<PathBuf>) -> Vec<PathBuf> {
+    let number = |path: &Path| SegmentFollower::of(path).map_or(0, |follower| follower.number());
+    let is_gap = |pair: &[PathBuf]| matches!(pair, [one, next] if number(one) + 1 != number(next));
+    let gap = sorted.windows(2).rposition(is_gap);
+    sorted.split_off(gap.map_or(0, |gap| gap + 1))
 }
 
 fn digest(kind: u8, payload: &[u8]) -> [u8; 16] {

@@ -64,7 +64,7 @@ pub(crate) struct Machine {
     pub(crate) mutant: Option<Mutant>,
     /// Who watches its log.
     pub(crate) witness: Option<Witness>,
-    /// For a bug: the disk as it was a while ago.
+    /// The disk as it was a while ago, to come back to.
     old_disk: Option<SimDisk>,
 }
 
@@ -92,6 +92,9 @@ pub(crate) enum Crash {
     },
     /// The machine is gone, and another one with an empty disk will stand in its place.
     Disk,
+    /// The machine is gone, and comes back with its disk as it was when that was remembered ([`Machine::remember_disk`]), or with
+    /// all of it but the log.
+    SetBack { without_log: bool },
 }
 
 impl Machine {
@@ -242,6 +245,11 @@ impl Machine {
                 without_doubt,
             } => self.after_power(seed, without_doubt),
             Crash::Disk => SimDisk::new(),
+            Crash::SetBack { without_log: false } => match self.old_disk.take() {
+                Some(old) => old,
+                None => self.disk.crash_losing_all(),
+            },
+            Crash::SetBack { without_log: true } => without_log(&self.disk.crash_losing_all()),
         };
         self.disk.halt_after(Some(0));
         drop(self.boot.take());
@@ -257,11 +265,7 @@ impl Machine {
         }
         match (self.mutant, &self.old_disk) {
             (Some(Mutant::OldDisk), Some(old)) => old.crash_losing_all(),
-            (Some(Mutant::LoseLogKeepIdentity), _) => {
-                // Nothing there to remove is as good.
-                drop(image.remove_dir_all(Path::new(tap::LOG)));
-                image.crash_keeping_all()
-            }
+            (Some(Mutant::LoseLogKeepIdentity), _) => without_log(&image),
             (Some(_) | None, _) => image,
         }
     }
@@ -271,11 +275,9 @@ impl Machine {
         is_in_doubt(&self.disk)
     }
 
-    /// For a bug: remembers the disk as it is.
+    /// Remembers the disk as it is, to come back to.
     pub(crate) fn remember_disk(&mut self) {
-        if self.mutant == Some(Mutant::OldDisk) {
-            self.old_disk = Some(self.disk.crash_losing_all());
-        }
+        self.old_disk = Some(self.disk.crash_losing_all());
     }
 
     /// Flips a bit of the log at rest, and says where.
@@ -361,6 +363,13 @@ impl Machine {
         self.disk.set_capacity(None);
         self.knobs.disk_us.store(DISK_US, Ordering::Relaxed);
     }
+}
+
+/// A disk that lost its log and nothing else.
+fn without_log(disk: &SimDisk) -> SimDisk {
+    // Nothing there to remove is as good.
+    drop(disk.remove_dir_all(Path::new(tap::LOG)));
+    disk.crash_keeping_all()
 }
 
 fn is_in_doubt(disk: &SimDisk) -> bool {

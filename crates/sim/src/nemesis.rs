@@ -47,6 +47,8 @@ enum Step {
     Part(HostId, HostId),
     /// Takes a machine down.
     Down(HostId, Fall),
+    /// Brings a machine's disk back to what is remembered of it.
+    SetBack(HostId),
 }
 
 /// Chooses faults and lets them happen.
@@ -184,6 +186,7 @@ impl Nemesis {
                 }
                 Step::Part(from, to) => world.net.cut(from, to, true),
                 Step::Down(host, how) => self.fall(world, host, how),
+                Step::SetBack(host) => self.bring_back(world, host),
             }
         }
     }
@@ -289,6 +292,7 @@ impl Nemesis {
             Kind::Watchdog => self.blind(world, length),
             Kind::Replay => self.replay(world),
             Kind::Operator => self.give_order(world),
+            Kind::SetBack => self.set_back(world),
             Kind::Apart => self.apart(world),
             Kind::Standstill => self.standstill(world),
             Kind::Sleepers => self.sleepers(world),

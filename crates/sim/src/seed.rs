@@ -247,7 +247,9 @@ fn storm(
             judge.lock().sent_again(nemesis.sent_again);
         }
         if world.now.as_millis().is_multiple_of(3_000) {
-            world.machines.iter_mut().for_each(Machine::remember_disk);
+            let machines = world.machines.iter_mut();
+            let forgetful = |machine: &&mut Machine| machine.mutant == Some(Mutant::OldDisk);
+            machines.filter(forgetful).for_each(Machine::remember_disk);
         }
     }
     stop.cancel();

@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) damaged: Option<HostId>,
     /// The coordinator whose disk was lost or damaged, or whose log ended in doubt.
     pub(crate) lost_coordinator: Option<HostId>,
+    /// How many replicas a shard may have in the end: one more where an operator asked for one.
+    pub(crate) replicas_max: usize,
 }
 
 impl World {
@@ -57,6 +59,7 @@ impl World {
             exits: 0,
             damaged: None,
             lost_coordinator: None,
+            replicas_max: cast::SHARD_SERVERS.len(),
         }
     }
 

@@ -132,9 +132,12 @@
 //!   So is any byte up to the end of a segment that the disk twice fails to give back, wherever W is: nobody knows what was
 //!   there ([`RotReason::Unreadable`]). Of the mark one slot is enough. A file that cannot be opened, or a read that is refused for
 //!   another reason, says nothing of the bytes and is [`OpenError::Io`].
-//! - *Torn*: what follows the last complete batch at or after W, if no marker verifies behind it. It was never
-//!   acknowledged; it is dropped and counted ([`RecoveryReport::torn_bytes`]).
-//! - *Ambiguous*: the damage lies in the last batch, whose marker verifies. Its sectors were reordered in a crash before the sync, or
+//! - *Torn*: what follows the last complete batch at or after W, if no marker verifies behind it, or if the batch lacks a sector
+//!   before its marker: 512 bytes at a multiple of as many that are all zero. A batch begins where nothing was written before, and no
+//!   stored record is that empty, so that such a sector never reached the disk and the batch was never synced. It was never
+//!   acknowledged; it is dropped and counted ([`RecoveryReport::torn_bytes`]). A sector that a disk lost after its sync looks the same:
+//!   whoever was told of the batch can tell ([`RecoveryReport::found`]).
+//! - *Ambiguous*: other damage in the last batch, whose marker verifies. A sector was torn in its middle in a crash before the sync, or
 //!   it is rot. [`Ambiguous`] says what to do; the window is one batch, and closes with the next batch or
 //!   [`Wal::note_idle`].
 //!

@@ -62,6 +62,9 @@ pub(crate) struct Batch {
     pub(crate) watermark: Place,
 }
 
+/// The least that a disk writes as a whole.
+const SECTOR_BYTES: u64 = 512;
+
 /// Reads the batches of one segment that is in memory, in order, and verifies every byte of them.
 #[derive(Debug)]
 pub(crate) struct Scanner<'a> {
@@ -174,6 +177,20 @@ impl<'a> Scanner<'a> {
             }
         }
         found
+    }
+
+    /// Whether a sector of a damaged batch, before its marker, has nothing but zeros. A batch begins where nothing was written before,
+    /// and no record is that empty: the sector never reached the disk, and the batch was never synced.
+    pub(crate) fn lacks_sectors(&self, damage: Damage) -> bool {
+        let rest = self.bytes.get(at(damage.batch_start)..).unwrap_or_default();
+        let mut markers = rest.windows(MARKER_MAGIC.len());
+        let marker = markers.position(|window| window == MARKER_MAGIC);
+        let end = damage.batch_start + marker.unwrap_or(0) as u64;
+        let first = damage.batch_start.next_multiple_of(SECTOR_BYTES);
+        let sectors = (first..end).step_by(at(SECTOR_BYTES));
+        sectors
+            .filter_map(|sector| self.bytes.get(at(sector)..at(sector + SECTOR_BYTES)))
+            .any(|sector| sector.iter().all(|byte| *byte == 0))
     }
 
     /// The stored payload of a record that verified.

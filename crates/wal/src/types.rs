@@ -142,6 +142,9 @@ pub struct RecoveryReport {
     pub segments: u64,
     /// Entries that can be read.
     pub entries: u64,
+    /// The end of what was found, to the last complete batch. No earlier process that acknowledged anything in this directory can have
+    /// been told by [`crate::Wal::durable_end`] that it lies further, unless something durable is missing.
+    pub found: Place,
     /// Bytes after the last complete batch that were dropped. They were never acknowledged.
     pub torn_bytes: u64,
     /// Where they began.

@@ -23,7 +23,9 @@ use crate::{
     scrub::{self, ScrubPosition, ScrubStep},
     shared::{Drive, Shared},
     state::Job,
-    types::{Entry, EntryMeta, GroupId, GroupState, Identity, Record, RecoveryReport, WalStats},
+    types::{
+        Entry, EntryMeta, GroupId, GroupState, Identity, Place, Record, RecoveryReport, WalStats,
+    },
     waiter::Waiter,
     writer,
 };
@@ -332,6 +334,18 @@ impl Wal {
     /// [`ReadError::Rotten`] where what was durable does not verify any more: the log must not be served from.
     pub fn scrub(&self, from: ScrubPosition, bytes_max: u64) -> Result<ScrubStep, ReadError> {
         scrub::step(self.shared(), from, bytes_max)
+    }
+
+    /// The end of what is durable. It only ever rises while the log is open, and the next to open the directory finds it or more
+    /// ([`RecoveryReport::found`]).
+    #[must_use]
+    pub fn durable_end(&self) -> Place {
+        let state = self.shared().state.lock();
+        let active = state.segments.last_key_value();
+        active.map_or(Place::default(), |(segment, used)| Place {
+            segment: *segment,
+            offset: used.open.end,
+        })
     }
 
     /// Counters and sizes.

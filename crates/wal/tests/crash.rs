@@ -271,13 +271,14 @@ fn image_bytes(disk: &SimDisk, path: &std::path::Path, range: std::ops::Range<us
 }
 
 #[test]
-fn an_ambiguous_tail_is_dropped_loudly_or_refused() {
+fn a_batch_that_lacks_a_sector_before_its_marker_was_never_synced() {
     let disk = SimDisk::new();
     let (wal, _) = open_with(&disk, options()).unwrap();
     wal.append_sync(GroupId(1), vec![entry(1, 0, b"durable")])
         .unwrap();
     let before = snapshot(&wal);
     // The next batch spans several sectors; power goes before its sync returns.
+    let end = wal.durable_end();
     disk.halt_after(Some(1));
     let outcome = append(&wal, 1, vec![entry(1, 1, &payload(1, 1, 1500))]);
     assert!(outcome.lock().take().unwrap().is_err());
@@ -287,23 +288,55 @@ fn an_ambiguous_tail_is_dropped_loudly_or_refused() {
         .filter(|item| matches!(item.kind, PendingKind::Block { .. }))
         .nth(1)
         .unwrap();
-    let image = disk.crash_with(|item| {
-        if *item == middle {
-            Fate::Lost
-        } else {
-            Fate::Kept
-        }
-    });
-    let refusing = WalOptions {
+    let with_middle =
+        |fate| disk.crash_with(|item| if *item == middle { fate } else { Fate::Kept });
+    let refusing = || WalOptions {
         ambiguous: Ambiguous::Refuse,
         ..options()
     };
-    let error = open_with(&image.restart(), refusing).unwrap_err();
-    assert!(matches!(error, OpenError::Ambiguous { .. }), "{error}");
-    let (wal, report) = open_with(&image, options()).unwrap();
-    assert!(report.ambiguous.is_some());
-    assert!(report.ambiguous_bytes > 1500);
+    let (wal, report) = open_with(&with_middle(Fate::Lost), refusing()).unwrap();
+    assert_eq!(report.ambiguous, None);
+    assert!(report.torn_bytes > 1500);
+    assert_eq!(report.found, end);
     assert_eq!(snapshot(&wal), before);
+
+    // What else a sector may have instead says nothing of when.
+    for fate in [Fate::Garbage(7), Fate::Torn(300)] {
+        let image = with_middle(fate);
+        let error = open_with(&image.restart(), refusing()).unwrap_err();
+        assert!(matches!(error, OpenError::Ambiguous { .. }), "{error}");
+        let (wal, report) = open_with(&image, options()).unwrap();
+        assert!(report.ambiguous.is_some());
+        assert!(report.ambiguous_bytes > 1500);
+        assert_eq!(snapshot(&wal), before);
+    }
+}
+
+#[test]
+fn the_next_process_finds_all_that_was_durable() {
+    let disk = SimDisk::new();
+    let mut known = wal::Place::default();
+    for round in 0..5 {
+        let (wal, report) = open_with(&disk.crash_losing_all(), options()).unwrap();
+        assert!(report.found >= known, "{} after {known}", report.found);
+        assert!(wal.durable_end() > known);
+        drop(wal);
+        let (wal, report) = open_with(&disk, options()).unwrap();
+        assert!(report.found >= known, "{} after {known}", report.found);
+        for index in 0..4 {
+            let before = wal.durable_end();
+            let bytes = payload(1, index, 600);
+            wal.append_sync(GroupId(1), vec![entry(1, 4 * round + index, &bytes)])
+                .unwrap();
+            known = wal.durable_end();
+            assert!(known > before);
+        }
+        let (_, report) = open_with(&disk.crash_losing_all(), options()).unwrap();
+        assert_eq!(report.found, known);
+        if round % 2 == 0 {
+            wal.shutdown().unwrap();
+        }
+    }
 }
 
 /// Each file's name and content.

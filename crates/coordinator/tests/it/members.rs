@@ -1,6 +1,7 @@
 //! Replicas that are lost, damaged, drained or replaced while the cluster goes on.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use api::Reason;
@@ -106,6 +107,40 @@ async fn a_node_that_kept_its_name_but_not_its_log_is_rebuilt_without_a_word() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_set_back_is_rebuilt_without_a_word() {
+    let mut cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    let dir = cluster.server_dir(2).to_owned();
+    let older = tempfile::tempdir().unwrap();
+    cluster.stop_server(2).await;
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([dir.as_path(), older.path()])
+        .status();
+    assert!(copied.unwrap().success());
+    cluster.start_server(2).await;
+    for _ in 0..20 {
+        cluster.record("kit", 1).await;
+    }
+    cluster
+        .until("it has heard of them", |status| {
+            settled_on(status, &[1, 2, 3])
+        })
+        .await;
+    cluster.stop_server(2).await;
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::rename(older.path().join(dir.file_name().unwrap()), &dir).unwrap();
+    cluster.start_server(2).await;
+    let ended = cluster.server_ended(2).await.unwrap_err();
+    let shard_server::RunError::DiskFailed { reason } = ended else {
+        panic!("{ended}");
+    };
+    assert!(reason.contains("lost what it had on its disk"), "{reason}");
+    cluster.start_server(2).await;
+    is_rebuilt(&mut cluster).await;
+}
+
 /// One of three servers comes back with its data damaged.
 async fn set_aside_and_rebuilt(damage: impl FnOnce(&Path)) {
     let mut cluster = Cluster::replicated().await;
@@ -116,6 +151,11 @@ async fn set_aside_and_rebuilt(damage: impl FnOnce(&Path)) {
     cluster.stop_server(2).await;
     damage(cluster.server_dir(2));
     cluster.start_server(2).await;
+    is_rebuilt(&mut cluster).await;
+}
+
+/// The data of the third of three servers is set aside, and what is missing there comes from the others.
+async fn is_rebuilt(cluster: &mut Cluster) {
     let ended = cluster.server_ended(2).await.unwrap_err();
     let shard_server::RunError::GaveUpData { moved_to } = ended else {
         panic!("{ended}");

@@ -91,6 +91,7 @@ fn appends() -> Vec<Vec<u8>> {
         entries: entries.collect(),
         leader_commit: Some(id(3, 8)),
         block: None,
+        standings: vec![STANDING],
     };
     let one = wire::AppendRequest {
         entries: append.entries.iter().take(1).cloned().collect(),
@@ -135,6 +136,7 @@ fn seeds() -> Vec<Vec<u8>> {
         granted_lease_ms: 262,
         takes_blocks: true,
         result: Some(result),
+        standing: Some(STANDING),
     };
     use wire::append_response::Result as Answer;
     let higher = wire::Vote {
@@ -170,6 +172,14 @@ const VOTE: wire::Vote = wire::Vote {
     node_id: 2,
     committed: false,
 };
+const STANDING: wire::Standing = wire::Standing {
+    node_id: 2,
+    life: u64::MAX,
+    segment: 3,
+    offset: 4_096,
+    found_segment: 2,
+    found_offset: 512,
+};
 
 fn candidate() -> wire::VoteRequest {
     wire::VoteRequest {
@@ -178,6 +188,7 @@ fn candidate() -> wire::VoteRequest {
         last_log_id: Some(LAST),
         pre_vote: true,
         leadership_transfer: true,
+        standings: vec![STANDING],
     }
 }
 
@@ -186,6 +197,7 @@ fn granted() -> wire::VoteResponse {
         vote: Some(VOTE),
         last_log_id: Some(LAST),
         granted: true,
+        standing: Some(STANDING),
     }
 }
 

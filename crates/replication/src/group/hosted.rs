@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::raft::v1 as wire;
 use api::{ApiError, Reason};
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -13,6 +14,7 @@ use runtime::Instant;
 use tonic::Status;
 
 use super::Inner;
+use crate::network::Behind;
 use crate::network::service::Hosted;
 use crate::raft::{AppendRequest, AppendResult, Entry, Snapshot, TypeConfig, Vote};
 use crate::snapshot::{SnapshotFile, SnapshotStore};
@@ -53,6 +55,22 @@ fn command_bytes(entry: &Entry) -> usize {
 impl<S: StateMachine> Hosted for Inner<S> {
     fn granted_lease_ms(&self) -> u32 {
         self.grants.own_ms()
+    }
+
+    fn standing(&self) -> wire::Standing {
+        self.network.standings.own()
+    }
+
+    fn hear(&self, from: u64, told: &[wire::Standing]) -> Result<(), Status> {
+        self.network.standings.hear(from, told).map_err(|behind| {
+            let reason = match behind {
+                Behind::Own { .. } => Reason::DataLoss,
+                Behind::Peer { .. } => Reason::StaleIncarnation,
+                Behind::TooMany { .. } => Reason::Malformed,
+            };
+            tracing::warn!(group = %self.shared.group, from, %behind, "a message is refused");
+            ApiError::new(reason, behind.to_string()).into()
+        })
     }
 
     async fn vote(

@@ -194,8 +194,11 @@ pub(super) async fn stop_on_damage(host: Weak<Inner>, ended: CancellationToken) 
         found = damaged.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
     };
     if let (Some(inner), Some(reason)) = (host.upgrade(), found) {
-        tracing::error!(%reason, "the log is rotten, all replicas of this node stop and must be rebuilt from their peers");
+        tracing::error!(%reason, "the log is not what it was, all replicas of this node stop and must be rebuilt from their peers");
         inner.halt_all(&reason).await;
+        if inner.fault.is_set_back() {
+            inner.note_set_back(&reason).await;
+        }
         // What else is rotten only a start finds out, which verifies all of it and is refused.
         inner.fault.report(&reason);
     }

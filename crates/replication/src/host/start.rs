@@ -13,7 +13,7 @@ use crate::group::{Group, Parts};
 use crate::lease::Grants;
 use crate::log::{LogParts, LogStore, vote_record};
 use crate::machine::{Machine, Shared};
-use crate::network::{Factory, Limits};
+use crate::network::{Factory, Limits, Standings};
 use crate::raft::{Membership, StoredMembership};
 use crate::snapshot::{self, Header, SnapshotStore};
 use crate::status::{Halt, Tripwire};
@@ -100,16 +100,7 @@ impl Host {
             halt: Arc::clone(&shared.halt),
             runtime: inner.runtime.clone(),
         });
-        let network = Factory {
-            context: Arc::clone(&inner.context),
-            group,
-            silence: shared.halt.silence().clone(),
-            tripwire: Tripwire::new(Arc::clone(&shared.halt), "replication"),
-            limits: Limits {
-                answer: (config.timing.election_max * 2).max(ANSWER_MIN),
-            },
-            grants: Arc::new(Grants::new(config.timing.lease())),
-        };
+        let network = inner.network(config, &shared.halt);
         let stopped = |reason: String| StartError::Stopped { group, reason };
         let machine = Machine::new(Arc::clone(&shared));
         let raft = openraft::Raft::new(node, Arc::new(raft_config), network.clone(), log, machine)
@@ -212,6 +203,21 @@ impl Inner {
     fn stored(&self, group: GroupId) -> Result<recover::Stored, StartError> {
         let opened = SnapshotStore::open(Arc::clone(&self.vfs), &self.snapshot_root, group)?;
         recover::Stored::open(&self.wal, opened, group)
+    }
+
+    /// To the other members of a group.
+    fn network(&self, config: &GroupConfig, halt: &Arc<Halt>) -> Factory {
+        Factory {
+            context: Arc::clone(&self.context),
+            group: config.group,
+            silence: halt.silence().clone(),
+            tripwire: Tripwire::new(Arc::clone(halt), "replication"),
+            limits: Limits {
+                answer: (config.timing.election_max * 2).max(ANSWER_MIN),
+            },
+            grants: Arc::new(Grants::new(config.timing.lease())),
+            standings: Standings::of(&self.own),
+        }
     }
 
     /// Nothing is served from a log that is known to be rotten.

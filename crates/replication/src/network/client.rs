@@ -25,7 +25,7 @@ use wal::GroupId;
 use super::channels::Lane;
 use super::leash::leash;
 use super::message::{failed, late, malformed, silent, unreachable};
-use super::{Limits, SharedContext, snapshot, stream};
+use super::{Limits, SharedContext, Standings, snapshot, stream};
 use crate::lease::Grants;
 use crate::raft::{AppendRequest, AppendResult, RpcError, Snapshot, TypeConfig, Vote};
 use crate::snapshot::SnapshotFile;
@@ -43,6 +43,7 @@ pub(crate) struct Factory {
     pub(crate) tripwire: Tripwire,
     pub(crate) limits: Limits,
     pub(crate) grants: Arc<Grants>,
+    pub(crate) standings: Arc<Standings>,
 }
 
 impl Factory {
@@ -68,6 +69,7 @@ impl Factory {
             _tripwire: self.tripwire.clone(),
             limits: self.limits,
             grants: Arc::clone(&self.grants),
+            standings: Arc::clone(&self.standings),
             target,
             address: node.addr.clone(),
             lane,
@@ -100,6 +102,7 @@ pub(crate) struct Client {
     _tripwire: Tripwire,
     limits: Limits,
     grants: Arc<Grants>,
+    standings: Arc<Standings>,
     target: u64,
     /// Where the membership says that it is.
     address: String,
@@ -155,6 +158,7 @@ impl Client {
             last_log_id: request.last_log_id.as_ref().map(convert::log_id_to_wire),
             pre_vote,
             leadership_transfer: request.leadership_transfer,
+            standings: self.standings.all(),
         };
         let mut service = self.service(Lane::Control)?;
         let mut call = tonic::Request::new(message);
@@ -162,6 +166,8 @@ impl Client {
         let answer = self
             .within(RPCTypes::Vote, limit, service.vote(call))
             .await?;
+        let heard = self.standings.hear(self.target, answer.standing.as_slice());
+        heard.map_err(|behind| unreachable(&behind.to_string()))?;
         Ok(VoteResponse {
             vote: convert::vote_from_wire(answer.vote).map_err(|error| malformed(&error))?,
             vote_granted: answer.granted,
@@ -197,6 +203,7 @@ impl Client {
             self.envelope(),
             self.context.clone(),
             Arc::clone(&self.grants),
+            Arc::clone(&self.standings),
         );
         let inbound = self
             .within(
@@ -215,6 +222,7 @@ impl Client {
             node: self.context.node.0,
             target: self.target,
             grants: Arc::clone(&self.grants),
+            standings: Arc::clone(&self.standings),
         }))
     }
 

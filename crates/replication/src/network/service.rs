@@ -29,6 +29,10 @@ const REQUESTS_AHEAD: usize = 16;
 pub(crate) trait Hosted: Send + Sync {
     /// The lease that a leader may hold on the answers of this replica, in milliseconds.
     fn granted_lease_ms(&self) -> u32;
+    /// How far the log of this node reaches on its disk.
+    fn standing(&self) -> wire::Standing;
+    /// Takes in what a member says of how far logs reach. Nothing else that it says may count before.
+    fn hear(&self, from: u64, told: &[wire::Standing]) -> Result<(), Status>;
     /// Judges a request for a vote.
     async fn vote(
         &self,
@@ -69,11 +73,18 @@ impl RaftServer {
         }
     }
 
-    /// What a leader sends, out of its block where it came in one.
-    fn read(&self, message: wire::AppendRequest) -> Result<AppendRequest, ApiError> {
+    /// What a leader sends, out of its block where it came in one, if this replica may take it.
+    fn read(
+        &self,
+        hosted: &dyn Hosted,
+        message: wire::AppendRequest,
+    ) -> Result<AppendRequest, Status> {
         let unpacked = self.unpacker.unpack(message);
         let message = unpacked.map_err(|error| not_unpacked(&error))?;
-        convert::append_from_wire(message).map_err(|error| refuse(&error))
+        hosted.hear(from_node(message.envelope.as_ref()), &message.standings)?;
+        let request = convert::append_from_wire(message).map_err(|error| refuse(&error))?;
+        hosted.admit(&request)?;
+        Ok(request)
     }
 
     fn hosted(&self, envelope: Option<&wire::Envelope>) -> Result<Arc<dyn Hosted>, ApiError> {
@@ -96,6 +107,11 @@ impl RaftServer {
             .hosted(group)
             .ok_or_else(|| ApiError::new(Reason::NotFound, format!("group {group} is not here")))
     }
+}
+
+/// Who sends a message.
+fn from_node(envelope: Option<&wire::Envelope>) -> u64 {
+    envelope.map_or(0, |envelope| envelope.from_node)
 }
 
 fn refuse(error: &ConvertError) -> ApiError {
@@ -143,6 +159,7 @@ impl RaftService for RaftServer {
     ) -> Result<Response<wire::VoteResponse>, Status> {
         let message = request.into_inner();
         let hosted = self.hosted(message.envelope.as_ref())?;
+        hosted.hear(from_node(message.envelope.as_ref()), &message.standings)?;
         let request = VoteRequest {
             vote: convert::vote_from_wire(message.vote).map_err(|error| refuse(&error))?,
             last_log_id: convert::optional_log_id(message.last_log_id.as_ref())
@@ -154,6 +171,7 @@ impl RaftService for RaftServer {
             vote: Some(convert::vote_to_wire(&answer.vote)),
             last_log_id: answer.last_log_id.as_ref().map(convert::log_id_to_wire),
             granted: answer.vote_granted,
+            standing: Some(hosted.standing()),
         }))
     }
 
@@ -173,16 +191,15 @@ impl RaftService for RaftServer {
             };
             let hosted = server.hosted(first.envelope.as_ref())?;
             let envelope = first.envelope.clone();
-            let request = server.read(first)?;
-            hosted.admit(&request)?;
+            let request = server.read(hosted.as_ref(), first)?;
             requests
                 .send(request)
                 .await
                 .map_err(|_| ApiError::new(Reason::Stopped, "the replica went away"))?;
-            let granted = hosted.granted_lease_ms();
+            let answered = Arc::clone(&hosted);
             let feed = feed(server, inbound, envelope, Arc::clone(&hosted), requests);
             let answers = hosted.append(ReceiverStream::new(receiver).boxed());
-            Ok(Some(merge(feed, answers, granted)))
+            Ok(Some(merge(feed, answers, answered)))
         });
         Ok(Response::new(answers))
     }
@@ -254,7 +271,7 @@ impl RaftService for RaftServer {
     ) -> Result<Response<wire::YieldLeaderResponse>, Status> {
         let envelope = request.into_inner().envelope;
         let hosted = self.hosted(envelope.as_ref())?;
-        let from = envelope.map_or(0, |envelope| envelope.from_node);
+        let from = from_node(envelope.as_ref());
         hosted.yield_lead(NodeId(from)).await?;
         Ok(Response::new(wire::YieldLeaderResponse {}))
     }
@@ -291,8 +308,7 @@ async fn feed(
         if message.envelope != envelope {
             return Err(ApiError::malformed("one stream is for one group").into());
         }
-        let request = server.read(message)?;
-        hosted.admit(&request)?;
+        let request = server.read(hosted.as_ref(), message)?;
         if requests.send(request).await.is_err() {
             return Ok(());
         }
@@ -304,11 +320,13 @@ async fn feed(
 fn merge(
     feed: impl Future<Output = Result<(), Status>> + Send + 'static,
     answers: BoxStream<'static, Result<AppendResult, Status>>,
-    granted_lease_ms: u32,
+    hosted: Arc<dyn Hosted>,
 ) -> Answers {
-    let to_wire =
-        move |result: AppendResult| convert::append_result_to_wire(&result, granted_lease_ms);
-    let answers = answers.map(move |answer| answer.map(to_wire));
+    let granted_lease_ms = hosted.granted_lease_ms();
+    let to_wire = move |result: AppendResult| {
+        convert::append_result_to_wire(&result, granted_lease_ms, hosted.standing())
+    };
+    let answers = answers.map(move |answer| answer.map(&to_wire));
     // Polling the feed together with the answers ties its life to that of the call.
     let feed = futures::stream::once(feed).filter_map(|fed| async move { fed.err().map(Err) });
     futures::stream::select(answers, feed).boxed()

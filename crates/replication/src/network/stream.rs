@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use runtime::{CancellationToken, Runtime};
 use tonic::Streaming;
 
-use super::SharedContext;
 use super::leash::Leash;
-use super::message::{failed, late, malformed, silent};
+use super::message::{failed, late, malformed, silent, unreachable};
+use super::{SharedContext, Standings};
 use crate::convert;
 use crate::lease::{Grants, Stamp};
 use crate::raft::{AppendRequest, AppendResult, LogId, RpcError};
@@ -53,6 +53,7 @@ pub(super) fn requests<S>(
     envelope: wire::Envelope,
     context: SharedContext,
     grants: Arc<Grants>,
+    standings: Arc<Standings>,
 ) -> (
     impl Stream<Item = wire::AppendRequest> + Send + 'static,
     Arc<Shared>,
@@ -62,6 +63,7 @@ where
 {
     let shared = Arc::<Shared>::default();
     let record = Arc::clone(&shared);
+    let mut is_first = true;
     let messages = input.map(move |request| {
         let last = request.entries.last().map(|entry| entry.log_id);
         record.sent.lock().push_back(Asked {
@@ -69,7 +71,10 @@ where
             prev: request.prev_log_id,
             last: last.or(request.prev_log_id),
         });
-        let message = convert::append_to_wire(request, envelope.clone());
+        let mut message = convert::append_to_wire(request, envelope.clone());
+        if std::mem::take(&mut is_first) || message.entries.is_empty() {
+            message.standings = standings.all();
+        }
         let is_taken = record.takes_blocks.load(Ordering::Relaxed);
         context.packer.pack(message, is_taken)
     });
@@ -91,6 +96,7 @@ pub(super) struct Answers {
     pub(super) node: u64,
     pub(super) target: u64,
     pub(super) grants: Arc<Grants>,
+    pub(super) standings: Arc<Standings>,
 }
 
 /// The answers of a peer. Ends after the first error, and when the peer ends it with nothing outstanding.
@@ -134,6 +140,10 @@ impl Answers {
     fn answer(&self, message: wire::AppendResponse) -> Result<AppendResult, RpcError> {
         let asked = self.shared.hear(&message);
         let asked = asked.ok_or_else(|| malformed(&"an answer that nobody asked for"))?;
+        let heard = self
+            .standings
+            .hear(self.target, message.standing.as_slice());
+        heard.map_err(|behind| unreachable(&behind.to_string()))?;
         self.grants.told(self.target, message.granted_lease_ms);
         let result = convert::append_result_from_wire(message, asked.prev, asked.last)
             .map_err(|error| malformed(&error))?;
@@ -153,7 +163,10 @@ mod tests {
     use futures::channel::mpsc;
     use openraft::EntryPayload;
 
+    use vfs::SimDisk;
+
     use crate::network::block::Packer;
+    use crate::network::standing::tests::member;
     use crate::network::{Channels, Context};
     use crate::raft::{Command, Entry, log_id, vote};
 
@@ -199,6 +212,7 @@ mod tests {
                 wire::Envelope::default(),
                 Arc::clone(&context),
                 grants,
+                member(1, 10, SimDisk::new()).standings,
             );
             let mut messages = messages.boxed();
             let send = move || {

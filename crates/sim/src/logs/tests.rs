@@ -143,3 +143,20 @@ fn a_leader_has_all_that_was_committed_in_earlier_terms() {
     ];
     assert_eq!(verdict(&synced, &[&later[..], &lacks].concat()), "");
 }
+
+#[test]
+fn a_segment_that_came_back_behind_a_gap_is_not_the_log() {
+    let paths = |numbers: &[u64]| {
+        let path = |number| Path::new(tap::LOG).join(format!("{number:020}.wal"));
+        numbers.iter().map(path).collect::<Vec<_>>()
+    };
+    for (found, log) in [
+        (&[][..], &[][..]),
+        (&[4], &[4]),
+        (&[4, 5, 6], &[4, 5, 6]),
+        (&[4, 6, 7], &[6, 7]),
+        (&[2, 4, 5, 7], &[7]),
+    ] {
+        assert_eq!(newest_run(paths(found)), paths(log), "{found:?}");
+    }
+}

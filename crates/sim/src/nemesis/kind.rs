@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Clock,
     /// A machine comes back with an empty disk.
     LostDisk,
+    /// A shard server comes back with its disk as it was some seconds ago, or without its log.
+    SetBack,
     /// A coordinator comes back with an empty disk.
     LostCoordinator,
     /// A bit of a coordinator's log or snapshot flips.
@@ -63,7 +65,7 @@ pub(crate) enum Kind {
 
 /// Those that every world may meet; [`Kind::LostCoordinator`] and [`Kind::CoordinatorRot`] need several coordinators,
 /// [`Kind::Watchdog`] a watchdog.
-pub(super) const KINDS: [Kind; 25] = [
+pub(super) const KINDS: [Kind; 26] = [
     Kind::Kill,
     Kind::Power,
     Kind::Blackout,
@@ -82,6 +84,7 @@ pub(super) const KINDS: [Kind; 25] = [
     Kind::FullDisk,
     Kind::Clock,
     Kind::LostDisk,
+    Kind::SetBack,
     Kind::Rot,
     Kind::SnapshotRot,
     Kind::Operator,
@@ -113,6 +116,7 @@ impl Kind {
             Self::FullDisk => "full-disk",
             Self::Clock => "clock",
             Self::LostDisk => "lost-disk",
+            Self::SetBack => "set-back",
             Self::LostCoordinator => "lost-coordinator",
             Self::CoordinatorRot => "coordinator-rot",
             Self::Watchdog => "watchdog",

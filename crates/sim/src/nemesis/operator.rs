@@ -43,7 +43,7 @@ enum Order {
     Drain {
         undo: bool,
     },
-    /// The node is to vote for the shard.
+    /// The node is to vote for the shard, as one more if it has no replica of it.
     Promote,
     /// The node's replica of the shard is to go elsewhere.
     Replace,
@@ -91,6 +91,9 @@ impl Nemesis {
             node: cast::node_name(self.server()),
         };
         world.trace.note(world.now, &format!("an order: {whole:?}"));
+        if matches!(order, Order::Promote) {
+            world.replicas_max = cast::SHARD_SERVERS.len() + 1;
+        }
         let Some(clients) = world.machine(cast::CLIENTS) else {
             return Effect::None;
         };

@@ -78,11 +78,7 @@ impl Nemesis {
         let mut hosts = SHARD_SERVERS.to_vec();
         let mut draw = || hosts.swap_remove(self.dice.index(hosts.len()));
         let (both, first, second) = (draw(), draw(), draw());
-        let all_up = SHARD_SERVERS.into_iter().all(|host| {
-            let machine = world.machine(host);
-            machine.is_some_and(|machine| machine.is_up())
-        });
-        if !all_up {
+        if !self.all_up(world) {
             return Effect::None;
         }
         let falls = if world.damaged.is_none() {
@@ -105,6 +101,45 @@ impl Nemesis {
         self.join_at(end, both, second);
         self.join_at(end, first, second);
         between_servers(world)
+    }
+
+    /// A shard server's disk is remembered, and comes back as it was then some seconds later. Only who has heard that server since can
+    /// tell it, and knows it from memory alone: so nothing else happens until it was told.
+    pub(super) fn set_back(&mut self, world: &mut World) -> Effect {
+        if !self.later.is_empty() || world.damaged.is_some() || !self.all_up(world) {
+            return Effect::None;
+        }
+        for machine in &mut world.machines {
+            machine.disk.halt_after(None);
+            machine.take_back_faults();
+        }
+        let host = self.dice.pick(&SHARD_SERVERS).unwrap_or_default();
+        let Some(machine) = world.machine(host) else {
+            return Effect::None;
+        };
+        machine.remember_disk();
+        let at = world.now + self.dice.millis(800..4_000);
+        self.later.push((at, Step::SetBack(host)));
+        self.next = at + self.dice.millis(6_000..9_000);
+        Effect::down(world, &[host])
+    }
+
+    /// Brings a shard server's disk back, if whoever heard it is still there.
+    pub(super) fn bring_back(&mut self, world: &mut World, host: HostId) {
+        if world.damaged.is_some() || !self.all_up(world) {
+            return;
+        }
+        let again = world.now + self.dice.millis(50..1_500);
+        let without_log = self.dice.percent(30);
+        world.damaged = Some(host);
+        world.crash(host, Crash::SetBack { without_log }, again);
+    }
+
+    fn all_up(&self, world: &mut World) -> bool {
+        self.shape.shard_servers().iter().all(|host| {
+            let machine = world.machine(*host);
+            machine.is_some_and(|machine| machine.is_up())
+        })
     }
 
     /// Lets a machine fall in the middle of a plot.

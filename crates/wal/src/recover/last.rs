@@ -53,6 +53,10 @@ impl Recovered {
                 scanner.position().0
             }
         };
+        self.report.found = Place {
+            segment: number,
+            offset: scanner.position().0,
+        };
         self.replay_last(&scanner, &batches, durable, number, replay)?;
         self.add_segment(segment, durable);
         Ok(())
@@ -167,7 +171,7 @@ fn judge(
     if later.iter().any(beyond) {
         return Err(rot(number, damage));
     }
-    Ok(if later.is_empty() {
+    Ok(if later.is_empty() || scanner.lacks_sectors(damage) {
         End::Torn
     } else {
         End::Ambiguous(damage)
