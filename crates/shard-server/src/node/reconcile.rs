@@ -80,12 +80,9 @@ impl Cure {
 const fn cure(cause: StopCause) -> Option<Cure> {
     match cause {
         StopCause::DiskFull => Some(Cure::Room),
-        StopCause::Internal => Some(Cure::Start),
-        StopCause::Shutdown
-        | StopCause::Apply
-        | StopCause::DataLoss
-        | StopCause::Disk
-        | StopCause::Snapshot => None,
+        // One that could not be installed is sent again.
+        StopCause::Internal | StopCause::Snapshot => Some(Cure::Start),
+        StopCause::Shutdown | StopCause::Apply | StopCause::DataLoss | StopCause::Disk => None,
     }
 }
 

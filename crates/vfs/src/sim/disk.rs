@@ -175,13 +175,18 @@ impl Disk {
     }
 
     pub(super) fn sync_names(&mut self, dir: &Path) {
-        let (synced, waiting) = std::mem::take(&mut self.changes)
-            .into_iter()
-            .partition(|change| change.is_in(dir));
-        self.changes = waiting;
-        let synced: Vec<NameChange> = synced;
-        for change in &synced {
-            self.durable.apply(change);
+        for change in std::mem::take(&mut self.changes) {
+            if !change.is_in(dir) {
+                self.changes.push(change);
+                continue;
+            }
+            self.durable.apply(&change);
+            if let NameChange::Rename(from, to, Node::Dir) = &change {
+                // What waits in a directory goes where it goes.
+                for waiting in &mut self.changes {
+                    waiting.move_with(from, to);
+                }
+            }
         }
     }
 }

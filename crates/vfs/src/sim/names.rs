@@ -36,6 +36,30 @@ impl NameChange {
     }
 }
 
+impl NameChange {
+    /// Follows a directory that was renamed.
+    pub(super) fn move_with(&mut self, from: &Path, to: &Path) {
+        let paths = match self {
+            Self::Add(path, _) | Self::Remove(path) => [Some(path), None],
+            Self::Rename(source, target, _) => [Some(source), Some(target)],
+        };
+        for path in paths.into_iter().flatten() {
+            if let Ok(rest) = path.strip_prefix(from) {
+                *path = below(to, rest);
+            }
+        }
+    }
+}
+
+/// A path in a directory, or the directory itself.
+fn below(dir: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() {
+        dir.to_owned()
+    } else {
+        dir.join(rest)
+    }
+}
+
 /// All names of a disk.
 #[derive(Debug, Clone)]
 pub(super) struct Names(BTreeMap<PathBuf, Node>);
@@ -86,12 +110,7 @@ impl Names {
                         continue;
                     };
                     let rest = name.strip_prefix(from).unwrap_or(Path::new(""));
-                    let target = if rest.as_os_str().is_empty() {
-                        to.clone()
-                    } else {
-                        to.join(rest)
-                    };
-                    self.0.insert(target, moved);
+                    self.0.insert(below(to, rest), moved);
                 }
                 // The old name may never have become durable; the new one leads to the file all the same.
                 self.0.insert(to.clone(), *node);

@@ -343,6 +343,28 @@ fn a_sync_without_room_loses_what_it_was_to_write() {
 }
 
 #[test]
+fn what_waits_in_a_directory_goes_where_the_directory_goes() {
+    let (disk, _) = disk_with_file();
+    let (old, new) = (Path::new("/dir/sub"), Path::new("/dir/moved"));
+    crate::durable::create_dir(&disk, old).unwrap();
+    disk.create_new(&old.join("late")).unwrap();
+    disk.rename(old, new).unwrap();
+    disk.sync_dir(Path::new("/dir")).unwrap();
+    crate::durable::create_dir(&disk, old).unwrap();
+    disk.sync_dir(old).unwrap();
+    for (image, is_there) in [
+        (disk.crash_losing_all(), false),
+        (disk.crash_keeping_all(), true),
+    ] {
+        assert!(!image.exists(&old.join("late")).unwrap());
+        assert_eq!(image.exists(&new.join("late")).unwrap(), is_there);
+    }
+    disk.sync_dir(new).unwrap();
+    let image = disk.crash_losing_all();
+    assert!(image.exists(&new.join("late")).unwrap());
+}
+
+#[test]
 fn a_bad_sector_stays_bad_until_it_is_written_whole() {
     let (disk, file) = disk_with_file();
     file.write_all_at(&[7; 2000], 0).unwrap();
