@@ -99,7 +99,7 @@ fn shard_table(shards: &[ShardStatus]) -> Table {
             state_of(shard).to_owned(),
             shard.incarnation.to_string(),
             best.terms.to_string(),
-            mebibytes(best.memory_bytes + best.repeat_table_bytes),
+            mebibytes(best.memory_bytes.saturating_add(best.repeat_table_bytes)),
             best.applied_index.to_string(),
             best.snapshot_index.to_string(),
             format!("{:.1}", shard.records_per_second),

@@ -246,13 +246,25 @@ impl Cluster {
         let family = "autocomplete_coordinator_actions_total";
         let coordinators = self.coordinators.iter();
         coordinators
-            .map(|at| done(&at.metrics, family, kind, reason))
+            .map(|at| counted(&at.metrics, family, kind, reason, DONE))
             .sum()
     }
 
     pub(crate) fn server_actions(&self, place: usize, kind: &str, reason: &str) -> u64 {
         let family = "autocomplete_node_actions_total";
-        done(&self.servers[place].metrics, family, kind, reason)
+        counted(&self.servers[place].metrics, family, kind, reason, DONE)
+    }
+
+    /// As [`Self::actions`] and [`Self::server_actions`] together, whatever came of it.
+    pub(crate) fn attempts(&self, place: usize, by_server: [&str; 2], by_any: [&str; 2]) -> u64 {
+        let [kind, reason] = by_server;
+        let server = &self.servers[place].metrics;
+        let of_server = counted(server, "autocomplete_node_actions_total", kind, reason, "");
+        let [kind, reason] = by_any;
+        let family = "autocomplete_coordinator_actions_total";
+        let coordinators = self.coordinators.iter();
+        let of_coordinators = coordinators.map(|at| counted(&at.metrics, family, kind, reason, ""));
+        of_server + of_coordinators.sum::<u64>()
     }
 
     /// Starts the only coordinator, at the address it had before.
@@ -590,12 +602,15 @@ impl Coordinator {
     }
 }
 
-fn done(metrics: &Metrics, family: &str, kind: &str, reason: &str) -> u64 {
+const DONE: &str = "outcome=\"done\"";
+
+/// How often an action was counted, with an outcome or, for "", with any.
+fn counted(metrics: &Metrics, family: &str, kind: &str, reason: &str, outcome: &str) -> u64 {
     let text = metrics.encode().unwrap();
     let labels = [
         format!("kind=\"{kind}\""),
         format!("reason=\"{reason}\""),
-        "outcome=\"done\"".to_owned(),
+        outcome.to_owned(),
     ];
     let lines = text.lines().filter(|line| {
         line.starts_with(family) && labels.iter().all(|label| line.contains(label.as_str()))
