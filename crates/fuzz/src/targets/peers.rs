@@ -179,6 +179,7 @@ const STANDING: wire::Standing = wire::Standing {
     offset: 4_096,
     found_segment: 2,
     found_offset: 512,
+    crc: 7,
 };
 
 fn candidate() -> wire::VoteRequest {

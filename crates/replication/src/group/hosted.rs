@@ -64,7 +64,7 @@ impl<S: StateMachine> Hosted for Inner<S> {
     fn hear(&self, from: u64, told: &[wire::Standing]) -> Result<(), Status> {
         self.network.standings.hear(from, told).map_err(|behind| {
             let reason = match behind {
-                Behind::Own { .. } => Reason::DataLoss,
+                Behind::Own { .. } | Behind::Damaged { .. } => Reason::DataLoss,
                 Behind::Peer { .. } => Reason::StaleIncarnation,
                 Behind::TooMany { .. } => Reason::Malformed,
             };

@@ -26,6 +26,9 @@ use crate::log::NodeFault;
 /// nodes with the highest numbers are kept, which are the youngest.
 const STANDINGS_MAX: usize = 64;
 
+/// Seeds the checksum of what is said.
+const SEED: u32 = 0x5374_4e64;
+
 /// What a node says of itself, in all groups.
 #[derive(Debug)]
 pub(crate) struct Own {
@@ -74,6 +77,12 @@ pub(crate) enum Behind {
         /// What it says now to have found.
         found: Place,
     },
+    /// It changed on its way.
+    #[error("the standing of node {node} does not have its checksum")]
+    Damaged {
+        /// Whose it seems to be.
+        node: u64,
+    },
     /// Nobody has so many members.
     #[error("standings of {count} nodes, at most {STANDINGS_MAX} are taken")]
     TooMany {
@@ -102,14 +111,15 @@ impl Own {
 
     fn standing(&self) -> wire::Standing {
         let end = self.wal.durable_end();
-        wire::Standing {
+        sealed(wire::Standing {
             node_id: self.node,
             life: self.life,
             segment: end.segment,
             offset: end.offset,
             found_segment: self.found.segment,
             found_offset: self.found.offset,
-        }
+            crc: 0,
+        })
     }
 
     /// Judges what others have heard of this node.
@@ -147,12 +157,14 @@ impl Standings {
     /// What this node says of all it knows.
     pub(crate) fn all(&self) -> Vec<wire::Standing> {
         let peers = self.peers.lock();
-        let peers = peers.iter().map(|(node, known)| wire::Standing {
-            node_id: *node,
-            life: known.life,
-            segment: known.end.segment,
-            offset: known.end.offset,
-            ..wire::Standing::default()
+        let peers = peers.iter().map(|(node, known)| {
+            sealed(wire::Standing {
+                node_id: *node,
+                life: known.life,
+                segment: known.end.segment,
+                offset: known.end.offset,
+                ..wire::Standing::default()
+            })
         });
         let own = std::iter::once(self.own());
         own.chain(peers.rev().take(STANDINGS_MAX - 1)).collect()
@@ -165,6 +177,10 @@ impl Standings {
     pub(crate) fn hear(&self, from: u64, told: &[wire::Standing]) -> Result<(), Behind> {
         if told.len() > STANDINGS_MAX {
             return Err(Behind::TooMany { count: told.len() });
+        }
+        if let Some(damaged) = told.iter().find(|at| at.crc != checksum(at)) {
+            let node = damaged.node_id;
+            return Err(Behind::Damaged { node });
         }
         for standing in told {
             if standing.node_id == self.own.node {
@@ -202,6 +218,28 @@ impl Standings {
             remember(&mut peers, standing);
         }
     }
+}
+
+fn sealed(standing: wire::Standing) -> wire::Standing {
+    wire::Standing {
+        crc: checksum(&standing),
+        ..standing
+    }
+}
+
+fn checksum(of: &wire::Standing) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(SEED);
+    for field in [
+        of.node_id,
+        of.life,
+        of.segment,
+        of.offset,
+        of.found_segment,
+        of.found_offset,
+    ] {
+        crc.update(&field.to_le_bytes());
+    }
+    crc.finalize()
 }
 
 /// Remembers the furthest place of a life.

@@ -162,12 +162,34 @@ fn messages_that_overtake_each_other_change_nothing() {
 }
 
 #[test]
+fn a_byte_that_changed_on_the_way_condemns_nobody() {
+    let one = member(1, 10, SimDisk::new());
+    let two = member(2, 20, SimDisk::new());
+    one.hears(&two).unwrap();
+    two.hears(&one).unwrap();
+    let known = two.standings.all();
+    let said = one.standings.all();
+    for (place, whose) in [(0, 1), (1, 2)] {
+        for bit in 0..64 {
+            let mut changed = said.clone();
+            changed[place].segment ^= 1 << bit;
+            let heard = two.standings.hear(1, &changed);
+            assert_eq!(heard, Err(Behind::Damaged { node: whose }));
+        }
+    }
+    assert!(!two.is_set_back());
+    assert_eq!(two.standings.all(), known);
+}
+
+#[test]
 fn only_so_many_members_are_told_of_and_remembered() {
     let one = member(1, 10, SimDisk::new());
-    let of = |node_id| wire::Standing {
-        node_id,
-        segment: 1,
-        ..wire::Standing::default()
+    let of = |node_id| {
+        sealed(wire::Standing {
+            node_id,
+            segment: 1,
+            ..wire::Standing::default()
+        })
     };
     let many: Vec<wire::Standing> = (2..=65).map(of).collect();
     one.standings.hear(9, &many).unwrap();
