@@ -243,28 +243,29 @@ impl Cluster {
 
     /// How often the coordinators did something, and how often a server did.
     pub(crate) fn actions(&self, kind: &str, reason: &str) -> u64 {
-        let family = "autocomplete_coordinator_actions_total";
-        let coordinators = self.coordinators.iter();
-        coordinators
-            .map(|at| counted(&at.metrics, family, kind, reason, DONE))
-            .sum()
+        self.by_coordinators([kind, reason], DONE)
     }
 
     pub(crate) fn server_actions(&self, place: usize, kind: &str, reason: &str) -> u64 {
-        let family = "autocomplete_node_actions_total";
-        counted(&self.servers[place].metrics, family, kind, reason, DONE)
+        self.by_server(place, [kind, reason], DONE)
     }
 
     /// As [`Self::actions`] and [`Self::server_actions`] together, whatever came of it.
     pub(crate) fn attempts(&self, place: usize, by_server: [&str; 2], by_any: [&str; 2]) -> u64 {
-        let [kind, reason] = by_server;
-        let server = &self.servers[place].metrics;
-        let of_server = counted(server, "autocomplete_node_actions_total", kind, reason, "");
-        let [kind, reason] = by_any;
+        self.by_server(place, by_server, "") + self.by_coordinators(by_any, "")
+    }
+
+    fn by_coordinators(&self, [kind, reason]: [&str; 2], outcome: &str) -> u64 {
         let family = "autocomplete_coordinator_actions_total";
         let coordinators = self.coordinators.iter();
-        let of_coordinators = coordinators.map(|at| counted(&at.metrics, family, kind, reason, ""));
-        of_server + of_coordinators.sum::<u64>()
+        coordinators
+            .map(|at| counted(&at.metrics, family, kind, reason, outcome))
+            .sum()
+    }
+
+    fn by_server(&self, place: usize, [kind, reason]: [&str; 2], outcome: &str) -> u64 {
+        let family = "autocomplete_node_actions_total";
+        counted(&self.servers[place].metrics, family, kind, reason, outcome)
     }
 
     /// Starts the only coordinator, at the address it had before.

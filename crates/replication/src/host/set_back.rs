@@ -4,6 +4,7 @@
 //! rebuilt as one with a rotten log is. It goes where the log goes when the data are set aside. That the file is there is what counts;
 //! what it says is for people.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,10 +36,11 @@ impl Inner {
         let text = format!("{reason}\n");
         let write = move || durable::replace(vfs.as_ref(), &path, text.as_bytes());
         let written = self.runtime.spawn_blocking("set-back-note", write).await;
-        match written {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the log could not be marked as set back"),
-            Err(error) => tracing::error!(%error, "the log could not be marked as set back"),
+        let written = written
+            .map_err(io::Error::other)
+            .and_then(|written| Ok(written?));
+        if let Err(error) = written {
+            tracing::error!(%error, "the log could not be marked as set back");
         }
     }
 }

@@ -166,8 +166,8 @@ impl Client {
         let answer = self
             .within(RPCTypes::Vote, limit, service.vote(call))
             .await?;
-        let heard = self.standings.hear(self.target, answer.standing.as_slice());
-        heard.map_err(|behind| unreachable(&behind.to_string()))?;
+        self.standings
+            .hear_answer(self.target, answer.standing.as_ref())?;
         Ok(VoteResponse {
             vote: convert::vote_from_wire(answer.vote).map_err(|error| malformed(&error))?,
             vote_granted: answer.granted,

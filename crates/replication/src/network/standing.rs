@@ -20,7 +20,9 @@ use api::raft::v1 as wire;
 use parking_lot::Mutex;
 use wal::{Place, Wal};
 
+use super::message::unreachable;
 use crate::log::NodeFault;
+use crate::raft::RpcError;
 
 /// The most members that are remembered, and told of in one message: more than a group ever has at a time. Of more than that the
 /// nodes with the highest numbers are kept, which are the youngest.
@@ -192,6 +194,16 @@ impl Standings {
             }
         }
         Ok(())
+    }
+
+    /// As [`Self::hear`], for the answer to a call: one that must not count is as good as none.
+    pub(super) fn hear_answer(
+        &self,
+        from: u64,
+        told: Option<&wire::Standing>,
+    ) -> Result<(), RpcError> {
+        let heard = self.hear(from, told.map_or(&[], std::slice::from_ref));
+        heard.map_err(|behind| unreachable(&behind.to_string()))
     }
 
     /// What a node says of itself.

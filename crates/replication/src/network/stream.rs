@@ -14,7 +14,7 @@ use runtime::{CancellationToken, Runtime};
 use tonic::Streaming;
 
 use super::leash::Leash;
-use super::message::{failed, late, malformed, silent, unreachable};
+use super::message::{failed, late, malformed, silent};
 use super::{SharedContext, Standings};
 use crate::convert;
 use crate::lease::{Grants, Stamp};
@@ -140,10 +140,8 @@ impl Answers {
     fn answer(&self, message: wire::AppendResponse) -> Result<AppendResult, RpcError> {
         let asked = self.shared.hear(&message);
         let asked = asked.ok_or_else(|| malformed(&"an answer that nobody asked for"))?;
-        let heard = self
-            .standings
-            .hear(self.target, message.standing.as_slice());
-        heard.map_err(|behind| unreachable(&behind.to_string()))?;
+        self.standings
+            .hear_answer(self.target, message.standing.as_ref())?;
         self.grants.told(self.target, message.granted_lease_ms);
         let result = convert::append_result_from_wire(message, asked.prev, asked.last)
             .map_err(|error| malformed(&error))?;

@@ -14,7 +14,8 @@ use wal::inspect::{self, Verdict};
 
 use crate::common::trio::{Trio, World, begin};
 use crate::common::{
-    CLUSTER, GROUP, Node, PATIENCE, alone, client_of, deps, open, put, settle, small_options, start,
+    CLUSTER, GROUP, Node, PATIENCE, alone, client_of, deps, open, put, reserved_options, settle,
+    small_options, start,
 };
 
 fn log_dir() -> &'static Path {
@@ -112,16 +113,7 @@ async fn a_damaged_last_batch_is_dropped_loudly_where_nobody_else_votes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_follower_refuses_entries_and_takes_them_when_there_is_room() {
-    let options = HostOptions {
-        wal: WalOptions {
-            reserve_bytes: 256 << 10,
-            low_water_bytes: 64 << 10,
-            high_water_bytes: 128 << 10,
-            ..WalOptions::small()
-        },
-        ..small_options()
-    };
-    let trio = Trio::within(World::simulated(options)).await;
+    let trio = Trio::within(World::simulated(reserved_options())).await;
     let (leads, others) = trio.roles().await;
     let disk = &trio.world.disks[&others[0]];
     let full = &trio.replicas[&others[0]];

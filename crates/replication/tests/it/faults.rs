@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use replication::{
-    Group, Host, HostOptions, Outcome, ProposeError, SnapshotError, Start, StartError, StopCause,
-    WalOptions,
+    Group, Host, Outcome, ProposeError, SnapshotError, Start, StartError, StopCause,
 };
 use runtime::Runtime;
 use vfs::sim::{Effect, Fate, Fault};
 use vfs::{Op, SimDisk, Vfs};
 
 use crate::common::{
-    Counters, PATIENCE, alone, config, deps, open, put, settle, small_options, start,
+    Counters, PATIENCE, alone, config, deps, open, put, reserved_options, settle, small_options,
+    start,
 };
 
 fn on(disk: &SimDisk) -> Arc<dyn Vfs> {
@@ -142,17 +142,8 @@ async fn a_failed_sync_poisons_the_node_and_a_restart_finds_what_was_acknowledge
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_and_service_resumes() {
     let disk = SimDisk::new();
-    let options = HostOptions {
-        wal: WalOptions {
-            reserve_bytes: 256 << 10,
-            low_water_bytes: 64 << 10,
-            high_water_bytes: 128 << 10,
-            ..WalOptions::small()
-        },
-        ..small_options()
-    };
     disk.set_capacity(Some(1 << 20));
-    let (host, _) = open(on(&disk), options).await;
+    let (host, _) = open(on(&disk), reserved_options()).await;
     let (group, machine) = start(&host, alone()).await;
     settle(&group).await;
     let mut written = 0;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use replication::{Host, OpenError, Role, StopCause};
 use runtime::Runtime;
-use vfs::SimDisk;
 
 use crate::common::trio::{Trio, World};
 use crate::common::{PATIENCE, deps, put, small_options, timing};
@@ -14,7 +13,7 @@ const BEFORE: u64 = 5;
 const SINCE: u64 = 20;
 
 /// Three replicas of which a follower has an older disk than it had, and is down. Says who leads, who that is, and who is left.
-async fn with_an_older_disk(older: impl Fn(&SimDisk) -> SimDisk) -> (Trio, u64, u64, u64) {
+async fn with_an_older_disk() -> (Trio, u64, u64, u64) {
     let mut trio = Trio::within(World::simulated(small_options())).await;
     let (leads, others) = trio.roles().await;
     let leader = &trio.replicas[&leads];
@@ -25,7 +24,7 @@ async fn with_an_older_disk(older: impl Fn(&SimDisk) -> SimDisk) -> (Trio, u64, 
     let [back, third] = others[..] else {
         panic!("{others:?} follow");
     };
-    let image = older(&trio.world.disks[&back]);
+    let image = trio.world.disks[&back].crash_losing_all();
     for _ in 0..SINCE {
         put(&leader.group, "a", 1).await.unwrap();
     }
@@ -65,7 +64,7 @@ async fn is_told(trio: &mut Trio, back: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_was_set_back_is_noticed_and_has_no_say_any_more() {
-    let (mut trio, _, back, _) = with_an_older_disk(SimDisk::crash_losing_all).await;
+    let (mut trio, _, back, _) = with_an_older_disk().await;
     trio.revive(back).await;
     is_told(&mut trio, back).await;
     let leader = trio.leader().await;
@@ -76,7 +75,7 @@ async fn a_disk_that_was_set_back_is_noticed_and_has_no_say_any_more() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_leader_knew_of_a_disk_is_known_without_it() {
-    let (mut trio, leads, back, third) = with_an_older_disk(SimDisk::crash_losing_all).await;
+    let (mut trio, leads, back, third) = with_an_older_disk().await;
     trio.kill(leads).await;
     trio.revive(back).await;
     is_told(&mut trio, back).await;
@@ -97,7 +96,7 @@ async fn what_the_leader_knew_of_a_disk_is_known_without_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_restarts_with_what_it_had_is_believed() {
-    let (mut trio, leads, back, third) = with_an_older_disk(SimDisk::crash_losing_all).await;
+    let (mut trio, leads, back, third) = with_an_older_disk().await;
     trio.kill(leads).await;
     trio.kill(third).await;
     // Whoever remembers starts first, and is heard of what it was told.

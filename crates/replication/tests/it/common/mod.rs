@@ -172,6 +172,19 @@ pub(crate) fn small_options() -> HostOptions {
     }
 }
 
+/// With a reserve and marks that a disk of a megabyte has room for.
+pub(crate) fn reserved_options() -> HostOptions {
+    HostOptions {
+        wal: WalOptions {
+            reserve_bytes: 256 << 10,
+            low_water_bytes: 64 << 10,
+            high_water_bytes: 128 << 10,
+            ..WalOptions::small()
+        },
+        ..small_options()
+    }
+}
+
 pub(crate) fn deps(vfs: Arc<dyn Vfs>, dir: PathBuf, node: u64, options: HostOptions) -> HostDeps {
     HostDeps {
         runtime: Runtime::real(),
