@@ -9,7 +9,7 @@
 //! be missing only where some wipe may have come after it, and may be there only where none surely did. What a strict answer
 //! showed to be gone stays gone, and where a single wipe can have done it, that wipe is known to be over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -83,19 +83,35 @@ struct Wipe {
     refused: bool,
 }
 
-impl Wipe {
-    /// When its effect on a term was over at the latest.
-    fn over(&self, key: &Key) -> Option<Duration> {
-        self.done
-            .into_iter()
-            .chain(self.seen.get(key).copied())
-            .min()
-    }
-}
-
 /// A wipe that is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WipeTicket(usize);
+
+/// What one term may have suffered from a wipe.
+#[derive(Debug, Clone, Copy)]
+struct Suffered {
+    wipe: usize,
+    is_of_term: bool,
+    issued: Duration,
+    /// When its effect on the term was over at the latest.
+    over: Option<Duration>,
+    refused: bool,
+}
+
+impl Suffered {
+    /// Whether it may have come after an increment.
+    fn excuses(&self, increment: &Increment) -> bool {
+        !self.refused && self.over.is_none_or(|over| over >= increment.issued)
+    }
+
+    /// Whether it surely came after an increment, and was surely over before a time.
+    fn surely_took(&self, increment: &Increment, before: Duration) -> bool {
+        increment
+            .visible
+            .is_some_and(|visible| self.issued > visible)
+            && self.over.is_some_and(|over| over < before)
+    }
+}
 
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,9 +260,10 @@ impl Oracle {
                 self.counts.repeats += u64::from(matches!(ended, Ended::Repeated(_)));
                 let lacks_itself = count & ticket.count() == 0;
                 let may_be_gone = matches!(ended, Ended::Repeated(_))
-                    && self
-                        .increment(ticket)
-                        .is_some_and(|own| !self.excuses(key, own, None).is_empty());
+                    && self.increment(ticket).is_some_and(|own| {
+                        let suffered = self.suffered(key, None);
+                        suffered.iter().any(|wipe| wipe.excuses(own))
+                    });
                 if lacks_itself && !may_be_gone {
                     let text = format!("{line}: the count lacks the increment itself");
                     self.violate(now, &text);
@@ -292,14 +309,24 @@ impl Oracle {
         WipeTicket(number)
     }
 
-    /// The wipes that a term may suffer from, but one.
-    fn wipes_of(&self, key: &Key, but: Option<WipeTicket>) -> impl Iterator<Item = (usize, &Wipe)> {
+    /// The wipes that a term may have suffered from, but one.
+    fn suffered(&self, key: &Key, but: Option<WipeTicket>) -> Vec<Suffered> {
         let of_term = self.of_terms.get(key).into_iter().flatten();
         let of_namespace = self.of_namespaces.get(key.namespace).into_iter().flatten();
-        of_term
-            .chain(of_namespace)
-            .filter(move |number| but != Some(WipeTicket(**number)))
-            .filter_map(|number| Some((*number, self.wipes.get(*number)?)))
+        let numbers = of_term.chain(of_namespace).copied();
+        let others = numbers.filter(|number| but != Some(WipeTicket(*number)));
+        let one = |number: usize| {
+            let wipe = self.wipes.get(number)?;
+            let seen = wipe.seen.get(key).copied();
+            Some(Suffered {
+                wipe: number,
+                is_of_term: matches!(wipe.scope, Scope::Term(_)),
+                issued: wipe.issued,
+                over: wipe.done.into_iter().chain(seen).min(),
+                refused: wipe.refused,
+            })
+        };
+        others.filter_map(one).collect()
     }
 
     /// A deletion or a clear has ended now.
@@ -344,39 +371,14 @@ impl Oracle {
 
     /// Whether anything of a term may have been there at some time since `began`, as far as others than one wipe go.
     fn may_be_there(&self, key: &Key, began: Duration, but: WipeTicket) -> bool {
-        let increments = self.terms.get(key).into_iter().flatten();
-        let mut left = increments.filter(|increment| {
+        let suffered = self.suffered(key, Some(but));
+        let mut increments = self.terms.get(key).into_iter().flatten();
+        increments.any(|increment| {
+            let taken = |wipe: &Suffered| wipe.surely_took(increment, began);
             !increment.refused
                 && increment.gone.is_none_or(|gone| gone >= began)
-                && self
-                    .surely_wiped(key, increment, began, Some(but))
-                    .is_none()
-        });
-        left.next().is_some()
-    }
-
-    /// Wipes that may have come after an increment.
-    fn excuses(&self, key: &Key, increment: &Increment, but: Option<WipeTicket>) -> Vec<usize> {
-        let may = |(_, wipe): &(usize, &Wipe)| {
-            !wipe.refused && wipe.over(key).is_none_or(|over| over >= increment.issued)
-        };
-        let wipes = self.wipes_of(key, but).filter(may);
-        wipes.map(|(number, _)| number).collect()
-    }
-
-    /// When a wipe began that surely came after an increment, and was surely over before a time.
-    fn surely_wiped(
-        &self,
-        key: &Key,
-        increment: &Increment,
-        before: Duration,
-        but: Option<WipeTicket>,
-    ) -> Option<Duration> {
-        let visible = increment.visible?;
-        let mut sure = self.wipes_of(key, but).filter(|(_, wipe)| {
-            wipe.issued > visible && wipe.over(key).is_some_and(|over| over < before)
-        });
-        sure.next().map(|(_, wipe)| wipe.issued)
+                && !suffered.iter().any(taken)
+        })
     }
 
     fn increment(&self, ticket: &Ticket) -> Option<&Increment> {
@@ -422,10 +424,11 @@ impl Oracle {
         };
         self.check(key, &answer);
         if level != Consistency::Stale {
-            let places = self.terms.get(key).map_or(0, Vec::len);
-            for place in (0..places).filter(|place| count >> (2 * place) & 3 != 0) {
-                let key = key.clone();
-                self.seen(&Ticket { key, place }, now);
+            let increments = self.terms.get_mut(key).into_iter().flatten();
+            for (place, increment) in increments.enumerate() {
+                if count >> (2 * place) & 3 != 0 {
+                    increment.visible.get_or_insert(now);
+                }
             }
         }
     }
@@ -440,6 +443,7 @@ impl Oracle {
         now: Duration,
     ) {
         let below = |key: &&Key| key.namespace == namespace && key.term.starts_with(prefix);
+        let found: BTreeSet<&String> = found.iter().collect();
         let missing = |key: &&Key| !found.contains(&key.term);
         let keys = self.terms.keys().filter(below).filter(missing);
         let keys: Vec<Key> = keys.cloned().collect();
@@ -450,6 +454,7 @@ impl Oracle {
 
     fn check(&mut self, key: &Key, answer: &Answer<'_>) {
         let increments = self.terms.get(key).cloned().unwrap_or_default();
+        let suffered = self.suffered(key, answer.but);
         let mut faults = Vec::new();
         let (mut gone, mut over) = (Vec::new(), Vec::new());
         for (place, increment) in increments.iter().enumerate() {
@@ -459,18 +464,18 @@ impl Oracle {
                     let Some((_, visible)) = due.filter(|(due, visible)| visible < due) else {
                         continue;
                     };
-                    let excuses = self.excuses(key, increment, answer.but);
-                    let is_term = |number: &usize| {
-                        let wipe = self.wipes.get(*number);
-                        wipe.is_some_and(|wipe| matches!(wipe.scope, Scope::Term(_)))
-                    };
-                    if excuses.is_empty() {
+                    let mut excuses = suffered.iter().filter(|wipe| wipe.excuses(increment));
+                    let Some(first) = excuses.next() else {
                         let at = visible.as_secs_f64();
                         faults.push(format!("#{place}, visible at {at:.3}, is missing"));
-                    } else if answer.from_log || excuses.iter().all(is_term) {
+                        continue;
+                    };
+                    let rest: Vec<&Suffered> = excuses.collect();
+                    let all_of_term = first.is_of_term && rest.iter().all(|wipe| wipe.is_of_term);
+                    if answer.from_log || all_of_term {
                         gone.push(place);
-                        if let [wipe] = excuses[..] {
-                            over.push(wipe);
+                        if rest.is_empty() {
+                            over.push(first.wipe);
                         }
                     }
                 }
@@ -480,7 +485,7 @@ impl Oracle {
                         "#{place}, issued at {at:.3} and refused, was applied"
                     ));
                 }
-                1 => faults.extend(self.resurrected(key, (place, increment), answer)),
+                1 => faults.extend(resurrected((place, increment), &suffered, answer)),
                 times => faults.push(format!("#{place} was applied {times} times")),
             }
         }
@@ -515,25 +520,6 @@ impl Oracle {
         }
     }
 
-    /// What is wrong with an increment's being there.
-    fn resurrected(
-        &self,
-        key: &Key,
-        (place, increment): (usize, &Increment),
-        answer: &Answer<'_>,
-    ) -> Option<String> {
-        let must_see = answer.must_see?;
-        if let Some(gone) = increment.gone.filter(|gone| *gone < must_see) {
-            let at = gone.as_secs_f64();
-            return Some(format!("#{place}, gone at {at:.3}, is there again"));
-        }
-        let wiped = self.surely_wiped(key, increment, must_see, answer.but)?;
-        let at = wiped.as_secs_f64();
-        Some(format!(
-            "#{place} is there in spite of what was deleted at {at:.3}"
-        ))
-    }
-
     pub(crate) fn violate(&mut self, now: Duration, text: &str) {
         self.trace.note(now, &format!("VIOLATION {text}"));
         self.violations.push(text.to_owned());
@@ -553,6 +539,26 @@ impl Oracle {
             self.violate(now, &line);
         }
     }
+}
+
+/// What is wrong with an increment's being there.
+fn resurrected(
+    (place, increment): (usize, &Increment),
+    suffered: &[Suffered],
+    answer: &Answer<'_>,
+) -> Option<String> {
+    let must_see = answer.must_see?;
+    if let Some(gone) = increment.gone.filter(|gone| *gone < must_see) {
+        let at = gone.as_secs_f64();
+        return Some(format!("#{place}, gone at {at:.3}, is there again"));
+    }
+    let mut took = suffered
+        .iter()
+        .filter(|wipe| wipe.surely_took(increment, must_see));
+    let at = took.next()?.issued.as_secs_f64();
+    Some(format!(
+        "#{place} is there in spite of what was deleted at {at:.3}"
+    ))
 }
 
 /// A wipe takes what came before it: where an increment is there, those that surely came after it must be, too.
