@@ -5,7 +5,7 @@
 
 use std::{
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -21,6 +21,7 @@ use crate::{
     reserve::Reserve,
     rounds::{Round, Rounds},
     scrub::{self, ScrubPosition, ScrubStep},
+    segment,
     shared::{Drive, Shared},
     state::Job,
     types::{
@@ -346,6 +347,24 @@ impl Wal {
             segment: *segment,
             offset: used.open.end,
         })
+    }
+
+    /// The file of the newest segment, if it is not under its name any more: somebody has removed it, and what is written to it is lost
+    /// with this process. `None` also where the disk does not say, and once the log is shut down or has failed. Looks at the
+    /// disk, so not for an async thread.
+    #[must_use]
+    pub fn displaced(&self) -> Option<PathBuf> {
+        let shared = self.shared();
+        let newest = || {
+            let state = shared.state.lock();
+            let newest = state.segments.keys().next_back().copied();
+            newest.filter(|_| shared.refusal(&state).is_none())
+        };
+        let number = newest()?;
+        let path = segment::path(&shared.dir, number);
+        let is_there = shared.vfs.exists(&path).unwrap_or(true);
+        // A log that has gone on meanwhile may have deleted it itself.
+        (!is_there && newest() == Some(number)).then_some(path)
     }
 
     /// Counters and sizes.

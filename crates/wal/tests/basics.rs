@@ -259,6 +259,30 @@ fn segments_rotate_and_go_when_nobody_needs_them() {
 }
 
 #[test]
+fn a_log_that_was_removed_while_it_is_written_is_noticed() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk);
+    for index in 0..300 {
+        let bytes = payload(1, index, 300);
+        wal.append_sync(G, vec![entry(1, index, &bytes)]).unwrap();
+        assert_eq!(wal.displaced(), None);
+    }
+    let names = || disk.list_dir(dir()).unwrap().into_iter();
+    let mut segments: Vec<_> = names()
+        .map(|entry| dir().join(entry.name))
+        .filter(|path| path.extension().is_some_and(|end| end == "wal"))
+        .collect();
+    segments.sort();
+    let newest = segments.pop().unwrap();
+    disk.remove_file(&newest).unwrap();
+    wal.append_sync(G, vec![entry(1, 300, b"into nowhere")])
+        .unwrap();
+    assert_eq!(wal.displaced(), Some(newest));
+    wal.shutdown().unwrap();
+    assert_eq!(wal.displaced(), None, "it may be moved now");
+}
+
+#[test]
 fn restarts_do_not_pile_up_segments() {
     let disk = SimDisk::new();
     for round in 0..20 {

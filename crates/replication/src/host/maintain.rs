@@ -1,4 +1,7 @@
 //! What a node does for its log besides writing it.
+//!
+//! A log whose files were removed under it goes on in files that no directory names: it acknowledges what a restart will not find.
+//! So it is looked after, and a log that is not in its place counts as a disk that has failed.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -11,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Looks between two looks at the disk's free space.
 const LOOKS_A_REFRESH: u32 = 8;
 
-/// Moves the durable mark when the log is idle, opens the log again when a full disk has room, and makes groups that hold back old segments take a snapshot.
+/// Moves the durable mark when the log is idle, notices that its files were removed, opens the log again when a full disk has room, and makes groups that hold back old segments take a snapshot.
 pub(super) async fn run(host: Weak<Inner>, ended: CancellationToken) {
     let mut written = 0;
     let mut looks: u32 = 0;
@@ -41,10 +44,17 @@ pub(super) async fn run(host: Weak<Inner>, ended: CancellationToken) {
                 wal.note_idle();
             }
             // A refusal shows in the log's statistics; the next look may find room.
-            refresh && wal.refresh().is_err()
+            let full = refresh && wal.refresh().is_err();
+            tracing::trace!(full, "looked after the log");
+            wal.displaced()
         });
         match kept.await {
-            Ok(full) => tracing::trace!(full, "looked after the log"),
+            Ok(None) => {}
+            Ok(Some(path)) => {
+                let reason = format!("{} was removed under the running node", path.display());
+                host.fault.report(&reason);
+                return;
+            }
             Err(error) => tracing::error!(%error, "the log's upkeep failed"),
         }
         if stats.log_bytes > host.options.log_bytes_max {

@@ -2,7 +2,8 @@
 //!
 //! The first start in an empty directory draws an instance id and writes it, durably, before anybody is told of it; registering
 //! with it is then safe to repeat, and adds the node's number and the cluster to the file. A directory that holds data but no such file
-//! has lost its identity and is refused; one that is empty gets a new identity, never its old one.
+//! has lost its identity and is refused; one that is empty gets a new identity, never its old one. Remembered orders alone are
+//! no data: a node whose directory was emptied under it may have written them after.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -20,12 +21,13 @@ use cluster::{ClusterId, NodeId};
 use vfs::{Vfs, durable};
 
 use super::magic::{self, Unusable};
+use super::memory;
 
 const FILE: &str = "identity";
 const MAGIC: [u8; 8] = *b"ACNODE01";
 const FILE_BYTES_MAX: u64 = 4096;
 /// Entries of the data directory that may be there before the identity is.
-const HARMLESS: [&str; 3] = ["LOCK", "lost+found", "given-up"];
+const HARMLESS: [&str; 4] = ["LOCK", "lost+found", "given-up", memory::file_name()];
 
 /// What the file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +94,8 @@ pub(crate) fn load_or_begin(
         Ok(bytes) => bytes,
         Err(error) if error.is_not_found() => {
             refuse_data(vfs, dir)?;
+            // They name groups that went with the identity.
+            durable::remove(vfs, &dir.join(memory::file_name()))?;
             let file = IdentityFile {
                 instance,
                 registered: None,
@@ -307,6 +311,18 @@ mod tests {
             matches!(&error, IdentityError::Missing { found, .. } if found == "wal"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn orders_alone_are_no_data_and_are_not_followed_by_another() {
+        let (disk, dir) = disk();
+        memory::store(&disk, dir, &memory::Memory::default()).unwrap();
+        let found = load_or_begin(&disk, dir, "a", [1; 16]).unwrap();
+        assert_eq!((found.instance, found.registered), ([1; 16], None));
+        let after_power = disk.crash_losing_all();
+        for disk in [&disk, &after_power] {
+            assert!(!disk.exists(&dir.join(memory::file_name())).unwrap());
+        }
     }
 
     #[test]
