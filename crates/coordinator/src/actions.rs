@@ -3,7 +3,9 @@
 //! All labels are words that stand in the source, so that there are few series; shards and nodes are named in the log, which tells of
 //! every action too.
 
-use telemetry::{CounterFamily, Metrics, MetricsError};
+use std::time::Duration;
+
+use telemetry::{CounterFamily, Metrics, MetricsError, RecoveryMetrics};
 
 /// The kinds of actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +63,13 @@ pub(crate) const ASKED: &str = "asked";
 /// The reason of a step of a change that was counted, with its own reason, when it was begun.
 pub(crate) const PLANNED: &str = "planned";
 
-/// `autocomplete_coordinator_actions_total`. Clones share it.
+/// `autocomplete_coordinator_actions_total`, and of the recoveries of shards those that are a coordinator's: a replica that is lost or gone
+/// is built anew elsewhere. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct Actions(CounterFamily<3>);
+pub(crate) struct Actions {
+    counters: CounterFamily<3>,
+    recoveries: RecoveryMetrics,
+}
 
 impl Actions {
     pub(crate) fn new(metrics: &Metrics) -> Result<Self, MetricsError> {
@@ -72,12 +78,26 @@ impl Actions {
             "What this coordinator did about the cluster, by why and by what came of it.",
             ["kind", "reason", "outcome"],
         )?;
-        Ok(Self(counters))
+        Ok(Self {
+            counters,
+            recoveries: metrics.recovery()?,
+        })
     }
 
     /// Counts an attempt. `reason` is one of a few words.
     pub(crate) fn count<T, E>(&self, action: Action, reason: &'static str, result: &Result<T, E>) {
         let outcome = if result.is_ok() { "done" } else { "failed" };
-        self.0.with([action.label(), reason, outcome]).increment();
+        let labels = [action.label(), reason, outcome];
+        self.counters.with(labels).increment();
+    }
+
+    /// Another replica is to take the place of one that is lost or gone.
+    pub(crate) fn recovery_begun(&self, shard_key: &str) {
+        self.recoveries.begun(shard_key);
+    }
+
+    /// It has, and votes.
+    pub(crate) fn recovered(&self, shard_key: &str, took: Duration) {
+        self.recoveries.ended(shard_key, took);
     }
 }

@@ -34,13 +34,13 @@ use replication::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine}
 pub use command::{Command, NewLife, Registration, Seed, ShardProgress};
 pub use coordinators::{Admission, Coordinators};
 pub(crate) use coordinators::{is_first, number_of};
-pub use members::{Intent, MemberChange, Members, NewReplicas, REPLICAS_MAX};
+pub use members::{EndedChange, Intent, MemberChange, Members, NewReplicas, REPLICAS_MAX};
 pub use recoveries::{
     ENDED_MAX, EndedTurn, Recoveries, Turn, TurnAnswer, TurnEnd, TurnOutcome, TurnRequest,
     TurnVerdict, Turns,
 };
 pub use response::{Refusal, Response};
-pub use state::{NODES_MAX, NamespaceRecord, NodeRecord, ShardRecord, State};
+pub use state::{Loss, NODES_MAX, NamespaceRecord, NodeRecord, ShardRecord, State};
 
 /// The state machine: the state behind a lock, and the map published beside it.
 #[derive(Debug, Default)]

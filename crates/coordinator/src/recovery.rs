@@ -68,6 +68,21 @@ enum Origin {
 }
 
 impl Origin {
+    /// The sound replica that has come furthest, by its index in the present life, unless what is held reaches as far. What was held
+    /// of an earlier life is older than all of this one, whatever its index: lives count anew.
+    fn furthest(
+        present: Incarnation,
+        sound: Option<(u64, NodeId)>,
+        held: Option<(Incarnation, u64)>,
+    ) -> Self {
+        match sound {
+            Some((index, node)) if held.is_none_or(|held| held < (present, index)) => {
+                Self::Replica(node)
+            }
+            Some(_) | None => Self::Held,
+        }
+    }
+
     const fn label(self) -> &'static str {
         match self {
             Self::Held => "from_snapshot",
@@ -212,13 +227,10 @@ impl Recovery {
     fn best_left(&self, case: &Case) -> Origin {
         let shard = &case.record.shard;
         let held = self.store.of(shard.id);
-        let held = held.iter().map(|held| held.index).max();
+        let held = held.iter().map(|held| (held.incarnation, held.index));
         let replicas = shard.replicas.iter();
         let sound = replicas.filter_map(|at| Some((self.sound_index(case, at.node)?, at.node)));
-        match sound.max() {
-            Some((index, node)) if Some(index) > held => Origin::Replica(node),
-            Some(_) | None => Origin::Held,
-        }
+        Origin::furthest(shard.incarnation, sound.max(), held.max())
     }
 
     /// Goes on with what was broken off: a new life that still waits for its snapshot. Done by whoever leads, and by whoever holds
@@ -387,5 +399,24 @@ fn answer(case: &Case, action: RecoveryAction, message: &str) -> RecoverShardRes
         snapshot_index: 0,
         last_known_index: case.record.last_known_index,
         incarnation: case.record.shard.incarnation.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_held_of_an_earlier_life_outweighs_no_sound_replica() {
+        let present = Incarnation(3);
+        let held = |life, index| Some((Incarnation(life), index));
+        let replica = Origin::Replica(NodeId(2));
+        let furthest = |held| Origin::furthest(present, Some((40, NodeId(2))), held);
+        assert_eq!(furthest(None), replica);
+        assert_eq!(furthest(held(3, 39)), replica);
+        assert_eq!(furthest(held(3, 40)), Origin::Held);
+        assert_eq!(furthest(held(2, 9_000)), replica, "lives count anew");
+        assert_eq!(Origin::furthest(present, None, held(2, 1)), Origin::Held);
+        assert_eq!(Origin::furthest(present, None, None), Origin::Held);
     }
 }

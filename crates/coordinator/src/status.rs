@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::admin::v1::{
-    MemberChange, NodeStatus, ReplicaRole, ReplicaStatus, ShardAudit, ShardState, ShardStatus,
+    MemberChange, NodeStatus, PastChange, ReplicaRole, ReplicaStatus, ShardAudit, ShardState,
+    ShardStatus,
 };
 use cluster::{NodeId, ShardId};
 
@@ -49,6 +50,18 @@ pub(crate) fn shard_status(
             reason: change.intent.reason.clone(),
             began_ms: change.began_ms,
         }),
+        changes: record
+            .members
+            .ended
+            .iter()
+            .map(|ended| PastChange {
+                add_node_id: ended.add.unwrap_or_default().0,
+                remove_node_id: ended.remove.unwrap_or_default().0,
+                reason: ended.reason.clone(),
+                began_ms: ended.began_ms,
+                ended_ms: ended.ended_ms,
+            })
+            .collect(),
         audit: compared(heard, record).map(|verdict| ShardAudit {
             index: verdict.index,
             undecided: verdict.is_undecided(),
@@ -132,7 +145,7 @@ pub(crate) fn replicas<'a>(
         .collect()
 }
 
-/// The state of a shard and why it is so; for several replicas the best of them counts as long as it serves.
+/// The state of a shard and why it is so, or what it lacks; for several replicas the best of them counts as long as it serves.
 pub(crate) fn judge(
     state: &State,
     heard: &BTreeMap<NodeId, Heard>,
@@ -146,7 +159,7 @@ pub(crate) fn judge(
     }
     let reports = replicas(heard, record);
     if reports.iter().any(|replica| replica.serving) {
-        return (ShardState::Serving, String::new());
+        return (ShardState::Serving, lacking(state, &reports, record));
     }
     let voters = record.shard.replicas.iter().filter(|at| at.voter);
     let hopeless = voters
@@ -190,16 +203,39 @@ pub(crate) fn judge(
     (ShardState::Unreachable, reason)
 }
 
-/// Why nothing can be had of a replica any more, where that is so: its disk is lost, or it or its node says that it is damaged.
+/// Which replicas of a shard that serves do not; empty where all do.
+fn lacking(state: &State, reports: &[&ReplicaStatus], record: &ShardRecord) -> String {
+    let serves = |node: NodeId| {
+        let mut of_node = reports.iter().filter(|replica| replica.node_id == node.0);
+        of_node.any(|replica| replica.serving)
+    };
+    let replicas = &record.shard.replicas;
+    let away = replicas.iter().filter(|at| !serves(at.node));
+    let name = |at: &cluster::Replica| {
+        let known = state.nodes.get(&at.node);
+        known.map_or_else(|| at.node.to_string(), |known| known.node.name.clone())
+    };
+    let names: Vec<String> = away.map(name).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let (count, all) = (names.len(), replicas.len());
+    format!(
+        "{count} of {all} replicas do not serve: {}",
+        names.join(", ")
+    )
+}
+
+/// Why nothing can be had of a replica any more, where that is so: its data are lost, or it or its node says that it is damaged.
 pub(crate) fn hopeless(
     state: &State,
     heard: &BTreeMap<NodeId, Heard>,
     record: &ShardRecord,
     at: &cluster::Replica,
 ) -> Option<String> {
-    let node = &state.nodes.get(&at.node)?.node;
+    let NodeRecord { node, loss, .. } = state.nodes.get(&at.node)?;
     if node.lost {
-        return Some(format!("the disk of {} is lost", node.name));
+        return Some(format!("{} {}", node.name, loss.words()));
     }
     let report = &heard.get(&at.node).filter(|heard| heard.alive)?.report;
     if report.data_loss {
@@ -224,7 +260,7 @@ pub(crate) fn node_status(record: &NodeRecord, heard: Option<&Heard>) -> NodeSta
         alive: heard.is_some_and(|heard| heard.alive) && !node.lost,
         lost: node.lost,
         reason: if node.lost {
-            "its disk is lost".into()
+            record.loss.words().into()
         } else {
             report
                 .map(|report| report.reason.clone())

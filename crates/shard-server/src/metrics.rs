@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use replication::Host;
+use replication::{Host, ScrubStats};
 use telemetry::{Counter, CounterFamily, Gauge, GaugeFamily, Histogram, Metrics, MetricsError};
 use wal::WalStats;
 
@@ -18,6 +18,7 @@ pub(crate) struct NodeMetrics {
     node: String,
     shards: ShardFamilies,
     log: LogGauges,
+    sound: SoundGauges,
     commits: Histogram,
     appends: AppendCounters,
     torn_bytes: Counter,
@@ -81,6 +82,45 @@ struct LogGauges {
     entries: Gauge,
     disk_full: Gauge,
     stall: Gauge,
+}
+
+/// Whether what is at rest is still what was written.
+#[derive(Debug)]
+struct SoundGauges {
+    damaged: Gauge,
+    passes: Gauge,
+    bytes: Gauge,
+    rotten_snapshots: Gauge,
+}
+
+impl SoundGauges {
+    fn new(base: &Metrics, node: &str) -> Result<Self, MetricsError> {
+        let gauge = |part: &str, name: &str, help: &str| -> Result<Gauge, MetricsError> {
+            Ok(base.part(part)?.gauges(name, help, ["node"])?.with([node]))
+        };
+        Ok(Self {
+            damaged: gauge(
+                "node",
+                "damaged_flag",
+                "1 while data of this node are damaged and nothing is served of them.",
+            )?,
+            passes: gauge(
+                "scrub",
+                "passes_count",
+                "Times that the whole log and all snapshots were read again since the start.",
+            )?,
+            bytes: gauge(
+                "scrub",
+                "read_bytes",
+                "Bytes that were read again since the start and found sound.",
+            )?,
+            rotten_snapshots: gauge(
+                "scrub",
+                "rotten_snapshots_count",
+                "Snapshots that were found rotten since the start.",
+            )?,
+        })
+    }
 }
 
 /// What goes to followers.
@@ -226,6 +266,7 @@ impl NodeMetrics {
             node: node.to_owned(),
             shards: ShardFamilies::new(base)?,
             log,
+            sound: SoundGauges::new(base, node)?,
             commits: commits.with([node]),
             appends: AppendCounters::new(base, node)?,
             torn_bytes: torn.with([node]),
@@ -298,6 +339,18 @@ impl NodeMetrics {
 
     pub(crate) fn set_resumed_snapshot_bytes(&self, bytes: u64) {
         self.resumed_snapshot_bytes.set_count(bytes);
+    }
+
+    pub(crate) fn set_damaged(&self, damaged: bool) {
+        self.sound.damaged.set_count(damaged.into());
+    }
+
+    pub(crate) fn set_scrub(&self, stats: ScrubStats) {
+        self.sound.passes.set_count(stats.passes);
+        self.sound.bytes.set_count(stats.bytes);
+        self.sound
+            .rotten_snapshots
+            .set_count(stats.rotten_snapshots);
     }
 
     /// Counts an attempt. `reason` is one of a few words that stand in the source.

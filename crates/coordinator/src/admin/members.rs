@@ -27,7 +27,12 @@ pub(super) async fn drain(
     let message = match (draining, left) {
         (false, _) => format!("node {node} may hold replicas"),
         (true, 0) => format!("node {node} holds nothing, and gets nothing"),
-        (true, left) => format!("node {node} holds {left} replicas, which go elsewhere"),
+        (true, left) => match admin.repair.stuck_on(node) {
+            0 => format!("node {node} holds {left} replicas, which go elsewhere"),
+            stuck => format!(
+                "node {node} holds {left} replicas, and leads nothing any more; no server is there that could take {stuck} of them: start another"
+            ),
+        },
     };
     Ok(DrainNodeResponse {
         message,

@@ -16,8 +16,11 @@ const PATIENCE: Duration = cluster::limits::DEADLINE_MAX;
 /// A whole map or status of a large cluster.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// How long one that does not answer keeps the next from being asked.
+/// How long one that cannot be connected to keeps the next from being asked.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long one that takes a question and does not answer, as a stopped process does, keeps the next from being asked.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The coordinators' admin service.
 #[derive(Debug)]
@@ -58,16 +61,50 @@ impl Connection {
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let deadline = Deadline::after(&self.runtime, PATIENCE);
+        self.ask_in_turn(PATIENCE, message, call).await
+    }
+
+    /// Asks for what every coordinator can tell at once: one that does not is soon passed over.
+    pub(super) async fn read<Q, A, F>(
+        &mut self,
+        message: Q,
+        call: impl Fn(ClusterAdminServiceClient<Channel>, Request<Q>) -> F,
+    ) -> Result<A, ApiError>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.ask_in_turn(READ_PATIENCE, message, call).await
+    }
+
+    /// The last of them is given all the time that is left.
+    async fn ask_in_turn<Q, A, F>(
+        &mut self,
+        patience: Duration,
+        message: Q,
+        call: impl Fn(ClusterAdminServiceClient<Channel>, Request<Q>) -> F,
+    ) -> Result<A, ApiError>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let end = Deadline::after(&self.runtime, PATIENCE);
         let mut failure = ApiError::new(Reason::BadArgument, "no coordinator was named");
-        for _ in 0..self.admins.len() {
+        for others in (0..self.admins.len()).rev() {
             let Some(admin) = self.admins.front().cloned() else {
                 break;
+            };
+            let deadline = match others {
+                0 => end,
+                _ => end.min(Deadline::after(&self.runtime, patience)),
             };
             let request = deadline.request(&self.runtime, message.clone())?;
             match deadline.call(&self.runtime, call(admin, request)).await {
                 Ok(answer) => return Ok(answer.into_inner()),
-                Err(error) if error.code() == Code::Unavailable => {
+                Err(error)
+                    if error.code() == Code::Unavailable
+                        || (deadline < end && error.code() == Code::DeadlineExceeded) =>
+                {
                     failure = error;
                     self.admins.rotate_left(1);
                 }

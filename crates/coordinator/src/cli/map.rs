@@ -22,7 +22,7 @@ impl Map {
     pub(super) async fn run(self, connect: &impl Connect) -> Done {
         let mut connection = connect.connect()?;
         let answer = connection
-            .call(GetMapRequest {}, |mut admin, request| async move {
+            .read(GetMapRequest {}, |mut admin, request| async move {
                 admin.get_map(request).await
             })
             .await?;

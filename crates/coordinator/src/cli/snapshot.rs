@@ -54,7 +54,7 @@ impl Snapshot {
             }
             Self::List => {
                 let listed = connection
-                    .call(ListSnapshotsRequest {}, |mut admin, request| async move {
+                    .read(ListSnapshotsRequest {}, |mut admin, request| async move {
                         admin.list_snapshots(request).await
                     })
                     .await?;

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 
 use api::admin::v1::{
-    GetStatusRequest, GetStatusResponse, MemberChange, NodeStatus, RecoveryTurn, ShardAudit,
-    ShardState, ShardStatus, TurnState,
+    CoordinatorStatus, GetStatusRequest, GetStatusResponse, MemberChange, NodeStatus, PastChange,
+    RecoveryTurn, ShardAudit, ShardState, ShardStatus, TurnState,
 };
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
@@ -27,7 +27,7 @@ impl Status {
     pub(super) async fn run(self, connect: &impl Connect) -> Done {
         let mut connection = connect.connect()?;
         let status = connection
-            .call(GetStatusRequest {}, |mut admin, request| async move {
+            .read(GetStatusRequest {}, |mut admin, request| async move {
                 admin.get_status(request).await
             })
             .await?;
@@ -54,7 +54,7 @@ impl Status {
                     at.coordinator_id,
                     at.address,
                     if at.leads { "  leads" } else { "" },
-                    if at.answers { "  answers" } else { "" },
+                    if at.answers { "  asked" } else { "" },
                 )?;
             }
             writeln!(out, "{}", shard_table(&status.shards))?;
@@ -62,6 +62,9 @@ impl Status {
             writeln!(out, "{}", node_table(&status.nodes))?;
             if status.shards.iter().any(|shard| !shard.turns.is_empty()) {
                 writeln!(out, "{}", turn_table(&status.shards))?;
+            }
+            if status.shards.iter().any(|shard| !shard.changes.is_empty()) {
+                writeln!(out, "{}", change_table(&status.shards))?;
             }
         }
         Ok(())
@@ -120,16 +123,15 @@ fn why(shard: &ShardStatus) -> String {
     if let Some(audit) = shard.audit.as_ref() {
         parts.extend(difference(audit));
     }
-    let Some(change) = &shard.change else {
-        return parts.join(", ");
-    };
-    if change.add_node_id > 0 {
-        parts.push(format!("node {} comes", change.add_node_id));
+    if let Some(change) = &shard.change {
+        if change.add_node_id > 0 {
+            parts.push(format!("node {} comes", change.add_node_id));
+        }
+        if change.remove_node_id > 0 {
+            parts.push(format!("node {} leaves", change.remove_node_id));
+        }
+        parts.push(change.reason.clone());
     }
-    if change.remove_node_id > 0 {
-        parts.push(format!("node {} leaves", change.remove_node_id));
-    }
-    parts.push(change.reason.clone());
     parts.join(", ")
 }
 
@@ -165,6 +167,25 @@ fn change_json(change: &MemberChange) -> Value {
         "remove_node_id": change.remove_node_id,
         "reason": change.reason,
         "began_ms": change.began_ms,
+    })
+}
+
+fn past_change_json(change: &PastChange) -> Value {
+    json!({
+        "add_node_id": change.add_node_id,
+        "remove_node_id": change.remove_node_id,
+        "reason": change.reason,
+        "began_ms": change.began_ms,
+        "ended_ms": change.ended_ms,
+    })
+}
+
+fn coordinator_json(at: &CoordinatorStatus) -> Value {
+    json!({
+        "coordinator_id": at.coordinator_id,
+        "address": at.address,
+        "leads": at.leads,
+        "asked": at.answers,
     })
 }
 
@@ -231,6 +252,36 @@ fn node_table(nodes: &[NodeStatus]) -> Table {
     table
 }
 
+/// What was done about the members of the shards.
+fn change_table(shards: &[ShardStatus]) -> Table {
+    let mut table = new_table(&["shard", "came", "left", "took", "why"]);
+    let node = |id: u64| {
+        if id > 0 {
+            id.to_string()
+        } else {
+            String::new()
+        }
+    };
+    for shard in shards {
+        for change in &shard.changes {
+            table.add_row(vec![
+                shard.shard_id.to_string(),
+                node(change.add_node_id),
+                node(change.remove_node_id),
+                took(change.began_ms, change.ended_ms),
+                change.reason.clone(),
+            ]);
+        }
+    }
+    right(&mut table, &[0, 1, 2, 3]);
+    table
+}
+
+fn took(began_ms: i64, ended_ms: i64) -> String {
+    let took = ended_ms.saturating_sub(began_ms);
+    format!("{:.1} s", took as f64 / 1000.0)
+}
+
 /// What watchdogs did, and do.
 fn turn_table(shards: &[ShardStatus]) -> Table {
     let mut table = new_table(&["shard", "recovery", "state", "took", "watchdog", "why"]);
@@ -239,7 +290,7 @@ fn turn_table(shards: &[ShardStatus]) -> Table {
             let took = if turn.state() == TurnState::Open {
                 String::new()
             } else {
-                format!("{:.1} s", (turn.ends_ms - turn.began_ms) as f64 / 1000.0)
+                took(turn.began_ms, turn.ends_ms)
             };
             table.add_row(vec![
                 shard.shard_id.to_string(),
@@ -308,6 +359,7 @@ fn turn_json(turn: &RecoveryTurn) -> Value {
 fn as_json(status: &GetStatusResponse) -> Value {
     let shard = |shard: &ShardStatus| {
         let turns: Vec<Value> = shard.turns.iter().map(turn_json).collect();
+        let changes: Vec<Value> = shard.changes.iter().map(past_change_json).collect();
         let replicas: Vec<Value> = shard
             .replicas
             .iter()
@@ -345,6 +397,7 @@ fn as_json(status: &GetStatusResponse) -> Value {
             "recoveries": shard.recoveries,
             "turns": turns,
             "change": shard.change.as_ref().map(change_json),
+            "changes": changes,
             "replicas": replicas,
         })
     };
@@ -369,6 +422,7 @@ fn as_json(status: &GetStatusResponse) -> Value {
         "namespaces": status.namespaces,
         "metadata_available": status.metadata_available,
         "version": status.version,
+        "coordinators": status.coordinators.iter().map(coordinator_json).collect::<Vec<_>>(),
         "shards": status.shards.iter().map(shard).collect::<Vec<_>>(),
         "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
     })

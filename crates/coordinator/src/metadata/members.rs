@@ -9,10 +9,11 @@
 //! - An identity that left is not let in again in the same life of the shard while it is not known that every voter has heard of
 //!   its leaving: who has not might still count its vote, and it remembers nothing of what it promised.
 //! - A shard always has a voter.
+//! - What is kept of changes that are over is bounded: the last [`ENDED_MAX`] of each shard.
 //!
 //! On failure: a change that breaks a rule is refused and nothing changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use cluster::{Incarnation, NodeId, Replica, ShardId};
 
@@ -22,6 +23,9 @@ use super::state::State;
 
 /// Replicas of a shard, those that come and go included.
 pub const REPLICAS_MAX: usize = 16;
+
+/// Changes that are remembered of each shard after they have ended, for people.
+pub(super) const ENDED_MAX: usize = 8;
 
 /// What is to become of a shard's members.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,23 @@ pub struct MemberChange {
     pub intent: Intent,
     /// The stamp of its beginning, milliseconds since the Unix epoch.
     pub began_ms: i64,
+    /// Who has come by it already.
+    pub came: Option<NodeId>,
+}
+
+/// A change that is over: nothing of it is left to be done, or another one took its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedChange {
+    /// Who was to come.
+    pub add: Option<NodeId>,
+    /// Who was to leave.
+    pub remove: Option<NodeId>,
+    /// Why.
+    pub reason: String,
+    /// The stamp of its beginning, milliseconds since the Unix epoch.
+    pub began_ms: i64,
+    /// The stamp of its end.
+    pub ended_ms: i64,
 }
 
 /// What the metadata knows of a shard's members besides what the map shows.
@@ -54,15 +75,57 @@ pub struct Members {
     pub change: Option<MemberChange>,
     /// Identities that left in this life, and that some voter may not know to have left.
     pub former: Vec<NodeId>,
+    /// The last changes that are over, oldest first, of earlier lives too.
+    pub ended: VecDeque<EndedChange>,
 }
 
 impl Members {
     /// The members were set by other means than a change.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn begin_anew(&mut self, stamp_ms: i64) {
+        self.end_change(stamp_ms);
         *self = Self {
             version: self.version + 1,
+            ended: std::mem::take(&mut self.ended),
             ..Self::default()
         };
+    }
+
+    /// What is under way from now on. A step of the same change says so by the same reason.
+    fn go_on(&mut self, stamp_ms: i64, intent: Option<Intent>) {
+        let is_step = |before: &MemberChange| {
+            let after = intent.as_ref();
+            after.is_some_and(|after| after.reason == before.intent.reason)
+        };
+        let (mut began_ms, mut came) = (stamp_ms, None);
+        if let Some(before) = &self.change {
+            began_ms = before.began_ms;
+            came = before.came.or(before.intent.add);
+            if !is_step(before) {
+                self.end_change(stamp_ms);
+                came = None;
+            }
+        }
+        self.change = intent.map(|intent| MemberChange {
+            came: came.filter(|_| intent.add.is_none()),
+            intent,
+            began_ms,
+        });
+    }
+
+    fn end_change(&mut self, ended_ms: i64) {
+        let Some(change) = self.change.take() else {
+            return;
+        };
+        if self.ended.len() >= ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(EndedChange {
+            add: change.came.or(change.intent.add),
+            remove: change.intent.remove,
+            reason: change.intent.reason,
+            began_ms: change.began_ms,
+            ended_ms,
+        });
     }
 }
 
@@ -145,17 +208,11 @@ impl State {
         let Some(record) = self.shards.get_mut(&wanted.shard) else {
             return;
         };
-        let began_ms = record.members.change.as_ref().map(|change| change.began_ms);
         let changed = record.shard.replicas != wanted.replicas;
         record.shard.replicas = wanted.replicas;
-        record.members = Members {
-            version: record.members.version + 1,
-            change: wanted.intent.map(|intent| MemberChange {
-                intent,
-                began_ms: began_ms.unwrap_or(stamp_ms),
-            }),
-            former,
-        };
+        record.members.version += 1;
+        record.members.former = former;
+        record.members.go_on(stamp_ms, wanted.intent);
         if changed {
             self.changed();
         }
@@ -310,23 +367,53 @@ pub(super) fn write(out: &mut Writer, members: &Members) {
     out.option(members.change.as_ref(), |out, change| {
         write_intent(out, &change.intent);
         out.i64(change.began_ms);
+        write_node(out, change.came);
     });
     out.len(members.former.len());
     members.former.iter().for_each(|node| out.u64(node.0));
+    out.len(members.ended.len());
+    for ended in &members.ended {
+        write_node(out, ended.add);
+        write_node(out, ended.remove);
+        out.text(&ended.reason);
+        out.i64(ended.began_ms);
+        out.i64(ended.ended_ms);
+    }
 }
 
-pub(super) fn read(from: &mut Reader<'_>) -> Result<Members, CodecError> {
+/// `has_ended`: whether what is over was written, too.
+pub(super) fn read(from: &mut Reader<'_>, has_ended: bool) -> Result<Members, CodecError> {
     Ok(Members {
         version: from.u64("version of the members")?,
         change: from.option("change of members", |from| {
             Ok(MemberChange {
                 intent: read_intent(from)?,
                 began_ms: from.i64("began")?,
+                came: if has_ended {
+                    read_node(from, "node that came")?
+                } else {
+                    None
+                },
             })
         })?,
         former: from.list("former members", |from| {
             Ok(NodeId(from.u64("former member")?))
         })?,
+        ended: if has_ended {
+            from.list("changes that are over", read_ended)?.into()
+        } else {
+            VecDeque::new()
+        },
+    })
+}
+
+fn read_ended(from: &mut Reader<'_>) -> Result<EndedChange, CodecError> {
+    Ok(EndedChange {
+        add: read_node(from, "node that was to come")?,
+        remove: read_node(from, "node that was to leave")?,
+        reason: from.text("reason")?,
+        began_ms: from.i64("began")?,
+        ended_ms: from.i64("ended")?,
     })
 }
 

@@ -3,7 +3,7 @@
 //! | bytes | field |
 //! |---|---|
 //! | 4 | magic `ACMD` |
-//! | 2 | version, 3, little endian; 1 and 2 are still read |
+//! | 2 | version, 4, little endian; 1 to 3 are still read |
 //! | 2 | zero |
 //! | 8 | length of the body, little endian |
 //! | 4 | CRC32 of the body, little endian |
@@ -13,7 +13,8 @@
 //! The body holds the fields of [`State`] in the order in which [`encode`] writes them, and ends with the repeat table in
 //! its own format. The same state always gives the same bytes.
 //!
-//! Version 1 has no `draining` at the end of a node, no members at the end of a shard, and no recoveries before the repeat table; version 2 has no coordinators there.
+//! Version 1 has no `draining` at the end of a node, no members at the end of a shard, and no recoveries before the repeat table; version 2 has no coordinators there;
+//! version 3 does not say why a node is lost, who has come by a change, and which changes are over.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -31,13 +32,14 @@ use super::command::{read_seed, write_seed};
 use super::coordinators::{self, Coordinators};
 use super::members::{self, Members};
 use super::recoveries::{self, Recoveries};
-use super::state::{CLUSTER_VERSION, NamespaceRecord, NodeRecord, ShardRecord, State};
+use super::state::{CLUSTER_VERSION, Loss, NamespaceRecord, NodeRecord, ShardRecord, State};
 
 const MAGIC: [u8; 4] = *b"ACMD";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 /// Older versions, of which clusters may have one on their disks.
 const FIRST_VERSION: u16 = 1;
 const SECOND_VERSION: u16 = 2;
+const THIRD_VERSION: u16 = 3;
 const HEADER_BYTES: usize = 24;
 /// Far above what the limits of the metadata allow; a longer body is no metadata.
 const BODY_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -197,6 +199,7 @@ fn write_node(out: &mut Writer, record: &NodeRecord) {
     out.bool(record.node.lost);
     out.fixed(&record.instance);
     out.bool(record.draining);
+    out.u8(record.loss.number());
 }
 
 fn read_node(from: &mut Reader<'_>, version: u16) -> Result<NodeRecord, CodecError> {
@@ -211,6 +214,20 @@ fn read_node(from: &mut Reader<'_>, version: u16) -> Result<NodeRecord, CodecErr
         node,
         instance: from.fixed("node instance")?,
         draining: version > FIRST_VERSION && from.bool("node draining")?,
+        loss: if version > THIRD_VERSION {
+            read_loss(from)?
+        } else {
+            Loss::Unknown
+        },
+    })
+}
+
+fn read_loss(from: &mut Reader<'_>) -> Result<Loss, CodecError> {
+    let field = "why a node is lost";
+    let number = from.u8(field)?;
+    Loss::numbered(number).ok_or_else(|| CodecError::Value {
+        field,
+        problem: format!("{number} is not known"),
     })
 }
 
@@ -251,7 +268,7 @@ fn read_shard(from: &mut Reader<'_>, version: u16) -> Result<ShardRecord, CodecE
         last_known_index: from.u64("last known index")?,
         recoveries: from.u64("recoveries")?,
         members: if version > FIRST_VERSION {
-            members::read(from)?
+            members::read(from, version > THIRD_VERSION)?
         } else {
             Members::default()
         },

@@ -23,6 +23,45 @@ pub(crate) const REPEAT_TABLE_BYTES: u64 = 1024 * 1024;
 /// The version of the rules below. A cluster keeps the one it began with until it is raised.
 pub(crate) const CLUSTER_VERSION: u32 = 1;
 
+/// Why an identity is lost, where it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Loss {
+    /// It is not, or nobody wrote down why.
+    #[default]
+    Unknown,
+    /// Its name came back with another data directory.
+    OtherDirectory,
+    /// Its data were damaged, or given up, and set aside.
+    SetAside,
+}
+
+impl Loss {
+    const ALL: [Self; 3] = [Self::Unknown, Self::OtherDirectory, Self::SetAside];
+
+    /// Its number in a snapshot.
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::OtherDirectory => 1,
+            Self::SetAside => 2,
+        }
+    }
+
+    pub(super) fn numbered(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|loss| loss.number() == number)
+    }
+
+    /// For people, behind the name of a node.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Unknown => "has lost its data",
+            Self::OtherDirectory => "has lost its data: its name came back with another directory",
+            Self::SetAside => "has lost its data: they were damaged or given up, and set aside",
+        }
+    }
+}
+
 /// A node, with what only the metadata knows of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRecord {
@@ -32,6 +71,8 @@ pub struct NodeRecord {
     pub instance: [u8; 16],
     /// Its replicas are to go elsewhere, and none is to come.
     pub draining: bool,
+    /// Why it is lost.
+    pub loss: Loss,
 }
 
 /// A shard, with what only the metadata knows of it.
@@ -120,7 +161,7 @@ impl State {
             }
             Command::RegisterNode(node) => self.register(node),
             Command::UpdateAddress { node, address } => self.update_address(node, address),
-            Command::PlaceShards(placements) => self.place(placements),
+            Command::PlaceShards(placements) => self.place(stamp_ms, placements),
             Command::ShardBegun { shard, incarnation } => self.begun(shard, incarnation),
             Command::MarkNodeLost { node } => self.lose(node),
             Command::CreateNamespace {
@@ -129,7 +170,7 @@ impl State {
                 unicode_version,
             } => self.create_namespace(&name, normaliser_version, unicode_version),
             Command::RaiseGeneration { name, request } => self.clear(stamp_ms, &name, request),
-            Command::NewIncarnation(life) => self.new_life(life),
+            Command::NewIncarnation(life) => self.new_life(stamp_ms, life),
             Command::NoteProgress(shards) => Ok(self.note_progress(&shards)),
             Command::ChangeReplicas(wanted) => self.change_replicas(stamp_ms, wanted),
             Command::SetDraining { node, draining } => self.set_draining(node, draining),
@@ -223,6 +264,9 @@ impl State {
             return Err(Refusal::TooManyNodes);
         }
         for record in self.nodes.values_mut() {
+            if record.node.name == registration.name && !record.node.lost {
+                record.loss = Loss::OtherDirectory;
+            }
             // Another instance by this name stands on an empty disk now: the old one is gone.
             record.node.lost |= record.node.name == registration.name;
         }
@@ -238,6 +282,7 @@ impl State {
             node,
             instance: registration.instance,
             draining: false,
+            loss: Loss::default(),
         };
         self.nodes.insert(id, record);
         self.changed();
@@ -264,7 +309,11 @@ impl State {
         Ok(Response::Done)
     }
 
-    fn place(&mut self, placements: Vec<(ShardId, Vec<NodeId>)>) -> Result<Response, Refusal> {
+    fn place(
+        &mut self,
+        stamp_ms: i64,
+        placements: Vec<(ShardId, Vec<NodeId>)>,
+    ) -> Result<Response, Refusal> {
         for (shard, nodes) in &placements {
             if !self.shards.contains_key(shard) {
                 return Err(Refusal::UnknownShard { shard: *shard });
@@ -281,7 +330,7 @@ impl State {
             {
                 let replicas = nodes.into_iter().map(|node| Replica { node, voter: true });
                 record.shard.replicas = replicas.collect();
-                record.members.begin_anew();
+                record.members.begin_anew(stamp_ms);
                 changed = true;
             }
         }
@@ -314,6 +363,7 @@ impl State {
             .ok_or(Refusal::UnknownNode { node })?;
         if !record.node.lost {
             record.node.lost = true;
+            record.loss = Loss::SetAside;
             self.changed();
         }
         Ok(Response::Done)
@@ -390,7 +440,7 @@ impl State {
         Ok(Response::Generation { generation })
     }
 
-    fn new_life(&mut self, life: NewLife) -> Result<Response, Refusal> {
+    fn new_life(&mut self, stamp_ms: i64, life: NewLife) -> Result<Response, Refusal> {
         self.usable_node(life.node)?;
         let record = self.shard(life.shard)?;
         let ended = record.shard.incarnation;
@@ -406,7 +456,7 @@ impl State {
             node: life.node,
             voter: true,
         }];
-        record.members.begin_anew();
+        record.members.begin_anew(stamp_ms);
         record.begun = false;
         record.last_known_index = life.seed.as_ref().map_or(0, |seed| seed.index);
         record.seed = life.seed;

@@ -430,6 +430,50 @@ fn of_the_third_version() -> Vec<Command> {
     })]
 }
 
+/// What version 4 of the snapshot has more: a node that set its data aside, a change that another one replaced, and one whose newcomer
+/// has come.
+fn of_the_fourth_version() -> Vec<Command> {
+    let step = |expected, replicas: &[(u64, bool)], add: u64, remove, reason: &str| {
+        let replica = |(node, voter): &(u64, bool)| cluster::Replica {
+            node: NodeId(*node),
+            voter: *voter,
+        };
+        Command::ChangeReplicas(NewReplicas {
+            shard: ShardId(1),
+            incarnation: Incarnation(1),
+            expected,
+            replicas: replicas.iter().map(replica).collect(),
+            intent: Some(Intent {
+                add: (add > 0).then_some(NodeId(add)),
+                votes: true,
+                remove: Some(NodeId(remove)),
+                reason: reason.into(),
+            }),
+            settled: false,
+        })
+    };
+    let both = [(2, true), (3, true), (4, true)];
+    vec![
+        step(2, &both, 0, 2, "node two drains"),
+        step(3, &both, 0, 3, "node three is lost"),
+        Command::MarkNodeLost { node: NodeId(3) },
+    ]
+}
+
+/// As older versions tell it: nothing of why a node is lost, who has come, and what is over.
+fn before_the_fourth(mut state: State) -> State {
+    for record in state.nodes.values_mut() {
+        record.loss = Loss::Unknown;
+    }
+    for record in state.shards.values_mut() {
+        record.members.ended.clear();
+        if let Some(change) = &mut record.members.change {
+            change.came = None;
+        }
+    }
+    state
+}
+
 /// A state with something of everything that a version of the snapshot knows.
 fn full(version: u16) -> State {
     let mut state = begun(2);
@@ -458,6 +502,9 @@ fn full(version: u16) -> State {
     if version >= 3 {
         commands.extend(of_the_third_version());
     }
+    if version >= 4 {
+        commands.extend(of_the_fourth_version());
+    }
     for command in commands {
         let response = state.apply(50, command);
         assert!(!matches!(response, Response::Refused(_)), "{response:?}");
@@ -468,7 +515,7 @@ fn full(version: u16) -> State {
 #[test]
 fn snapshots_of_every_version_open_for_ever() {
     let first = include_bytes!("../../fixtures/metadata-v1.snapshot");
-    let mut expected = full(1);
+    let mut expected = before_the_fourth(full(1));
     for record in expected.shards.values_mut() {
         record.members = Members::default();
     }
@@ -476,11 +523,16 @@ fn snapshots_of_every_version_open_for_ever() {
     assert_eq!(snapshot::encode(&state), snapshot::encode(&expected));
     let second = include_bytes!("../../fixtures/metadata-v2.snapshot");
     let state = snapshot::decode(&mut second.as_slice()).unwrap();
-    assert_eq!(snapshot::encode(&state), snapshot::encode(&full(2)));
+    let expected = before_the_fourth(full(2));
+    assert_eq!(snapshot::encode(&state), snapshot::encode(&expected));
     let third = include_bytes!("../../fixtures/metadata-v3.snapshot");
     let state = snapshot::decode(&mut third.as_slice()).unwrap();
-    assert_eq!(snapshot::encode(&state), third);
-    assert_eq!(snapshot::encode(&full(3)), third);
+    let expected = before_the_fourth(full(3));
+    assert_eq!(snapshot::encode(&state), snapshot::encode(&expected));
+    let fourth = include_bytes!("../../fixtures/metadata-v4.snapshot");
+    let state = snapshot::decode(&mut fourth.as_slice()).unwrap();
+    assert_eq!(snapshot::encode(&state), fourth);
+    assert_eq!(snapshot::encode(&full(4)), fourth);
 }
 
 proptest! {

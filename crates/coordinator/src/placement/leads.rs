@@ -1,7 +1,7 @@
 //! Which lead should move, so that no server does the work of several. Pure and deterministic.
 //!
 //! After servers died or were restarted one after another, those that stayed lead nearly everything ([`plan`]); a server whose disk
-//! is full can lead nothing that is written to ([`step_aside`]); and one that its peers hear and nobody else is of no use as a leader
+//! is full can lead nothing that is written to, and one that is drained is to be left ([`step_aside`]); and one that its peers hear and nobody else is of no use as a leader
 //! ([`out_of_reach`]). What always holds: a lead moves to a voter that serves, has room and is not asked to leave; for evenness only
 //! while every shard is whole, and only where the two then differ by less than before, so that moves come to an end.
 
@@ -40,14 +40,19 @@ pub fn plan(nodes: &[NodeView], shards: &[ShardView]) -> Option<Move> {
     best.map(|(_, step)| step)
 }
 
-/// A lead that should leave a server whose disk is full, while another has room.
+/// A lead that should leave a server of which something is true, such as that its disk is full or that it is to hold nothing, while
+/// another may have it.
 #[must_use]
-pub fn step_aside(nodes: &[NodeView], shards: &[ShardView]) -> Option<Move> {
+pub fn step_aside(
+    nodes: &[NodeView],
+    shards: &[ShardView],
+    must: fn(&NodeView) -> bool,
+) -> Option<Move> {
     let leads = leads(shards);
-    let is_full = |node: NodeId| nodes.iter().any(|at| at.id == node && at.full);
+    let must_leave = |node: NodeId| nodes.iter().any(|at| at.id == node && must(at));
     let led_there = shards
         .iter()
-        .filter(|shard| leader(shard).is_some_and(is_full));
+        .filter(|shard| leader(shard).is_some_and(must_leave));
     let mut moves = led_there.filter_map(|shard| away(nodes, &leads, shard));
     moves.next()
 }
@@ -220,25 +225,27 @@ mod tests {
         assert_eq!(plan(&nodes, &shards), None, "learners do not lead");
     }
 
+    const FULL: fn(&NodeView) -> bool = |at| at.full;
+
     #[test]
     fn who_has_no_room_gives_its_leads_to_who_has_even_if_another_shard_is_not_whole() {
         let mut nodes = [node(1), node(2), node(3)];
         let mut shards = [shard(1, &[2, 1, 3]), shard(2, &[1, 2, 3])];
-        assert_eq!(step_aside(&nodes, &shards), None);
+        assert_eq!(step_aside(&nodes, &shards, FULL), None);
         nodes[0].full = true;
         shards[0].members[1].serves = false;
-        let step = step_aside(&nodes, &shards).unwrap();
+        let step = step_aside(&nodes, &shards, FULL).unwrap();
         assert_eq!(
             (step.shard, step.from, step.to),
             (ShardId(2), NodeId(1), NodeId(3))
         );
         shards[1].members[2].serves = false;
-        assert_eq!(step_aside(&nodes, &shards).unwrap().to, NodeId(2));
+        assert_eq!(step_aside(&nodes, &shards, FULL).unwrap().to, NodeId(2));
         nodes[1].full = true;
-        let step = step_aside(&nodes, &shards).unwrap();
+        let step = step_aside(&nodes, &shards, FULL).unwrap();
         assert_eq!((step.shard, step.to), (ShardId(1), NodeId(3)));
         nodes[2].full = true;
-        assert_eq!(step_aside(&nodes, &shards), None, "nobody has room");
+        assert_eq!(step_aside(&nodes, &shards, FULL), None, "nobody has room");
     }
 
     #[test]

@@ -224,7 +224,7 @@ pub fn newcomer(
         }
         None => planner
             .voter_for(shard, leaving)
-            .ok_or("no node is there that could take it"),
+            .ok_or("no server is there that could take it, start another"),
     }
 }
 
@@ -393,7 +393,7 @@ impl Planner<'_> {
         node: &NodeView,
     ) -> Result<(), &'static str> {
         if node.lost {
-            return Err("has lost its disk");
+            return Err("has lost its data");
         }
         if node.silent.is_some() {
             return Err("has not been heard of");

@@ -1,4 +1,4 @@
-//! Moves leads: at once from a server whose disk is full or that only its peers reach, and to spread them over the servers again once
+//! Moves leads: at once from a server whose disk is full, that is drained, or that only its peers reach, and to spread them over the servers again once
 //! nothing has happened for a while.
 //!
 //! Done by the coordinator that leads, from upkeep, one lead at a time. A leader that changed for any other cause begins the
@@ -92,10 +92,15 @@ impl Balance {
         let is_calm = self.after.is_some_and(|after| calm_for >= after);
         let (nodes, shards) = (&observed.nodes, &observed.shards);
         let away = leads::out_of_reach(nodes, shards).map(|step| (step, Cause::OutOfReach));
-        let full = || leads::step_aside(nodes, shards).map(|step| (step, Cause::FullDisk));
+        let full = || leads::step_aside(nodes, shards, |at| at.full);
+        let drained = || leads::step_aside(nodes, shards, |at| at.draining);
+        let leaves = || {
+            let full = full().map(|step| (step, Cause::FullDisk));
+            full.or_else(|| drained().map(|step| (step, Cause::Draining)))
+        };
         let uneven = || leads::plan(nodes, shards).map(|step| (step, Cause::Uneven));
         let due = away
-            .or_else(full)
+            .or_else(leaves)
             .or_else(|| is_calm.then(uneven).flatten());
         if let Some((step, cause)) = due {
             calm.moving = Some((step, self.hand_over(step, cause)));
@@ -111,7 +116,7 @@ impl Balance {
             tracing::info!(%shard, %from, %to, reason, "a lead moves");
             let moved = match cause {
                 Cause::OutOfReach => router.take_lead(shard, to, PATIENCE).await,
-                Cause::FullDisk | Cause::Uneven => {
+                Cause::FullDisk | Cause::Draining | Cause::Uneven => {
                     let moved = router.transfer_leader(shard, Some(to), deadline).await;
                     moved.map(drop)
                 }
@@ -130,6 +135,8 @@ enum Cause {
     /// Its server is heard by its peers alone.
     OutOfReach,
     FullDisk,
+    /// Its server is to hold nothing.
+    Draining,
     /// Its server leads more than others do.
     Uneven,
 }
@@ -139,6 +146,7 @@ impl Cause {
         match self {
             Self::OutOfReach => "out_of_reach",
             Self::FullDisk => "disk",
+            Self::Draining => "draining",
             Self::Uneven => "uneven",
         }
     }
@@ -147,6 +155,7 @@ impl Cause {
         match self {
             Self::OutOfReach => "its server is out of reach for all but its peers",
             Self::FullDisk => "the disk of its server is full",
+            Self::Draining => "its server is being drained",
             Self::Uneven => "its server leads more shards than others",
         }
     }

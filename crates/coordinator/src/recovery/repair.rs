@@ -181,7 +181,11 @@ impl Repair {
                     return Ok(());
                 }
                 self.begin(&record, change, cause.label(), self.reason(cause, change))
-                    .await
+                    .await?;
+                if matches!(cause, Cause::Lost | Cause::Gone) {
+                    self.actions.recovery_begun(&self.shard_key(shard));
+                }
+                Ok(())
             }
             Step::GoOn { shard } => self.go_on(shard).await,
             Step::TakeBack { shard, newcomer } => {
@@ -196,6 +200,11 @@ impl Repair {
                     .await
             }
         }
+    }
+
+    fn shard_key(&self, shard: ShardId) -> String {
+        self.meta
+            .read(|state| crate::status::shard_key(state, shard))
     }
 
     /// Writes down what is meant.
@@ -240,16 +249,21 @@ impl Repair {
     }
 
     fn reason(&self, cause: Cause, change: Pending) -> String {
-        let name = |node: Option<NodeId>| {
+        let known = |node: Option<NodeId>| {
             let node = node.unwrap_or_default();
             let known = self.meta.read(|state| {
                 let record = state.nodes.get(&node);
-                record.map(|record| record.node.name.clone())
+                record.map(|record| (record.node.name.clone(), record.loss))
             });
-            format!("node {node} ({})", known.unwrap_or_default())
+            let (name, loss) = known.unwrap_or_default();
+            (format!("node {node} ({name})"), loss)
         };
+        let name = |node| known(node).0;
         match cause {
-            Cause::Lost => format!("the disk of {} is lost", name(change.remove)),
+            Cause::Lost => {
+                let (name, loss) = known(change.remove);
+                format!("{name} {}", loss.words())
+            }
             Cause::Gone => format!("{} has been gone for long", name(change.remove)),
             Cause::Draining => format!("{} is being drained", name(change.remove)),
             Cause::Abroad => format!("{} stands outside the home region", name(change.remove)),
@@ -258,6 +272,17 @@ impl Repair {
             Cause::LeftOver => format!("{} belongs to no change", name(change.remove)),
             Cause::NewcomerFailed => format!("{} came and failed", name(change.remove)),
         }
+    }
+
+    /// Replicas of a node that nobody could take now.
+    pub(crate) fn stuck_on(&self, node: NodeId) -> usize {
+        let (Observed { nodes, shards }, rules) = (self.observe(), self.rules());
+        let taken = |shard: &ShardView| {
+            repair::newcomer(&nodes, &shards, rules.clone(), shard, Some(node), None)
+        };
+        let holds = |shard: &&ShardView| shard.members.iter().any(|at| at.node == node);
+        let held = shards.iter().filter(holds);
+        held.filter(|shard| taken(shard).is_err()).count()
     }
 
     /// What an operator asked for: a replica more, or one in the place of another. Begins it, or says how far it is.

@@ -240,6 +240,34 @@ async fn a_damaged_log_is_set_aside_when_its_loss_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_sound_replica_is_what_a_shard_begins_anew_from() {
+    let mut cluster = Cluster::replicated().await;
+    cluster.record("kiwi", 5).await;
+    let mut admin = cluster.admin();
+    admin
+        .pull_snapshot(PullSnapshotRequest { shard_id: 2 })
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        cluster.record("lemon", 1).await;
+    }
+    for place in [0, 1] {
+        cluster.stop_server(place).await;
+        std::fs::remove_dir_all(cluster.server_dir(place)).unwrap();
+        cluster.start_server(place).await;
+    }
+    until_state(&cluster, ShardState::DataLoss).await;
+    let done = recover_to_the_end(&cluster).await;
+    assert_eq!(done.action(), RecoveryAction::NewIncarnation, "{done:?}");
+    assert_eq!(cluster.actions("begin_anew", "from_replica"), 1);
+    assert_eq!(cluster.actions("begin_anew", "from_snapshot"), 0);
+    for (prefix, whole) in [("k", ("kiwi", 5)), ("l", ("lemon", 20))] {
+        let kept = ask(&cluster, prefix, false).await.unwrap();
+        assert_eq!(listed(&kept), [whole], "none of it was lost");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_damaged_replica_of_three_is_no_lost_data_while_the_others_start() {
     let mut cluster = Cluster::replicated().await;
     for _ in 0..20 {

@@ -241,6 +241,11 @@ impl Cluster {
         cluster
     }
 
+    /// What the first coordinator measures.
+    pub(crate) fn metrics(&self) -> String {
+        self.coordinators[0].metrics.encode().unwrap()
+    }
+
     /// How often the coordinators did something, and how often a server did.
     pub(crate) fn actions(&self, kind: &str, reason: &str) -> u64 {
         self.by_coordinators([kind, reason], DONE)

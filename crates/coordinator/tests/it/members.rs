@@ -8,7 +8,7 @@ use api::Reason;
 use api::admin::v1::{
     BeginRecoveryRequest, BeginRecoveryResponse, DrainNodeRequest, EndRecoveryRequest,
     GetMapRequest, GetStatusResponse, PromoteReplicaRequest, ReplaceReplicaRequest,
-    ReplicaDescriptor, ShardState, ShardStatus, TurnState, TurnVerdict,
+    ReplicaDescriptor, ReplicaRole, ReplicaStatus, ShardState, ShardStatus, TurnState, TurnVerdict,
 };
 use api::v1::{Consistency, GetTopKRequest};
 use tonic::{Code, Request};
@@ -71,6 +71,19 @@ async fn a_lost_disk_is_rebuilt_from_the_peers_without_a_word() {
     let now: Vec<u64> = (1..=4).filter(|node| !lost.contains(node)).collect();
     assert_eq!(lost.len(), 1);
     until_settled_on(&cluster, &now).await;
+    let is_counted = |key: &str| {
+        let metrics = cluster.metrics();
+        ["attempts_total", "duration_seconds_count"]
+            .into_iter()
+            .all(|name| {
+                metrics.contains(&format!("shard_recovery_{name}{{shard_key={key:?}}} 1\n"))
+            })
+    };
+    cluster
+        .until("the recoveries are counted", |_| {
+            ["", "g", "p"].into_iter().all(is_counted)
+        })
+        .await;
     for (kind, reason, times) in [
         ("admit_node", "new", 1),
         ("admit_node", "lost_directory", 1),
@@ -93,6 +106,41 @@ async fn a_lost_disk_is_rebuilt_from_the_peers_without_a_word() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_that_is_emptied_under_a_running_server_is_noticed_and_rebuilt() {
+    let mut cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    let writers = Writers::start(&cluster);
+    writers.go_on(&cluster.runtime, 20).await;
+    std::fs::remove_dir_all(cluster.server_dir(1)).unwrap();
+    std::fs::create_dir(cluster.server_dir(1)).unwrap();
+    let ended = cluster.server_ended(1).await.unwrap_err();
+    assert!(
+        matches!(ended, shard_server::RunError::DiskFailed { .. }),
+        "{ended}"
+    );
+    assert!(ended.to_string().contains("was removed"), "{ended}");
+    cluster.start_server(1).await;
+    let status = cluster
+        .until("a node is lost", |status| {
+            status.nodes.iter().any(|node| node.lost)
+        })
+        .await;
+    let sound = status.nodes.iter().filter(|node| !node.lost);
+    let sound: Vec<u64> = sound.map(|node| node.node_id).collect();
+    assert!(sound.contains(&4), "{sound:?}");
+    until_settled_on(&cluster, &sound).await;
+    cluster.kill_server(0).await;
+    writers.go_on(&cluster.runtime, 20).await;
+    cluster
+        .until("what is away is told", |status| {
+            let away = "1 of 3 replicas do not serve: shard-1";
+            status.shards.iter().all(|shard| shard.reason == away)
+        })
+        .await;
+    writers.end(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotten_log_of_one_of_three_is_set_aside_and_rebuilt_without_a_word() {
     set_aside_and_rebuilt(damage_log).await;
 }
@@ -105,6 +153,33 @@ async fn a_node_that_kept_its_name_but_not_its_log_is_rebuilt_without_a_word() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_vanished_is_missed_by_every_shard_that_was_on_it() {
+    let mut cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    for _ in 0..20 {
+        cluster.record("kit", 1).await;
+    }
+    for place in 0..3 {
+        cluster.stop_server(place).await;
+    }
+    for part in ["wal", "snapshots"] {
+        std::fs::remove_dir_all(cluster.server_dir(2).join(part)).unwrap();
+    }
+    // The others, who could tell it what it had, are away.
+    cluster.start_server(2).await;
+    cluster
+        .until("all its replicas are lost", |status| {
+            let is_lost = |shard: &ShardStatus| shard.replicas.iter().any(|at| at.data_loss);
+            status.shards.len() == 3 && status.shards.iter().all(is_lost)
+        })
+        .await;
+    for place in [0, 1] {
+        cluster.start_server(place).await;
+    }
+    is_rebuilt(&mut cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,6 +292,11 @@ async fn a_drained_node_gives_everything_away_while_writes_go_on() {
     assert!(said.contains("holds nothing"), "{said}");
     let (_, json, _) = run(&cluster, &["status", "--json"]).await;
     assert!(json.contains("\"draining\": true"), "{json}");
+    // What was done is told with its reason, also by a coordinator that has been started since.
+    let why = format!("node {drained} (shard-1) is being drained");
+    assert_eq!(json.matches(&why).count(), 3, "{json}");
+    let (_, text, _) = run(&cluster, &["status"]).await;
+    assert!(text.contains(&why), "{text}");
     assert_eq!(cluster.actions("drain", "asked"), 2);
     assert_eq!(cluster.actions("change_members", "draining"), 3);
     cluster.stop_server(0).await;
@@ -399,6 +479,32 @@ async fn a_shard_without_a_majority_begins_anew_from_a_survivor_by_word_only() {
     until_settled_on(&cluster, &[1, 2, 3]).await;
     assert_eq!(cluster.record("kit", 1).await, 4);
     assert_eq!(listed(&cluster.top("b", 1).await), [("bee", 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_that_nobody_can_follow_says_so_and_the_leads_go() {
+    let cluster = Cluster::replicated().await;
+    fill(&cluster).await;
+    let (code, _, said) = run(&cluster, &["transfer-leader", "1", "--to", "2"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said, _) = run(&cluster, &["drain", "2"]).await;
+    assert_eq!(code, Some(0));
+    assert!(said.contains("start another"), "{said}");
+    let leads = |shard: &ShardStatus| {
+        let leader = |at: &&ReplicaStatus| at.role() == ReplicaRole::Leader;
+        shard.replicas.iter().find(leader).map(|at| at.node_id)
+    };
+    cluster
+        .until("the drained node leads nothing", |status| {
+            let mut leaders = status.shards.iter().map(leads);
+            leaders.all(|leader| leader.is_some_and(|node| node != 2))
+        })
+        .await;
+    assert!(cluster.actions("move_lead", "draining") >= 1);
+    // Nothing is given up for want of a server.
+    cluster.until("it holds what it held", all_serve).await;
+    let (code, _, _) = run(&cluster, &["drain", "2", "--undo"]).await;
+    assert_eq!(code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

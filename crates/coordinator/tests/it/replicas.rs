@@ -282,10 +282,22 @@ async fn followers_answer_stale_reads_and_wait_for_what_a_token_names() {
     for round in 1..=30 {
         let written = cluster.client().record(record("kiwi", 1, None)).await;
         let token = written.unwrap().into_inner().token;
-        let read = cluster.client().get_top_k(stale(token)).await.unwrap();
+        let read = cluster
+            .client()
+            .get_top_k(stale(token.clone()))
+            .await
+            .unwrap();
         let read = read.into_inner();
         assert_eq!(listed(&read), [("kiwi", round)]);
         ages.push(read.age_ms);
+        let counted = GetCountRequest {
+            term: "kiwi".into(),
+            consistency: Consistency::Stale.into(),
+            token,
+            ..GetCountRequest::default()
+        };
+        let counted = cluster.client().get_count(counted).await.unwrap();
+        assert_eq!(counted.into_inner().count, round);
     }
     // Only a leader's answer is of no age: followers say how old theirs may be.
     cluster.runtime.sleep(Duration::from_millis(20)).await;

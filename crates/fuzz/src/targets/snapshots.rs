@@ -167,6 +167,7 @@ fn metadata_seeds() -> Vec<Vec<u8>> {
         include_bytes!("../../../coordinator/fixtures/metadata-v1.snapshot").to_vec(),
         include_bytes!("../../../coordinator/fixtures/metadata-v2.snapshot").to_vec(),
         include_bytes!("../../../coordinator/fixtures/metadata-v3.snapshot").to_vec(),
+        include_bytes!("../../../coordinator/fixtures/metadata-v4.snapshot").to_vec(),
     ];
     fixtures.to_vec()
 }

@@ -26,8 +26,10 @@ pub(super) async fn run(node: Arc<Node>) {
             }
             reclaim(&node, &replica).await;
         }
+        node.metrics.set_damaged(node.has_damage());
         if let Some(host) = node.host() {
             node.metrics.set_log(&host.wal_stats());
+            node.metrics.set_scrub(host.scrub_stats());
             let resumed = host.resumed_snapshot_bytes();
             node.metrics.set_resumed_snapshot_bytes(resumed);
         }

@@ -1,4 +1,5 @@
-//! What a watchdog counts.
+//! What is counted of the recoveries of shards: by watchdogs, which bring processes back, and by coordinators, which have lost replicas
+//! built anew.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ impl RecoveryMetrics {
             )?,
             duration: registry.histogram(
                 "shard_recovery_duration_seconds",
-                "Time from the beginning of a recovery until the shard served again.",
+                "Time from the beginning of a recovery until the shard served again, or was whole again.",
                 ["shard_key"],
                 vec![
                     0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0,
@@ -42,7 +43,7 @@ impl RecoveryMetrics {
         self.attempts.with([shard_key]).increment();
     }
 
-    /// A recovery has ended: the shard serves again.
+    /// A recovery has ended: the shard serves again, or is whole.
     pub fn ended(&self, shard_key: &str, took: Duration) {
         self.duration.with([shard_key]).observe(took.as_secs_f64());
     }

@@ -101,7 +101,71 @@ fn a_replica_is_replaced_step_by_step_and_each_step_may_be_repeated() {
         let change = record.members.change.clone();
         assert_eq!(change.map(|change| change.intent), intent);
     }
-    assert_eq!(state.shards[&SHARD].members.former, [NodeId(2)]);
+    let members = &state.shards[&SHARD].members;
+    assert_eq!(members.former, [NodeId(2)]);
+    assert_eq!(members.ended, [ended(4, 2, "a test", (5, 5))]);
+}
+
+fn ended(add: u64, remove: u64, reason: &str, (began_ms, ended_ms): (i64, i64)) -> EndedChange {
+    let node = |id: u64| (id > 0).then_some(NodeId(id));
+    EndedChange {
+        add: node(add),
+        remove: node(remove),
+        reason: reason.to_owned(),
+        began_ms,
+        ended_ms,
+    }
+}
+
+#[test]
+fn what_was_done_is_remembered_with_its_reason_and_not_for_ever() {
+    let mut state = placed();
+    let mut at = 10;
+    let mut take = |state: &mut State, list: &Listed, intent: Option<Intent>| {
+        at += 1;
+        let step = step(state, list, intent);
+        let taken = state.apply(at, Command::ChangeReplicas(step));
+        assert_eq!(taken, Response::Done);
+    };
+    take(&mut state, &COMING, intent(4, 2));
+    let failed = Intent {
+        reason: "it came and failed".into(),
+        ..intent(0, 4).unwrap()
+    };
+    take(&mut state, &COMING, Some(failed));
+    take(&mut state, &OLD, None);
+    let both = [
+        ended(4, 2, "a test", (11, 12)),
+        ended(0, 4, "it came and failed", (11, 13)),
+    ];
+    assert_eq!(state.shards[&SHARD].members.ended, both);
+    let with_five = [OLD.as_slice(), &[(5, false)]].concat();
+    for _ in 0..ENDED_MAX {
+        take(&mut state, &with_five, intent(5, 0));
+        take(&mut state, &with_five, intent(0, 5));
+        let step = NewReplicas {
+            settled: true,
+            ..step(&state, &OLD, None)
+        };
+        let left = state.apply(90, Command::ChangeReplicas(step));
+        assert_eq!(left, Response::Done);
+    }
+    let members = &state.shards[&SHARD].members;
+    assert_eq!(members.ended.len(), ENDED_MAX);
+    assert!(members.ended.iter().all(|at| at.reason == "a test"));
+    // A new life ends what was under way, and forgets nothing.
+    take(&mut state, &with_five, intent(5, 1));
+    let life = NewLife {
+        shard: SHARD,
+        from: Incarnation(1),
+        node: NodeId(3),
+        seed: None,
+    };
+    state.apply(99, Command::NewIncarnation(life));
+    let members = &state.shards[&SHARD].members;
+    assert_eq!(members.change, None);
+    let last = members.ended.back().unwrap();
+    assert_eq!((last.add, last.ended_ms), (Some(NodeId(5)), 99));
 }
 
 #[test]

@@ -87,8 +87,25 @@ impl Repair {
         tracing::info!(shard = %record.shard.id, %leaving, settled = answer.settled, "a replica has left its group");
         let replicas = record.shard.replicas.iter();
         let replicas = replicas.filter(|at| at.node != leaving).copied();
+        let is_away = self.is_away(leaving);
         self.propose(record, replicas.collect(), None, answer.settled)
-            .await
+            .await?;
+        if let Some(change) = record.members.change.as_ref().filter(|_| is_away) {
+            let took = self.meta.now_ms().saturating_sub(change.began_ms);
+            let took = Duration::from_millis(u64::try_from(took).unwrap_or_default());
+            let shard_key = self.shard_key(record.shard.id);
+            self.actions.recovered(&shard_key, took);
+        }
+        Ok(())
+    }
+
+    /// Whether a node is lost, or not heard of.
+    fn is_away(&self, node: NodeId) -> bool {
+        let is_lost = self.meta.read(|state| {
+            let record = state.nodes.get(&node);
+            record.is_none_or(|record| record.node.lost)
+        });
+        is_lost || !self.liveness.is_alive(node)
     }
 
     fn has_opened(&self, record: &ShardRecord, node: NodeId) -> bool {
