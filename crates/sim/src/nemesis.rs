@@ -47,8 +47,8 @@ enum Step {
     Part(HostId, HostId),
     /// Takes a machine down.
     Down(HostId, Fall),
-    /// Brings a machine's disk back to what is remembered of it.
-    SetBack(HostId),
+    /// Brings a machine's disk back to what is remembered of it, if servers went down no more often than this since.
+    SetBack(HostId, u64),
 }
 
 /// Chooses faults and lets them happen.
@@ -88,6 +88,11 @@ impl Nemesis {
             awaited: Awaited::default(),
             sent_again: Duration::ZERO,
         }
+    }
+
+    /// Whether the network delivers requests again.
+    pub(crate) fn delivers_again(&self) -> bool {
+        self.kinds.contains(&Kind::Replay)
     }
 
     /// Whether processes stand still or clocks jump.
@@ -186,7 +191,7 @@ impl Nemesis {
                 }
                 Step::Part(from, to) => world.net.cut(from, to, true),
                 Step::Down(host, how) => self.fall(world, host, how),
-                Step::SetBack(host) => self.bring_back(world, host),
+                Step::SetBack(host, falls) => self.bring_back(world, host, falls),
             }
         }
     }

@@ -9,6 +9,8 @@
 //! be missing only where some wipe may have come after it, and may be there only where none surely did. What a strict answer
 //! showed to be gone stays gone, and where a single wipe can have done it, that wipe is known to be over.
 
+mod wiped;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use api::Reason;
 use api::v1::Consistency;
 
 use crate::trace::Trace;
+use wiped::{Suffered, overtaken, resurrected};
 
 /// Increments of one term: 4^18 is still below the largest count of a record.
 pub(crate) const INCREMENTS_MAX: usize = 19;
@@ -60,6 +63,11 @@ impl Ticket {
     pub(crate) fn count(&self) -> u64 {
         1 << (2 * self.place)
     }
+
+    /// Which of its term's increments it is.
+    pub(crate) const fn place(&self) -> usize {
+        self.place
+    }
 }
 
 /// What a deletion or a clear takes away.
@@ -86,32 +94,6 @@ struct Wipe {
 /// A wipe that is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WipeTicket(usize);
-
-/// What one term may have suffered from a wipe.
-#[derive(Debug, Clone, Copy)]
-struct Suffered {
-    wipe: usize,
-    is_of_term: bool,
-    issued: Duration,
-    /// When its effect on the term was over at the latest.
-    over: Option<Duration>,
-    refused: bool,
-}
-
-impl Suffered {
-    /// Whether it may have come after an increment.
-    fn excuses(&self, increment: &Increment) -> bool {
-        !self.refused && self.over.is_none_or(|over| over >= increment.issued)
-    }
-
-    /// Whether it surely came after an increment, and was surely over before a time.
-    fn surely_took(&self, increment: &Increment, before: Duration) -> bool {
-        increment
-            .visible
-            .is_some_and(|visible| self.issued > visible)
-            && self.over.is_some_and(|over| over < before)
-    }
-}
 
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -433,6 +415,24 @@ impl Oracle {
         }
     }
 
+    /// A count was read with the token of a client to whom some increments of the term had been acknowledged before.
+    pub(crate) fn carried(&mut self, key: &Key, count: u64, acked: &[usize], now: Duration) {
+        let increments = self.terms.get(key).map_or(&[][..], Vec::as_slice);
+        let suffered = self.suffered(key, None);
+        let lacks = |place: &&usize| {
+            let increment = increments.get(**place);
+            let excused = |of: &Increment| suffered.iter().any(|wipe| wipe.excuses(of));
+            count >> (2 * **place) & 3 == 0 && increment.is_some_and(|of| !excused(of))
+        };
+        let lacking: Vec<usize> = acked.iter().filter(lacks).copied().collect();
+        for place in lacking {
+            let text = format!(
+                "{key} = {count:#x}: #{place} is missing for the client to whom it was acknowledged"
+            );
+            self.violate(now, &text);
+        }
+    }
+
     /// A whole list of what is below a prefix was read: what is not in it has the count 0.
     pub(crate) fn absent(
         &mut self,
@@ -539,47 +539,6 @@ impl Oracle {
             self.violate(now, &line);
         }
     }
-}
-
-/// What is wrong with an increment's being there.
-fn resurrected(
-    (place, increment): (usize, &Increment),
-    suffered: &[Suffered],
-    answer: &Answer<'_>,
-) -> Option<String> {
-    let must_see = answer.must_see?;
-    if let Some(gone) = increment.gone.filter(|gone| *gone < must_see) {
-        let at = gone.as_secs_f64();
-        return Some(format!("#{place}, gone at {at:.3}, is there again"));
-    }
-    let mut took = suffered
-        .iter()
-        .filter(|wipe| wipe.surely_took(increment, must_see));
-    let at = took.next()?.issued.as_secs_f64();
-    Some(format!(
-        "#{place} is there in spite of what was deleted at {at:.3}"
-    ))
-}
-
-/// A wipe takes what came before it: where an increment is there, those that surely came after it must be, too.
-fn overtaken(increments: &[Increment], answer: &Answer<'_>) -> Option<String> {
-    let due = answer.must_see?;
-    let there = |place: usize| answer.count >> (2 * place) & 3 != 0;
-    let all = || increments.iter().enumerate();
-    let earliest = all()
-        .filter(|(place, _)| there(*place))
-        .filter_map(|(place, increment)| Some((increment.visible?, place)))
-        .min()?;
-    let (visible, kept) = earliest;
-    let later = |(place, increment): &(usize, &Increment)| {
-        !there(*place)
-            && increment.issued > visible
-            && increment.visible.is_some_and(|seen| seen < due)
-    };
-    let (lost, _) = all().find(later)?;
-    Some(format!(
-        "#{lost} is missing, and #{kept}, which came before it, is there"
-    ))
 }
 
 #[cfg(test)]

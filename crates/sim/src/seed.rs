@@ -207,6 +207,7 @@ fn storm(
     } else {
         Diet::Mixed
     };
+    let once = !nemesis.delivers_again();
     for _ in 0..CLIENTS {
         let endpoints = endpoints.clone();
         let (judge, dice, stop) = (Arc::clone(judge), dice.fork(), stop.clone());
@@ -216,6 +217,9 @@ fn storm(
                 let worker = Worker::new(&runtime, &endpoints, &judge, diet, dice);
                 if let Ok(mut worker) = worker {
                     worker.mutant = options.mutant;
+                    if once {
+                        worker.call_bare(&endpoints);
+                    }
                     worker.run(stop).await;
                 }
             })

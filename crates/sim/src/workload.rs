@@ -4,14 +4,18 @@ mod reads;
 mod wipes;
 mod writes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::Outcome;
 use api::v1::RequestId;
+use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use client::{Client, ClientError, ClientOptions};
 use parking_lot::Mutex;
+use rpc::channel::{PoolConfig, connect};
 use runtime::{CancellationToken, Runtime};
+use tonic::transport::Channel;
 
 use crate::dice::Dice;
 use crate::mutant::Mutant;
@@ -46,6 +50,10 @@ pub(crate) struct Worker {
     late_sequence: u64,
     /// Batches that are sent again much later, oldest first.
     late: Vec<Late>,
+    /// Sends records without a request id, once each. None where the network delivers requests again, which such a one does not survive.
+    pub(crate) bare: Option<AutocompleteServiceClient<Channel>>,
+    /// The increments of each term that were acknowledged to this client, whose token says so.
+    acked: BTreeMap<Key, Vec<usize>>,
     /// What it does.
     diet: Diet,
     /// A bug that the client has.
@@ -120,9 +128,20 @@ impl Worker {
             own_sequence: 0,
             late_sequence: 0,
             late: Vec::new(),
+            bare: None,
+            acked: BTreeMap::new(),
             diet,
             mutant: None,
         })
+    }
+
+    /// Has it make calls without a request id, too, to one coordinator.
+    pub(crate) fn call_bare(&mut self, coordinators: &[String]) {
+        let chosen = self.dice.index(coordinators.len());
+        let channel = coordinators
+            .get(chosen)
+            .and_then(|address| connect(&self.runtime, address, &PoolConfig::default()).ok());
+        self.bare = channel.map(AutocompleteServiceClient::new);
     }
 
     pub(crate) async fn run(mut self, stop: CancellationToken) {
@@ -233,6 +252,14 @@ impl Worker {
         {
             self.own_sequence += 1;
             id.sequence = self.own_sequence;
+        }
+    }
+
+    /// Remembers what was acknowledged under this client's token.
+    fn note_acked(&mut self, ticket: &Ticket, ended: Ended) {
+        if matches!(ended, Ended::Acked(_) | Ended::Repeated(_)) {
+            let places = self.acked.entry(ticket.key.clone()).or_default();
+            places.push(ticket.place());
         }
     }
 

@@ -1,6 +1,5 @@
 //! Three replicas that talk over gRPC: elections, catching up, leases, members.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::raft::v1 as wire;
@@ -284,35 +283,12 @@ async fn a_group_of_one_grows_to_three() {
         put(&group, "more", 1).await.unwrap();
         group.take_snapshot().await.unwrap();
     }
-    let mut replicas = BTreeMap::new();
-    for id in 2..=3 {
-        let node = world.open(id, None).await;
-        let (joined, machine) = begin(&node.host, Start::Join).await;
-        group.add_learner(node.peer(), PATIENCE).await.unwrap();
-        group.promote(node.id).await.unwrap();
-        replicas.insert(
-            id,
-            Replica {
-                node,
-                group: joined,
-                machine,
-            },
-        );
-    }
-    replicas.insert(
-        1,
-        Replica {
-            node: first,
-            group,
-            machine,
-        },
-    );
-    let mut trio = Trio {
-        world,
-        replicas,
-        down: BTreeMap::new(),
+    let first = Replica {
+        node: first,
+        group,
+        machine,
     };
-    trio.agree().await;
+    let mut trio = Trio::grown_from(world, first).await;
     trio.kill(1).await;
     put(&trio.leader().await.group, "after", 1).await.unwrap();
     trio.agree().await;
@@ -380,6 +356,45 @@ async fn election_times_are_changed_by_restarting_one_replica_after_another() {
     trio.world.links.heal();
     trio.agree().await;
     assert_eq!(trio.leader().await.machine.get("kept"), written);
+    trio.end().await;
+}
+
+/// What it granted in its last life it does not remember; a leader may still count on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_just_started_votes_for_nobody_until_no_lease_can_be_left() {
+    let mut trio = Trio::new().await;
+    let (_, others) = trio.roles().await;
+    let (restarted, candidate) = (others[0], others[1]);
+    trio.kill(restarted).await;
+    trio.revive(restarted).await;
+    let mut client = client_of(&trio.replicas[&restarted].node);
+    // Of a vote that would be held none is changed.
+    let request = wire::VoteRequest {
+        envelope: Some(wire::Envelope {
+            cluster_id: CLUSTER.0.to_vec().into(),
+            group_id: GROUP.0,
+            from_node: candidate,
+            to_node: restarted,
+        }),
+        vote: Some(wire::Vote {
+            term: trio.leader().await.group.status().term + 1,
+            node_id: candidate,
+            committed: false,
+        }),
+        pre_vote: true,
+        ..wire::VoteRequest::default()
+    };
+    let runtime = Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    let mut refused = 0;
+    while let Err(status) = client.vote(request.clone()).await {
+        let error = api::ApiError::from_status(&status);
+        assert_eq!(error.reason(), api::Reason::Starting, "{status}");
+        assert!(runtime.now() < deadline, "it never votes");
+        refused += 1;
+        runtime.sleep(Duration::from_millis(5)).await;
+    }
+    assert!(refused > 0, "it votes as soon as it has started");
     trio.end().await;
 }
 

@@ -12,7 +12,7 @@ use vfs::sim::{Effect, Fault};
 use vfs::{Op, SimDisk, Vfs};
 use wal::inspect::{self, Verdict};
 
-use crate::common::trio::{Trio, World, begin};
+use crate::common::trio::{Replica, Trio, World, begin};
 use crate::common::{
     CLUSTER, GROUP, Node, PATIENCE, alone, client_of, deps, open, put, reserved_options, settle,
     small_options, start,
@@ -81,6 +81,34 @@ async fn a_damaged_last_batch_is_refused_where_others_vote() {
             assert_eq!(image.contents(&path).unwrap(), before, "nothing is cut");
         }
     }
+    trio.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_voted_alone_at_first_refuses_a_damaged_last_batch_once_others_vote() {
+    let world = World::simulated(small_options());
+    let node = world.open(1, None).await;
+    let members = vec![node.member()];
+    let (group, machine) = begin(&node.host, Start::Bootstrap { members }).await;
+    settle(&group).await;
+    let first = Replica {
+        node,
+        group,
+        machine,
+    };
+    let trio = Trio::grown_from(world, first).await;
+    let image = loop {
+        put(&trio.leader().await.group, &long_name(), 1)
+            .await
+            .unwrap();
+        trio.agree().await;
+        if let Some(image) = put_in_doubt(&trio.world.disks[&1]) {
+            break image;
+        }
+    };
+    let error = opened(&image, 1).await.unwrap_err();
+    let refused = matches!(error, OpenError::Wal(wal::OpenError::Ambiguous { .. }));
+    assert!(refused, "{error}");
     trio.end().await;
 }
 

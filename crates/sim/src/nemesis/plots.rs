@@ -30,6 +30,12 @@ fn between_servers(world: &World) -> Effect {
     Effect::hindered(world, pairs.collect())
 }
 
+/// How often machines went down, all together.
+fn crashes(world: &mut World, hosts: &[HostId]) -> u64 {
+    let crashes = |host: &HostId| world.machine(*host).map(|machine| machine.crashes);
+    hosts.iter().filter_map(crashes).sum()
+}
+
 impl Nemesis {
     /// One shard server after another does not hear the others. A leader among them goes on for as long as its lease lasts, while the
     /// others elect another one; clients reach both.
@@ -113,20 +119,52 @@ impl Nemesis {
             machine.disk.halt_after(None);
             machine.take_back_faults();
         }
-        let host = self.dice.pick(&SHARD_SERVERS).unwrap_or_default();
+        let mut hosts = SHARD_SERVERS.to_vec();
+        let mut draw = || hosts.swap_remove(self.dice.index(hosts.len()));
+        let (host, witness, other) = (draw(), draw(), draw());
+        let all: Vec<HostId> = self.shape.shard_servers().to_vec();
+        let falls = crashes(world, &all);
         let Some(machine) = world.machine(host) else {
             return Effect::None;
         };
         machine.remember_disk();
-        let at = world.now + self.dice.millis(800..4_000);
-        self.later.push((at, Step::SetBack(host)));
+        // Who moves replicas to a spare server may give the witness one that has heard nothing yet.
+        let is_apart = all.len() == SHARD_SERVERS.len() && self.dice.percent(60);
+        let at = if is_apart {
+            self.decide_without(world, host, witness, other)
+        } else {
+            world.now + self.dice.millis(800..4_000)
+        };
+        self.later.push((at, Step::SetBack(host, falls)));
         self.next = at + self.dice.millis(6_000..9_000);
         Effect::down(world, &[host])
     }
 
+    /// What `host` decides with `other` before its disk is set back is unknown to `witness`, with whom it decides afterwards; but
+    /// `witness` has heard of it after the moment that it is set back to. Says when to set it back.
+    fn decide_without(
+        &mut self,
+        world: &World,
+        host: HostId,
+        witness: HostId,
+        other: HostId,
+    ) -> Duration {
+        let alone = world.now + self.dice.millis(2_500..4_000);
+        let at = alone + self.dice.millis(500..2_500);
+        let end = at + self.dice.millis(3_000..5_000);
+        self.part_at(alone, witness, host);
+        self.part_at(alone, witness, other);
+        self.part_at(at, host, other);
+        self.join_at(at, host, witness);
+        self.join_at(end, host, other);
+        self.join_at(end, witness, other);
+        at
+    }
+
     /// Brings a shard server's disk back, if whoever heard it is still there.
-    pub(super) fn bring_back(&mut self, world: &mut World, host: HostId) {
-        if world.damaged.is_some() || !self.all_up(world) {
+    pub(super) fn bring_back(&mut self, world: &mut World, host: HostId, falls: u64) {
+        let all = self.shape.shard_servers();
+        if world.damaged.is_some() || !self.all_up(world) || crashes(world, all) != falls {
             return;
         }
         let again = world.now + self.dice.millis(50..1_500);

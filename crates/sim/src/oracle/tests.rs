@@ -55,6 +55,22 @@ fn an_unknown_outcome_may_go_either_way_but_not_back() {
 }
 
 #[test]
+fn what_was_acknowledged_to_a_client_is_there_for_its_token_unless_it_was_deleted() {
+    let (mut oracle, first, second) = two_increments();
+    oracle.written(&first, Ended::Acked(1), at(1), at(2));
+    oracle.written(&second, Ended::Acked(5), at(1), at(2));
+    oracle.read(&key(), 1, Consistency::Stale, at(3), at(4));
+    oracle.carried(&key(), 1, &[first.place()], at(4));
+    assert_eq!(verdict(&oracle), "");
+    oracle.carried(&key(), 1, &[first.place(), second.place()], at(4));
+    assert!(verdict(&oracle).contains("#1 is missing for the client"));
+    oracle.violations.clear();
+    oracle.wipe(Scope::Term(key()), at(5));
+    oracle.carried(&key(), 0, &[first.place(), second.place()], at(6));
+    assert_eq!(verdict(&oracle), "", "it may be deleted by now");
+}
+
+#[test]
 fn what_one_strict_read_has_shown_the_next_one_must_show() {
     let strict = [Consistency::Leader, Consistency::Linearizable];
     for (level, next) in strict.into_iter().zip(strict.into_iter().rev()) {

@@ -32,6 +32,7 @@ impl Worker {
             Key { namespace, term }
         };
         let began = trace::now();
+        let acked = self.acked.get(&key).cloned().unwrap_or_default();
         let mut request = GetCountRequest {
             term: key.term.clone(),
             namespace: namespace.to_owned(),
@@ -46,7 +47,11 @@ impl Worker {
         self.note_error(answer.as_ref().err());
         let mut judge = self.judge.lock();
         match answer {
-            Ok(found) => judge.read(&key, found.count, level, began, trace::now()),
+            Ok(found) => {
+                let now = trace::now();
+                judge.read(&key, found.count, level, began, now);
+                judge.carried(&key, found.count, &acked, now);
+            }
             Err(_) => judge.counts.failed_reads += 1,
         }
     }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use api::Outcome;
+use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::v1::{RecordBatchRequest, RecordBatchResponse, RecordItem, RecordRequest, RequestId};
 use client::ClientError;
+use rpc::Deadline;
+use tonic::transport::Channel;
 
 use super::Worker;
 use crate::oracle::{Ended, Ticket};
@@ -12,6 +15,8 @@ use crate::trace;
 
 /// Batches that wait to be sent again.
 const LATE_MAX: usize = 3;
+/// How long a caller waits for a record that it sends once.
+const BARE_PATIENCE: Duration = Duration::from_secs(4);
 /// Batches of a stream that are on their way at a time.
 const WINDOW: usize = 4;
 
@@ -35,6 +40,11 @@ pub(super) struct Late {
 
 impl Worker {
     pub(super) async fn record(&mut self) {
+        if let Some(bare) = self.bare.clone()
+            && self.dice.percent(20)
+        {
+            return self.record_bare(bare).await;
+        }
         let (ticket, began) = (self.issue(), trace::now());
         let request = RecordRequest {
             term: ticket.key.term.clone(),
@@ -47,6 +57,35 @@ impl Worker {
         let ended = match answer {
             Ok(done) => acked(done.count, done.repeated),
             Err(error) => self.failed(&error),
+        };
+        self.note_acked(&ticket, ended);
+        self.judge
+            .lock()
+            .written(&ticket, ended, began, trace::now());
+    }
+
+    /// A record without a request id, as a caller sends it who has no client of ours: whatever happens to it behind the coordinator, it
+    /// counts at most once.
+    async fn record_bare(&mut self, mut bare: AutocompleteServiceClient<Channel>) {
+        let (ticket, began) = (self.issue(), trace::now());
+        let request = RecordRequest {
+            term: ticket.key.term.clone(),
+            namespace: ticket.key.namespace.to_owned(),
+            count: ticket.count(),
+            ..RecordRequest::default()
+        };
+        let deadline = Deadline::after(&self.runtime, BARE_PATIENCE);
+        let call = bare.record(rpc::request(request, BARE_PATIENCE));
+        let ended = match deadline.call(&self.runtime, call).await {
+            Ok(done) => {
+                let done = done.into_inner();
+                acked(done.count, done.repeated)
+            }
+            Err(error) => {
+                let error = ClientError::Call { error, attempts: 1 };
+                self.note_error(Some(&error));
+                self.failed(&error)
+            }
         };
         self.judge
             .lock()

@@ -144,6 +144,35 @@ impl Trio {
         trio
     }
 
+    /// A group of one, and two more that are taken in, one after the other.
+    pub(crate) async fn grown_from(world: World, first: Replica) -> Self {
+        let mut replicas = BTreeMap::new();
+        for id in 2..=3 {
+            let node = world.open(id, None).await;
+            let (group, machine) = begin(&node.host, Start::Join).await;
+            first
+                .group
+                .add_learner(node.peer(), PATIENCE)
+                .await
+                .unwrap();
+            first.group.promote(node.id).await.unwrap();
+            let replica = Replica {
+                node,
+                group,
+                machine,
+            };
+            replicas.insert(id, replica);
+        }
+        replicas.insert(1, first);
+        let trio = Self {
+            world,
+            replicas,
+            down: BTreeMap::new(),
+        };
+        trio.agree().await;
+        trio
+    }
+
     /// The names of the replicas that do not lead, and which one does.
     pub(crate) async fn roles(&self) -> (u64, Vec<u64>) {
         let leads = self.leader().await.node.id.0;
