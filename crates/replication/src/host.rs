@@ -8,8 +8,10 @@ mod scrub;
 mod set_back;
 mod stall;
 mod start;
+mod starts;
 mod voters;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,12 +28,13 @@ use wal::{GroupId, Record, Wal, WalStats, Writer};
 pub(crate) use registry::Registry;
 pub use scrub::ScrubStats;
 pub use start::ReplayWatch;
+pub(crate) use starts::{FoundStarts, Starts, number_of};
 pub(crate) use voters::{Found as FoundVoters, VotersNote};
 
 use crate::config::{HostDeps, HostOptions, Identity};
 use crate::log::NodeFault;
 use crate::network::block::{AppendSize, Packer};
-use crate::network::{Channels, Context, Own, SharedContext};
+use crate::network::{Channels, Context, Own, SharedContext, Standings};
 use crate::snapshot::SnapshotStore;
 use crate::stamp::StampClock;
 use crate::{OpenError, RaftServer, StartError};
@@ -64,8 +67,9 @@ pub(crate) struct Inner {
     context: SharedContext,
     registry: Arc<Registry>,
     fault: NodeFault,
-    /// What this node tells others of how far its log reaches.
+    /// What this node tells others of how far its log reaches, and what each group's members have told it: longer than a replica runs.
     own: Arc<Own>,
+    standings: Mutex<BTreeMap<GroupId, Arc<Standings>>>,
     /// Which groups have other voters, written before the log is.
     voters: Arc<VotersNote>,
     scrub: Mutex<ScrubStats>,
@@ -207,6 +211,7 @@ impl Host {
             }
             inner.voters.unshare(group)?;
             inner.registry.forget(group);
+            inner.standings.lock().remove(&group);
             Ok(())
         };
         self.inner
@@ -309,17 +314,20 @@ impl Inner {
             ambiguous: noted.judge(options.wal.ambiguous),
             ..options.wal.clone()
         };
-        let (wal, found) = Wal::open(Arc::clone(&vfs), &log_dir, owner, wal_options, writer)?;
+        let before = FoundStarts::read(vfs.as_ref(), &log_dir)?;
+        // The lower half: 32 bits are enough to tell two copies of a log apart.
+        let drawn = runtime.random_u64() as u32;
+        let mut starts = None;
+        let note = |found| {
+            starts = Some(before.begin(vfs.as_ref(), found, drawn)?);
+            Ok(())
+        };
+        let disk = Arc::clone(&vfs);
+        let (wal, found) = Wal::open_noting(disk, &log_dir, owner, wal_options, writer, note)?;
         let fault = NodeFault::new();
         let voters = VotersNote::open(vfs.as_ref(), noted, &wal.groups(), fault.clone())?;
-        let life = runtime.random_u64();
-        let own = Own::new(
-            identity.node.0,
-            life,
-            found.found,
-            wal.clone(),
-            fault.clone(),
-        );
+        let starts = starts.unwrap_or_default();
+        let own = Own::new(identity.node.0, starts, wal.clone(), fault.clone());
         let context = Arc::new(Context {
             runtime: runtime.clone(),
             cluster: identity.cluster,
@@ -337,6 +345,7 @@ impl Inner {
             registry: Arc::new(Registry::new(identity, &options, runtime.clone())),
             fault,
             own: Arc::new(own),
+            standings: Mutex::default(),
             voters: Arc::new(voters),
             scrub: Mutex::default(),
             ended: CancellationToken::new(),

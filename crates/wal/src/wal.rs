@@ -103,6 +103,19 @@ impl Wal {
         options: WalOptions,
         writer: Writer,
     ) -> Result<(Self, RecoveryReport), OpenError> {
+        Self::open_noting(vfs, dir, identity, options, writer, |_| Ok(()))
+    }
+
+    /// As [`Self::open`]; `note` hears how far the log reaches that was found, before anything is written to it, and an error of it ends
+    /// the opening.
+    pub fn open_noting(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        identity: Identity,
+        options: WalOptions,
+        writer: Writer,
+        note: impl FnOnce(Place) -> Result<(), vfs::Error>,
+    ) -> Result<(Self, RecoveryReport), OpenError> {
         options.validate()?;
         durable::create_dir(vfs.as_ref(), dir)?;
         let lock = vfs.lock_file(&dir.join(LOCK_FILE)).map_err(|error| {
@@ -117,6 +130,7 @@ impl Wal {
         let log = recover::read(vfs.as_ref(), dir, Some(identity), mode)?;
         let report = log.report.clone();
         report_loudly(&report);
+        note(report.found)?;
         let dictionaries = Arc::clone(&log.dictionaries);
         let reserve = Reserve::new(dir, options.reserve_bytes);
         let disk = Arc::clone(&vfs);

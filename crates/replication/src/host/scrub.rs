@@ -190,15 +190,17 @@ pub(super) async fn stop_on_damage(host: Weak<Inner>, ended: CancellationToken) 
         return;
     };
     let found = tokio::select! {
-        () = ended.cancelled() => return,
+        biased;
         found = damaged.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
+        () = ended.cancelled() => return,
     };
     if let (Some(inner), Some(reason)) = (host.upgrade(), found) {
         tracing::error!(%reason, "the log is not what it was, all replicas of this node stop and must be rebuilt from their peers");
-        inner.halt_all(&reason).await;
+        // First, for groups may take their time to stop.
         if inner.fault.is_set_back() {
             inner.note_set_back(&reason).await;
         }
+        inner.halt_all(&reason).await;
         // What else is rotten only a start finds out, which verifies all of it and is refused.
         inner.fault.report(&reason);
     }

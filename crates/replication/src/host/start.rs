@@ -216,8 +216,15 @@ impl Inner {
                 answer: (config.timing.election_max * 2).max(ANSWER_MIN),
             },
             grants: Arc::new(Grants::new(config.timing.lease())),
-            standings: Standings::of(&self.own),
+            standings: self.standings(config.group),
         }
+    }
+
+    /// What the members of a group have told this node, since it started.
+    fn standings(&self, group: GroupId) -> Arc<Standings> {
+        let mut all = self.standings.lock();
+        let of_group = all.entry(group);
+        Arc::clone(of_group.or_insert_with(|| Standings::of(&self.own)))
     }
 
     /// Nothing is served from a log that is known to be rotten.

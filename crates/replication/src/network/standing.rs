@@ -4,14 +4,15 @@
 //! said was written. The log on it is then sound in itself, and lacks votes and entries that others count on; only they can tell. So a
 //! node says with every vote and every answer how far its log is durable ([`Wal::durable_end`]), whoever hears it remembers that, and
 //! whoever asks it for a vote or sends it entries says what is remembered of it, and of the others, so that what one knows does
-//! not go with it. A node that is told of more than it found at its start ([`wal::RecoveryReport::found`]) has lost something: it falls
-//! silent before it does what it was asked for, and is rebuilt like one with a rotten log ([`NodeFault::set_back`]).
+//! not go with it. A node that is told of more than it found when it started after that ([`Starts`]), or of a life that its log never had, has lost
+//! something: it falls silent before it does what it was asked for, and is rebuilt like one with a rotten log ([`NodeFault::set_back`]).
 //!
-//! What always holds: a place is compared with places of the same life of a process, or with what a later one found. Each start begins
-//! another segment, so that places of two lives say nothing beside each other.
+//! What always holds: a place is compared with places of the same life of a process, or with what the very next start found. Each start
+//! begins another segment, so that places of two lives say nothing beside each other. Who hears of a life and cannot compare it with one
+//! that it remembers, for others came in between, remembers both and tells of both; the node itself knows its starts.
 //!
-//! What is remembered is remembered in memory. Where all who heard a node have been restarted since, nobody can tell it; the same goes
-//! for a node that only ever talked to itself.
+//! What is remembered is remembered in memory, for as long as the process lives. Where all who heard a node have been restarted since, nobody can tell
+//! it; the same goes for a node that only ever talked to itself, and for one whose only voter it is: learners refuse it, and do not tell it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,12 +22,16 @@ use parking_lot::Mutex;
 use wal::{Place, Wal};
 
 use super::message::unreachable;
+use crate::host::{Starts, number_of};
 use crate::log::NodeFault;
 use crate::raft::RpcError;
 
 /// The most members that are remembered, and told of in one message: more than a group ever has at a time. Of more than that the
 /// nodes with the highest numbers are kept, which are the youngest.
 const STANDINGS_MAX: usize = 64;
+
+/// Lives that are remembered of one node.
+const LIVES_MAX: usize = 3;
 
 /// Seeds the checksum of what is said.
 const SEED: u32 = 0x5374_4e64;
@@ -35,8 +40,7 @@ const SEED: u32 = 0x5374_4e64;
 #[derive(Debug)]
 pub(crate) struct Own {
     node: u64,
-    life: u64,
-    found: Place,
+    starts: Starts,
     wal: Wal,
     fault: NodeFault,
 }
@@ -45,7 +49,8 @@ pub(crate) struct Own {
 #[derive(Debug)]
 pub(crate) struct Standings {
     own: Arc<Own>,
-    peers: Mutex<BTreeMap<u64, Known>>,
+    /// The lives of each that are remembered, none twice; those that were heard of last stand last.
+    peers: Mutex<BTreeMap<u64, Vec<Known>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +59,34 @@ struct Known {
     end: Place,
 }
 
+impl Known {
+    /// Whether who says this did not begin from all that it was known to have: it is another copy of the log, an older one, or late.
+    fn contradicts(&self, life: u64, found: Place) -> bool {
+        if self.life == life {
+            return false;
+        }
+        match (number_of(self.life), number_of(life)) {
+            (Some(before), Some(now)) if now <= before => true,
+            (Some(before), Some(now)) if now > before + 1 => false,
+            (Some(_) | None, Some(_) | None) => self.end > found,
+        }
+    }
+
+    /// Whether a life began with the very next start, so that it stands for this one once it does not contradict it.
+    fn is_followed_by(&self, life: u64) -> bool {
+        match (number_of(self.life), number_of(life)) {
+            (Some(before), Some(now)) => now == before + 1,
+            (Some(_) | None, Some(_) | None) => self.life != life,
+        }
+    }
+}
+
 /// Why a message must not be acted upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Behind {
     /// This node lacks what it has said to have.
     #[error(
-        "this node has lost what it had on its disk: its log was durable up to {told}, and reached {found} when it was opened"
+        "this node has lost what it had on its disk: its log was durable up to {told}, and reached {found} when it was opened after that"
     )]
     Own {
         /// What others heard.
@@ -94,43 +121,35 @@ pub(crate) enum Behind {
 }
 
 impl Own {
-    /// `life` is drawn anew by each process, `found` what it found.
-    pub(crate) const fn new(
-        node: u64,
-        life: u64,
-        found: Place,
-        wal: Wal,
-        fault: NodeFault,
-    ) -> Self {
+    pub(crate) const fn new(node: u64, starts: Starts, wal: Wal, fault: NodeFault) -> Self {
         Self {
             node,
-            life,
-            found,
+            starts,
             wal,
             fault,
         }
     }
 
     fn standing(&self) -> wire::Standing {
-        let end = self.wal.durable_end();
+        let (end, present) = (self.wal.durable_end(), self.starts.present());
         sealed(wire::Standing {
             node_id: self.node,
-            life: self.life,
+            life: present.life,
             segment: end.segment,
             offset: end.offset,
-            found_segment: self.found.segment,
-            found_offset: self.found.offset,
+            found_segment: present.found.segment,
+            found_offset: present.found.offset,
             crc: 0,
         })
     }
 
     /// Judges what others have heard of this node.
     fn judge(&self, told: &wire::Standing) -> Result<(), Behind> {
-        let found = if told.life == self.life {
+        let found = if told.life == self.starts.present().life {
             // Only where memory was set back with the disk.
             self.wal.durable_end()
         } else {
-            self.found
+            self.starts.found_after(told.life)
         };
         let told = end_of(told);
         if told <= found {
@@ -159,17 +178,20 @@ impl Standings {
     /// What this node says of all it knows.
     pub(crate) fn all(&self) -> Vec<wire::Standing> {
         let peers = self.peers.lock();
-        let peers = peers.iter().map(|(node, known)| {
+        let standing = |(node, known): (u64, &Known)| {
             sealed(wire::Standing {
-                node_id: *node,
+                node_id: node,
                 life: known.life,
                 segment: known.end.segment,
                 offset: known.end.offset,
                 ..wire::Standing::default()
             })
-        });
+        };
+        let lives = peers.iter().rev();
+        let lives = lives.flat_map(|(node, lives)| lives.iter().map(|known| (*node, known)));
         let own = std::iter::once(self.own());
-        own.chain(peers.rev().take(STANDINGS_MAX - 1)).collect()
+        own.chain(lives.take(STANDINGS_MAX - 1).map(standing))
+            .collect()
     }
 
     /// Takes in what a node says. To be asked before anything else of the message counts.
@@ -214,20 +236,29 @@ impl Standings {
             offset: standing.found_offset,
         };
         let mut peers = self.peers.lock();
-        let before = peers.get(&node).filter(|known| known.life != standing.life);
-        if let Some(told) = before.map(|known| known.end).filter(|told| *told > found) {
+        let lives = peers.get(&node).into_iter().flatten();
+        let mut ahead = lives.filter(|known| known.contradicts(standing.life, found));
+        if let Some(Known { end: told, .. }) = ahead.next().copied() {
             return Err(Behind::Peer { node, told, found });
         }
-        remember(&mut peers, standing);
+        let lives = remember(&mut peers, standing);
+        lives.retain(|known| !known.is_followed_by(standing.life));
+        if lives.len() > LIVES_MAX {
+            lives.remove(0);
+        }
+        bound(&mut peers);
         Ok(())
     }
 
-    /// What a node says of another. Of two lives the one that got further is remembered: the other one found no less, or is behind.
+    /// What a node says of another. It takes the place of nothing: whether the one life began where the other ended, only the node
+    /// itself can say.
     fn hear_rumour(&self, standing: &wire::Standing) {
         let mut peers = self.peers.lock();
-        let known = peers.get(&standing.node_id);
-        if known.is_none_or(|known| known.end < end_of(standing)) {
+        let lives = peers.get(&standing.node_id).map_or(&[][..], Vec::as_slice);
+        let is_known = lives.iter().any(|known| known.life == standing.life);
+        if is_known || lives.len() < LIVES_MAX {
             remember(&mut peers, standing);
+            bound(&mut peers);
         }
     }
 }
@@ -254,17 +285,23 @@ fn checksum(of: &wire::Standing) -> u32 {
     crc.finalize()
 }
 
-/// Remembers the furthest place of a life.
-fn remember(peers: &mut BTreeMap<u64, Known>, standing: &wire::Standing) {
-    let heard = Known {
-        life: standing.life,
-        end: end_of(standing),
-    };
-    let known = peers.entry(standing.node_id).or_insert(heard);
-    // Messages overtake each other.
-    if known.life != heard.life || known.end < heard.end {
-        *known = heard;
+/// Remembers the furthest place of a life. Gives the lives of its node.
+fn remember<'a>(
+    peers: &'a mut BTreeMap<u64, Vec<Known>>,
+    standing: &wire::Standing,
+) -> &'a mut Vec<Known> {
+    let (life, end) = (standing.life, end_of(standing));
+    let lives = peers.entry(standing.node_id).or_default();
+    match lives.iter_mut().find(|known| known.life == life) {
+        // Messages overtake each other.
+        Some(known) => known.end = known.end.max(end),
+        None => lives.push(Known { life, end }),
     }
+    lives
+}
+
+/// Keeps no more nodes than are told of.
+fn bound(peers: &mut BTreeMap<u64, Vec<Known>>) {
     if peers.len() >= STANDINGS_MAX {
         peers.pop_first();
     }

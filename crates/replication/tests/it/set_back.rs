@@ -74,6 +74,24 @@ async fn a_disk_that_was_set_back_is_noticed_and_has_no_say_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_that_nobody_hears_of_do_not_hide_that_a_disk_was_set_back() {
+    let (mut trio, leads, back, _) = with_an_older_disk().await;
+    for _ in 0..2 {
+        let disk: Arc<dyn vfs::Vfs> = Arc::new(trio.world.disks[&back].clone());
+        let alone = deps(disk, PathBuf::from("/data"), back, small_options());
+        let (host, _) = Host::open(alone).await.unwrap();
+        host.shutdown().await.unwrap();
+    }
+    trio.kill(leads).await;
+    trio.revive(back).await;
+    is_told(&mut trio, back).await;
+    trio.revive(leads).await;
+    let leader = trio.leader().await;
+    assert_eq!(leader.machine.get("a"), BEFORE + SINCE);
+    trio.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_leader_knew_of_a_disk_is_known_without_it() {
     let (mut trio, leads, back, third) = with_an_older_disk().await;
     trio.kill(leads).await;

@@ -2,6 +2,7 @@ use vfs::SimDisk;
 use wal::{GroupId, Identity, Record, Vote, WalOptions, Writer};
 
 use super::*;
+use crate::host::FoundStarts;
 
 const GROUP: GroupId = GroupId(1);
 
@@ -13,16 +14,25 @@ pub(in crate::network) struct Member {
     wal: Wal,
 }
 
-pub(in crate::network) fn member(node: u64, life: u64, disk: SimDisk) -> Member {
+/// `drawn` tells its life from those of other copies of its disk.
+pub(in crate::network) fn member(node: u64, drawn: u32, disk: SimDisk) -> Member {
     let owner = Identity {
         cluster_id: [7; 16],
         node_id: node,
     };
     let dir = std::path::Path::new("/wal");
     let vfs = Arc::new(disk.clone());
-    let (wal, report) = Wal::open(vfs, dir, owner, WalOptions::small(), Writer::Inline).unwrap();
+    let mut starts = None;
+    vfs::durable::create_dir(&disk, dir).unwrap();
+    let before = FoundStarts::read(&disk, dir).unwrap();
+    let note = |found| {
+        starts = Some(before.begin(&disk, found, drawn)?);
+        Ok(())
+    };
+    let options = WalOptions::small();
+    let (wal, _) = Wal::open_noting(vfs, dir, owner, options, Writer::Inline, note).unwrap();
     let fault = NodeFault::new();
-    let own = Own::new(node, life, report.found, wal.clone(), fault.clone());
+    let own = Own::new(node, starts.unwrap(), wal.clone(), fault.clone());
     Member {
         disk,
         fault,
@@ -44,9 +54,9 @@ impl Member {
     }
 
     /// After the end of the process and the loss of what was not synced.
-    fn again(self, life: u64) -> Self {
+    fn again(self, drawn: u32) -> Self {
         let node = self.standings.own().node_id;
-        member(node, life, self.disk.crash_losing_all())
+        member(node, drawn, self.disk.crash_losing_all())
     }
 
     fn hears(&self, other: &Self) -> Result<(), Behind> {
@@ -65,10 +75,10 @@ fn who_lost_nothing_is_believed_over_any_number_of_starts() {
     let one = member(1, 10, SimDisk::new());
     let mut two = member(2, 20, SimDisk::new());
     for life in 21..30 {
-        two.vote(life * 10);
+        two.vote(u64::from(life) * 10);
         one.hears(&two).unwrap();
         two.hears(&one).unwrap();
-        two.vote(life * 10 + 1);
+        two.vote(u64::from(life) * 10 + 1);
         let late = two.standings.all();
         one.hears(&two).unwrap();
         two = two.again(life);
@@ -112,6 +122,60 @@ fn a_disk_that_was_set_back_is_found_out_by_both_sides() {
     let sound = two.again(22);
     one.hears(&sound).unwrap();
     sound.hears(&one).unwrap();
+}
+
+/// Each start begins a segment, so that an older copy is soon further on than the newer one was.
+#[test]
+fn a_disk_that_was_set_back_is_told_after_any_number_of_starts_that_nobody_heard_of() {
+    let one = member(1, 10, SimDisk::new());
+    let two = member(2, 20, SimDisk::new());
+    two.vote(5);
+    let old = two.disk.crash_losing_all();
+    two.vote(6);
+    one.hears(&two).unwrap();
+    let mut two = member(2, 21, old);
+    for again in 22..30 {
+        two = two.again(again);
+        two.vote(u64::from(again));
+    }
+    // It is heard, for others may have come in between; but it has to hear what it had.
+    one.hears(&two).unwrap();
+    let learned = member(3, 30, SimDisk::new());
+    learned.hears(&one).unwrap();
+    assert!(matches!(two.hears(&learned), Err(Behind::Own { .. })));
+    assert!(two.is_set_back());
+}
+
+#[test]
+fn starts_that_nobody_heard_of_harm_nobody_who_lost_nothing() {
+    let one = member(1, 10, SimDisk::new());
+    let mut two = member(2, 20, SimDisk::new());
+    for round in 0..20 {
+        two.vote(u64::from(round) + 5);
+        one.hears(&two).unwrap();
+        for again in 0..round {
+            two = two.again(100 * round + again);
+        }
+        two.hears(&one).unwrap();
+        one.hears(&two).unwrap();
+        assert!(one.standings.all().len() <= 1 + LIVES_MAX);
+    }
+    assert!(!one.is_set_back() && !two.is_set_back());
+}
+
+#[test]
+fn what_is_said_of_an_older_copy_does_not_take_the_place_of_what_is_known() {
+    let one = member(1, 10, SimDisk::new());
+    let two = member(2, 20, SimDisk::new());
+    two.vote(5);
+    let old = two.disk.crash_losing_all();
+    two.vote(6);
+    one.hears(&two).unwrap();
+    let older = member(2, 21, old).again(22);
+    let ignorant = member(3, 30, SimDisk::new());
+    ignorant.hears(&older).unwrap();
+    one.hears(&ignorant).unwrap();
+    assert!(matches!(older.hears(&one), Err(Behind::Own { .. })));
 }
 
 #[test]
