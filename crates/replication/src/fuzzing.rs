@@ -10,9 +10,9 @@ use std::sync::Arc;
 use api::raft::v1 as wire;
 use prost::Message as _;
 use vfs::Vfs;
-use wal::GroupId;
+use wal::{GroupId, Place};
 
-use crate::host::{FoundVoters, VotersNote};
+use crate::host::{FoundStarts, FoundVoters, VotersNote};
 use crate::log::NodeFault;
 use crate::network::block::Unpacker;
 use crate::network::service::announced;
@@ -164,4 +164,19 @@ pub fn reopen_voters(
     drop(VotersNote::open(vfs, found, known, NodeFault::new())?);
     let after = FoundVoters::read(vfs, dir)?.groups().cloned();
     Ok((before, after))
+}
+
+/// Adds a start that found the log to reach so far to the list in a log's directory. All starts that are known then, oldest first: the
+/// life of each, and what it found.
+///
+/// # Errors
+/// When the disk fails, the numbers of the slots have come to their end, or a newer program wrote the list.
+pub fn begin_from(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    found: Place,
+    drawn: u32,
+) -> Result<Vec<(u64, Place)>, OpenError> {
+    let starts = FoundStarts::read(vfs, dir)?.begin(vfs, found, drawn)?;
+    Ok(starts.all())
 }

@@ -28,6 +28,8 @@ use wal::{GroupId, Record, Wal, WalStats, Writer};
 pub(crate) use registry::Registry;
 pub use scrub::ScrubStats;
 pub use start::ReplayWatch;
+#[cfg(test)]
+pub(crate) use starts::open_log;
 pub(crate) use starts::{FoundStarts, Starts, number_of};
 pub(crate) use voters::{Found as FoundVoters, VotersNote};
 
@@ -314,19 +316,12 @@ impl Inner {
             ambiguous: noted.judge(options.wal.ambiguous),
             ..options.wal.clone()
         };
-        let before = FoundStarts::read(vfs.as_ref(), &log_dir)?;
         // The lower half: 32 bits are enough to tell two copies of a log apart.
         let drawn = runtime.random_u64() as u32;
-        let mut starts = None;
-        let note = |found| {
-            starts = Some(before.begin(vfs.as_ref(), found, drawn)?);
-            Ok(())
-        };
-        let disk = Arc::clone(&vfs);
-        let (wal, found) = Wal::open_noting(disk, &log_dir, owner, wal_options, writer, note)?;
+        let (wal, found, starts) =
+            starts::open_log(&vfs, &log_dir, owner, wal_options, writer, drawn)?;
         let fault = NodeFault::new();
         let voters = VotersNote::open(vfs.as_ref(), noted, &wal.groups(), fault.clone())?;
-        let starts = starts.unwrap_or_default();
         let own = Own::new(identity.node.0, starts, wal.clone(), fault.clone());
         let context = Arc::new(Context {
             runtime: runtime.clone(),

@@ -7,7 +7,7 @@ use api::admin::v1::{ReplicaDescriptor, ShardMap, SnapshotInfo};
 use api::registry::v1::{Assignment, SyncResponse};
 use prost::Message as _;
 use replication::GroupId;
-use replication::fuzzing::reopen_voters;
+use replication::fuzzing::{begin_from, reopen_voters};
 use vfs::{SimDisk, TwoSlot, Vfs as _, durable};
 
 use super::log::{slots_of, two_slots};
@@ -44,6 +44,13 @@ pub(super) fn targets() -> Vec<Target> {
             mend: mend::slots,
             seeds: voters_seeds,
             quick: 3_000,
+        },
+        Target {
+            name: "starts-list",
+            run: starts,
+            mend: mend::slots,
+            seeds: starts_seeds,
+            quick: 6_000,
         },
         Target {
             name: "cluster-file",
@@ -195,6 +202,52 @@ fn voters_seeds() -> Vec<Vec<u8>> {
         none,
         slots_of(&sure(disk.contents(path)), VOTERS_SLOT_BYTES),
     ]
+}
+
+// --- the list of starts ---------------------------------------------------------------------------------------------
+
+const STARTS_MAGIC: [u8; 8] = *b"ACSTARTS";
+const STARTS_SLOT_BYTES: usize = 4 << 10;
+
+/// Each start is known to all later ones, until it is too long ago.
+fn starts(input: &[u8]) {
+    let (disk, dir) = (SimDisk::new(), Path::new("/log"));
+    sure(durable::create_dir(&disk, dir));
+    let file = two_slots(input, STARTS_SLOT_BYTES);
+    sure(durable::replace(&disk, &dir.join("starts"), &file));
+    let place = |segment| wal::Place { segment, offset: 7 };
+    // Only where the numbers of the slots have come to their end, or a newer program wrote it.
+    let Ok(before) = begin_from(&disk, dir, place(8), 1) else {
+        return;
+    };
+    let Ok(after) = begin_from(&disk.crash_losing_all(), dir, place(9), 2) else {
+        return;
+    };
+    let forgotten = (before.len() + 1).saturating_sub(after.len());
+    let kept = after.split_last().map(|(_, kept)| kept);
+    assert_eq!(kept, before.get(forgotten..), "it is durable");
+    assert_eq!(after.last().map(|(_, found)| *found), Some(place(9)));
+}
+
+fn starts_seeds() -> Vec<Vec<u8>> {
+    let list = |starts: &[[u64; 3]]| {
+        let mut body = vec![1, 0, 0, 0];
+        body.extend(
+            u32::try_from(starts.len())
+                .unwrap_or_default()
+                .to_le_bytes(),
+        );
+        body.extend(starts.iter().flatten().flat_map(|word| word.to_le_bytes()));
+        body
+    };
+    let (disk, path) = (SimDisk::new(), Path::new("/starts"));
+    let slot_bytes = STARTS_SLOT_BYTES as u64;
+    let first = [(1 << 32) | 5, 0, 0];
+    let created = TwoSlot::create(&disk, path, STARTS_MAGIC, slot_bytes, 1, &list(&[first]));
+    let mut slots = sure(created);
+    let one = slots_of(&sure(disk.contents(path)), STARTS_SLOT_BYTES);
+    sure(slots.write(&list(&[first, [(2 << 32) | 9, 1, 4_096]])));
+    vec![one, slots_of(&sure(disk.contents(path)), STARTS_SLOT_BYTES)]
 }
 
 // --- files of the command -------------------------------------------------------------------------------------------

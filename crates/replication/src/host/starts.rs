@@ -13,9 +13,10 @@
 //! little endian. Of more than [`STARTS_MAX`] the newest are kept.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use vfs::{TwoSlot, Vfs};
-use wal::Place;
+use wal::{Place, RecoveryReport, Wal, WalOptions, Writer};
 
 use crate::OpenError;
 
@@ -28,7 +29,7 @@ const START_BYTES: usize = 24;
 /// Starts that are remembered.
 const STARTS_MAX: usize = 128;
 /// Starts that are counted; nobody gets there. Lives of programs that did not count were drawn from far above, mostly.
-const NUMBER_MAX: u64 = 1 << 20;
+const NUMBER_MAX: u64 = 1 << 24;
 
 /// A start from a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,25 @@ pub(crate) struct Start {
 /// The number of the start that a life began with, from 1 on; `None` for lives that were not counted.
 pub(crate) fn number_of(life: u64) -> Option<u64> {
     Some(life >> 32).filter(|number| (1..=NUMBER_MAX).contains(number))
+}
+
+/// Opens a log, and adds this start to its list before anything is written to it. `drawn` tells lives of two copies of a log apart.
+pub(crate) fn open_log(
+    vfs: &Arc<dyn Vfs>,
+    dir: &Path,
+    owner: wal::Identity,
+    options: WalOptions,
+    writer: Writer,
+    drawn: u32,
+) -> Result<(Wal, RecoveryReport, Starts), OpenError> {
+    let before = FoundStarts::read(vfs.as_ref(), dir)?;
+    let mut starts = Starts::default();
+    let note = |found| {
+        starts = before.begin(vfs.as_ref(), found, drawn)?;
+        Ok(())
+    };
+    let (wal, report) = Wal::open_noting(Arc::clone(vfs), dir, owner, options, writer, note)?;
+    Ok((wal, report, starts))
 }
 
 /// What the list says before the log is opened.
@@ -85,8 +105,7 @@ impl FoundStarts {
         })
     }
 
-    /// Adds the present start, durably. To be called before anything is written to the log. `drawn` tells lives of two copies of a log
-    /// apart.
+    /// Adds the present start, durably.
     pub(crate) fn begin(
         mut self,
         vfs: &dyn Vfs,
@@ -124,6 +143,12 @@ impl Starts {
             life: 0,
             found: Place::default(),
         })
+    }
+
+    /// The life of each start and what it found, oldest first.
+    pub(crate) fn all(&self) -> Vec<(u64, Place)> {
+        let starts = self.0.iter();
+        starts.map(|start| (start.life, start.found)).collect()
     }
 
     /// How far the log reached when the start after a life looked, which must be as far as that life has said. The beginning of all for

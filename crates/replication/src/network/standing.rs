@@ -49,7 +49,7 @@ pub(crate) struct Own {
 #[derive(Debug)]
 pub(crate) struct Standings {
     own: Arc<Own>,
-    /// The lives of each that are remembered, none twice; those that were heard of last stand last.
+    /// The lives of each that are remembered, none twice, in the order of their starts.
     peers: Mutex<BTreeMap<u64, Vec<Known>>>,
 }
 
@@ -243,10 +243,8 @@ impl Standings {
         }
         let lives = remember(&mut peers, standing);
         lives.retain(|known| !known.is_followed_by(standing.life));
-        if lives.len() > LIVES_MAX {
-            lives.remove(0);
-        }
-        bound(&mut peers);
+        bound(lives);
+        keep_told(&mut peers);
         Ok(())
     }
 
@@ -254,12 +252,8 @@ impl Standings {
     /// itself can say.
     fn hear_rumour(&self, standing: &wire::Standing) {
         let mut peers = self.peers.lock();
-        let lives = peers.get(&standing.node_id).map_or(&[][..], Vec::as_slice);
-        let is_known = lives.iter().any(|known| known.life == standing.life);
-        if is_known || lives.len() < LIVES_MAX {
-            remember(&mut peers, standing);
-            bound(&mut peers);
-        }
+        bound(remember(&mut peers, standing));
+        keep_told(&mut peers);
     }
 }
 
@@ -300,8 +294,16 @@ fn remember<'a>(
     lives
 }
 
+/// Of a node's lives the first stays, which nobody has shown to be part of the others, and so do the newest.
+fn bound(lives: &mut Vec<Known>) {
+    lives.sort_by_key(|known| number_of(known.life));
+    while lives.len() > LIVES_MAX {
+        lives.remove(1);
+    }
+}
+
 /// Keeps no more nodes than are told of.
-fn bound(peers: &mut BTreeMap<u64, Vec<Known>>) {
+fn keep_told(peers: &mut BTreeMap<u64, Vec<Known>>) {
     if peers.len() >= STANDINGS_MAX {
         peers.pop_first();
     }

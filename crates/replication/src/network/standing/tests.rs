@@ -1,8 +1,8 @@
-use vfs::SimDisk;
+use vfs::{SimDisk, Vfs};
 use wal::{GroupId, Identity, Record, Vote, WalOptions, Writer};
 
 use super::*;
-use crate::host::FoundStarts;
+use crate::host::open_log;
 
 const GROUP: GroupId = GroupId(1);
 
@@ -21,18 +21,12 @@ pub(in crate::network) fn member(node: u64, drawn: u32, disk: SimDisk) -> Member
         node_id: node,
     };
     let dir = std::path::Path::new("/wal");
-    let vfs = Arc::new(disk.clone());
-    let mut starts = None;
+    let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
     vfs::durable::create_dir(&disk, dir).unwrap();
-    let before = FoundStarts::read(&disk, dir).unwrap();
-    let note = |found| {
-        starts = Some(before.begin(&disk, found, drawn)?);
-        Ok(())
-    };
     let options = WalOptions::small();
-    let (wal, _) = Wal::open_noting(vfs, dir, owner, options, Writer::Inline, note).unwrap();
+    let (wal, _, starts) = open_log(&vfs, dir, owner, options, Writer::Inline, drawn).unwrap();
     let fault = NodeFault::new();
-    let own = Own::new(node, starts.unwrap(), wal.clone(), fault.clone());
+    let own = Own::new(node, starts, wal.clone(), fault.clone());
     Member {
         disk,
         fault,
