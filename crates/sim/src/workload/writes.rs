@@ -77,10 +77,8 @@ impl Worker {
         let deadline = Deadline::after(&self.runtime, BARE_PATIENCE);
         let call = bare.record(rpc::request(request, BARE_PATIENCE));
         let ended = match deadline.call(&self.runtime, call).await {
-            Ok(done) => {
-                let done = done.into_inner();
-                acked(done.count, done.repeated)
-            }
+            // The coordinator may have had to send it twice, and answers with the count of the second time.
+            Ok(done) => Ended::Repeated(done.into_inner().count),
             Err(error) => {
                 let error = ClientError::Call { error, attempts: 1 };
                 self.note_error(Some(&error));
