@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use vfs::{Result, SimDisk, Vfs as _, VfsFile};
-use wal::inspect::{RecordInfo, RecordKind, SegmentFollower};
+use wal::inspect::{RecordInfo, RecordKind, SegmentFollower, Verdict};
 use wal::{GroupId, Vote};
 
 use crate::cast::Shape;
@@ -114,6 +114,11 @@ impl Logs {
         };
         self.disks.insert(host, known);
         let folder = Path::new(tap::LOG);
+        // Its server refuses it. What stands behind the damage means nothing without what it followed.
+        let judged = wal::inspect::verify(&disk.restart(), folder, None);
+        if judged.is_ok_and(|report| matches!(report.verdict, Verdict::Rotten { .. })) {
+            return;
+        }
         let mut names: Vec<_> = disk
             .list_dir(folder)
             .unwrap_or_default()

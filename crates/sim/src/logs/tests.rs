@@ -160,3 +160,44 @@ fn a_segment_that_came_back_behind_a_gap_is_not_the_log() {
         assert_eq!(newest_run(paths(found)), paths(log), "{found:?}");
     }
 }
+
+/// A truncation may be among what cannot be read, and what it took away seem to be committed by what follows.
+#[test]
+fn a_log_with_a_hole_tells_nothing() {
+    let disk = SimDisk::new();
+    let folder = Path::new(tap::LOG);
+    let owner = wal::Identity {
+        cluster_id: [7; 16],
+        node_id: 1,
+    };
+    let vfs = std::sync::Arc::new(disk.clone());
+    let options = wal::WalOptions::small();
+    let (wal, _) = wal::Wal::open(vfs, folder, owner, options, wal::Writer::Inline).unwrap();
+    for index in 0..200 {
+        let new = wal::Entry {
+            id: wal::LogId {
+                term: 1,
+                node: 1,
+                index,
+            },
+            kind: 3,
+            payload: bytes::Bytes::from(vec![index as u8; 300]),
+        };
+        wal.append_sync(G, vec![wal::Record::Entry(new)]).unwrap();
+    }
+    let known = |disk: &SimDisk| {
+        let mut logs = Logs::default();
+        logs.start(1, "disk-1", CLUSTER, disk);
+        logs.disks[&1]
+            .groups
+            .get(&G)
+            .map_or(0, |log| log.entries.len())
+    };
+    assert_eq!(known(&disk.restart()), 200);
+    let rotten = disk.restart();
+    let names = rotten.list_dir(folder).unwrap().into_iter();
+    let paths = names.map(|entry| folder.join(entry.name));
+    let oldest = paths.filter(|path| tap::is_segment(path)).min().unwrap();
+    rotten.flip_bit(&oldest, 8 * 600).unwrap();
+    assert_eq!(known(&rotten), 0);
+}
