@@ -69,8 +69,9 @@ pub(crate) struct Inner {
     context: SharedContext,
     registry: Arc<Registry>,
     fault: NodeFault,
-    /// What this node tells others of how far its log reaches, and what each group's members have told it: longer than a replica runs.
+    /// What this node tells others of how far its log reaches.
     own: Arc<Own>,
+    /// What each group's members have told it, for longer than a replica runs.
     standings: Mutex<BTreeMap<GroupId, Arc<Standings>>>,
     /// Which groups have other voters, written before the log is.
     voters: Arc<VotersNote>,

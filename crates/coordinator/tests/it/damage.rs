@@ -52,6 +52,18 @@ async fn ask(
     answer.map(tonic::Response::into_inner)
 }
 
+/// Has a snapshot of the second shard fetched, and then records what it does not contain.
+async fn lemons_since_the_snapshot(cluster: &Cluster) {
+    let mut admin = cluster.admin();
+    admin
+        .pull_snapshot(PullSnapshotRequest { shard_id: 2 })
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        cluster.record("lemon", 1).await;
+    }
+}
+
 async fn until_state(cluster: &Cluster, state: ShardState) {
     cluster
         .until(&format!("shard 2 is {state:?}"), |status| {
@@ -204,14 +216,7 @@ async fn a_damaged_log_is_set_aside_when_its_loss_is_accepted() {
     for term in ["ant", "kiwi", "zoo"] {
         cluster.record(term, 5).await;
     }
-    let mut admin = cluster.admin();
-    admin
-        .pull_snapshot(PullSnapshotRequest { shard_id: 2 })
-        .await
-        .unwrap();
-    for _ in 0..20 {
-        cluster.record("lemon", 1).await;
-    }
+    lemons_since_the_snapshot(&cluster).await;
     cluster.stop_server(1).await;
     damage_log(cluster.server_dir(1));
     cluster.start_server(1).await;
@@ -243,14 +248,7 @@ async fn a_damaged_log_is_set_aside_when_its_loss_is_accepted() {
 async fn the_last_sound_replica_is_what_a_shard_begins_anew_from() {
     let mut cluster = Cluster::replicated().await;
     cluster.record("kiwi", 5).await;
-    let mut admin = cluster.admin();
-    admin
-        .pull_snapshot(PullSnapshotRequest { shard_id: 2 })
-        .await
-        .unwrap();
-    for _ in 0..20 {
-        cluster.record("lemon", 1).await;
-    }
+    lemons_since_the_snapshot(&cluster).await;
     for place in [0, 1] {
         cluster.stop_server(place).await;
         std::fs::remove_dir_all(cluster.server_dir(place)).unwrap();

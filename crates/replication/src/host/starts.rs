@@ -18,6 +18,7 @@ use std::sync::Arc;
 use vfs::{TwoSlot, Vfs};
 use wal::{Place, RecoveryReport, Wal, WalOptions, Writer};
 
+use super::voters::version_of;
 use crate::OpenError;
 
 const FILE: &str = "starts";
@@ -68,8 +69,8 @@ pub(crate) fn open_log(
 #[derive(Debug)]
 pub(crate) struct FoundStarts {
     path: PathBuf,
-    /// Where the file can be written in place, its newest slot.
-    sequence: Option<u64>,
+    /// The file is there and sound, so that it can be written in place.
+    is_sound: bool,
     list: Vec<Start>,
 }
 
@@ -80,7 +81,7 @@ impl FoundStarts {
         if !vfs.exists(&path)? {
             return Ok(Self {
                 path,
-                sequence: None,
+                is_sound: false,
                 list: Vec::new(),
             });
         }
@@ -97,10 +98,9 @@ impl FoundStarts {
         if list.is_none() {
             tracing::error!(path = %path.display(), "the list of starts is damaged and is begun anew");
         }
-        let is_sound = list.is_some() && found.unreadable == 0;
         Ok(Self {
             path,
-            sequence: is_sound.then_some(found.sequence),
+            is_sound: list.is_some() && found.unreadable == 0,
             list: list.unwrap_or_default(),
         })
     }
@@ -120,9 +120,10 @@ impl FoundStarts {
         }
         self.list.push(Start { life, found });
         let body = encode(&self.list);
-        let mut slots = match self.sequence {
-            Some(_) => TwoSlot::open(vfs, &self.path, MAGIC, SLOT_BYTES)?.0,
-            None => TwoSlot::create(vfs, &self.path, MAGIC, SLOT_BYTES, 1, &body)?,
+        let mut slots = if self.is_sound {
+            TwoSlot::open(vfs, &self.path, MAGIC, SLOT_BYTES)?.0
+        } else {
+            TwoSlot::create(vfs, &self.path, MAGIC, SLOT_BYTES, 1, &body)?
         };
         // Both slots, so that one that rots does not take the newest start back.
         for _slot in 0..2 {
@@ -159,16 +160,14 @@ impl Starts {
             let next = starts.next();
             return next.map_or_else(Place::default, |start| start.found);
         }
-        let oldest = self.0.first().and_then(|start| number_of(start.life));
-        match number_of(life) {
-            // It is forgotten here; whatever it said lies before what the oldest start known found.
-            Some(number) if oldest.is_some_and(|oldest| number < oldest) => self
-                .0
-                .first()
-                .map_or_else(Place::default, |start| start.found),
-            Some(_) => Place::default(),
-            None => self.present().found,
-        }
+        let Some(number) = number_of(life) else {
+            return self.present().found;
+        };
+        // A life before the oldest start known is forgotten here; whatever it said lies before what that start found.
+        let oldest = self.0.first();
+        let later =
+            oldest.filter(|start| number_of(start.life).is_some_and(|first| number < first));
+        later.map_or_else(Place::default, |start| start.found)
     }
 }
 
@@ -183,11 +182,6 @@ fn encode(list: &[Start]) -> Vec<u8> {
         body.extend(start.found.offset.to_le_bytes());
     }
     body
-}
-
-fn version_of(body: &[u8]) -> Option<u16> {
-    let (version, _) = body.split_first_chunk::<2>()?;
-    Some(u16::from_le_bytes(*version))
 }
 
 fn decode(body: &[u8]) -> Option<Vec<Start>> {

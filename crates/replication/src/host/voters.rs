@@ -206,7 +206,8 @@ fn encode(groups: &BTreeSet<GroupId>) -> Vec<u8> {
     body
 }
 
-fn version_of(body: &[u8]) -> Option<u16> {
+/// The version that the body of a slot begins with.
+pub(super) fn version_of(body: &[u8]) -> Option<u16> {
     let (version, _) = body.split_first_chunk::<2>()?;
     Some(u16::from_le_bytes(*version))
 }

@@ -38,6 +38,15 @@ pub(super) struct Late {
     is_refused: bool,
 }
 
+fn request_of(ticket: &Ticket) -> RecordRequest {
+    RecordRequest {
+        term: ticket.key.term.clone(),
+        namespace: ticket.key.namespace.to_owned(),
+        count: ticket.count(),
+        ..RecordRequest::default()
+    }
+}
+
 impl Worker {
     pub(super) async fn record(&mut self) {
         if let Some(bare) = self.bare.clone()
@@ -46,13 +55,7 @@ impl Worker {
             return self.record_bare(bare).await;
         }
         let (ticket, began) = (self.issue(), trace::now());
-        let request = RecordRequest {
-            term: ticket.key.term.clone(),
-            namespace: ticket.key.namespace.to_owned(),
-            count: ticket.count(),
-            ..RecordRequest::default()
-        };
-        let answer = self.client.record(request).await;
+        let answer = self.client.record(request_of(&ticket)).await;
         self.note_error(answer.as_ref().err());
         let ended = match answer {
             Ok(done) => acked(done.count, done.repeated),
@@ -68,14 +71,8 @@ impl Worker {
     /// counts at most once.
     async fn record_bare(&mut self, mut bare: AutocompleteServiceClient<Channel>) {
         let (ticket, began) = (self.issue(), trace::now());
-        let request = RecordRequest {
-            term: ticket.key.term.clone(),
-            namespace: ticket.key.namespace.to_owned(),
-            count: ticket.count(),
-            ..RecordRequest::default()
-        };
         let deadline = Deadline::after(&self.runtime, BARE_PATIENCE);
-        let call = bare.record(rpc::request(request, BARE_PATIENCE));
+        let call = bare.record(rpc::request(request_of(&ticket), BARE_PATIENCE));
         let ended = match deadline.call(&self.runtime, call).await {
             // The coordinator may have had to send it twice, and answers with the count of the second time.
             Ok(done) => Ended::Repeated(done.into_inner().count),

@@ -86,14 +86,20 @@ fn who_lost_nothing_is_believed_over_any_number_of_starts() {
     assert!(!one.is_set_back() && !two.is_set_back());
 }
 
-#[test]
-fn a_disk_that_was_set_back_is_found_out_by_both_sides() {
+/// A member, another one that it has heard, and an older copy of the other's disk.
+fn heard_after_its_copy() -> (Member, Member, SimDisk) {
     let one = member(1, 10, SimDisk::new());
     let two = member(2, 20, SimDisk::new());
     two.vote(5);
     let old = two.disk.crash_losing_all();
     two.vote(6);
     one.hears(&two).unwrap();
+    (one, two, old)
+}
+
+#[test]
+fn a_disk_that_was_set_back_is_found_out_by_both_sides() {
+    let (one, two, old) = heard_after_its_copy();
     for disk in [old, SimDisk::new()] {
         let two = member(2, 21, disk);
         let told = Place {
@@ -121,12 +127,7 @@ fn a_disk_that_was_set_back_is_found_out_by_both_sides() {
 /// Each start begins a segment, so that an older copy is soon further on than the newer one was.
 #[test]
 fn a_disk_that_was_set_back_is_told_after_any_number_of_starts_that_nobody_heard_of() {
-    let one = member(1, 10, SimDisk::new());
-    let two = member(2, 20, SimDisk::new());
-    two.vote(5);
-    let old = two.disk.crash_losing_all();
-    two.vote(6);
-    one.hears(&two).unwrap();
+    let (one, _, old) = heard_after_its_copy();
     let mut two = member(2, 21, old);
     for again in 22..30 {
         two = two.again(again);
@@ -159,12 +160,7 @@ fn starts_that_nobody_heard_of_harm_nobody_who_lost_nothing() {
 
 #[test]
 fn what_is_said_of_an_older_copy_does_not_take_the_place_of_what_is_known() {
-    let one = member(1, 10, SimDisk::new());
-    let two = member(2, 20, SimDisk::new());
-    two.vote(5);
-    let old = two.disk.crash_losing_all();
-    two.vote(6);
-    one.hears(&two).unwrap();
+    let (one, _, old) = heard_after_its_copy();
     let older = member(2, 21, old).again(22);
     let ignorant = member(3, 30, SimDisk::new());
     ignorant.hears(&older).unwrap();

@@ -134,12 +134,16 @@ impl Trio {
                 },
             );
         }
+        Self::agreed(world, replicas).await
+    }
+
+    /// A majority leads without the last, which has nothing of the group on its disk until they agree.
+    async fn agreed(world: World, replicas: BTreeMap<u64, Replica>) -> Self {
         let trio = Self {
             world,
             replicas,
             down: BTreeMap::new(),
         };
-        // A majority leads without the last, which has nothing of the group on its disk then.
         trio.agree().await;
         trio
     }
@@ -164,13 +168,7 @@ impl Trio {
             replicas.insert(id, replica);
         }
         replicas.insert(1, first);
-        let trio = Self {
-            world,
-            replicas,
-            down: BTreeMap::new(),
-        };
-        trio.agree().await;
-        trio
+        Self::agreed(world, replicas).await
     }
 
     /// The names of the replicas that do not lead, and which one does.
