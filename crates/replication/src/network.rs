@@ -9,6 +9,8 @@
 //! What goes to a peer that is behind, or to any that is written to much, is compressed in blocks, once the peer has said that it takes
 //! them ([`block`]).
 //!
+//! That an entry is committed goes with the next one, where that comes soon ([`hold`]).
+//!
 //! With votes and appends goes how far the logs reach on the disks, so that a disk that was set back is noticed ([`standing`]).
 //!
 //! Every call has a deadline; a stream of appends fails when an answer is
@@ -19,6 +21,7 @@
 pub(crate) mod block;
 mod channels;
 mod client;
+mod hold;
 mod leash;
 mod message;
 pub(crate) mod service;

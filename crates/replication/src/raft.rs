@@ -109,5 +109,7 @@ pub(crate) fn vote(term: u64, node: u64, committed: bool) -> Vote {
 
 type Watch = <AsyncRuntime as openraft::AsyncRuntime>::Watch;
 pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
+/// What of it does not change with every entry.
+pub(crate) type ServerMetrics = openraft::metrics::RaftServerMetrics<TypeConfig>;
 pub(crate) type MetricsReceiver =
     <Watch as openraft::async_runtime::watch::Watch>::Receiver<Metrics>;

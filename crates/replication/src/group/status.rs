@@ -9,7 +9,7 @@ use openraft::errors::Fatal;
 use super::Inner;
 use crate::lease::Grants;
 use crate::machine::Shared;
-use crate::raft::Metrics;
+use crate::raft::{Metrics, ServerMetrics};
 use crate::status::{GroupStatus, Replay, Role, StopCause};
 use crate::{NodeId, StateMachine, convert};
 
@@ -71,14 +71,27 @@ pub(super) fn build<S: StateMachine>(
 /// Publishes a status whenever something changes that is not just a number. Once there is a reason to stop, whoever found it, all of the
 /// replica stops.
 pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
+    // Openraft reports all it has several times for each entry, and this part of it when it is another one.
+    let mut server = inner.raft.server_metrics();
     let mut metrics = inner.raft.metrics();
     let mut seen = None;
     loop {
         let changed = tokio::select! {
             () = inner.ended.cancelled() => return,
             () = inner.shared.halt.told() => Ok(()),
-            changed = metrics.changed() => changed,
+            changed = server.changed() => changed,
         };
+        // The part is reported first, and the whole right after it.
+        while changed.is_ok() && !has_all_of(&metrics.borrow_watched(), &server.borrow_watched()) {
+            let reported = tokio::select! {
+                () = inner.ended.cancelled() => return,
+                () = inner.shared.halt.told() => break,
+                reported = metrics.changed() => reported,
+            };
+            if reported.is_err() {
+                break;
+            }
+        }
         let fatal = metrics.borrow_watched().running_state.clone().err();
         if let Some(fatal) = fatal {
             inner.stopped_by(&fatal);
@@ -118,6 +131,23 @@ pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
             return;
         }
     }
+}
+
+/// Whether what openraft reports as a whole is as new as the part of it that does not change with every entry.
+fn has_all_of(whole: &Metrics, part: &ServerMetrics) -> bool {
+    let of_part = (
+        part.state,
+        part.current_leader,
+        part.vote,
+        part.membership_config.log_id(),
+    );
+    let of_whole = (
+        whole.state,
+        whole.current_leader,
+        whole.vote,
+        whole.membership_config.log_id(),
+    );
+    of_part == of_whole
 }
 
 impl<S: StateMachine> Inner<S> {

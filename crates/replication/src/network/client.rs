@@ -23,6 +23,7 @@ use tonic::transport::Channel;
 use wal::GroupId;
 
 use super::channels::Lane;
+use super::hold::Hold;
 use super::leash::leash;
 use super::message::{failed, late, malformed, silent, unreachable};
 use super::{Limits, SharedContext, Standings, snapshot, stream};
@@ -194,9 +195,10 @@ impl Client {
             return Ok(futures::stream::empty().boxed());
         };
         let mut service = self.service(self.lane)?;
-        let (input, leash) = leash(input);
+        // The first may be a heartbeat, for which somebody waits.
+        let (rest, leash) = leash(Hold::new(self.context.runtime.clone(), input));
         let input = futures::stream::iter([first])
-            .chain(input)
+            .chain(rest)
             .take_until(self.silence.clone().cancelled_owned());
         let (requests, shared) = stream::requests(
             input,
