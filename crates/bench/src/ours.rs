@@ -12,6 +12,8 @@ use workload::{Grpc, GrpcOptions};
 
 use crate::process::{Process, Processes, free_port, is_file};
 
+/// How many threads a process runs its tasks on. With more processes than cores, one each: the others only wake each other.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 /// How long a cluster may take until it serves.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
@@ -105,12 +107,14 @@ pub(crate) async fn start_replicated(
         .args(["127.0.0.1:0", "--data-dir"])
         .arg(dir.join("coordinator"))
         .args(["--shards", &shards.to_string()])
-        .args(["--replicas", &replicas, "--expect-nodes", &replicas]);
+        .args(["--replicas", &replicas, "--expect-nodes", &replicas])
+        .env(WORKER_THREADS, "1");
     let mut processes = Processes(vec![Process::start(&mut coordinator)?]);
     for number in 1..=REPLICAS {
         let name = format!("shard-{number}");
         let mut shard_server = command(&programs.shard_server);
         shard_server
+            .env(WORKER_THREADS, "1")
             .args(["serve", "--grpc-addr", "127.0.0.1:0", "--node-name", &name])
             .args(["--coordinators", &address, "--data-dir"])
             .arg(dir.join(&name));

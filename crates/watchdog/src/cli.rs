@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use crate::config::{Config, Settings};
-use crate::restart::{Command, External, Restarter};
+use crate::restart::{Command, Container, External, Restarter};
 use crate::{Deps, serve};
 
 /// The configuration or the command line is wrong (EX_USAGE).
@@ -103,9 +103,11 @@ async fn run(settings: Settings) -> ExitCode {
 async fn watch(config: Config) -> anyhow::Result<()> {
     let runtime = Runtime::real();
     let metrics = telemetry::Metrics::new(&runtime)?;
-    let restarter: Arc<dyn Restarter> = match config.restart_command.clone() {
-        Some(template) => Arc::new(Command::new(template)),
-        None => Arc::new(External),
+    let (command, containers) = (&config.restart_command, &config.restart_containers);
+    let restarter: Arc<dyn Restarter> = match (command, containers) {
+        (Some(template), _) => Arc::new(Command::new(template.clone())),
+        (None, Some(socket)) => Arc::new(Container::new(runtime.clone(), socket.clone())),
+        (None, None) => Arc::new(External),
     };
     let shutdown = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;

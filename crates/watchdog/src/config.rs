@@ -6,6 +6,7 @@
 mod settings;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use telemetry::logging::LogConfig;
@@ -39,6 +40,8 @@ pub struct Config {
     pub alert_unserved_after: Duration,
     /// What brings a process back. None: somebody else does, such as a container's restart policy or a service manager.
     pub restart_command: Option<CommandTemplate>,
+    /// The socket of the Docker Engine that restarts the containers of nodes, instead of a command.
+    pub restart_containers: Option<PathBuf>,
     /// How the process logs; for whoever owns the process. Default: text, from level info on.
     pub logging: LogConfig,
 }
@@ -66,6 +69,7 @@ impl Default for Config {
             attempt_timeout: Duration::from_secs(30),
             alert_unserved_after: Duration::from_secs(300),
             restart_command: None,
+            restart_containers: None,
             logging: LogConfig::default(),
         }
     }

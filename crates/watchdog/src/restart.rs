@@ -1,8 +1,8 @@
 //! Who brings a process back.
 //!
 //! The watchdog never starts servers of its own accord. It asks a [`Restarter`]: nobody in particular ([`External`]: a container's restart
-//! policy or a service manager acts by itself), a command ([`Command`]), or, inside the all-in-one, the supervisor that
-//! started the node and implements the trait.
+//! policy or a service manager acts by itself), a command ([`Command`]), a Docker Engine ([`Container`]), or, inside the all-in-one, the
+//! supervisor that started the node and implements the trait.
 //!
 //! What always holds: a node is restarted at most once in the time of one attempt, however many shards on it are dead
 //! ([`Restarts`]); names that nodes gave themselves never reach a shell.
@@ -10,6 +10,7 @@
 //! On failure: the attempt goes on and waits all the same; the process may come back by other means.
 
 mod command;
+mod container;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use runtime::{Instant, Runtime};
 
 pub use command::{Command, CommandTemplate, TemplateError};
+pub use container::{Container, NODE_LABEL};
 
 use crate::fleet::NodeTarget;
 

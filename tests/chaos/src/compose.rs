@@ -24,6 +24,8 @@ use crate::proxy::{Link, Proxy};
 /// The name of the project, so that a run touches no other containers.
 const PROJECT: &str = "autocomplete-chaos";
 
+/// What lets the watchdogs restart containers.
+const RESTART: &str = "deploy/docker/restart.yml";
 /// What makes three of everything out of `docker-compose.yml`.
 const REPLICATED: &str = "deploy/docker/replicated.yml";
 
@@ -81,6 +83,8 @@ pub struct Compose {
     watchdog_metrics: Vec<String>,
     /// Empty without a stage.
     shard_addresses: Vec<String>,
+    /// Whether the watchdogs restart containers that hang.
+    restarts: bool,
     stage: Option<Stage>,
     /// Servers that are off the network.
     apart: Mutex<BTreeSet<String>>,
@@ -114,15 +118,13 @@ impl Compose {
         let shard_servers: Vec<String> = (1..=SHARDS)
             .map(|number| format!("shard-{number}"))
             .collect();
-        let stage = if needs == Needs::default() {
-            None
-        } else {
-            Some(Stage::set(&shard_servers)?)
-        };
+        let is_staged = needs.proxies || needs.small_disks;
+        let stage = is_staged.then(|| Stage::set(&shard_servers)).transpose()?;
         let mut compose = Self {
             shape,
             shard_servers,
             shard_addresses: Vec::new(),
+            restarts: needs.restarts,
             stage,
             apart: Mutex::default(),
             coordinators: numbered("coordinator", shape.coordinators),
@@ -162,6 +164,9 @@ impl Compose {
         if self.shape == Shape::REPLICATED {
             command.args(["--file", REPLICATED]);
         }
+        if self.restarts {
+            command.args(["--file", RESTART]);
+        }
         if let Some(stage) = &self.stage {
             command.args(["--file", STRUCK]);
             command.env("CHAOS_DISKS", stage.folder.path());
@@ -196,8 +201,9 @@ impl Deployment for Compose {
         &self.shard_addresses
     }
 
-    fn guard(&self, _: &str, _: bool) -> anyhow::Result<()> {
-        // The restart policy only looks for what has ended, and the watchdog of the containers restarts nothing.
+    fn guard(&self, node: &str, _: bool) -> anyhow::Result<()> {
+        // The restart policy only looks for what has ended.
+        anyhow::ensure!(!self.restarts, "the watchdogs restart {node} when it hangs");
         Ok(())
     }
 

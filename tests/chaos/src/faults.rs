@@ -40,6 +40,8 @@ pub enum Fault {
     KillAll,
     /// A shard server stands still for ten seconds, and goes on as if nothing had happened, unless a watchdog has it ended before.
     Pause,
+    /// A shard server stands still until a watchdog has it restarted.
+    Hang,
     /// The leader of a shard stands still for a minute, or as long as the run is told to, and nobody ends it. Needs three replicas.
     StopLeader,
     /// The shard servers are stopped and started in an orderly way, one after another.
@@ -71,6 +73,8 @@ pub struct Needs {
     pub proxies: bool,
     /// A small disk for each shard server.
     pub small_disks: bool,
+    /// Somebody who restarts a shard server that hangs.
+    pub restarts: bool,
 }
 
 impl Needs {
@@ -80,6 +84,7 @@ impl Needs {
         Self {
             proxies: faults.iter().any(|fault| fault.link().is_some()),
             small_disks: faults.contains(&Fault::FullDisk),
+            restarts: faults.contains(&Fault::Hang),
         }
     }
 }
@@ -127,6 +132,7 @@ impl Fault {
             Self::Kill
             | Self::KillAll
             | Self::Pause
+            | Self::Hang
             | Self::StopLeader
             | Self::Roll
             | Self::Wipe
@@ -161,6 +167,11 @@ impl Fault {
                 nodes = servers.to_vec();
             }
             Self::Pause => paused(runtime, deployment, server).await?,
+            Self::Hang => {
+                let pid = running(deployment, server)?;
+                pid.pause()?;
+                restarted(runtime, deployment, server, pid).await?;
+            }
             Self::StopLeader => {
                 let standstill = Box::pin(standstill::strike(scene, number)).await?;
                 return Ok(Hit {

@@ -348,44 +348,4 @@ pub(crate) fn stale_generation(stale: StaleGeneration) -> ApiError {
 }
 
 #[cfg(test)]
-mod tests {
-    use cluster::NodeId;
-    use replication::{Applied, GroupId, Member, Replay};
-
-    use super::*;
-
-    /// A leader of term 3 that is its group's only voter.
-    fn leader(applied: Option<Applied>) -> GroupStatus {
-        let node = NodeId(1);
-        GroupStatus {
-            group: GroupId(2),
-            node,
-            role: Role::Leader,
-            term: 3,
-            leader: None,
-            members: vec![Member {
-                node,
-                address: "here:1".into(),
-                voter: true,
-            }],
-            last_log: Some(7),
-            committed: Some(7),
-            applied,
-            snapshot: None,
-            purged: None,
-            replay: Replay::default(),
-            quorum_ack_age: None,
-            leader_silence: None,
-            matched: Vec::new(),
-            stopped: None,
-        }
-    }
-
-    #[test]
-    fn a_leader_serves_once_it_has_applied_an_entry_of_its_term() {
-        let at = |index, term| Some(Applied { index, term });
-        assert!(!Replica::is_serving(&leader(None)));
-        assert!(!Replica::is_serving(&leader(at(6, 2))));
-        assert!(Replica::is_serving(&leader(at(7, 3))));
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The options as they are written on a command line, in the environment or in a file, and how they are checked.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use settings::Problems;
@@ -54,6 +55,11 @@ settings::settings! {
     /// sees it. It must also end a process that hangs, and must itself end. Without it, somebody else is expected to restart processes:
     /// a container's restart policy, or a service manager.
     restart_command: String, "RESTART_COMMAND", "COMMAND";
+    /// Socket of a Docker Engine that restarts the container of a node, for instance /var/run/docker.sock
+    ///
+    /// It is the container whose label autocomplete.node is the node's name. Instead of a command, where the policy of the
+    /// containers only brings back what has ended. Whoever holds this socket can do anything to the machine.
+    restart_containers: String, "RESTART_CONTAINERS", "SOCKET";
     /// How a line of the log looks: text or json [default: text]
     log_format: String, "LOG_FORMAT", "FORMAT";
     /// Levels of the log by module, such as info,watchdog=debug [default: info,openraft=error]
@@ -85,6 +91,12 @@ impl Settings {
             at.add("attempt-timeout", text);
         }
         let command = self.restart_command.as_deref().map(CommandTemplate::parse);
+        if command.is_some() && self.restart_containers.is_some() {
+            at.add(
+                "restart-containers",
+                "goes with no --restart-command".to_owned(),
+            );
+        }
         Config {
             detector: self.detector(at, default.detector),
             policy: self.policy(at, default.policy),
@@ -101,6 +113,7 @@ impl Settings {
             attempt_timeout,
             alert_unserved_after,
             restart_command: command.and_then(|parsed| at.keep("restart-command", parsed)),
+            restart_containers: self.restart_containers.map(PathBuf::from),
         }
     }
 

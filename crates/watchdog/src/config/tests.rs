@@ -26,6 +26,7 @@ fn the_defaults_are_those_of_the_contract() {
     );
     assert_eq!(config.policy.concurrent_percent, 10);
     assert!(config.restart_command.is_none());
+    assert!(config.restart_containers.is_none());
 }
 
 #[test]
@@ -45,6 +46,8 @@ fn every_problem_is_listed_at_once() {
         "2m",
         "--restart-command",
         "run \"{node}",
+        "--restart-containers",
+        "/var/run/docker.sock",
         "--log-format",
         "xml",
         "--log-filter",
@@ -66,7 +69,8 @@ fn every_problem_is_listed_at_once() {
             "misses",
             "poll-interval",
             "probe-timeout",
-            "restart-command"
+            "restart-command",
+            "restart-containers"
         ]
     );
     let text = problems.to_string();
