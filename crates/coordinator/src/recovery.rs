@@ -72,9 +72,10 @@ impl Origin {
     /// of an earlier life is older than all of this one, whatever its index: lives count anew.
     fn furthest(
         present: Incarnation,
-        sound: Option<(u64, NodeId)>,
-        held: Option<(Incarnation, u64)>,
+        sound: impl Iterator<Item = (u64, NodeId)>,
+        held: impl Iterator<Item = (Incarnation, u64)>,
     ) -> Self {
+        let (sound, held) = (sound.max(), held.max());
         match sound {
             Some((index, node)) if held.is_none_or(|held| held < (present, index)) => {
                 Self::Replica(node)
@@ -230,7 +231,7 @@ impl Recovery {
         let held = held.iter().map(|held| (held.incarnation, held.index));
         let replicas = shard.replicas.iter();
         let sound = replicas.filter_map(|at| Some((self.sound_index(case, at.node)?, at.node)));
-        Origin::furthest(shard.incarnation, sound.max(), held.max())
+        Origin::furthest(shard.incarnation, sound, held)
     }
 
     /// Goes on with what was broken off: a new life that still waits for its snapshot. Done by whoever leads, and by whoever holds
@@ -411,12 +412,18 @@ mod tests {
         let present = Incarnation(3);
         let held = |life, index| Some((Incarnation(life), index));
         let replica = Origin::Replica(NodeId(2));
-        let furthest = |held| Origin::furthest(present, Some((40, NodeId(2))), held);
+        let sound = [(39, NodeId(3)), (40, NodeId(2)), (7, NodeId(1))];
+        let furthest = |held: Option<_>| {
+            let held = held.into_iter().chain([(Incarnation(1), 9_999)]);
+            Origin::furthest(present, sound.into_iter(), held)
+        };
         assert_eq!(furthest(None), replica);
         assert_eq!(furthest(held(3, 39)), replica);
         assert_eq!(furthest(held(3, 40)), Origin::Held);
         assert_eq!(furthest(held(2, 9_000)), replica, "lives count anew");
-        assert_eq!(Origin::furthest(present, None, held(2, 1)), Origin::Held);
-        assert_eq!(Origin::furthest(present, None, None), Origin::Held);
+        let without =
+            |held: Option<_>| Origin::furthest(present, std::iter::empty(), held.into_iter());
+        assert_eq!(without(held(2, 1)), Origin::Held);
+        assert_eq!(without(None), Origin::Held);
     }
 }

@@ -128,3 +128,15 @@ fn streams_write_and_read_whole_files() {
     assert_eq!(error.source.kind(), std::io::ErrorKind::InvalidData);
     assert!(real.free_space(temp.path()).unwrap() > 0);
 }
+
+/// The null device has nothing to sync, and Linux says so to whoever asks.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sync_of_the_real_disk_asks_the_system() {
+    let (real, null) = (RealDisk::new(), Path::new("/dev/null"));
+    let file = real.open_write(null).unwrap();
+    for refused in [file.sync_data(), file.sync_all(), real.sync_dir(null)] {
+        let kind = refused.unwrap_err().source.kind();
+        assert_eq!(kind, std::io::ErrorKind::InvalidInput);
+    }
+}

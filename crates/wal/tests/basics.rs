@@ -524,3 +524,20 @@ fn room_is_reserved_in_steps_and_not_for_each_batch() {
     // Batches of a block of 4 KiB each; the room for the first ones came with the segment.
     assert_eq!((written, reserved), (600, 2));
 }
+
+#[test]
+fn a_log_has_room_for_1024_groups_and_refuses_more() {
+    let options = WalOptions {
+        segment_bytes: 4 << 20,
+        ..WalOptions::small()
+    };
+    let (wal, _) = open_with(&SimDisk::new(), options).unwrap();
+    for group in 0..1024 {
+        wal.append_sync(GroupId(group), vec![entry(1, 0, b"a")])
+            .unwrap();
+    }
+    let error = wal.append_sync(GroupId(1024), vec![vote(1)]).unwrap_err();
+    assert!(matches!(error, AppendError::Invalid { .. }) && error.not_applied());
+    wal.append_sync(GroupId(7), vec![Record::Remove]).unwrap();
+    wal.append_sync(GroupId(1024), vec![vote(1)]).unwrap();
+}

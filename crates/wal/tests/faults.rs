@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{
-    Outcome, Work, append, contents, dir, entry, identity, open, open_with, payload, vote,
+    Outcome, Work, append, contents, dir, entry, id, identity, open, open_with, payload, vote,
 };
 use vfs::{
     Op, SimDisk, Vfs,
@@ -612,4 +612,88 @@ fn what_waits_for_a_slow_sync_counts_as_used() {
         result(outcome).expect("what was admitted can be written");
     }
     assert!(disk.exists(&dir().join("reserve.0")).unwrap());
+}
+
+#[test]
+fn what_is_not_written_yet_can_be_read_however_small_the_cache() {
+    let disk = SimDisk::new();
+    let options = WalOptions {
+        cache_bytes: 0,
+        batch_bytes_max: 1,
+        ..WalOptions::small()
+    };
+    let held = Held::open(&disk, options);
+    let (tell, told) = mpsc::channel();
+    let reader = held.wal.clone();
+    // Told between the first group commit and the second.
+    let done = Box::new(move |result: Result<(), AppendError>| {
+        result.unwrap();
+        tell.send(reader.read(G, 0..9, u64::MAX)).unwrap();
+    });
+    held.wal.append(G, vec![entry(1, 0, b"written")], done);
+    let second = append(&held.wal, 1, vec![entry(1, 1, b"waits")]);
+    held.go();
+    let entries = told.recv().unwrap().unwrap();
+    assert_eq!(entries.len(), 2);
+    assert_eq!(entries[1].payload, &b"waits"[..]);
+    result(&second).unwrap();
+}
+
+#[test]
+fn a_hint_never_reaches_the_disk_before_what_it_speaks_of() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk);
+    wal.append_sync(G, vec![entry(1, 0, b"a"), entry(1, 1, b"b")])
+        .unwrap();
+    wal.shutdown().unwrap();
+    let options = WalOptions {
+        batch_bytes_max: 1,
+        ..WalOptions::small()
+    };
+    let held = Held::open(&disk, options);
+    // The second group commit, which replaces an entry, fails.
+    disk.inject(Fault::after(Op::SyncData, 1, Effect::Io).on_path(".wal"));
+    let first = append(&held.wal, 2, vec![entry(1, 0, b"other")]);
+    let batch = vec![Record::Truncate { from_index: 1 }, entry(2, 1, b"c")];
+    append(&held.wal, 1, batch);
+    let hint = Record::Committed(id(2, 1));
+    result(&append(&held.wal, 1, vec![hint])).unwrap();
+    held.go();
+    result(&first).unwrap();
+    assert_eq!(disk.faults_waiting(), 0);
+    let (again, _) = open(&disk.crash_losing_all());
+    assert_eq!(again.group(G).last, Some(id(1, 1)));
+    assert_eq!(again.group(G).committed, None);
+}
+
+#[test]
+fn writes_resume_at_the_high_water_mark_and_not_at_the_low_one() {
+    let disk = SimDisk::new();
+    let (wal, _) = open_with(&disk, reserving()).unwrap();
+    with_room(&disk, 0);
+    wal.admit(1).unwrap_err();
+    with_room(&disk, 1 << 10);
+    wal.refresh().unwrap_err();
+    wal.admit(0).unwrap_err();
+    with_room(&disk, reserving().high_water_bytes);
+    wal.refresh().unwrap();
+    wal.admit(1).unwrap();
+}
+
+#[test]
+fn where_half_of_the_reserve_fits_it_is_the_half_for_votes() {
+    let disk = SimDisk::new();
+    let with = |reserve_bytes| WalOptions {
+        reserve_bytes,
+        ..reserving()
+    };
+    let (wal, _) = open_with(&disk, with(0)).unwrap();
+    wal.append_sync(G, vec![entry(1, 0, b"a")]).unwrap();
+    wal.shutdown().unwrap();
+    // The start needs 128 KiB beside the old mark for a moment; one half needs as much.
+    disk.set_capacity(Some(disk.used_bytes() + (144 << 10)));
+    let (wal, _) = open_with(&disk, with(256 << 10)).unwrap();
+    assert!(wal.stats().disk_full);
+    assert!(disk.exists(&dir().join("reserve.1")).unwrap());
+    assert!(!disk.exists(&dir().join("reserve.0")).unwrap());
 }

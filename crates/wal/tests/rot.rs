@@ -478,3 +478,52 @@ fn one_rotten_slot_of_the_mark_loses_nothing_after_a_restart() {
         }
     }
 }
+
+#[test]
+fn damage_before_a_batch_that_verifies_is_rot_though_nothing_is_marked() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk);
+    let mut ends = vec![wal.durable_end().offset];
+    for index in 0..3 {
+        wal.append_sync(G, vec![entry(1, index, &payload(1, index, 1500))])
+            .unwrap();
+        ends.push(wal.durable_end().offset);
+    }
+    drop(wal);
+    for bit in (ends[0] * 8..ends[2] * 8).step_by(7) {
+        let image = disk.crash_losing_all();
+        image.flip_bit(&segment(1), bit).unwrap();
+        assert_eq!(rotten(&image).0, 1, "bit {bit}");
+    }
+}
+
+/// With the newer slot gone, the older one names the segment before, behind which there is nothing that it knows of.
+#[test]
+fn a_rotten_slot_of_the_mark_does_not_make_a_written_segment_look_unconfirmed() {
+    let disk = SimDisk::new();
+    let (wal, _) = open(&disk);
+    let mut index = 0;
+    while wal.stats().segments < 2 {
+        wal.append_sync(G, vec![entry(1, index, &payload(1, index, 900))])
+            .unwrap();
+        index += 1;
+    }
+    let before = contents(&wal);
+    drop(wal);
+    let mut refused = 0;
+    for slot in [0, 64 << 10] {
+        let image = disk.crash_losing_all();
+        image
+            .flip_bit(&dir().join("mark"), (slot + 30) * 8)
+            .unwrap();
+        match open_with(&image, WalOptions::small()) {
+            Ok((wal, _)) => assert_eq!(contents(&wal), before, "slot at {slot}"),
+            Err(OpenError::Rotten { reason, .. }) => {
+                assert_eq!(reason, RotReason::Mark);
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(refused, 1);
+}

@@ -20,8 +20,8 @@ const EXIT_USAGE: u8 = 64;
 
 /// Polls the health of every shard, and sees to it that what stopped serving comes back.
 ///
-/// A shard that misses three polls in a row is recovered: its process is restarted (by --restart-command, or by whoever supervises
-/// it), the coordinator diagnoses and repairs it, and the watchdog verifies that it serves. Data is never given up: where only that
+/// A shard that misses three polls in a row is recovered: its process is restarted (by --restart-command, --restart-containers or
+/// whoever supervises it), the coordinator diagnoses and repairs it, and the watchdog verifies that it serves. Data is never given up: where only that
 /// could help, an alert is raised and left to an operator.
 #[derive(Debug, Parser)]
 #[command(name = "watchdog", version, args_conflicts_with_subcommands = true)]

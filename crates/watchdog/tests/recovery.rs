@@ -9,8 +9,12 @@ mod support;
 
 use std::time::Duration;
 
-use api::admin::v1::{RecoveryAction, ShardState};
+use api::admin::v1::cluster_admin_service_server::ClusterAdminService as _;
+use api::admin::v1::{
+    BeginRecoveryRequest, EndRecoveryRequest, RecoveryAction, ShardState, TurnState, TurnVerdict,
+};
 use support::{Cluster, until};
+use tonic::Request;
 use watchdog::Config;
 
 /// Quick, but patient enough for a machine that does much else.
@@ -330,4 +334,63 @@ async fn the_end_does_not_wait_for_open_attempts() {
         .timeout(Duration::from_secs(10), cluster.stop())
         .await;
     assert!(stopped.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_without_a_quorum_confirms_nothing() {
+    let mut config = config();
+    // Neither is dead before the other is silent.
+    config.detector.misses = 50;
+    let cluster = Cluster::start(3, config).await;
+    cluster.coordinator.script.lock().no_quorum = true;
+    for shard in 1..=2 {
+        cluster.tell(shard, |told| told.state = ShardState::Unreachable);
+        cluster.process(shard).lock().await.kill().await;
+    }
+    until(&cluster.runtime, "it freezes", || cluster.frozen()).await;
+    cluster.polls(60).await;
+    assert!(cluster.frozen());
+    assert_eq!(*cluster.supervisor.restarted.lock(), Vec::<String>::new());
+    cluster.coordinator.script.lock().no_quorum = false;
+    for shard in 1..=2 {
+        cluster.until_up(shard, true).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_whose_turn_went_to_another_ends() {
+    let mut config = config();
+    config.attempt_timeout = Duration::from_hours(1);
+    let cluster = Cluster::start(3, config).await;
+    cluster.process(1).lock().await.serves_after_start = false;
+    cluster.tell(1, |told| told.state = ShardState::Recovering);
+    cluster.process(1).lock().await.kill().await;
+    cluster.until_attempts(1, 1).await;
+    let over = EndRecoveryRequest {
+        shard_id: 1,
+        ..EndRecoveryRequest::default()
+    };
+    let coordinator = &cluster.coordinator;
+    coordinator.end_recovery(Request::new(over)).await.unwrap();
+    let next = BeginRecoveryRequest {
+        shard_id: 1,
+        watchdog: "other".into(),
+        known_attempt: 1,
+        ..BeginRecoveryRequest::default()
+    };
+    let next = coordinator
+        .begin_recovery(Request::new(next))
+        .await
+        .unwrap();
+    assert_eq!(next.into_inner().verdict(), TurnVerdict::Granted);
+    until(&cluster.runtime, "it gives up", || {
+        // It gets on, so that the turn is asked about.
+        cluster.tell(1, |told| told.replayed += 1);
+        let script = cluster.coordinator.script.lock();
+        let mut ended = script.ended.iter();
+        ended.any(|end| end.attempt == 1 && end.outcome() == TurnState::GivenUp)
+    })
+    .await;
+    cluster.stop().await;
 }

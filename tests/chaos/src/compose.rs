@@ -24,8 +24,9 @@ use crate::proxy::{Link, Proxy};
 /// The name of the project, so that a run touches no other containers.
 const PROJECT: &str = "autocomplete-chaos";
 
-/// What lets the watchdogs restart containers.
+/// What lets the watchdogs restart containers: the first, and the second.
 const RESTART: &str = "deploy/docker/restart.yml";
+const RESTART_SECOND: &str = "deploy/docker/restart-second.yml";
 /// What makes three of everything out of `docker-compose.yml`.
 const REPLICATED: &str = "deploy/docker/replicated.yml";
 
@@ -166,6 +167,9 @@ impl Compose {
         }
         if self.restarts {
             command.args(["--file", RESTART]);
+            if self.shape == Shape::REPLICATED {
+                command.args(["--file", RESTART_SECOND]);
+            }
         }
         if let Some(stage) = &self.stage {
             command.args(["--file", STRUCK]);

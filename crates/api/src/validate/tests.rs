@@ -261,7 +261,9 @@ fn pages_have_a_size_and_a_token_that_comes_back() {
     };
     assert_eq!(ask(0, "").unwrap().page_size, limits::PAGE_TERMS_DEFAULT);
     assert_eq!(ask(10_000, "").unwrap().page_size, 10_000);
-    refused(ask(10_001, ""), Reason::BadArgument);
+    let refusal = refused(ask(10_001, ""), Reason::BadArgument);
+    assert_eq!(refusal.field_name(), Some("page_size"));
+    assert!(refusal.message().ends_with("10000"), "{refusal}");
 
     let token = PageToken {
         after: term::Term::new("straße 1").unwrap(),

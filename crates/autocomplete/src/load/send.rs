@@ -252,3 +252,46 @@ async fn interrupted(signals: &mut Option<Signals>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use api::error::item_error;
+    use term::NamespaceName;
+    use vfs::RealDisk;
+
+    use super::super::name::LoadName;
+    use super::super::state::LoadState;
+    use super::*;
+
+    #[test]
+    fn what_was_not_taken_for_now_is_sent_again_by_the_next_run() {
+        let (runtime, dir) = (Runtime::real(), tempfile::tempdir().unwrap());
+        let begin = || {
+            let file = blake3::hash(b"a file");
+            let name = LoadName::new(b"cluster", file, &NamespaceName::default(), 1.into());
+            let path = dir.path().join("load.json");
+            let state = LoadState::open(&RealDisk::new(), &path, Path::new("terms.tsv"));
+            Delivery::repeatable(file, &name, state.unwrap())
+        };
+        let mut loader = Loader::new(&runtime, begin(), Report::quiet());
+        loader.delivery.request_id(&runtime, 0).unwrap();
+        let results = vec![v1::ItemResult::default(), item_error(Reason::MemoryBudget)];
+        let batch = Batch {
+            number: 0,
+            items: Vec::new(),
+            lines: vec![1, 2],
+        };
+        let answer = v1::RecordBatchResponse {
+            results,
+            token: None,
+        };
+        loader.answered((batch, Ok(answer)));
+        let stopped = loader.stopped.take();
+        assert!(matches!(stopped, Some(Stopped::NotTaken { batch: 0, .. })));
+        loader.delivery.finish().unwrap();
+        drop(loader);
+        assert!(!begin().is_done(0));
+    }
+}

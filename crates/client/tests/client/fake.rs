@@ -150,6 +150,7 @@ impl Fake {
         Ok(v1::GetTopKResponse {
             suggestions,
             k_served: 10,
+            token: state.token(),
             ..Default::default()
         })
     }
@@ -183,16 +184,22 @@ fn apply(
             ..Default::default()
         });
     }
-    let position = v1::Position {
-        shard_id: 1,
-        incarnation: 1,
-        index: state.index,
-    };
     v1::RecordBatchResponse {
         results,
-        token: Some(v1::SessionToken {
-            positions: vec![position],
-        }),
+        token: state.token(),
+    }
+}
+
+impl State {
+    /// Where the one shard is.
+    fn token(&self) -> Option<v1::SessionToken> {
+        let position = v1::Position {
+            shard_id: 1,
+            incarnation: 1,
+            index: self.index,
+        };
+        let positions = vec![position];
+        (self.index > 0).then_some(v1::SessionToken { positions })
     }
 }
 
@@ -281,10 +288,13 @@ impl AutocompleteService for Fake {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        let existed = self.0.lock().counts.remove(&request.get_ref().term);
+        let mut state = self.0.lock();
+        state.ids.extend(request.get_ref().request_id.clone());
+        state.index += 1;
+        let existed = state.counts.remove(&request.get_ref().term);
         Ok(Response::new(v1::DeleteResponse {
             existed: existed.is_some(),
-            token: None,
+            token: state.token(),
         }))
     }
 

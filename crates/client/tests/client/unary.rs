@@ -279,3 +279,47 @@ async fn the_other_operations_reach_the_server() {
         Err(ClientError::Protocol { .. })
     ));
 }
+
+#[tokio::test]
+async fn what_a_deletion_or_a_read_was_answered_is_seen_by_what_comes_next() {
+    let fake = Fake::default();
+    let at = fake.serve().await;
+    let client = || Client::connect(Runtime::real(), options(&[&at])).unwrap();
+    let (writer, deleter, reader, typist) = (client(), client(), client(), client());
+    writer.record(record("a")).await.unwrap();
+    reader.top_k(prefix("a")).await.unwrap();
+    typist.top_k_stream().ask(prefix("a")).await.unwrap();
+    let first = writer.session_token();
+    assert!(first.is_some());
+    assert_eq!(reader.session_token(), first);
+    assert_eq!(typist.session_token(), first);
+    let delete = v1::DeleteRequest {
+        term: "a".to_owned(),
+        ..v1::DeleteRequest::default()
+    };
+    deleter.delete(delete).await.unwrap();
+    writer.record(record("b")).await.unwrap();
+    let index = |client: &Client| client.session_token().map(|token| token.positions[0].index);
+    assert_eq!([index(&deleter), index(&writer)], [Some(2), Some(3)]);
+}
+
+#[tokio::test]
+async fn a_batch_under_way_is_not_settled_by_what_comes_after() {
+    let (fake, client) = pair().await;
+    fake.script([Play::ApplyThenHang]);
+    let slow = {
+        let client = client.clone();
+        Runtime::real().spawn(
+            "slow",
+            async move { client.record_batch(batch(&["a"])).await },
+        )
+    };
+    while fake.script_left() > 0 {
+        tokio::task::yield_now().await;
+    }
+    client.record(record("b")).await.unwrap();
+    slow.await.unwrap().unwrap();
+    let sent = fake.ids();
+    let second = sent.iter().find(|id| id.sequence == 2).unwrap();
+    assert_eq!(second.acked_below, 1);
+}

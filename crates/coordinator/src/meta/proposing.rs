@@ -237,3 +237,15 @@ fn refused(refusal: &Refusal) -> ApiError {
     };
     ApiError::new(reason, refusal.to_string()).with_outcome(outcome)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_remembered_any_more_may_have_been_done() {
+        let outcome = |refusal| refused(&refusal).outcome();
+        assert_eq!(outcome(Refusal::SessionExpired), Some(Outcome::Unknown));
+        assert_eq!(outcome(Refusal::RequestIdReused), Some(Outcome::NotApplied));
+    }
+}

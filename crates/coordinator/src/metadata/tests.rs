@@ -605,3 +605,39 @@ proptest! {
         prop_assert!(snapshot::decode(&mut bytes.as_slice()).is_err());
     }
 }
+
+#[test]
+fn what_would_happen_twice_is_not_proposed_again() {
+    let id = RequestId {
+        client: ClientId([1; 16]),
+        sequence: 1,
+        issued_at_ms: 0,
+        acked_below: 0,
+    };
+    assert!(clear("a", Some((id, 5))).is_idempotent());
+    assert!(!clear("a", None).is_idempotent());
+}
+
+#[test]
+fn progress_only_rises_and_is_that_of_the_present_life() {
+    let mut state = begun(1);
+    register(&mut state, "one", 1);
+    let note = |state: &mut State, life, index| {
+        let at = ShardProgress {
+            shard: ShardId(1),
+            incarnation: Incarnation(life),
+            index,
+        };
+        state.apply(0, Command::NoteProgress(vec![at]));
+        state.shards[&ShardId(1)].last_known_index
+    };
+    assert_eq!([note(&mut state, 1, 55), note(&mut state, 1, 40)], [55, 55]);
+    let life = NewLife {
+        shard: ShardId(1),
+        from: Incarnation(1),
+        node: NodeId(1),
+        seed: Some(seed(1, 40)),
+    };
+    state.apply(0, Command::NewIncarnation(life));
+    assert_eq!([note(&mut state, 1, 60), note(&mut state, 2, 45)], [40, 45]);
+}

@@ -233,3 +233,42 @@ fn worst(failures: &[ApiError]) -> Option<&ApiError> {
         .find(|error| error.reason() == Reason::DataLoss)
         .or(failures.first())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(answers: [Result<u64, ApiError>; 3]) -> Result<GetTopKResponse, ApiError> {
+        let ask = GetTopK::try_from(api::v1::GetTopKRequest::default()).unwrap();
+        let part = |age_ms| Part {
+            suggestions: Vec::new(),
+            position: None,
+            age_ms,
+        };
+        let slot = |answer: Result<u64, ApiError>| Slot {
+            range: KeyRange::full(),
+            shard: ShardId(1),
+            answer: Some(answer.map(part)),
+        };
+        assemble(&ask, answers.map(slot).into())
+    }
+
+    #[test]
+    fn an_answer_is_as_old_as_its_oldest_part() {
+        for ages in [[7, 900, 0], [900, 0, 7], [0, 7, 900]] {
+            assert_eq!(answered(ages.map(Ok)).unwrap().age_ms, 900);
+        }
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_met_is_no_hole_in_the_answer() {
+        let error = |reason| Err(ApiError::new(reason, "test"));
+        let answers = [
+            Ok(0),
+            error(Reason::ShardUnavailable),
+            error(Reason::UnknownIncarnation),
+        ];
+        let error = answered(answers).unwrap_err();
+        assert_eq!(error.reason(), Reason::UnknownIncarnation);
+    }
+}

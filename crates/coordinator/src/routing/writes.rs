@@ -544,4 +544,27 @@ mod tests {
         assert_eq!(error.reason(), Reason::DiskFull);
         assert_eq!(error.outcome(), Some(Outcome::Unknown));
     }
+
+    #[test]
+    fn a_second_try_of_our_own_is_no_repeat_of_the_callers() {
+        let id = RequestId {
+            client: [1; 16],
+            sequence: 1,
+            issued_at_ms: 0,
+            acked_below: 0,
+        };
+        for (request_id, expected) in [(None, false), (Some(id), true)] {
+            let batch = RecordBatch {
+                request_id,
+                ..batch(&["ant"])
+            };
+            let mut progress = Progress::new(&batch);
+            progress.fail(&[0], &gone(), true);
+            let mut again = applied();
+            again.result.results[0].repeated = true;
+            progress.take(&[0], again).unwrap();
+            let response = progress.into_response().unwrap();
+            assert_eq!(response.results[0].repeated, expected);
+        }
+    }
 }

@@ -332,4 +332,27 @@ mod tests {
         assert_eq!(store.newest_sound(ShardId(1)).await.unwrap().index, 1);
         assert_eq!(store.newest_sound(ShardId(2)).await, None);
     }
+
+    #[test]
+    fn a_snapshot_of_an_ended_life_is_older_whatever_its_index() {
+        let disk = Arc::new(vfs::SimDisk::new());
+        let store = open(&disk);
+        for (life, index) in [(1, 9000), (1, 9500), (2, 40)] {
+            let content = format!("content {index}");
+            let held = Held {
+                incarnation: Incarnation(life),
+                ..held(index, content.as_bytes())
+            };
+            let mut receiving = store.receive(held).unwrap();
+            receiving.take(content.as_bytes()).unwrap();
+            store.publish(receiving).unwrap();
+        }
+        let places = |store: &Store| {
+            let list = store.list();
+            let place = |at: &Held| (at.incarnation.0, at.index);
+            list.iter().map(place).collect::<Vec<_>>()
+        };
+        assert_eq!(places(&store), [(2, 40), (1, 9500)]);
+        assert_eq!(places(&open(&disk)), [(2, 40), (1, 9500)]);
+    }
 }

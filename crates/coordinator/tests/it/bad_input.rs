@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use api::registry::v1::registry_service_client::RegistryServiceClient;
+use api::registry::v1::{RegisterRequest, SyncRequest};
 use api::v1::{
     DeleteRequest, GetCountRequest, GetTopKRequest, RecordBatchRequest, RecordItem, RecordRequest,
     RequestId,
@@ -326,4 +328,34 @@ async fn before_there_are_shards_everything_is_unavailable_and_not_ready() {
         .await
         .unwrap();
     assert_eq!(cluster.record("early", 1).await, 1);
+}
+
+/// Two servers were started under one name: the one that is heard keeps it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_name_of_a_node_that_is_heard_is_not_given_away() {
+    let cluster = Cluster::without_servers().await;
+    let channel = connect(
+        &cluster.runtime,
+        &cluster.grpc.to_string(),
+        &PoolConfig::default(),
+    );
+    let mut registry = RegistryServiceClient::new(channel.unwrap());
+    let register = |instance: u8| RegisterRequest {
+        node_name: "shard-1".into(),
+        address: "127.0.0.1:1".into(),
+        region: String::new(),
+        instance_id: vec![instance; 16].into(),
+    };
+    let first = registry.register(register(1)).await.unwrap().into_inner();
+    let report = SyncRequest {
+        node_id: first.node_id,
+        cluster_id: first.cluster_id.clone(),
+        address: "127.0.0.1:1".into(),
+        ..SyncRequest::default()
+    };
+    registry.sync(report.clone()).await.unwrap();
+    let refused = registry.register(register(2)).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::Starting, "{refused}");
+    // It is still who it was.
+    registry.sync(report).await.unwrap();
 }

@@ -14,7 +14,8 @@ use api::shard::v1::{
     write::Operation,
 };
 use api::v1::{
-    GetTopKRequest, ItemResult, RecordBatchRequest, RecordItem, RecordRequest, Suggestion,
+    DeleteRequest, GetTopKRequest, ItemResult, RecordBatchRequest, RecordItem, RecordRequest,
+    Suggestion,
 };
 use api::{ApiError, Outcome, Reason};
 use coordinator::LimitsConfig;
@@ -296,6 +297,48 @@ async fn what_may_have_been_applied_is_left_to_the_caller() {
         assert_eq!(calls.load(Ordering::SeqCst), 1, "{reason:?} is sent once");
         stop.cancel();
     }
+}
+
+/// The replica that is asked first may have applied a write, and the next one refuses it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_first_replica_may_have_done_no_later_refusal_undoes() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let write = move |_: &WriteRequest| {
+        let reason = match counted.fetch_add(1, Ordering::SeqCst) % 2 {
+            0 => Reason::NoQuorum,
+            _ => Reason::DiskFull,
+        };
+        WriteResponse {
+            error: refused(ApiError::new(reason, "no").for_write()),
+            ..WriteResponse::default()
+        }
+    };
+    let actor = Actor {
+        write: Arc::new(write),
+        ..agreeable()
+    };
+    let shape = Shape {
+        replicas: 3,
+        ..Shape::default()
+    };
+    let (cluster, stop) = stage_of([actor.clone(), actor.clone(), actor], shape).await;
+    let said = |status: &Status| {
+        let error = ApiError::from_status(status);
+        (error.reason(), error.outcome())
+    };
+    let recorded = cluster.client().record(record("ant")).await.unwrap_err();
+    assert_eq!(calls.swap(0, Ordering::SeqCst), 2);
+    assert_eq!(said(&recorded).1, Some(Outcome::Unknown), "{recorded:?}");
+    let delete = DeleteRequest {
+        term: "ant".into(),
+        ..DeleteRequest::default()
+    };
+    let deleted = cluster.client().delete(delete).await.unwrap_err();
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+    let expected = (Reason::DiskFull, Some(Outcome::Unknown));
+    assert_eq!(said(&deleted), expected, "{deleted:?}");
+    stop.cancel();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

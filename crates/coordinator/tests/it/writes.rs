@@ -122,7 +122,9 @@ async fn a_record_and_a_delete_are_applied_once() {
         namespace: String::new(),
         request_id: Some(id(&cluster, sequence)),
     };
-    assert!(client.delete(delete(2)).await.unwrap().into_inner().existed);
+    let deleted = client.delete(delete(2)).await.unwrap().into_inner();
+    assert!(deleted.existed);
+    assert_eq!(deleted.token.unwrap().positions.len(), 1);
     assert_eq!(listed(&cluster.top("", 10).await), []);
     assert!(!client.delete(delete(3)).await.unwrap().into_inner().existed);
     let nowhere = DeleteRequest {

@@ -109,7 +109,7 @@ pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
             );
             seen.replace(present) != Some(present)
         };
-        // Openraft reports with every entry, and a status is dear.
+        // A status is dear, and not all of what was reported is in it.
         if !differs {
             continue;
         }

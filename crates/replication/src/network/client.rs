@@ -195,11 +195,8 @@ impl Client {
             return Ok(futures::stream::empty().boxed());
         };
         let mut service = self.service(self.lane)?;
-        // The first may be a heartbeat, for which somebody waits.
-        let (rest, leash) = leash(Hold::new(self.context.runtime.clone(), input));
-        let input = futures::stream::iter([first])
-            .chain(rest)
-            .take_until(self.silence.clone().cancelled_owned());
+        let (input, leash) = leash(Hold::new(self.context.runtime.clone(), first, input));
+        let input = input.take_until(self.silence.clone().cancelled_owned());
         let (requests, shared) = stream::requests(
             input,
             self.envelope(),

@@ -351,3 +351,23 @@ fn a_file_is_received_in_order_and_by_its_hash() {
         "nothing is left of failures"
     );
 }
+
+#[test]
+fn every_flipped_bit_is_found_when_a_snapshot_is_read_again() {
+    let (vfs, disk) = disk();
+    let (store, _) = store(&vfs);
+    let file = take(&store, 9, b"a small body");
+    let reread = || {
+        let mut reread = Reread::new(&file)?;
+        while reread.step(50)?.is_some() {}
+        Ok::<_, SnapshotError>(())
+    };
+    reread().unwrap();
+    for bit in 0..file.info().bytes * 8 {
+        disk.flip_bit(file.path(), bit).unwrap();
+        assert!(reread().is_err(), "bit {bit}");
+        disk.flip_bit(file.path(), bit).unwrap();
+    }
+    disk.edit(file.path(), |bytes| bytes.push(0)).unwrap();
+    assert!(reread().is_err());
+}

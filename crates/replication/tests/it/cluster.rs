@@ -215,6 +215,31 @@ async fn the_lead_can_be_handed_over() {
     trio.end().await;
 }
 
+/// The one that it hands the lead to may be elected while the others are still loyal to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hands_over_holds_no_lease_though_a_majority_follows_it() {
+    let trio = Trio::new().await;
+    let (leads, others) = trio.roles().await;
+    let leader = &trio.replicas[&leads];
+    put(&leader.group, "a", 1).await.unwrap();
+    let (deaf, follows) = (others[0], others[1]);
+    leader.group.lease_check().unwrap();
+    trio.world.links.cut(leads, deaf);
+    trio.world.links.cut(follows, deaf);
+    let handed = leader
+        .group
+        .transfer_leader(NodeId(deaf), Duration::from_millis(1))
+        .await;
+    assert_eq!(handed, Err(ChangeError::Timeout));
+    assert!(leader.group.lease_check().is_err());
+    trio.world.links.heal();
+    let leader = trio.leader().await;
+    put(&leader.group, "a", 1).await.unwrap();
+    assert_eq!(leader.machine.get("a"), 2);
+    trio.agree().await;
+    trio.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_node_is_replaced_under_a_new_name() {
     let mut trio = Trio::new().await;

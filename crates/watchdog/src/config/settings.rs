@@ -52,13 +52,13 @@ settings::settings! {
     /// Command that brings the process of a node back, for instance "systemctl restart autocomplete@{node}"
     ///
     /// The words {node}, {node_id} and {address} are replaced. It is split at spaces, quotes keep words together, and no shell
-    /// sees it. It must also end a process that hangs, and must itself end. Without it, somebody else is expected to restart processes:
-    /// a container's restart policy, or a service manager.
+    /// sees it. It must also end a process that hangs, and must itself end. Without it and --restart-containers, somebody else is
+    /// expected to restart processes: a container's restart policy, or a service manager.
     restart_command: String, "RESTART_COMMAND", "COMMAND";
     /// Socket of a Docker Engine that restarts the container of a node, for instance /var/run/docker.sock
     ///
-    /// It is the container whose label autocomplete.node is the node's name. Instead of a command, where the policy of the
-    /// containers only brings back what has ended. Whoever holds this socket can do anything to the machine.
+    /// It is the running container whose label autocomplete.node is the node's name: the containers' own policy only brings back
+    /// what has ended. For clusters whose nodes are all on one machine. Whoever holds this socket can do anything to it.
     restart_containers: String, "RESTART_CONTAINERS", "SOCKET";
     /// How a line of the log looks: text or json [default: text]
     log_format: String, "LOG_FORMAT", "FORMAT";
@@ -92,10 +92,9 @@ impl Settings {
         }
         let command = self.restart_command.as_deref().map(CommandTemplate::parse);
         if command.is_some() && self.restart_containers.is_some() {
-            at.add(
-                "restart-containers",
-                "goes with no --restart-command".to_owned(),
-            );
+            at.add("restart-containers", "goes with no --restart-command");
+        } else if self.restart_containers.as_deref() == Some("") {
+            at.add("restart-containers", "must name a socket");
         }
         Config {
             detector: self.detector(at, default.detector),

@@ -123,3 +123,13 @@ fn the_help_names_every_option() {
         assert!(help.contains(option), "{option} in {help}");
     }
 }
+
+#[test]
+fn containers_are_restarted_through_a_socket_that_is_named() {
+    let config = settings(&["--restart-containers", "/run/docker.sock"]);
+    let socket = config.check().unwrap().restart_containers;
+    assert_eq!(socket.as_deref(), Some("/run/docker.sock".as_ref()));
+    let nowhere = settings(&["--restart-containers", ""]).check();
+    let text = nowhere.unwrap_err().to_string();
+    assert!(text.contains("--restart-containers: must name"), "{text}");
+}

@@ -306,3 +306,18 @@ fn most_are_held_to_be_down_only_when_another_says_so_too() {
     );
     assert_eq!(Freeze::judge(3, 2, down_2), None);
 }
+
+#[test]
+fn a_time_of_serving_that_an_outage_broke_is_not_stable() {
+    let mut policy = Policy::new(CONFIG);
+    let (down, up) = (cluster(3, &[1]), cluster(3, &[]));
+    assert_eq!(policy.decide(at(0), &down, ALL_FINE).recover, ids(&[1]));
+    policy.end_attempt(at(1), ShardId(1), |_| Duration::from_secs(50));
+    policy.decide(at(5), &up, ALL_FINE);
+    assert_eq!(policy.decide(at(30), &down, ALL_FINE).recover, []);
+    policy.decide(at(40), &up, ALL_FINE);
+    policy.decide(at(70), &up, ALL_FINE);
+    assert_eq!(policy.attempts(ShardId(1)), 1);
+    policy.decide(at(100), &up, ALL_FINE);
+    assert_eq!(policy.attempts(ShardId(1)), 0);
+}

@@ -3,7 +3,10 @@
 //! A restart policy brings back what has ended; a process that hangs has not. The container of a node is the one whose label
 //! [`NODE_LABEL`] is the node's name. Whoever holds the socket can do anything to the machine, so this is for operators to turn on.
 //!
-//! What always holds: only a container with the label is touched, and none if several have it, for they may belong to two clusters.
+//! What always holds: only a container with the label is touched, and none if several have it, for they may belong to two clusters. One
+//! that does not run is left alone: its policy brings it back, unless it was stopped by hand.
+//!
+//! On failure: the reason is told, and the attempt goes on. A node on another machine has no container here.
 
 use std::path::PathBuf;
 
@@ -23,13 +26,14 @@ use crate::fleet::NodeTarget;
 /// The label by which a node's container is found; its value is the node's name.
 pub const NODE_LABEL: &str = "autocomplete.node";
 
-/// How long the engine waits for the process to end by itself before it kills it, in seconds. What hangs does not.
-const STOP_SECONDS: u32 = 1;
+/// How long the engine waits for the process to end by itself before it kills it, in seconds: one that hangs does not, and one that
+/// answers without getting on may.
+const STOP_SECONDS: u32 = 3;
 
 /// The longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Has a Docker Engine restart the container of a node, whether what is in it runs, hangs or has ended.
+/// Has a Docker Engine restart the container of a node that hangs or does not get on.
 #[derive(Debug)]
 pub struct Container {
     runtime: Runtime,
@@ -59,7 +63,7 @@ impl Container {
     async fn find(&self, node: &str) -> Result<String, RestartError> {
         let filters = serde_json::json!({ "label": [format!("{NODE_LABEL}={node}")] }).to_string();
         let filters = utf8_percent_encode(&filters, NON_ALPHANUMERIC);
-        let path = format!("/containers/json?all=true&filters={filters}");
+        let path = format!("/containers/json?filters={filters}");
         let listed = self.ask(Method::GET, &path).await?;
         let mut listed: Vec<Listed> = serde_json::from_slice(&listed).map_err(failed)?;
         match (listed.pop(), listed.len()) {
@@ -69,7 +73,7 @@ impl Container {
                 others + 1
             ))),
             (None, _) => Err(failed(format_args!(
-                "no container has the label {NODE_LABEL}={node}"
+                "no running container has the label {NODE_LABEL}={node}"
             ))),
         }
     }
@@ -205,9 +209,9 @@ mod tests {
         };
         let (restarted, asked) = restart(&dir.path().join("one"), engine).await;
         assert_eq!(restarted.unwrap(), Restart::Begun);
-        let list = "GET /containers/json?all=true&filters=\
+        let list = "GET /containers/json?filters=\
             %7B%22label%22%3A%5B%22autocomplete%2Enode%3Dn7%22%5D%7D";
-        assert_eq!(asked, [list, "POST /containers/abc/restart?t=1"]);
+        assert_eq!(asked, [list, "POST /containers/abc/restart?t=3"]);
     }
 
     #[tokio::test]
@@ -217,7 +221,7 @@ mod tests {
             (
                 "none",
                 "[]",
-                "no container has the label autocomplete.node=n7",
+                "no running container has the label autocomplete.node=n7",
             ),
             (
                 "two",

@@ -147,3 +147,25 @@ async fn what_dies_while_an_attempt_is_open_is_named_to_it() {
     open.moving.store(true, Ordering::Relaxed);
     assert_eq!(told.poll(&[2]), Some(Vec::new()));
 }
+
+#[test]
+fn who_serves_another_shard_is_not_restarted_for_one_that_stands_still() {
+    let target = |id: u64, nodes: [u64; 2]| Target {
+        id: ShardId(id),
+        key: "key".into(),
+        nodes: nodes.into_iter().map(node).collect(),
+        report: Report::default(),
+    };
+    let shards = [target(1, [1, 2]), target(2, [2, 3])].map(|at| (at.id, at));
+    let fleet = Fleet {
+        shards: shards.into(),
+        ..Fleet::default()
+    };
+    let still = Health::Dead {
+        cause: Cause::Stalled,
+    };
+    let mut health = BTreeMap::from([(ShardId(1), still), (ShardId(2), Health::Alive)]);
+    assert_eq!(ids(&stalled(ShardId(1), &health, &fleet)), [1]);
+    health.insert(ShardId(2), Health::Suspect { misses: 1 });
+    assert_eq!(ids(&stalled(ShardId(1), &health, &fleet)), [1, 2]);
+}

@@ -204,3 +204,25 @@ async fn nobody_is_blamed_in_the_place_of_what_was_given_up() {
     let expected = [Some(Outcome::Unknown), Some(Outcome::NotApplied)];
     assert_eq!(outcomes, expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_was_answered_is_carried_by_the_next_read() {
+    let mut driver = driver();
+    let deadline = driver.in_time(60);
+    let batch = driver.give(deadline);
+    driver.send();
+    let position = v1::Position {
+        shard_id: 2,
+        incarnation: 1,
+        index: 9,
+    };
+    let token = Some(v1::SessionToken {
+        positions: vec![position],
+    });
+    driver.answered(v1::RecordBatchResponse {
+        token: token.clone(),
+        ..answer(7)
+    });
+    batch.now_or_never().unwrap().unwrap();
+    assert_eq!(driver.caller.session.token(), token);
+}

@@ -1,3 +1,4 @@
+use api::admin::v1::ShardState;
 use cluster::{ClusterId, Layout};
 use proptest::prelude::*;
 
@@ -303,4 +304,23 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_learner_that_is_lost_makes_no_shard_hopeless() {
+    let mut state = placed();
+    let coming = [(1, true), (2, true), (3, true), (4, false)];
+    assert_eq!(take(&mut state, &coming, intent(4, 0)), Response::Done);
+    let judged = |state: &State| {
+        let record = &state.shards[&SHARD];
+        crate::status::judge(state, &std::collections::BTreeMap::new(), record).0
+    };
+    let lose = |state: &mut State, node| {
+        state.apply(6, Command::MarkNodeLost { node: NodeId(node) });
+    };
+    lose(&mut state, 3);
+    lose(&mut state, 4);
+    assert_eq!(judged(&state), ShardState::Unreachable);
+    lose(&mut state, 2);
+    assert_eq!(judged(&state), ShardState::DataLoss);
 }

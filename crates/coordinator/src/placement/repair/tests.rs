@@ -471,3 +471,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn learners_make_no_majority() {
+    let mut nodes = nodes(5);
+    let mut shards = [shard(1, &[1, 2, 3, 4, 5])];
+    for place in [3, 4] {
+        shards[0].members[place].voter = false;
+    }
+    for place in [1, 2] {
+        shards[0].members[place].serves = false;
+    }
+    nodes[1].damaged = true;
+    assert!(!has_majority(&shards[0]));
+    assert_eq!(plan(&nodes, &shards, rules()), Plan::default());
+}
+
+/// A node that left a group under its present identity cannot come back to it.
+#[test]
+fn who_was_a_member_before_is_no_spare() {
+    let mut nodes = nodes(5);
+    nodes[1].lost = true;
+    let mut shards = [shard(1, &[1, 2, 3])];
+    shards[0].members[1].serves = false;
+    shards[0].former = vec![NodeId(4)];
+    assert_eq!(steps(&nodes, &shards), [begin(1, 5, 2, Cause::Lost)]);
+}

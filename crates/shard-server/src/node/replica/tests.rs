@@ -106,7 +106,7 @@ fn look_up(state: &DictionaryState) -> Result<Reading<bool>, StaleGeneration> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_look_up_during_which_the_lease_ended_is_not_answered() {
+async fn a_look_up_during_which_the_replica_stopped_is_not_answered() {
     let runtime = Runtime::real();
     let (host, replica) = alone(&runtime).await;
     let seen = replica.read(fresh(&runtime, Consistency::Leader), look_up);

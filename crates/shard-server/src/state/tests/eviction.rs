@@ -95,3 +95,36 @@ proptest! {
         prop_assert_eq!(subject.state.stats().logical_bytes, before - freed);
     }
 }
+
+#[test]
+fn rare_terms_are_given_up_where_they_stand() {
+    let mut subject = Subject::new();
+    for namespace in 1..4_u32 {
+        let count = u64::from(namespace);
+        let items = ["a", "b", "c"].iter().zip(0..);
+        let items = items.map(|(term, number)| item(number, term, count));
+        subject.write(Write {
+            namespace: NamespaceId(namespace),
+            generation: Generation(count),
+            ..record(None, items.collect())
+        });
+    }
+    // Nine bytes each: all three of the first, two of the second.
+    let picked = rarest(&subject, 40, 100).into_iter();
+    let picked: Vec<_> = picked
+        .map(|rare| (rare.namespace.0, rare.generation.0, rare.terms.concat()))
+        .collect();
+    assert_eq!(picked, [(1, 1, b"abc".to_vec()), (2, 2, b"ab".to_vec())]);
+}
+
+#[test]
+fn display_forms_have_their_weight() {
+    let mut subject = Subject::new();
+    let mut shown = item(0, "paris", 1);
+    shown.display = Some("Paris!".into());
+    subject.write(record(None, vec![shown, item(1, "rome", 1)]));
+    let paris = 5 + 6 + 8;
+    assert_eq!(subject.state.stats().logical_bytes, paris + 4 + 8);
+    let picked = rarest(&subject, paris, 100);
+    assert_eq!(picked, [rare(1, 1, &["paris"])]);
+}

@@ -141,3 +141,79 @@ fn large_sections_span_frames() {
     copy.state.restore(&mut bytes.as_slice()).unwrap();
     assert_eq!(copy.state.view().hash(), subject.state.view().hash());
 }
+
+#[test]
+fn the_hash_covers_all_that_is_replicated() {
+    let plain = || Write {
+        namespace: NamespaceId(5),
+        ..record(None, vec![item(0, "a", 1)])
+    };
+    let of = |item| Write {
+        operation: Operation::Record(vec![item]),
+        ..plain()
+    };
+    let by = |fingerprint| Write {
+        identity: Some(identity(1, 1, fingerprint)),
+        ..plain()
+    };
+    let mut shown = item(0, "a", 1);
+    shown.display = Some("A".into());
+    let writes = [
+        plain(),
+        by(5),
+        by(6),
+        of(shown),
+        of(item(0, "a", 2)),
+        of(item(0, "b", 1)),
+        Write {
+            generation: Generation(2),
+            ..plain()
+        },
+        Write {
+            namespace: NamespaceId(6),
+            ..plain()
+        },
+    ];
+    let hash = |write: &Write| {
+        let mut subject = Subject::new();
+        // Another namespace comes first.
+        subject.writes(&[record(None, vec![item(0, "z", 1)]), write.clone()]);
+        subject.state.view().hash()
+    };
+    let hashes: std::collections::BTreeSet<_> = writes.iter().map(hash).collect();
+    assert_eq!(hashes.len(), writes.len());
+}
+
+/// What an older program wrote must be read for ever.
+#[test]
+fn version_1_is_as_documented() {
+    let mut subject = Subject::new();
+    subject.write(record(Some(identity(1, 1, 1)), vec![item(0, "a", 1)]));
+    let bytes = subject.encoded();
+    let (header, mut rest) = bytes.split_at(16);
+    assert_eq!(&header[..12], b"ACSTATE\n\x01\0\0\0");
+    let mut chain = crc32fast::hash(&header[..12]);
+    assert_eq!(header[12..], chain.to_le_bytes());
+    let mut sections = Vec::new();
+    while !rest.is_empty() {
+        let (frame, behind) = rest.split_at(12);
+        let len = u32::from_le_bytes(frame[4..8].try_into().unwrap()) as usize;
+        let (content, behind) = behind.split_at(len);
+        let mut crc = crc32fast::Hasher::new_with_initial(chain);
+        crc.update(&frame[..8]);
+        crc.update(content);
+        chain = crc.finalize();
+        assert_eq!(frame[8..], chain.to_le_bytes());
+        assert_eq!(frame[1..4], [1, 0, 0]);
+        sections.push((frame[0], content));
+        rest = behind;
+    }
+    let [(1, state), (2, repeats), (3, space), (4, end)] = sections[..] else {
+        panic!("{sections:?}");
+    };
+    assert_eq!(state, STAMP_MS.to_le_bytes());
+    assert!(repeats.starts_with(b"ACRT"));
+    let id_generation_magic = [1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x89, b'T'];
+    assert!(space.starts_with(&id_generation_magic));
+    assert_eq!(end, 1_u64.to_le_bytes());
+}
