@@ -358,6 +358,33 @@ async fn a_coordinator_without_a_quorum_confirms_nothing() {
     cluster.stop().await;
 }
 
+/// Another watchdog takes the turn at the first shard.
+async fn take_turn(cluster: &Cluster, known_attempt: u64) {
+    let request = BeginRecoveryRequest {
+        shard_id: 1,
+        watchdog: "other".into(),
+        known_attempt,
+        ..BeginRecoveryRequest::default()
+    };
+    let request = Request::new(request);
+    let answer = cluster.coordinator.begin_recovery(request).await.unwrap();
+    assert_eq!(answer.into_inner().verdict(), TurnVerdict::Granted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_watchdog_recovers_is_left_to_it() {
+    let cluster = Cluster::start(3, config()).await;
+    take_turn(&cluster, 0).await;
+    cluster.process(1).lock().await.kill().await;
+    until(&cluster.runtime, "it asks for the turn", || {
+        cluster.coordinator.script.lock().refused >= 2
+    })
+    .await;
+    assert_eq!(*cluster.supervisor.restarted.lock(), Vec::<String>::new());
+    assert_eq!(cluster.recovered(1), 0);
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attempt_whose_turn_went_to_another_ends() {
     let mut config = config();
@@ -373,17 +400,7 @@ async fn an_attempt_whose_turn_went_to_another_ends() {
     };
     let coordinator = &cluster.coordinator;
     coordinator.end_recovery(Request::new(over)).await.unwrap();
-    let next = BeginRecoveryRequest {
-        shard_id: 1,
-        watchdog: "other".into(),
-        known_attempt: 1,
-        ..BeginRecoveryRequest::default()
-    };
-    let next = coordinator
-        .begin_recovery(Request::new(next))
-        .await
-        .unwrap();
-    assert_eq!(next.into_inner().verdict(), TurnVerdict::Granted);
+    take_turn(&cluster, 1).await;
     until(&cluster.runtime, "it gives up", || {
         // It gets on, so that the turn is asked about.
         cluster.tell(1, |told| told.replayed += 1);
