@@ -14,19 +14,25 @@ use chaos::deployment::{Deployment as _, Shape};
 use chaos::faults::{Fault, Needs};
 use chaos::{queries, scenario};
 use runtime::Runtime;
+use tokio::sync::Mutex;
 
-async fn run(seed: u64, faults: Vec<Fault>) {
+/// All containers have the same names and ports.
+static ONE_CLUSTER: Mutex<()> = Mutex::const_new(());
+
+/// Returns how many recoveries the watchdogs began, if containers are tried at all.
+async fn run(seed: u64, faults: Vec<Fault>) -> Option<u64> {
     let required = std::env::var_os("REQUIRE_ALL").is_some();
     if !required {
         println!(
             "left out: containers are only tried with REQUIRE_ALL=1, for the image takes minutes to build"
         );
-        return;
+        return None;
     }
     assert!(
         Compose::is_available(),
         "docker and docker-compose are required"
     );
+    let _alone = ONE_CLUSTER.lock().await;
     let (runtime, needs) = (Runtime::real(), Needs::of(&faults));
     let started = Compose::start(&runtime, Shape::REPLICATED, needs).await;
     let mut compose = started.unwrap();
@@ -46,11 +52,18 @@ async fn run(seed: u64, faults: Vec<Fault>) {
     assert_eq!(report.violations, vec![]);
     assert_eq!(report.open, 0, "every Record was settled in the end");
     assert_eq!(report.blows.len(), plan.faults.len());
-    // Who restarts is the restart policy here, often sooner than the watchdog has missed three polls, so it need not have
-    // counted an attempt.
+    Some(report.recoveries_counted)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_count_is_lost_or_doubled_when_containers_are_struck() {
+    // Who restarts is the restart policy here, often sooner than the watchdog has missed three polls, so it need not have
+    // counted an attempt.
     run(2, vec![Fault::Kill, Fault::Pause]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_hangs_is_restarted_by_a_watchdog() {
+    let attempts = run(3, vec![Fault::Hang]).await;
+    assert!(attempts.is_none_or(|attempts| attempts >= 1));
 }
