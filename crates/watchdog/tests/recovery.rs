@@ -171,16 +171,20 @@ async fn lost_data_is_never_given_up_but_reported_again_and_again() {
     cluster.stop().await;
 }
 
+/// Shard 1 ends, comes back from every restart without ever serving or moving, and an attempt at it is open.
+async fn make_hopeless(cluster: &Cluster) {
+    cluster.process(1).lock().await.serves_after_start = false;
+    cluster.tell(1, |told| told.state = ShardState::Recovering);
+    cluster.process(1).lock().await.kill().await;
+    cluster.until_attempts(1, 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hopeless_shard_holds_up_no_other() {
     let mut config = config();
     config.attempt_timeout = Duration::from_secs(2);
     let cluster = Cluster::start(5, config).await;
-    // Shard 1 comes back from every restart without ever serving or moving.
-    cluster.process(1).lock().await.serves_after_start = false;
-    cluster.tell(1, |told| told.state = ShardState::Recovering);
-    cluster.process(1).lock().await.kill().await;
-    cluster.until_attempts(1, 1).await;
+    make_hopeless(&cluster).await;
     cluster.process(2).lock().await.kill().await;
     until(&cluster.runtime, "shard 2 is recovered", || {
         cluster.recovered(2) == 1
@@ -390,10 +394,7 @@ async fn an_attempt_whose_turn_went_to_another_ends() {
     let mut config = config();
     config.attempt_timeout = Duration::from_hours(1);
     let cluster = Cluster::start(3, config).await;
-    cluster.process(1).lock().await.serves_after_start = false;
-    cluster.tell(1, |told| told.state = ShardState::Recovering);
-    cluster.process(1).lock().await.kill().await;
-    cluster.until_attempts(1, 1).await;
+    make_hopeless(&cluster).await;
     let over = EndRecoveryRequest {
         shard_id: 1,
         ..EndRecoveryRequest::default()

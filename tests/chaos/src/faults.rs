@@ -157,21 +157,13 @@ impl Fault {
         let server = one_of(servers, number)?;
         let mut nodes = vec![server.clone()];
         match self {
-            Self::Kill => {
-                let pid = running(deployment, server)?;
-                pid.kill()?;
-                restarted(runtime, deployment, server, pid).await?;
-            }
+            Self::Kill => replaced(runtime, deployment, server, Pid::kill).await?,
             Self::KillAll => {
                 kill_all(runtime, deployment).await?;
                 nodes = servers.to_vec();
             }
             Self::Pause => paused(runtime, deployment, server).await?,
-            Self::Hang => {
-                let pid = running(deployment, server)?;
-                pid.pause()?;
-                restarted(runtime, deployment, server, pid).await?;
-            }
+            Self::Hang => replaced(runtime, deployment, server, Pid::pause).await?,
             Self::StopLeader => {
                 let standstill = Box::pin(standstill::strike(scene, number)).await?;
                 return Ok(Hit {
@@ -179,12 +171,8 @@ impl Fault {
                     standstill: Some(standstill),
                 });
             }
-            Self::Roll => {
-                // One at a time; the caller goes on to the next when the cluster is whole again.
-                let pid = running(deployment, server)?;
-                pid.terminate()?;
-                restarted(runtime, deployment, server, pid).await?;
-            }
+            // One at a time; the caller goes on to the next when the cluster is whole again.
+            Self::Roll => replaced(runtime, deployment, server, Pid::terminate).await?,
             Self::Wipe | Self::FlipMiddle | Self::FlipEnd => {
                 held_down(runtime, deployment, server).await?;
                 self.spoil(&deployment.data_dir(server)?)?;
@@ -230,6 +218,18 @@ impl Fault {
     pub fn blows(self, servers: usize) -> usize {
         if self == Self::Roll { servers } else { 1 }
     }
+}
+
+/// Does something to a server after which whoever restarts it puts another process in its place.
+async fn replaced(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    server: &str,
+    strike: fn(Pid) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let pid = running(deployment, server)?;
+    strike(pid)?;
+    restarted(runtime, deployment, server, pid).await
 }
 
 async fn kill_all(runtime: &Runtime, deployment: &dyn Deployment) -> anyhow::Result<()> {

@@ -10,7 +10,6 @@ use api::v1::{
 };
 use api::{ApiError, Outcome, Reason};
 use bytes::Bytes;
-use rpc::channel::{PoolConfig, connect};
 use tonic::{Code, Request, Status};
 
 use super::harness::{Cluster, reason};
@@ -245,12 +244,7 @@ impl prost::Message for Raw {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_are_no_message_are_the_callers_fault() {
     let cluster = Cluster::start().await;
-    let channel = connect(
-        &cluster.runtime,
-        &cluster.grpc.to_string(),
-        &PoolConfig::default(),
-    )
-    .unwrap();
+    let channel = cluster.channel(0);
     for bytes in [
         vec![0x0a, 0x02, 0xff, 0xfe],
         vec![0x0a, 0x7f, b'x'],
@@ -334,12 +328,7 @@ async fn before_there_are_shards_everything_is_unavailable_and_not_ready() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_name_of_a_node_that_is_heard_is_not_given_away() {
     let cluster = Cluster::without_servers().await;
-    let channel = connect(
-        &cluster.runtime,
-        &cluster.grpc.to_string(),
-        &PoolConfig::default(),
-    );
-    let mut registry = RegistryServiceClient::new(channel.unwrap());
+    let mut registry = RegistryServiceClient::new(cluster.channel(0));
     let register = |instance: u8| RegisterRequest {
         node_name: "shard-1".into(),
         address: "127.0.0.1:1".into(),

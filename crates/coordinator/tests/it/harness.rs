@@ -535,7 +535,8 @@ impl Cluster {
         }
     }
 
-    fn channel(&self, place: usize) -> Channel {
+    /// A connection to a coordinator.
+    pub(crate) fn channel(&self, place: usize) -> Channel {
         let address = self.coordinators[place].grpc.to_string();
         connect(&self.runtime, &address, &PoolConfig::default()).unwrap()
     }

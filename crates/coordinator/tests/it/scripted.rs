@@ -21,7 +21,6 @@ use api::{ApiError, Outcome, Reason};
 use coordinator::LimitsConfig;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rpc::channel::{PoolConfig, connect};
 use rpc::{Server, ServerConfig};
 use runtime::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -181,12 +180,7 @@ pub(super) async fn stage_of(actors: [Actor; 3], shape: Shape) -> (Cluster, Canc
         cluster.runtime.spawn("actor", async move {
             serving.await;
         });
-        let channel = connect(
-            &cluster.runtime,
-            &cluster.grpc.to_string(),
-            &PoolConfig::default(),
-        );
-        let mut registry = RegistryServiceClient::new(channel.unwrap());
+        let mut registry = RegistryServiceClient::new(cluster.channel(0));
         let request = RegisterRequest {
             node_name: format!("shard-{number}"),
             address: address.clone(),

@@ -74,7 +74,6 @@ pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
     // Openraft reports all it has several times for each entry, and this part of it when it is another one.
     let mut server = inner.raft.server_metrics();
     let mut metrics = inner.raft.metrics();
-    let mut seen = None;
     loop {
         let changed = tokio::select! {
             () = inner.ended.cancelled() => return,
@@ -97,21 +96,6 @@ pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
             inner.stopped_by(&fatal);
         } else if changed.is_err() {
             inner.stopped_by(&Fatal::Stopped);
-        }
-        let differs = {
-            let metrics = metrics.borrow_watched();
-            let present = (
-                metrics.state,
-                metrics.current_term,
-                metrics.current_leader,
-                *metrics.membership_config.log_id(),
-                inner.shared.halt.is_set(),
-            );
-            seen.replace(present) != Some(present)
-        };
-        // A status is dear, and not all of what was reported is in it.
-        if !differs {
-            continue;
         }
         let now = inner.status_now();
         inner.status.send_if_modified(|before| {
