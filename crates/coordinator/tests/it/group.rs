@@ -196,6 +196,8 @@ async fn the_leader_goes_while_a_stream_runs_through_another() {
 async fn without_a_majority_the_last_map_still_routes_and_nothing_is_created() {
     let mut cluster = Cluster::of_three().await;
     assert_eq!(record_at(&cluster, 0, "", "kiwi").await.unwrap(), 1);
+    // The two others were enough to create the namespace: the one that stays learns of it while somebody can tell.
+    assert_eq!(top_at(&cluster, 2, "").await, [("kiwi".to_owned(), 1)]);
     cluster.stop_coordinators(&[0, 1]).await;
     let lost = "the loss is noticed";
     cluster
