@@ -53,7 +53,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Write all terms, in byte order
     ///
-    /// As lines of `term<TAB>count`. `load` reads the result back.
+    /// As lines of `term<TAB>count`. `load` reads the result back. A count above 10^12, the most that one line of a load can count, is
+    /// written as several lines of its term, which add up to it.
     Export(commands::ExportArgs),
     /// Measure a cluster under load
     ///

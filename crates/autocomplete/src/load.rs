@@ -13,6 +13,9 @@
 //! repeated load is still exact as long as the shards remember the load's requests (some ten million lines at least, for hours or days), because
 //! settled batches are only given up well behind the front (`ACKED_LAG_BATCHES`).
 //!
+//! How lines are read (`--format`) decides which of them are bad, and so what every batch holds. It is kept in the state file, too: under another
+//! format a load is not gone on with.
+//!
 //! A load from standard input has no name before it ends, and cannot be repeated so.
 //!
 //! # Flow
@@ -21,7 +24,8 @@
 //! each. Memory is bounded by the queue and the windows.
 //!
 //! On failure: what was answered is kept, and the error says how to go on. A bad line is reported with its number and skipped, or stops the load
-//! before anything is sent (`--on-error stop`).
+//! before anything is sent (`--on-error stop`). A line that the cluster did not take for another reason than itself ends the load, and its batch is
+//! sent again by the next run.
 
 mod args;
 mod batch;
@@ -52,7 +56,7 @@ use send::{Loader, Plan};
 use source::Source;
 use state::LoadState;
 
-use crate::exit::usage;
+use crate::exit::{Usage, usage};
 use crate::fuzzing::LoadedLine;
 use crate::target::connect;
 
@@ -106,11 +110,17 @@ fn open_state(arguments: &LoadArgs, name: &LoadName) -> Result<LoadState, anyhow
     let disk = RealDisk::new();
     let path = dir.join(name.file_name());
     let state = if arguments.again {
-        LoadState::begin_again(&disk, &path, &arguments.file)
+        LoadState::begin_again(&disk, &path, &arguments.file, arguments.format)
     } else {
-        LoadState::open(&disk, &path, &arguments.file)
+        LoadState::open(&disk, &path, &arguments.file, arguments.format)
     };
-    state.with_context(|| state_advice(&dir))
+    state.map_err(|error| {
+        // Another place would not know of the load that the arguments are at odds with.
+        if error.is::<Usage>() {
+            return error;
+        }
+        error.context(state_advice(&dir))
+    })
 }
 
 fn state_advice(dir: &Path) -> String {
@@ -147,11 +157,12 @@ pub(crate) async fn embedded(
     state: &Path,
 ) -> Result<u64, anyhow::Error> {
     let source = Source::Embedded(bytes);
-    let hash = source.examine(Format::Tsv, false)?;
+    let format = Format::Tsv;
+    let hash = source.examine(format, false)?;
     let name = LoadName::find(client, hash, &NamespaceName::default()).await?;
-    let state = LoadState::open(&RealDisk::new(), state, Path::new("the sample"))?;
+    let state = LoadState::open(&RealDisk::new(), state, Path::new("the sample"), format)?;
     let plan = Plan {
-        format: Format::Tsv,
+        format,
         on_error: OnError::Skip,
         namespace: NamespaceName::default().to_string(),
         streams: 2,
@@ -176,9 +187,9 @@ pub(crate) fn lines_of(text: &[u8]) -> Vec<LoadedLine> {
 
 /// Goes on with a load's state by a batch, and begins it again: see [`crate::fuzzing::load_goes_on`].
 pub(crate) fn goes_on(vfs: &dyn Vfs, path: &Path) -> Option<[(u64, u64); 3]> {
-    let file = Path::new("terms.tsv");
+    let (file, format) = (Path::new("terms.tsv"), Format::Auto);
     let told = |state: &LoadState| (state.done_below(), state.again());
-    let mut state = LoadState::open(vfs, path, file).ok()?;
+    let mut state = LoadState::open(vfs, path, file, format).ok()?;
     let before = told(&state);
     let batch = state.done_below();
     if state.issued_at_ms(batch).is_none() {
@@ -186,7 +197,7 @@ pub(crate) fn goes_on(vfs: &dyn Vfs, path: &Path) -> Option<[(u64, u64); 3]> {
     }
     state.done(vfs, batch + 1).ok()?;
     drop(state);
-    let after = told(&LoadState::open(vfs, path, file).ok()?);
-    let again = told(&LoadState::begin_again(vfs, path, file).ok()?);
+    let after = told(&LoadState::open(vfs, path, file, format).ok()?);
+    let again = told(&LoadState::begin_again(vfs, path, file, format).ok()?);
     Some([before, after, again])
 }

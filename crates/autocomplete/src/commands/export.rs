@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::v1;
 use client::TermPages;
+use cluster::limits;
 use indicatif::{ProgressBar, ProgressStyle};
 use runtime::Runtime;
 use vfs::{FileWriter, RealDisk, Vfs as _, durable};
@@ -18,6 +19,8 @@ const PAGE_TERMS: u32 = 10_000;
 const ZSTD_LEVEL: i32 = 3;
 
 /// Writes all terms with their counts as `term<TAB>count`, in byte order. `load` reads the result back.
+///
+/// A count above 10^12, the most that one line of a load can count, is written as several lines of its term, which add up to it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExportArgs {
     /// Only terms that start with this
@@ -101,11 +104,13 @@ async fn copy<W: Write>(
     let mut terms = 0;
     while let Some(page) = pages.next().await? {
         for suggestion in &page {
-            write!(out, "{}\t{}", suggestion.term, suggestion.count)?;
-            if display {
-                write!(out, "\t{}", suggestion.display)?;
+            for count in loadable(suggestion.count) {
+                write!(out, "{}\t{count}", suggestion.term)?;
+                if display {
+                    write!(out, "\t{}", suggestion.display)?;
+                }
+                out.write_all(b"\n")?;
             }
-            out.write_all(b"\n")?;
         }
         terms += page.len() as u64;
         progress.set_position(terms);
@@ -113,4 +118,47 @@ async fn copy<W: Write>(
     out.flush()?;
     progress.finish_and_clear();
     Ok((terms, out))
+}
+
+/// A count in parts that `load` takes, and that add up to it. None for 0, which no term has.
+fn loadable(count: u64) -> impl DoubleEndedIterator<Item = u64> {
+    let rest = count % limits::RECORD_COUNT_MAX;
+    (0..count / limits::RECORD_COUNT_MAX)
+        .map(|_| limits::RECORD_COUNT_MAX)
+        .chain((rest > 0).then_some(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: u64 = limits::RECORD_COUNT_MAX;
+
+    #[test]
+    fn a_count_is_written_in_parts_that_can_be_loaded() {
+        for (count, expected) in [
+            (0, vec![]),
+            (1, vec![1]),
+            (MAX - 1, vec![MAX - 1]),
+            (MAX, vec![MAX]),
+            (MAX + 1, vec![MAX, 1]),
+            (2 * MAX, vec![MAX, MAX]),
+            (3 * MAX + 7, vec![MAX, MAX, MAX, 7]),
+        ] {
+            assert_eq!(loadable(count).collect::<Vec<_>>(), expected, "{count}");
+        }
+    }
+
+    #[test]
+    fn the_highest_count_has_parts_too() {
+        let mut parts = loadable(u64::MAX);
+        let (lines, most) = parts.size_hint();
+        assert_eq!(most, Some(lines));
+        let rest = parts.next_back().unwrap();
+        let ends = (parts.next(), parts.next_back());
+        assert_eq!(ends, (Some(MAX), Some(MAX)));
+        // All parts but the last are equal.
+        let whole = u64::try_from(lines).unwrap() - 1;
+        assert_eq!((whole, whole * MAX + rest), (18_446_744, u64::MAX));
+    }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use client::ClientOptions;
+use serde::{Deserialize, Serialize};
 
 use crate::exit::usage;
 use crate::target::{DEFAULT_GRPC_ADDRESS, NamespaceArgs, duration};
@@ -18,7 +19,7 @@ pub(crate) struct LoadArgs {
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
 
-    /// How lines are read
+    /// How lines are read; a load that was begun in one format is not continued in another
     #[arg(long, value_enum, default_value_t = Format::Auto)]
     pub(super) format: Format,
 
@@ -61,8 +62,9 @@ pub(crate) struct LoadArgs {
     pub(super) namespace: NamespaceArgs,
 }
 
-/// How a line is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+/// How a line is read. These names stand in state files, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
     /// A line with a tab is term<TAB>count, any other a plain term
     Auto,
@@ -70,6 +72,17 @@ pub(crate) enum Format {
     Tsv,
     /// Every line is a term, tabs count as spaces
     Lines,
+}
+
+impl Format {
+    /// As it is given to `--format`.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tsv => "tsv",
+            Self::Lines => "lines",
+        }
+    }
 }
 
 /// What a bad line does.

@@ -123,14 +123,16 @@ mod tests {
 
     use term::NamespaceName;
 
+    use super::super::args::Format;
     use super::*;
 
     fn begin(dir: &tempfile::TempDir) -> Delivery {
         let file = blake3::hash(b"a file");
         let name = LoadName::new(b"cluster", file, &NamespaceName::default(), 1.into());
         let path = dir.path().join("load.json");
-        let state = LoadState::open(&RealDisk::new(), &path, Path::new("terms.tsv")).unwrap();
-        Delivery::repeatable(file, &name, state)
+        let terms = Path::new("terms.tsv");
+        let state = LoadState::open(&RealDisk::new(), &path, terms, Format::Auto);
+        Delivery::repeatable(file, &name, state.unwrap())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Reason, Retry, v1};
+use api::{Reason, v1};
 use client::{Client, ClientError, RecordStream};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use runtime::{Runtime, Task};
@@ -39,9 +39,9 @@ pub(crate) struct Plan {
 pub(crate) enum Stopped {
     #[error("interrupted; the same command goes on from here")]
     Interrupted,
-    #[error("{reason}; the same command goes on from here", reason = reason_of(.0))]
+    #[error("{}", refused(.0))]
     Refused(#[source] ClientError),
-    #[error("batch {batch} was not taken wholly ({}); the same command goes on from here", reason.as_str())]
+    #[error("{}", not_taken(*batch, *reason))]
     NotTaken { batch: u64, reason: Reason },
     #[error("the file changed while it was loaded")]
     Changed,
@@ -49,15 +49,33 @@ pub(crate) enum Stopped {
     Other(#[from] anyhow::Error),
 }
 
-fn reason_of(error: &ClientError) -> String {
-    match error.reason() {
+fn refused(error: &ClientError) -> String {
+    how_to_go_on(error.reason(), &error.to_string())
+}
+
+fn not_taken(batch: u64, reason: Reason) -> String {
+    let problem = format!("batch {batch} was not taken wholly ({})", reason.as_str());
+    how_to_go_on(Some(reason), &problem)
+}
+
+fn how_to_go_on(reason: Option<Reason>, problem: &str) -> String {
+    match reason {
+        // The same command would be answered the same.
         Some(Reason::SessionExpired) => {
             "the cluster no longer remembers whether a part of this file was loaded, so nothing more of it was sent \
              (--again would count the whole file once more)"
                 .to_owned()
         }
-        Some(_) | None => error.to_string(),
+        Some(_) | None => format!("{problem}; the same command goes on from here"),
     }
+}
+
+/// Whether a line that was refused for this can never be recorded. Whatever else kept it out says nothing about the line, and may pass.
+fn is_fault_of_line(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::BadTerm | Reason::BadCount | Reason::CountOverflow
+    )
 }
 
 type Answer = (Batch, Result<v1::RecordBatchResponse, ClientError>);
@@ -204,9 +222,11 @@ impl Loader {
             match result.error() {
                 None if result.repeated => repeated += 1,
                 None => new += 1,
-                Some(reason) if reason.retry() == Retry::Never => {
+                Some(reason) if is_fault_of_line(reason) => {
                     self.report.bad_line(*line, reason.as_str());
                 }
+                // Of several reasons people must hear the one that the next run does not mend.
+                Some(_) if open == Some(Reason::SessionExpired) => {}
                 Some(reason) => open = Some(reason),
             }
         }
@@ -257,6 +277,7 @@ async fn interrupted(signals: &mut Option<Signals>) {
 mod tests {
     use std::path::Path;
 
+    use api::ApiError;
     use api::error::item_error;
     use term::NamespaceName;
     use vfs::RealDisk;
@@ -265,33 +286,84 @@ mod tests {
     use super::super::state::LoadState;
     use super::*;
 
-    #[test]
-    fn what_was_not_taken_for_now_is_sent_again_by_the_next_run() {
-        let (runtime, dir) = (Runtime::real(), tempfile::tempdir().unwrap());
-        let begin = || {
-            let file = blake3::hash(b"a file");
-            let name = LoadName::new(b"cluster", file, &NamespaceName::default(), 1.into());
-            let path = dir.path().join("load.json");
-            let state = LoadState::open(&RealDisk::new(), &path, Path::new("terms.tsv"));
-            Delivery::repeatable(file, &name, state.unwrap())
-        };
-        let mut loader = Loader::new(&runtime, begin(), Report::quiet());
-        loader.delivery.request_id(&runtime, 0).unwrap();
-        let results = vec![v1::ItemResult::default(), item_error(Reason::MemoryBudget)];
+    fn begin(dir: &tempfile::TempDir) -> Delivery {
+        let file = blake3::hash(b"a file");
+        let name = LoadName::new(b"cluster", file, &NamespaceName::default(), 1.into());
+        let path = dir.path().join("load.json");
+        let terms = Path::new("terms.tsv");
+        let state = LoadState::open(&RealDisk::new(), &path, terms, Format::Auto);
+        Delivery::repeatable(file, &name, state.unwrap())
+    }
+
+    /// A load whose only batch is answered like this: why it stopped, and the id that it sent the batch under.
+    fn load(
+        dir: &tempfile::TempDir,
+        results: Vec<v1::ItemResult>,
+    ) -> (Option<Stopped>, v1::RequestId) {
+        let runtime = Runtime::real();
+        let mut loader = Loader::new(&runtime, begin(dir), Report::quiet());
+        let id = loader.delivery.request_id(&runtime, 0).unwrap();
         let batch = Batch {
             number: 0,
             items: Vec::new(),
-            lines: vec![1, 2],
+            lines: (1..).take(results.len()).collect(),
         };
         let answer = v1::RecordBatchResponse {
             results,
             token: None,
         };
         loader.answered((batch, Ok(answer)));
-        let stopped = loader.stopped.take();
-        assert!(matches!(stopped, Some(Stopped::NotTaken { batch: 0, .. })));
         loader.delivery.finish().unwrap();
-        drop(loader);
-        assert!(!begin().is_done(0));
+        (loader.stopped.take(), id)
+    }
+
+    #[test]
+    fn what_was_not_taken_for_now_is_sent_again_by_the_next_run() {
+        let runtime = Runtime::real();
+        for &reason in Reason::ALL {
+            let dir = tempfile::tempdir().unwrap();
+            let results = vec![v1::ItemResult::default(), item_error(reason)];
+            let (stopped, id) = load(&dir, results);
+            let mut next = begin(&dir);
+            let of_lines = [Reason::BadTerm, Reason::BadCount, Reason::CountOverflow];
+            if of_lines.contains(&reason) {
+                assert!(stopped.is_none() && next.is_done(0), "{reason:?}");
+                continue;
+            }
+            assert!(
+                matches!(stopped, Some(Stopped::NotTaken { batch: 0, reason: told }) if told == reason),
+                "{reason:?}: {stopped:?}"
+            );
+            assert!(!next.is_done(0), "{reason:?}");
+            assert_eq!(next.request_id(&runtime, 0).unwrap(), id, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_expired_is_told_of_before_all_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let results = vec![
+            item_error(Reason::BadTerm),
+            item_error(Reason::DataLoss),
+            item_error(Reason::SessionExpired),
+            item_error(Reason::MemoryBudget),
+        ];
+        let (stopped, _) = load(&dir, results);
+        let told = stopped.unwrap().to_string();
+        assert!(told.contains("nothing more of it was sent"), "{told}");
+        assert!(told.contains("--again"), "{told}");
+        assert!(!told.contains("goes on from here"), "{told}");
+        let error = ApiError::new(Reason::SessionExpired, "the request id was settled");
+        let refused = Stopped::Refused(ClientError::Call { error, attempts: 1 });
+        assert_eq!(refused.to_string(), told);
+
+        let other = Stopped::NotTaken {
+            batch: 7,
+            reason: Reason::DataLoss,
+        };
+        assert_eq!(
+            other.to_string(),
+            "batch 7 was not taken wholly (DATA_LOSS); the same command goes on from here"
+        );
     }
 }

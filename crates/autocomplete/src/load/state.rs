@@ -1,8 +1,9 @@
-//! The state of a load on this machine: when its batches were first sent, and how far all are settled.
+//! The state of a load on this machine: how its lines are read, when its batches were first sent, and how far all are settled.
 //!
 //! What always holds:
 //! - A batch is sent only when the time of its first try is on disk, so every repetition finds the same time.
 //! - `done_below` on disk never runs ahead of the truth: every batch below it was answered.
+//! - A load is gone on with only as it was begun: read otherwise, the file has other batches under the same numbers.
 //!
 //! Written whole, by rename, at most once for [`RESERVED_BATCHES`] batches. A file that cannot be read stops the load; it is never taken
 //! for a fresh one.
@@ -13,10 +14,14 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use vfs::{LockGuard, Vfs, durable};
 
+use super::args::Format;
+use crate::exit::usage;
+
 /// Batches whose time of first try is fixed together: a million lines.
 pub(super) const RESERVED_BATCHES: u64 = 1_000;
 
-const VERSION: u32 = 1;
+/// The version of a file that says how lines are read.
+const VERSION: u32 = 2;
 
 /// Above every number that counting gets to, and far enough below the last number of all to count on from it.
 const NUMBER_MAX: u64 = u64::MAX / 2;
@@ -31,6 +36,9 @@ struct Content {
     version: u32,
     /// For people.
     file: String,
+    /// Absent in version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    format: Option<Format>,
     /// Which time that the file is meant to count.
     again: u64,
     /// All batches below are answered.
@@ -40,6 +48,65 @@ struct Content {
 }
 
 impl Content {
+    fn new(file: &Path, format: Format) -> Self {
+        Self {
+            version: VERSION,
+            file: file.to_string_lossy().into_owned(),
+            format: Some(format),
+            again: 0,
+            done_below: 0,
+            reserved: Vec::new(),
+        }
+    }
+
+    /// What a file says.
+    ///
+    /// # Errors
+    /// When it was not written here, or by a newer program.
+    fn read(path: &Path, text: &[u8]) -> Result<Self, anyhow::Error> {
+        let content: Self = serde_json::from_slice(text)
+            .with_context(|| format!("the state file {} is damaged", path.display()))?;
+        anyhow::ensure!(
+            (1..=VERSION).contains(&content.version),
+            "the state file {} has version {}, this program knows 1 to {VERSION}",
+            path.display(),
+            content.version
+        );
+        anyhow::ensure!(
+            content.version < VERSION || content.format.is_some(),
+            "the state file {} is damaged: it does not say how lines are read",
+            path.display()
+        );
+        anyhow::ensure!(
+            content.is_possible(),
+            "the state file {} is damaged: its numbers make no sense",
+            path.display()
+        );
+        Ok(content)
+    }
+
+    /// The same load, to be gone on with. One of version 1 takes on the format: which one it was begun with nobody knows.
+    ///
+    /// # Errors
+    /// When batches of it were sent that held lines as another format reads them.
+    fn go_on(self, format: Format) -> Result<Self, anyhow::Error> {
+        let is_begun = self.done_below > 0 || !self.reserved.is_empty();
+        match self.format {
+            Some(known) if is_begun && known != format => {
+                let (known, asked) = (known.as_str(), format.as_str());
+                Err(usage(format!(
+                    "this file was loaded with --format {known}, and --format {asked} may find other terms in its lines: \
+                     give --format {known} to go on with that load, or --again to count the whole file once more"
+                )))
+            }
+            Some(_) | None => Ok(Self {
+                version: VERSION,
+                format: Some(format),
+                ..self
+            }),
+        }
+    }
+
     /// Whether it may have been written here.
     fn is_possible(&self) -> bool {
         let ranges = &self.reserved;
@@ -77,8 +144,17 @@ pub(super) struct LoadState {
 
 impl LoadState {
     /// Takes up an earlier load, or begins.
-    pub(super) fn open(vfs: &dyn Vfs, path: &Path, file: &Path) -> Result<Self, anyhow::Error> {
-        Self::with(vfs, path, file, |found| found)
+    ///
+    /// # Errors
+    /// A [`Usage`](crate::exit::Usage) when the earlier load read lines in another format.
+    pub(super) fn open(
+        vfs: &dyn Vfs,
+        path: &Path,
+        file: &Path,
+        format: Format,
+    ) -> Result<Self, anyhow::Error> {
+        let fresh = Content::new(file, format);
+        Self::with(vfs, path, fresh, |found| found.go_on(format))
     }
 
     /// Begins anew, whatever was loaded before.
@@ -86,12 +162,18 @@ impl LoadState {
         vfs: &dyn Vfs,
         path: &Path,
         file: &Path,
+        format: Format,
     ) -> Result<Self, anyhow::Error> {
-        let state = Self::with(vfs, path, file, |found| Content {
-            again: found.again + 1,
-            done_below: 0,
-            reserved: Vec::new(),
-            ..found
+        let fresh = Content::new(file, format);
+        let state = Self::with(vfs, path, fresh, |found| {
+            Ok(Content {
+                version: VERSION,
+                format: Some(format),
+                again: found.again + 1,
+                done_below: 0,
+                reserved: Vec::new(),
+                ..found
+            })
         })?;
         // Before anything is sent: a repetition of this command without --again must go on with this one.
         state.write(vfs)?;
@@ -101,8 +183,8 @@ impl LoadState {
     fn with(
         vfs: &dyn Vfs,
         path: &Path,
-        file: &Path,
-        change: impl FnOnce(Content) -> Content,
+        fresh: Content,
+        change: impl FnOnce(Content) -> Result<Content, anyhow::Error>,
     ) -> Result<Self, anyhow::Error> {
         durable::create_dir(vfs, durable::parent(path))?;
         let lock = vfs
@@ -114,33 +196,13 @@ impl LoadState {
                 error.into()
             })?;
         let content = if vfs.exists(path)? {
-            let bytes = durable::read(vfs, path, FILE_BYTES_MAX)?;
-            let content: Content = serde_json::from_slice(&bytes)
-                .with_context(|| format!("the state file {} is damaged", path.display()))?;
-            anyhow::ensure!(
-                content.version == VERSION,
-                "the state file {} has version {}, this program knows {VERSION}",
-                path.display(),
-                content.version
-            );
-            anyhow::ensure!(
-                content.is_possible(),
-                "the state file {} is damaged: its numbers make no sense",
-                path.display()
-            );
-            content
+            Content::read(path, &durable::read(vfs, path, FILE_BYTES_MAX)?)?
         } else {
-            Content {
-                version: VERSION,
-                file: file.to_string_lossy().into_owned(),
-                again: 0,
-                done_below: 0,
-                reserved: Vec::new(),
-            }
+            fresh
         };
         Ok(Self {
             path: path.to_owned(),
-            content: change(content),
+            content: change(content)?,
             _lock: lock,
         })
     }

@@ -100,6 +100,61 @@ fn a_file_counts_once_unless_it_is_loaded_again_on_purpose() {
 }
 
 #[test]
+fn a_count_above_what_one_line_can_count_is_exported_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = Up::start(&dir.path().join("data"), &["--shards", "1"]);
+    for count in ["1000000000000", "1000000000000", "5"] {
+        up.answer(&["record", "Paris", "--count", count]);
+    }
+    up.answer(&["record", "rome", "--count", "1000000000000"]);
+    let exported = up.answer(&["export", "--display"]);
+    let max = 1_000_000_000_000_u64;
+    assert_eq!(
+        exported,
+        format!("paris\t{max}\tParis\nparis\t{max}\tParis\nparis\t5\tParis\nrome\t{max}\t\n")
+    );
+    let file = write(&dir.path().join("terms.tsv"), &exported);
+    up.answer(&["load", &file, "-n", "copy", "--on-error", "stop"]);
+    assert_eq!(up.answer(&["export", "--display", "-n", "copy"]), exported);
+}
+
+#[test]
+fn a_load_is_continued_in_the_format_that_it_was_begun_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = Up::start(&dir.path().join("data"), &["--shards", "1"]);
+    let file = write(&dir.path().join("terms.tsv"), "plain\ngood\t3\n");
+    let refused = |arguments: &[&str], known: &str, asked: &str| {
+        let before = up.answer(&["export"]);
+        let output = up.ask(&[&["load", &file], arguments].concat());
+        assert_eq!(output.status.code(), Some(64));
+        let text = stderr(&output);
+        for format in [known, asked] {
+            assert!(text.contains(&format!("--format {format}")), "{text}");
+        }
+        assert!(text.contains("--again"), "{text}");
+        // Its state in another place would be no way out.
+        assert!(!text.contains("--state-dir"), "{text}");
+        assert_eq!(up.answer(&["export"]), before);
+    };
+    up.answer(&["load", &file, "--format", "tsv"]);
+    assert_eq!(up.answer(&["export"]), "good\t3\n");
+    refused(&[], "tsv", "auto");
+    refused(&["--format", "lines"], "tsv", "lines");
+    up.answer(&["load", &file, "--format", "tsv"]);
+    assert_eq!(up.answer(&["export"]), "good\t3\n");
+
+    up.answer(&["load", &file, "--again"]);
+    assert_eq!(up.answer(&["export"]), "good\t6\nplain\t1\n");
+    refused(&["--format", "tsv"], "auto", "tsv");
+
+    // Where every line was bad, nothing was sent, and no load was begun.
+    let plain = write(&dir.path().join("plain.txt"), "a\nb\n");
+    up.answer(&["load", &plain, "-n", "plain", "--format", "tsv"]);
+    up.answer(&["load", &plain, "-n", "plain"]);
+    assert_eq!(up.answer(&["export", "-n", "plain"]), "a\t1\nb\t1\n");
+}
+
+#[test]
 fn an_interrupted_load_is_continued_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let up = Up::start(&dir.path().join("data"), &[]);
