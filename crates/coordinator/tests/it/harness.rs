@@ -45,6 +45,8 @@ pub(crate) struct Shape {
     pub(crate) simulated: bool,
     /// The network can be cut: see [`Cluster::cut`].
     pub(crate) cuttable: bool,
+    /// The place of a server whose memory budget is a byte, so that it is above it with its first term.
+    pub(crate) tight: Option<usize>,
 }
 
 impl Default for Shape {
@@ -58,6 +60,7 @@ impl Default for Shape {
             snapshot_entries: SnapshotConfig::default().entries,
             simulated: false,
             cuttable: false,
+            tight: None,
         }
     }
 }
@@ -75,6 +78,7 @@ pub(crate) struct Cluster {
     audit_interval: Option<Duration>,
     snapshot_entries: u64,
     simulated: bool,
+    tight: Option<usize>,
     /// Between the coordinator and the servers, where they can be cut.
     links: Option<Links>,
     pub(crate) neighbours: Neighbours<ShardNeighbour>,
@@ -168,6 +172,7 @@ impl Cluster {
             snapshot_entries,
             simulated,
             cuttable,
+            tight,
         } = shape;
         let links = cuttable.then(Links::default);
         let faults = TaskFaults::default();
@@ -199,6 +204,7 @@ impl Cluster {
             audit_interval,
             snapshot_entries,
             simulated,
+            tight,
             links,
             neighbours: Neighbours::default(),
         };
@@ -371,6 +377,7 @@ impl Cluster {
             election_timeout: Duration::from_millis(600),
             state: StateConfig {
                 audit_interval: self.audit_interval,
+                memory_bytes_max: (self.tight == Some(place)).then_some(1),
                 ..StateConfig::default()
             },
             snapshots: SnapshotConfig {

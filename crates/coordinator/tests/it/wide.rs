@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use api::Reason;
 use api::admin::v1::{GetStatusResponse, ReplicaRole, ReplicaStatus, ShardStatus};
 use api::v1::{
-    Consistency, GetCountRequest, GetTopKRequest, GetTopKResponse, RecordRequest, SessionToken,
+    Consistency, GetCountRequest, GetTopKRequest, GetTopKResponse, RecordRequest, RequestId,
+    SessionToken,
 };
+use api::{ApiError, Reason};
+use bytes::Bytes;
 use tonic::{Code, Request, Status};
 
 use super::harness::{Cluster, Shape, listed, reason};
@@ -213,4 +215,50 @@ async fn a_region_whose_link_is_cut_holds_up_nobody_and_catches_up() {
     cluster.until("it has caught up", caught_up).await;
     let now = stale(&cluster, far, at_home.token.clone(), AMPLE).await;
     assert_eq!(listed(&now.unwrap()), listed(&at_home));
+}
+
+/// A learner, for no other replica is sure never to lead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_lead_says_so_though_it_is_above_its_memory_budget() {
+    let (cluster, far) = with_a_far_region(Shape {
+        tight: Some(0),
+        cuttable: true,
+        ..Shape::default()
+    })
+    .await;
+    let kiwi = |request_id| {
+        let mut request = Request::new(RecordRequest {
+            term: "kiwi".into(),
+            request_id,
+            ..RecordRequest::default()
+        });
+        request.set_timeout(AMPLE);
+        request
+    };
+    let written = cluster.client().record(kiwi(None)).await.unwrap();
+    let held = stale(&cluster, far, written.into_inner().token, AMPLE).await;
+    assert_eq!(listed(&held.unwrap()), [("kiwi", 1)]);
+    let refused = cluster.client_of(far).record(kiwi(None)).await.unwrap_err();
+    let error = ApiError::from_status(&refused);
+    assert_eq!(error.reason(), Reason::NotLeader, "{refused}");
+    assert!(error.leader().is_some(), "{refused}");
+    // Where it would not be refused.
+    assert_eq!(record(&cluster, "kiwi", AMPLE).await.unwrap(), 2);
+
+    // Of what it has not heard of it does not say that there was no room for it: it was applied.
+    cluster.cut(far);
+    let id = RequestId {
+        client_id: Bytes::from_static(b"sixteen bytes id"),
+        sequence: 1,
+        issued_at_ms: cluster.runtime.wall_ms(),
+        acked_below: 0,
+    };
+    let again = || kiwi(Some(id.clone()));
+    let first = cluster.client().record(again()).await.unwrap();
+    assert_eq!(first.into_inner().count, 3);
+    let refused = cluster.client_of(far).record(again()).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotLeader, "{refused}");
+    let repeat = cluster.client().record(again()).await.unwrap().into_inner();
+    assert_eq!((repeat.count, repeat.repeated), (3, true));
+    cluster.heal();
 }

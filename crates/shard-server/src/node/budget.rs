@@ -1,7 +1,7 @@
 //! Keeping dictionaries within their memory.
 //!
 //! A shard may have a budget in logical bytes ([`Stats::logical_bytes`](crate::state::Stats)), which all its replicas count alike; a node may have
-//! one in allocated bytes for all its dictionaries. Records are refused while a dictionary is above, deletes pass. Where the operator
+//! one in allocated bytes for all its dictionaries. Leaders refuse records while a dictionary is above, deletes pass. Where the operator
 //! has opted in, the leader of a shard above its budget gives up the rarest terms instead: it picks them in the background and
 //! proposes their removal, so that every replica gives up the same ones. This is the one exception to exact counts.
 //!
@@ -31,17 +31,28 @@ const SLACK: u64 = 16;
 impl Node {
     /// Refuses records while the dictionaries are above their budget. Deletes pass, and so do repeats of what was applied, which add
     /// nothing: to be told that it was not would have their caller count twice.
+    ///
+    /// Only who holds the lease judges, for it leads and has applied all that was acknowledged. Any other lets everything pass, and the
+    /// queue takes it or says who leads: how much room there is on a node that would not take the write helps nobody, and a repeat table that
+    /// is behind does not know what was applied. So the budget is exceeded by what comes while a leader is new, hands its lead over, or
+    /// has no lease for a moment, as it may under load. That is little: nothing is committed without answers of a majority, which renew
+    /// the lease, unless they take longer than it lasts; then the leader does not serve reads either.
     pub(crate) fn check_budget(&self, replica: &Replica, writes: &[Write]) -> Result<(), ApiError> {
         let records = |write: &&Write| matches!(write.operation, Operation::Record(_));
         let mut records = writes.iter().filter(records).peekable();
         if records.peek().is_none() {
             return Ok(());
         }
-        let within = self.is_within_budget(replica);
-        if within.is_err() && records.all(|write| replica.state().is_applied(write)) {
+        let Err(refusal) = self.is_within_budget(replica) else {
             return Ok(());
+        };
+        // Asked before the look-up and after it: only then was nothing missing that had been acknowledged.
+        let judges = || replica.group().lease_check().is_ok();
+        let adds = judges() && !records.all(|write| replica.state().is_applied(write));
+        if adds && judges() {
+            return Err(refusal);
         }
-        within
+        Ok(())
     }
 
     fn is_within_budget(&self, replica: &Replica) -> Result<(), ApiError> {

@@ -36,6 +36,8 @@ pub struct Scope {
 pub struct Page {
     /// The terms, ascending.
     pub entries: Vec<Entry>,
+    /// Bytes of the terms and of their display forms.
+    pub bytes: usize,
     /// Whether more follow.
     pub more: bool,
 }
@@ -117,20 +119,20 @@ impl DictionaryState {
         };
         let mut page = Page {
             entries: Vec::new(),
+            bytes: 0,
             more: false,
         };
         let Some(frozen) = frozen else {
             return Ok(Reading { value: page, index });
         };
         let after = Some(after.as_bytes()).filter(|after| !after.is_empty());
-        let mut bytes = 0;
         for entry in frozen.iter_from(prefix.as_bytes(), after) {
-            let is_full = bytes >= limit_bytes && !page.entries.is_empty();
+            let is_full = page.bytes >= limit_bytes && !page.entries.is_empty();
             if page.entries.len() >= limit || is_full {
                 page.more = true;
                 break;
             }
-            bytes += entry.term.len() + entry.display.as_ref().map_or(0, Vec::len);
+            page.bytes += entry.term.len() + entry.display.as_ref().map_or(0, Vec::len);
             page.entries.push(entry);
         }
         Ok(Reading { value: page, index })

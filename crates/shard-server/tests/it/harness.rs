@@ -74,9 +74,15 @@ impl World {
         })
         .await;
         // Ready without orders is ready too; wait for the shards.
-        self.until("both shards serve", || async {
-            for shard in [1, 2] {
-                let name = rpc::health::shard_write(cluster::ShardId(shard));
+        self.until_serving(&node, &[1, 2]).await;
+        node
+    }
+
+    /// Waits until a server takes writes of these shards.
+    pub(crate) async fn until_serving(&self, node: &Node, shards: &[u64]) {
+        self.until("the shards serve", || async {
+            for shard in shards {
+                let name = rpc::health::shard_write(cluster::ShardId(*shard));
                 let patience = Duration::from_secs(1);
                 let asked = rpc::healthcheck(&self.runtime, &node.address, &name, patience);
                 if asked.await.is_err() {
@@ -86,7 +92,6 @@ impl World {
             true
         })
         .await;
-        node
     }
 
     /// Starts a server. The lock of one that was killed may be held for a moment.

@@ -38,21 +38,36 @@ pub(crate) struct State {
     pub(crate) lost: Vec<u64>,
 }
 
+fn range(start: &str, shard_id: u64) -> admin::LayoutRange {
+    admin::LayoutRange {
+        start: start.to_owned(),
+        shard_id,
+    }
+}
+
+fn shard(shard_id: u64, node_id: u64) -> admin::ShardDescriptor {
+    admin::ShardDescriptor {
+        shard_id,
+        incarnation: 1,
+        replicas: vec![admin::ReplicaDescriptor {
+            node_id,
+            voter: true,
+        }],
+        lineage: Vec::new(),
+    }
+}
+
+fn assignment(shard_id: u64) -> Assignment {
+    Assignment {
+        shard_id,
+        incarnation: 1,
+        bootstrap: true,
+        ..Assignment::default()
+    }
+}
+
 impl State {
     fn new() -> Self {
-        let range = |start: &str, shard_id| admin::LayoutRange {
-            start: start.to_owned(),
-            shard_id,
-        };
-        let shard = |shard_id, node_id| admin::ShardDescriptor {
-            shard_id,
-            incarnation: 1,
-            replicas: vec![admin::ReplicaDescriptor {
-                node_id,
-                voter: true,
-            }],
-            lineage: Vec::new(),
-        };
         let ranges = vec![range("", 1), range("m", 2), range("t", 3)];
         Self {
             map: admin::ShardMap {
@@ -67,14 +82,7 @@ impl State {
                 }],
                 namespaces: Vec::new(),
             },
-            assignments: [1, 2]
-                .map(|shard_id| Assignment {
-                    shard_id,
-                    incarnation: 1,
-                    bootstrap: true,
-                    ..Assignment::default()
-                })
-                .to_vec(),
+            assignments: [1, 2].map(assignment).to_vec(),
             instances: BTreeMap::new(),
             host: None,
             reports: BTreeMap::new(),
@@ -86,6 +94,17 @@ impl State {
     pub(crate) fn change_map(&mut self, change: impl FnOnce(&mut admin::ShardMap)) {
         change(&mut self.map);
         self.map.epoch += 1;
+    }
+
+    /// Gives all terms to the node under test, divided into shards that begin at these starts and are numbered from 1.
+    pub(crate) fn give_all(&mut self, starts: &[&str]) {
+        let numbered = || (1..).zip(starts);
+        let ranges = numbered().map(|(id, start)| range(start, id)).collect();
+        self.assignments = numbered().map(|(id, _)| assignment(id)).collect();
+        self.change_map(|map| {
+            map.template = Some(admin::Layout { ranges });
+            map.shards = numbered().map(|(id, _)| shard(id, 1)).collect();
+        });
     }
 
     /// Raises the generation of a namespace.

@@ -1,8 +1,10 @@
 use api::shard::v1 as shard;
 use api::v1::*;
+use cluster::limits::{ANSWER_BYTES_MAX, PAGE_BYTES_MAX, PAGE_TERMS_MAX};
 use futures::{StreamExt as _, stream};
+use prost::Message as _;
 
-use crate::harness::{World, reason, request_id};
+use crate::harness::{Node, World, reason, request_id};
 
 #[tokio::test]
 async fn what_is_recorded_is_completed_counted_listed_and_deleted() {
@@ -49,6 +51,89 @@ async fn what_is_recorded_is_completed_counted_listed_and_deleted() {
     let listed = node.public().list_terms(list).await.unwrap().into_inner();
     assert_eq!(listed.terms.len(), 1);
     assert_eq!(listed.next_page_token, "");
+    node.stop().await.unwrap();
+}
+
+/// Records terms of 256 bytes, with display forms that make 1 KiB of each, and tells them in order.
+async fn fill(node: &Node, shard_id: u64, initial: char, number: u32) -> Vec<String> {
+    let terms: Vec<String> = (0..number).map(|n| format!("{initial}{n:0>255}")).collect();
+    // A part of them at a time, for a message has its limit.
+    for part in terms.chunks(256) {
+        let items = (0..).zip(part).map(|(number, term)| shard::NumberedItem {
+            number,
+            term: term.clone(),
+            count: 1,
+            display: "D".repeat(768),
+        });
+        let items = shard::RecordItems {
+            items: items.collect(),
+        };
+        let write = shard::Write {
+            namespace_id: 1,
+            generation: 1,
+            operation: Some(shard::write::Operation::Record(items)),
+            ..Default::default()
+        };
+        let request = shard::WriteRequest {
+            route: Some(shard::Route {
+                shard_id,
+                incarnation: 1,
+                epoch: 2,
+                ..Default::default()
+            }),
+            writes: vec![write],
+            ..Default::default()
+        };
+        node.shards().write(request).await.unwrap();
+    }
+    terms
+}
+
+#[tokio::test]
+async fn a_listing_over_many_shards_of_a_node_keeps_to_the_limits_of_one_answer() {
+    let world = World::new().await;
+    let starts = ["", "d", "h", "m", "q"];
+    world.registry.state.lock().give_all(&starts);
+    let node = world.start().await;
+    world.until_serving(&node, &[1, 2, 3, 4, 5]).await;
+    // The first write of the namespace, which only the public interface creates, and the last term.
+    node.record("zebra", 1).await;
+    let mut expected = Vec::new();
+    // No shard has more than a page holds, together they have more than an answer may. The first fills a page exactly, and then
+    // pages end inside shards.
+    for (shard_id, initial, number) in [
+        (1, 'a', 512),
+        (2, 'd', 300),
+        (3, 'h', 512),
+        (4, 'm', 512),
+        (5, 'q', 512),
+    ] {
+        expected.extend(fill(&node, shard_id, initial, number).await);
+    }
+    expected.push("zebra".to_owned());
+    let mut listed = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListTermsRequest {
+            page_size: PAGE_TERMS_MAX,
+            page_token,
+            ..ListTermsRequest::default()
+        };
+        let page = node.public().list_terms(request).await;
+        let page = page.unwrap().into_inner();
+        let encoded = page.encoded_len();
+        assert!(encoded <= ANSWER_BYTES_MAX, "{encoded} bytes");
+        let texts = page.terms.iter().map(|at| at.term.len() + at.display.len());
+        let texts: usize = texts.sum();
+        assert!(texts <= PAGE_BYTES_MAX, "{texts} bytes of texts");
+        listed.extend(page.terms.into_iter().map(|at| at.term));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+        assert_eq!(texts, PAGE_BYTES_MAX, "only the last page has room left");
+    }
+    assert!(listed == expected, "{} of {}", listed.len(), expected.len());
     node.stop().await.unwrap();
 }
 

@@ -116,22 +116,27 @@ impl Services {
         let mut after = list
             .page_token
             .map_or(String::new(), |token| token.after.into_string());
+        let size = list.page_size as usize;
         let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
         let mut more = false;
         for (range, shard) in &here {
             if range.end().is_some_and(|end| end <= after.as_str()) {
                 continue;
             }
-            let room = list.page_size as usize - entries.len();
+            // The limits are those of the answer: a shard may add what those before it have left.
+            let room = (size - entries.len(), limits::PAGE_BYTES_MAX - bytes);
             let page = self
                 .page(*shard, scope, prefix, &after, room, deadline)
                 .await?;
             more = page.more;
+            bytes += page.bytes;
             entries.extend(page.entries);
             if let Some(last) = entries.last() {
                 after = convert::text(last.term.clone());
             }
-            if more || entries.len() >= list.page_size as usize {
+            let is_full = entries.len() >= size || bytes >= limits::PAGE_BYTES_MAX;
+            if more || is_full {
                 more |= Some(range) != here.last().map(|(range, _)| range);
                 break;
             }
@@ -147,13 +152,14 @@ impl Services {
         })
     }
 
+    /// What a shard has behind `after`: at most so many terms, and no more once their texts reach so many bytes.
     async fn page(
         &self,
         shard: ShardId,
         scope: Scope,
         prefix: &str,
         after: &str,
-        limit: usize,
+        (terms, bytes): (usize, usize),
         deadline: Deadline,
     ) -> Result<Page, ApiError> {
         let fresh = Freshness {
@@ -161,9 +167,7 @@ impl Services {
             min_index: 0,
             deadline,
         };
-        let look_up = |state: &DictionaryState| {
-            state.list(scope, prefix, after, limit, limits::PAGE_BYTES_MAX)
-        };
+        let look_up = |state: &DictionaryState| state.list(scope, prefix, after, terms, bytes);
         let page = self.look_up(shard, fresh, look_up).await?.value;
         self.node.replica(shard)?.metrics().list.increment();
         Ok(page)
