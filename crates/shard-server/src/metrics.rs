@@ -22,6 +22,7 @@ pub(crate) struct NodeMetrics {
     commits: Histogram,
     appends: AppendCounters,
     torn_bytes: Counter,
+    ambiguous_bytes: Counter,
     stalls: Counter,
     resumed_snapshot_bytes: Gauge,
     actions: CounterFamily<4>,
@@ -237,6 +238,11 @@ impl NodeMetrics {
             "Bytes behind the last complete batch that were dropped at starts.",
             ["node"],
         )?;
+        let ambiguous = part.counters(
+            "ambiguous_bytes_total",
+            "Bytes from a damaged last batch on that were dropped at starts and may have been acknowledged.",
+            ["node"],
+        )?;
         let commits = part.histograms(
             "commit_seconds",
             "How long group commits of the log took, from the first byte to the end of the sync.",
@@ -270,6 +276,7 @@ impl NodeMetrics {
             commits: commits.with([node]),
             appends: AppendCounters::new(base, node)?,
             torn_bytes: torn.with([node]),
+            ambiguous_bytes: ambiguous.with([node]),
             stalls: stalls.with([node]),
             resumed_snapshot_bytes: resumed.with([node]),
         })
@@ -325,8 +332,10 @@ impl NodeMetrics {
         });
     }
 
-    pub(crate) fn torn(&self, bytes: u64) {
-        self.torn_bytes.add(bytes);
+    /// What the start of the log has left out.
+    pub(crate) fn dropped(&self, report: &wal::RecoveryReport) {
+        self.torn_bytes.add(report.torn_bytes);
+        self.ambiguous_bytes.add(report.ambiguous_bytes);
     }
 
     pub(crate) fn set_stall(&self, stalled: Duration) {

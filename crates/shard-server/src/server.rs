@@ -218,7 +218,7 @@ async fn bring_up(
     match Host::open(deps).await {
         Ok((host, report)) => {
             let found = &report.wal;
-            node.metrics.torn(found.torn_bytes);
+            node.metrics.dropped(found);
             tracing::info!(
                 segments = found.segments,
                 entries = found.entries,

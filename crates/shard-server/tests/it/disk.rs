@@ -194,6 +194,43 @@ async fn a_failed_sync_ends_the_server_within_a_tenth_of_a_second() {
 }
 
 #[tokio::test]
+async fn a_last_batch_that_is_damaged_and_may_have_been_acknowledged_is_counted_apart() {
+    let disk = SimDisk::new();
+    let world = World::on(Arc::new(disk.clone())).await;
+    let mut node = world.start().await;
+    node.record("paris", 1).await;
+    // What is written then is in the file, and not below the mark.
+    disk.inject(Fault::next(Op::SyncData, Effect::Io).on_path(".wal"));
+    node.public().record(record("rome")).await.unwrap_err();
+    node.end().await.unwrap_err();
+    drop(node);
+    let (segment, place) = place_of(b"rome", &disk, &world.data_dir().join("wal"));
+    disk.flip_bit(&segment, 8 * place).unwrap();
+    let node = world.start().await;
+    let dropped = |name: &str| {
+        let text = node.metrics.encode().unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()
+    };
+    assert!(dropped("autocomplete_wal_ambiguous_bytes_total") > 0);
+    assert_eq!(dropped("autocomplete_wal_torn_bytes_total"), 0);
+    assert_eq!(node.count("paris").await, 1);
+    assert_eq!(node.count("rome").await, 0);
+    node.stop().await.unwrap();
+}
+
+/// Where a text stands in the newest segment of a log.
+fn place_of(text: &[u8], disk: &SimDisk, log: &std::path::Path) -> (std::path::PathBuf, u64) {
+    let entries = disk.list_dir(log).unwrap();
+    let is_segment = |name: &std::ffi::OsString| name.to_string_lossy().ends_with(".wal");
+    let segments = entries.iter().filter(|at| is_segment(&at.name));
+    let newest = segments.map(|at| log.join(&at.name)).max().unwrap();
+    let bytes = disk.contents(&newest).unwrap();
+    let place = bytes.windows(text.len()).rposition(|found| found == text);
+    (newest, place.unwrap() as u64)
+}
+
+#[tokio::test]
 async fn a_disk_that_does_not_answer_ends_the_server() {
     let disk = SimDisk::new();
     let mut world = World::on(Arc::new(disk.clone())).await;
