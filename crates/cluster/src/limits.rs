@@ -36,6 +36,8 @@ pub const PAGE_TERMS_MAX: u32 = 10_000;
 pub const PAGE_BYTES_MAX: usize = 512 * 1024;
 /// Bytes of a shard's repeat table.
 pub const REPEAT_TABLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of a watchdog's name, and of why it asks for the turn at a recovery.
+pub const TURN_TEXT_BYTES_MAX: usize = 255;
 /// How far a request id's `issued_at_ms` may lie ahead of the leader's stamp.
 pub const ISSUED_AHEAD_MAX: Duration = Duration::from_secs(5 * 60);
 /// The deadline of a call that sets none.

@@ -154,7 +154,10 @@ impl Recovery {
             }
             let due = self.due(&sighting, &restarted);
             if !due.is_empty() {
-                self.restart_processes(&due).await;
+                let restarting = self.restart_processes(&due);
+                if turn.keep_during(restarting, &self.moving).await.is_none() {
+                    return self.lost_turn();
+                }
                 restarted.extend(due.iter().map(|node| node.id));
                 // The processes have all of it, however long their restart took.
                 deadline = Deadline::new(runtime.now(), self.tools.attempt_timeout);
@@ -168,8 +171,7 @@ impl Recovery {
                 self.moving.store(true, Ordering::Relaxed);
             }
             if !turn.keep(self.moving.load(Ordering::Relaxed)).await {
-                warn!(shard = %self.shard, "the turn at the shard's recovery went to another watchdog");
-                return Outcome::GivenUp;
+                return self.lost_turn();
             }
             if self.diagnose().await == Some(RecoveryAction::NeedsAcceptLoss) {
                 return Outcome::NeedsAcceptLoss;
@@ -179,6 +181,11 @@ impl Recovery {
             }
             runtime.sleep(pause).await;
         }
+    }
+
+    fn lost_turn(&self) -> Outcome {
+        warn!(shard = %self.shard, "the turn at the shard's recovery went to another watchdog");
+        Outcome::GivenUp
     }
 
     /// The processes to restart now.

@@ -412,3 +412,28 @@ async fn an_attempt_whose_turn_went_to_another_ends() {
     .await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_is_kept_while_a_process_takes_long_to_restart() {
+    let mut config = config();
+    config.attempt_timeout = Duration::from_mins(1);
+    let cluster = Cluster::start(3, config).await;
+    let process = cluster.process(1);
+    // Whoever restarts it waits.
+    let mut held = process.lock().await;
+    held.kill().await;
+    until(&cluster.runtime, "the turn is prolonged", || {
+        let script = cluster.coordinator.script.lock();
+        let granted = script.granted.iter().filter(|(shard, _)| *shard == 1);
+        granted.count() >= 2
+    })
+    .await;
+    assert_eq!(*cluster.supervisor.restarted.lock(), Vec::<String>::new());
+    drop(held);
+    until(&cluster.runtime, "the shard is recovered", || {
+        cluster.recovered(1) == 1
+    })
+    .await;
+    assert_eq!(cluster.attempts(1), 1.0);
+    cluster.stop().await;
+}

@@ -6,14 +6,13 @@ use api::admin::v1::{
 };
 use api::{ApiError, Reason};
 use cluster::ShardId;
+use cluster::limits::TURN_TEXT_BYTES_MAX;
 
 use crate::meta::{Meta, unexpected};
 use crate::metadata::{
     Command, EndedTurn, Response, Turn, TurnEnd, TurnOutcome, TurnRequest, TurnVerdict, Turns,
 };
 
-/// Bytes of a watchdog's name and of its reason.
-const TEXT_BYTES_MAX: usize = 255;
 /// What a lease may be.
 const LEASE_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 /// The share of shards that may be acted upon where the watchdog says none.
@@ -72,7 +71,7 @@ pub(crate) fn checked(request: BeginRecoveryRequest) -> Result<TurnRequest, ApiE
     if request.concurrent_percent > 100 {
         return Err(bad("concurrent_percent", "is above 100"));
     }
-    if request.reason.len() > TEXT_BYTES_MAX {
+    if request.reason.len() > TURN_TEXT_BYTES_MAX {
         return Err(bad("reason", "has more than 255 bytes"));
     }
     Ok(TurnRequest {
@@ -90,7 +89,7 @@ pub(crate) fn checked(request: BeginRecoveryRequest) -> Result<TurnRequest, ApiE
 }
 
 fn name(watchdog: String) -> Result<String, ApiError> {
-    if watchdog.is_empty() || watchdog.len() > TEXT_BYTES_MAX {
+    if watchdog.is_empty() || watchdog.len() > TURN_TEXT_BYTES_MAX {
         return Err(bad("watchdog", "must have 1 to 255 bytes"));
     }
     Ok(watchdog)

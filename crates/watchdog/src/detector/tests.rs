@@ -208,6 +208,17 @@ fn only_a_process_that_missed_enough_polls_itself_is_dead() {
 }
 
 #[test]
+fn what_a_stopped_replica_was_missed_before_somebody_acted_does_not_count() {
+    let mut detector = alive();
+    for seconds in [5, 10] {
+        detector.observe(at(seconds), Observation::Stopped);
+    }
+    detector.look_afresh();
+    let health = detector.observe(at(15), Observation::Stopped);
+    assert_eq!(health, Health::Suspect { misses: 1 });
+}
+
+#[test]
 fn processes_that_are_silent_in_turn_do_not_make_a_shard_dead() {
     let mut detector = alive();
     let rolling: [(&[u64], Health); 7] = [

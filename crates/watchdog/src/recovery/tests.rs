@@ -126,6 +126,15 @@ async fn a_process_that_has_come_back_before_the_turn_was_taken_is_left_alone() 
 }
 
 #[test]
+fn a_reason_of_long_names_is_cut_to_what_is_taken() {
+    let long = "\u{e9}".repeat(200);
+    let cut = turn::fitting(&long);
+    assert_eq!(cut.len(), cluster::limits::TURN_TEXT_BYTES_MAX - 1);
+    assert!(long.starts_with(&cut));
+    assert_eq!(turn::fitting("short"), "short");
+}
+
+#[test]
 fn the_end_is_put_off_only_by_what_moves() {
     let at = |seconds| Instant::from_origin(Duration::from_secs(seconds));
     let mut deadline = Deadline::new(at(0), Duration::from_secs(30));

@@ -5,9 +5,11 @@
 //! restarting is safe to repeat.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::admin::v1::{BeginRecoveryRequest, EndRecoveryRequest, TurnState, TurnVerdict};
+use cluster::limits;
 use runtime::Instant;
 use tonic::Code;
 use tracing::{info, warn};
@@ -28,6 +30,12 @@ pub(super) enum Refused {
     Gone,
 }
 
+/// What a coordinator takes of a reason, which names the processes, and each may have a long name.
+pub(super) fn fitting(reason: &str) -> String {
+    let end = reason.floor_char_boundary(limits::TURN_TEXT_BYTES_MAX);
+    reason.get(..end).unwrap_or_default().to_owned()
+}
+
 /// A turn; or, where no coordinator answered, the need to do without.
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -45,7 +53,7 @@ impl Turn {
             shard_id: recovery.shard.0,
             watchdog: tools.name.clone(),
             known_attempt: recovery.known_attempt,
-            reason: recovery.reason.clone(),
+            reason: fitting(&recovery.reason),
             lease_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
             concurrent_percent: recovery.concurrent_percent,
             watching: false,
@@ -103,6 +111,27 @@ impl Turn {
             Err(status) => {
                 warn!(shard = request.shard_id, code = ?status.code(), message = status.message(), "the turn was not prolonged");
                 true
+            }
+        }
+    }
+
+    /// Does something that may take longer than the turn lasts, and prolongs it meanwhile. What is done is broken off when the turn is
+    /// lost, which is said by `None`.
+    pub(super) async fn keep_during<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        moving: &AtomicBool,
+    ) -> Option<T> {
+        let runtime = self.tools.runtime.clone();
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Some(done),
+                () = runtime.sleep(PROLONG_EVERY) => {}
+            }
+            if !self.keep(moving.load(Ordering::Relaxed)).await {
+                return None;
             }
         }
     }
