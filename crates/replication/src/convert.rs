@@ -36,6 +36,10 @@ pub(crate) enum ConvertError {
         term: u64,
         vote: u64,
     },
+    #[error("the vote of a leader must have been granted")]
+    NotALeader,
+    #[error("the vote that is asked for cannot have been granted")]
+    NotACandidate,
 }
 
 pub(crate) fn log_id_to_wire(id: &LogId) -> wire::LogId {
@@ -72,6 +76,36 @@ pub(crate) fn vote_from_wire(from: Option<wire::Vote>) -> Result<Vote, ConvertEr
         return Err(ConvertError::Overflow);
     }
     Ok(vote(found.term, found.node_id, found.committed))
+}
+
+/// The vote of who leads. One that was not granted would be followed like one that was.
+pub(crate) fn leader_from_wire(from: Option<wire::Vote>) -> Result<Vote, ConvertError> {
+    let vote = vote_from_wire(from)?;
+    if vote.committed {
+        Ok(vote)
+    } else {
+        Err(ConvertError::NotALeader)
+    }
+}
+
+/// The vote that a candidate asks for. By one that says it was granted the receiver would believe that somebody leads, itself even.
+pub(crate) fn candidate_from_wire(from: Option<wire::Vote>) -> Result<Vote, ConvertError> {
+    let vote = vote_from_wire(from)?;
+    if vote.committed {
+        Err(ConvertError::NotACandidate)
+    } else {
+        Ok(vote)
+    }
+}
+
+/// A leader's snapshot ends no later than its own term: openraft counts on it.
+pub(crate) fn check_snapshot(last: &LogId, vote: &Vote) -> Result<(), ConvertError> {
+    let (term, vote) = (term_of(last), vote.leader_id.term);
+    if term > vote {
+        let field = "snapshot";
+        return Err(ConvertError::Later { field, term, vote });
+    }
+    Ok(())
 }
 
 pub(crate) fn membership_to_wire(from: &Membership) -> wire::Membership {
@@ -289,7 +323,7 @@ pub(crate) fn append_from_wire(
         }
         due = due.and_then(|index| index.checked_add(1));
     }
-    let vote = vote_from_wire(request.vote)?;
+    let vote = leader_from_wire(request.vote)?;
     let leader_commit = optional_log_id(request.leader_commit.as_ref())?;
     let last = entries.iter().map(|entry| &entry.log_id).max();
     let claims = [
@@ -329,6 +363,7 @@ pub(crate) fn append_result_to_wire(
         granted_lease_ms,
         takes_blocks: true,
         standing: Some(standing),
+        wants_entry: false,
     }
 }
 
@@ -431,6 +466,25 @@ mod tests {
         assert_eq!(refused(2, 2, 2), Some("entries"));
         assert_eq!(refused(3, 4, 3), Some("prev_log_id"));
         assert_eq!(refused(3, 3, 4), Some("leader_commit"));
+    }
+
+    #[test]
+    fn who_leads_has_been_granted_it_and_who_asks_has_not() {
+        let told = |committed| Some(vote_to_wire(&vote(3, 1, committed)));
+        assert!(leader_from_wire(told(true)).is_ok() && leader_from_wire(told(false)).is_err());
+        assert!(candidate_from_wire(told(false)).is_ok());
+        assert!(candidate_from_wire(told(true)).is_err());
+        let request = AppendRequest {
+            vote: vote(3, 1, false),
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let message = append_to_wire(request, wire::Envelope::default());
+        let refused = append_from_wire(message).unwrap_err();
+        assert!(matches!(refused, ConvertError::NotALeader), "{refused}");
+        check_snapshot(&log_id(3, 9), &vote(3, 1, true)).unwrap();
+        assert!(check_snapshot(&log_id(4, 9), &vote(3, 1, true)).is_err());
     }
 
     #[test]

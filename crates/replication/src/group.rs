@@ -20,7 +20,7 @@ mod status;
 mod take;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -95,6 +95,8 @@ pub(crate) struct Inner<S: StateMachine> {
     /// start found.
     snapshot_at_bytes: AtomicU64,
     snapshot_wanted: tokio::sync::Notify,
+    /// The leader is to write an entry: see [`Inner::move_on`].
+    wants_entry: AtomicBool,
     ended: CancellationToken,
 }
 
@@ -138,6 +140,7 @@ impl<S: StateMachine> Group<S> {
             snapshot_turn: parts.snapshot_turn,
             snapshot_at_bytes: AtomicU64::new(0),
             snapshot_wanted: tokio::sync::Notify::new(),
+            wants_entry: AtomicBool::new(false),
             ended: CancellationToken::new(),
         });
         let shared = || Arc::clone(&inner);

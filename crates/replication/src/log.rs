@@ -4,6 +4,8 @@
 //! crate, so that a vote never overtakes an entry. What always holds:
 //!
 //! - [`LogStore::append`] returns when the entries are readable; openraft hears of them as flushed after the sync.
+//! - Where too much waits for the disk, whoever appends waits without a thread of the runtime: else a disk that hangs would take them
+//!   all, and with them whoever is to notice.
 //! - A vote, a truncation and a purge return when they are durable. A commit hint does not wait.
 //! - Before members other than this node are appended, the node's note of shared groups says so ([`VotersNote`]).
 //! - A failed sync is final: openraft is told, the group stops, and the node is reported as poisoned
@@ -207,12 +209,24 @@ impl LogStore {
         noted.inspect_err(|error| self.judge.halt.set(StopCause::Disk, &error.to_string()))
     }
 
+    async fn wait_for_room(&self) -> io::Result<()> {
+        if !self.wal.is_crowded() {
+            return Ok(());
+        }
+        let wal = self.wal.clone();
+        let wait = move || wal.wait_for_room();
+        let waited = self.runtime.spawn_blocking("log-room", wait).await;
+        waited.map_err(io::Error::other)
+    }
+
     /// Entries are synced when this returns.
     async fn append_durably(&self, record: Record) -> io::Result<()> {
+        self.wait_for_room().await?;
         let (done, durable) = oneshot::channel();
         let judge = self.judge.clone();
         let done = move |result| drop(done.send(judge.judge(result)));
-        self.wal.append(self.group, vec![record], Box::new(done));
+        self.wal
+            .append_now(self.group, vec![record], Box::new(done));
         durable
             .await
             .unwrap_or_else(|_| Err(io::Error::other("the log went away")))
@@ -271,7 +285,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let record = Record::Committed(convert::log_id_to_wal(&committed));
             let judge = self.judge.clone();
             let done = move |result| drop(judge.judge(result));
-            self.wal.append(self.group, vec![record], Box::new(done));
+            self.wal
+                .append_now(self.group, vec![record], Box::new(done));
         }
         Ok(())
     }
@@ -290,7 +305,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: openraft::OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        if let Err(error) = self.note_voters(&entries).await {
+        let prepared = match self.note_voters(&entries).await {
+            Ok(()) => self.wait_for_room().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = prepared {
             let told = io::Error::new(error.kind(), error.to_string());
             callback.io_completed(Err(told));
             return Err(error);
@@ -301,7 +320,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .collect();
         let judge = self.judge.clone();
         let done = move |result| callback.io_completed(judge.judge(result));
-        self.wal.append(self.group, batch, Box::new(done));
+        self.wal.append_now(self.group, batch, Box::new(done));
         Ok(())
     }
 

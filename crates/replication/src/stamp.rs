@@ -1,15 +1,26 @@
 //! The leader's stamp: the time that entries carry.
 //!
 //! A stamp follows the monotonic clock from where the wall clock stood when the process started, and is drawn towards the
-//! wall clock by at most one part in a thousand of the time that passes. A wall clock that is set an hour ahead
-//! is thus ignored for all practical purposes, while the drift of a machine's oscillator is made good. What
-//! [`StampClock::next`] gives never goes back, neither within a process nor behind what was applied before.
+//! wall clock by at most one part in a thousand of the time that passes. So a wall clock that is set an hour ahead for a moment
+//! is ignored, while the drift of a machine's oscillator is made good.
+//!
+//! One that stays far ahead is right, and it is the stamp that is behind: the machine slept, which the monotonic clock does not
+//! count, or its time was wrong when the process started. Callers with right clocks would be refused for days, for what they issue lies
+//! too far ahead of the stamp. So the stamp is set after a minute.
+//!
+//! What [`StampClock::next`] gives never goes back, neither within a process nor behind what was applied before.
+
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use runtime::{Instant, Runtime};
 
 /// How much of the passed time the stamp may be drawn towards the wall clock: one part in this many.
 const SLEW_PARTS: i64 = 1000;
+/// A wall clock that is further ahead is followed once it has been so for [`STEADY_FOR`].
+const FAR_AHEAD: Duration = Duration::from_secs(60);
+/// See [`FAR_AHEAD`].
+const STEADY_FOR: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(crate) struct StampClock {
@@ -22,6 +33,34 @@ struct State {
     at: Instant,
     micros: i64,
     newest_ms: i64,
+    /// Since when the wall clock was found far ahead each time.
+    ahead_since: Option<Instant>,
+}
+
+impl State {
+    /// Where the clock stands without the wall clock, and how long it has gone there.
+    fn straight(&self, now: Instant) -> (i64, i64) {
+        let passed = now.saturating_since(self.at).as_micros();
+        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
+        (self.micros.saturating_add(passed), passed)
+    }
+
+    /// Sets the clock where the wall clock has been far ahead for long.
+    fn follow_steady(&mut self, now: Instant, wall_micros: i64) {
+        let ahead = wall_micros.saturating_sub(self.straight(now).0);
+        if i128::from(ahead) <= FAR_AHEAD.as_micros().cast_signed() {
+            self.ahead_since = None;
+            return;
+        }
+        let since = *self.ahead_since.get_or_insert(now);
+        if now.saturating_since(since) >= STEADY_FOR {
+            tracing::warn!(
+                ahead_ms = ahead / 1000,
+                "the wall clock stays ahead of what entries are stamped with and is followed"
+            );
+            (self.at, self.micros, self.ahead_since) = (now, wall_micros, None);
+        }
+    }
 }
 
 impl StampClock {
@@ -30,6 +69,7 @@ impl StampClock {
             at: runtime.now(),
             micros: runtime.wall_ms().saturating_mul(1000),
             newest_ms: i64::MIN,
+            ahead_since: None,
         };
         Self {
             runtime,
@@ -42,9 +82,8 @@ impl StampClock {
         let now = self.runtime.now();
         let wall_micros = self.runtime.wall_ms().saturating_mul(1000);
         let mut state = self.state.lock();
-        let passed = now.saturating_since(state.at).as_micros();
-        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
-        let straight = state.micros.saturating_add(passed);
+        state.follow_steady(now, wall_micros);
+        let (straight, passed) = state.straight(now);
         let slew = passed / SLEW_PARTS;
         let drift = wall_micros.saturating_sub(straight).clamp(-slew, slew);
         // Keeping the remainder of short intervals: the clock only moves when the slew is at least a microsecond.
@@ -112,6 +151,33 @@ mod tests {
         pass(&clock, -7_200_000, 1_000_000);
         let stamp = stamps.next(0);
         assert!((1_001_008..=1_001_012).contains(&stamp), "{stamp}");
+    }
+
+    #[test]
+    fn a_wall_clock_that_stays_ahead_is_followed_after_a_minute() {
+        let (clock, stamps) = clock();
+        // The machine has slept for six minutes.
+        pass(&clock, 360_000, 0);
+        let behind = |stamps: &StampClock| clock.wall_ms() - stamps.next(0);
+        for _ in 0..59 {
+            assert!(behind(&stamps) > 359_000);
+            pass(&clock, 1000, 1_000_000);
+        }
+        pass(&clock, 1000, 1_000_000);
+        assert_eq!(behind(&stamps), 0);
+        // Twice within a minute a clock is set and set back.
+        for _ in 0..2 {
+            pass(&clock, 3_600_000 + 40_000, 40_000_000);
+            assert!(behind(&stamps) > 3_500_000);
+            pass(&clock, -3_600_000, 0);
+            assert!(behind(&stamps).abs() < 100);
+        }
+        // Less than a minute is made good slowly, however long it lasts.
+        pass(&clock, 59_000, 0);
+        for _ in 0..100 {
+            pass(&clock, 1000, 1_000_000);
+            assert!(behind(&stamps) > 58_000);
+        }
     }
 
     #[test]

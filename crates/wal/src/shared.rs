@@ -140,6 +140,13 @@ impl Shared {
         }
     }
 
+    /// Whether who appends has to wait for the writer's thread.
+    pub(crate) fn is_crowded(&self, state: &State) -> bool {
+        self.drive.is_thread()
+            && state.queued_bytes > self.options.queue_bytes_max
+            && self.refusal(state).is_none()
+    }
+
     /// Why nothing can be appended, if that is so.
     pub(crate) fn refusal(&self, state: &State) -> Option<AppendError> {
         if self.is_poisoned() {

@@ -179,19 +179,35 @@ impl Wal {
     /// it is durable. Batches are written in the order of the calls. On an error nothing of the batch is readable,
     /// unless the log is poisoned. Blocks only while more than `queue_bytes_max` waits.
     pub fn append(&self, group: GroupId, batch: Vec<Record>, done: Done) {
+        self.wait_for_room();
+        self.append_now(group, batch, done);
+    }
+
+    /// Whether so much waits that [`Wal::append`] would block.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        let shared = self.shared();
+        shared.is_crowded(&shared.state.lock())
+    }
+
+    /// Blocks until [`Wal::append`] would not: for as long as the disk does not answer, unless the log fails or is shut down. Not for an
+    /// async thread.
+    pub fn wait_for_room(&self) {
+        let shared = self.shared();
+        let mut state = shared.state.lock();
+        while shared.is_crowded(&state) {
+            shared.room.wait(&mut state);
+        }
+    }
+
+    /// As [`Wal::append`], and never blocks: for who has waited for room, or brings next to nothing.
+    pub fn append_now(&self, group: GroupId, batch: Vec<Record>, done: Done) {
         let shared = self.shared();
         let hint = match batch.as_slice() {
             [Record::Committed(id)] => Some(*id),
             _ => None,
         };
         let mut state = shared.state.lock();
-        while shared.drive.is_thread()
-            && state.queued_bytes > shared.options.queue_bytes_max
-            && !state.stopped
-            && !shared.is_poisoned()
-        {
-            shared.room.wait(&mut state);
-        }
         if let Some(refusal) = shared.refusal(&state) {
             drop(state);
             return done(Err(refusal));

@@ -270,6 +270,33 @@ fn a_full_disk_refuses_entries_takes_votes_and_leaves_no_torn_record() {
 }
 
 #[test]
+fn a_file_system_that_reserves_nothing_is_written_to_and_runs_full_like_any_other() {
+    const ASKED_AT_MOST: usize = 100;
+    let disk = SimDisk::new();
+    disk.set_capacity(Some(300 << 10));
+    for _ in 0..ASKED_AT_MOST {
+        disk.inject(Fault::next(Op::Allocate, Effect::Unsupported));
+    }
+    let (wal, _) = open_with(&disk, reserving()).expect("opens");
+    let mut index = 0;
+    while wal.admit(1000).is_ok() {
+        wal.append_sync(G, vec![entry(1, index, &payload(1, index, 1000))])
+            .expect("what was admitted can be written");
+        index += 1;
+        assert!(index < 1000);
+    }
+    assert!(index > 100, "several segments");
+    let refused = wal.stats();
+    assert!(refused.disk_full && !wal.is_poisoned());
+    // A log that has learnt that it is in vain asks once for its segments, not for each batch.
+    let asked = ASKED_AT_MOST - disk.take_back_faults();
+    assert!((2..20).contains(&asked), "{asked}");
+    let (again, report) = open(&disk.crash_losing_all());
+    assert_eq!((report.torn_bytes, report.ambiguous), (0, None));
+    assert_eq!(contents(&again), contents(&wal));
+}
+
+#[test]
 fn in_one_group_commit_only_what_has_no_room_fails() {
     for effect in [Effect::NoSpace, Effect::Quota, Effect::FileTooLarge] {
         let disk = SimDisk::new();
@@ -470,6 +497,25 @@ fn an_append_that_waits_for_room_is_told_when_the_log_fails() {
         Err(AppendError::OutcomeUnknown(_))
     ));
     assert!(matches!(result(&outcomes[1]), Err(AppendError::Poisoned)));
+}
+
+#[test]
+fn who_cannot_wait_for_room_does_not() {
+    let disk = SimDisk::new();
+    let (held, outcomes, told) = crowded(&disk);
+    assert!(held.wal.is_crowded());
+    let third: Outcome = Outcome::default();
+    let slot = Arc::clone(&third);
+    let done = Box::new(move |result| *slot.lock() = Some(result));
+    let batch = vec![entry(1, 0, b"at once")];
+    held.wal.append_now(GroupId(2), batch, done);
+    let wal = held.go();
+    assert!(!wal.is_crowded());
+    wal.wait_for_room();
+    for outcome in outcomes.iter().chain([&third]) {
+        result(outcome).unwrap();
+    }
+    drop(told);
 }
 
 #[test]

@@ -137,6 +137,7 @@ fn seeds() -> Vec<Vec<u8>> {
         takes_blocks: true,
         result: Some(result),
         standing: Some(STANDING),
+        wants_entry: false,
     };
     use wire::append_response::Result as Answer;
     let higher = wire::Vote {

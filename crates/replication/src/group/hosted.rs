@@ -1,6 +1,7 @@
 //! The side of a group that its peers see.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use api::raft::v1 as wire;
 use api::{ApiError, Reason};
@@ -14,6 +15,7 @@ use runtime::Instant;
 use tonic::Status;
 
 use super::Inner;
+use crate::convert;
 use crate::network::Behind;
 use crate::network::service::Hosted;
 use crate::raft::{AppendRequest, AppendResult, Entry, Snapshot, TypeConfig, Vote};
@@ -55,6 +57,10 @@ fn command_bytes(entry: &Entry) -> usize {
 impl<S: StateMachine> Hosted for Inner<S> {
     fn granted_lease_ms(&self) -> u32 {
         self.grants.own_ms()
+    }
+
+    fn wants_entry(&self) -> bool {
+        self.wants_entry.load(Ordering::Relaxed) && self.wants_entry.swap(false, Ordering::Relaxed)
     }
 
     fn standing(&self) -> wire::Standing {
@@ -137,8 +143,14 @@ impl<S: StateMachine> Hosted for Inner<S> {
         if file.info().group != self.shared.group {
             return Err(ApiError::malformed("a snapshot of another group").into());
         }
+        let meta = file.header().meta();
+        let checked = meta
+            .last_log_id
+            .as_ref()
+            .map_or(Ok(()), |last| convert::check_snapshot(last, &vote));
+        checked.map_err(|error| ApiError::malformed(error.to_string()))?;
         let snapshot = Snapshot {
-            meta: file.header().meta(),
+            meta,
             snapshot: file,
         };
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;

@@ -37,6 +37,10 @@ pub(super) async fn run<S: StateMachine>(inner: Arc<Inner<S>>) {
         let wanted = tokio::select! {
             () = inner.ended.cancelled() => return,
             () = inner.snapshot_wanted.notified() => true,
+            () = inner.network.entry_wanted.notified() => {
+                inner.write_nothing().await;
+                continue;
+            }
             () = runtime.sleep(LOOK_EVERY) => false,
         };
         // Whoever wants one asks again and again; a disk that just failed needs the pause all the same.
@@ -152,16 +156,27 @@ impl<S: StateMachine> Inner<S> {
     }
 
     /// Makes sure that there is something new to snapshot. The log is kept back to the older of two generations, so an
-    /// idle group lets go of it only when it moves on.
+    /// idle group lets go of it only when it moves on. Only its leader can do that; the logs of its followers grow with what other groups
+    /// write there, and they ask it.
     async fn move_on(&self) {
         let newest = self.shared.snapshots.newest();
         let applied = self.shared.applied();
-        let idle = newest.is_some_and(|file| Some(file.header().last) == applied);
-        let leads = self.metrics.borrow_watched().state == ServerState::Leader;
-        if idle
-            && leads
-            && let Err(error) = self.raft.write_blank().await
-        {
+        if newest.is_none_or(|file| Some(file.header().last) != applied) {
+            return;
+        }
+        if self.metrics.borrow_watched().state == ServerState::Leader {
+            self.write_nothing().await;
+        } else {
+            self.wants_entry.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// An entry without effect, by the leader.
+    async fn write_nothing(&self) {
+        if self.metrics.borrow_watched().state != ServerState::Leader {
+            return;
+        }
+        if let Err(error) = self.raft.write_blank().await {
             tracing::debug!(group = %self.shared.group, %error, "an idle group could not move on");
         }
     }

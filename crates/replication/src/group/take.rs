@@ -45,6 +45,8 @@ impl<S: StateMachine> Inner<S> {
         let newest = self.shared.snapshots.newest();
         if let Some(newest) = newest.filter(|newest| newest.header().last == applied) {
             self.shared.snapshots.prune();
+            // What came between this snapshot and the log's being cut behind it may have been the end of the process.
+            self.let_go().await?;
             return Ok(newest);
         }
         let turn = self.snapshot_turn.lock().await;
@@ -90,7 +92,7 @@ impl<S: StateMachine> Inner<S> {
             .map_err(|error| SnapshotError::Io(std::io::Error::other(error)))?
     }
 
-    /// Makes a new snapshot known to openraft, then lets go of the log that two generations cover.
+    /// Makes a new snapshot known to openraft, then lets go of the log.
     async fn announce(&self) -> Result<(), SnapshotError> {
         let gone = |_| self.snapshot_stopped();
         let newest = self.shared.snapshots.newest();
@@ -104,10 +106,16 @@ impl<S: StateMachine> Inner<S> {
                 changed = metrics.changed() => changed.map_err(|_| self.snapshot_stopped())?,
             }
         }
-        if let Some(index) = self.shared.snapshots.purgeable() {
-            self.raft.trigger().purge_log(index).await.map_err(gone)?;
-        }
-        Ok(())
+        self.let_go().await
+    }
+
+    /// Lets go of the log that two generations of snapshots cover.
+    async fn let_go(&self) -> Result<(), SnapshotError> {
+        let Some(index) = self.shared.snapshots.purgeable() else {
+            return Ok(());
+        };
+        let asked = self.raft.trigger().purge_log(index).await;
+        asked.map_err(|_| self.snapshot_stopped())
     }
 
     fn snapshot_stopped(&self) -> SnapshotError {

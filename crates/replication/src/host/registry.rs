@@ -67,8 +67,8 @@ pub(crate) struct Registry {
     snapshot_bytes_max: u64,
     peer_silence_max: Duration,
     runtime: Runtime,
-    /// Snapshots that were begun to be received, for names that are never used again.
-    transfers: AtomicU64,
+    /// For names that are never used again.
+    numbers: AtomicU64,
     /// Bytes of snapshots that were not sent again.
     resumed_bytes: AtomicU64,
     running: RwLock<BTreeMap<GroupId, Arc<dyn Running>>>,
@@ -91,7 +91,7 @@ impl Registry {
             snapshot_bytes_max: options.snapshot_bytes_max,
             peer_silence_max: options.peer_silence_max,
             runtime,
-            transfers: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
             resumed_bytes: AtomicU64::new(0),
             running: RwLock::default(),
         }
@@ -117,9 +117,9 @@ impl Registry {
         self.peer_silence_max
     }
 
-    /// A number for a transfer of a snapshot, never given out before.
-    pub(crate) fn next_transfer(&self) -> u64 {
-        self.transfers.fetch_add(1, Ordering::Relaxed)
+    /// A number for the files of a transfer of a snapshot or of a group's life, never given out before.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// So many bytes of a snapshot were here from a transfer that broke off.

@@ -201,7 +201,9 @@ impl Inner {
     }
 
     fn stored(&self, group: GroupId) -> Result<recover::Stored, StartError> {
-        let opened = SnapshotStore::open(Arc::clone(&self.vfs), &self.snapshot_root, group)?;
+        let (store, found) =
+            SnapshotStore::open(Arc::clone(&self.vfs), &self.snapshot_root, group)?;
+        let opened = (store.in_life(self.registry.next_number()), found);
         recover::Stored::open(&self.wal, opened, group)
     }
 
@@ -217,6 +219,7 @@ impl Inner {
             },
             grants: Arc::new(Grants::new(config.timing.lease())),
             standings: self.standings(config.group),
+            entry_wanted: Arc::default(),
         }
     }
 

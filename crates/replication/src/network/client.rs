@@ -18,6 +18,7 @@ use openraft::raft::{
 };
 use openraft::{BasicNode, OptionalSend, RPCTypes};
 use runtime::CancellationToken;
+use tokio::sync::Notify;
 use tonic::Code;
 use tonic::transport::Channel;
 use wal::GroupId;
@@ -45,6 +46,8 @@ pub(crate) struct Factory {
     pub(crate) limits: Limits,
     pub(crate) grants: Arc<Grants>,
     pub(crate) standings: Arc<Standings>,
+    /// A follower of this leader asks for an entry, whatever is in it.
+    pub(crate) entry_wanted: Arc<Notify>,
 }
 
 impl Factory {
@@ -71,6 +74,7 @@ impl Factory {
             limits: self.limits,
             grants: Arc::clone(&self.grants),
             standings: Arc::clone(&self.standings),
+            entry_wanted: Arc::clone(&self.entry_wanted),
             target,
             address: node.addr.clone(),
             lane,
@@ -104,6 +108,7 @@ pub(crate) struct Client {
     limits: Limits,
     grants: Arc<Grants>,
     standings: Arc<Standings>,
+    entry_wanted: Arc<Notify>,
     target: u64,
     /// Where the membership says that it is.
     address: String,
@@ -222,6 +227,7 @@ impl Client {
             target: self.target,
             grants: Arc::clone(&self.grants),
             standings: Arc::clone(&self.standings),
+            entry_wanted: Arc::clone(&self.entry_wanted),
         }))
     }
 

@@ -29,6 +29,8 @@ const REQUESTS_AHEAD: usize = 16;
 pub(crate) trait Hosted: Send + Sync {
     /// The lease that a leader may hold on the answers of this replica, in milliseconds.
     fn granted_lease_ms(&self) -> u32;
+    /// Whether the leader is asked for an entry, though it has nothing to write. Said once.
+    fn wants_entry(&self) -> bool;
     /// How far the log of this node reaches on its disk.
     fn standing(&self) -> wire::Standing;
     /// Takes in what a member says of how far logs reach. Nothing else that it says may count before.
@@ -161,7 +163,7 @@ impl RaftService for RaftServer {
         let hosted = self.hosted(message.envelope.as_ref())?;
         hosted.hear(from_node(message.envelope.as_ref()), &message.standings)?;
         let request = VoteRequest {
-            vote: convert::vote_from_wire(message.vote).map_err(|error| refuse(&error))?,
+            vote: convert::candidate_from_wire(message.vote).map_err(|error| refuse(&error))?,
             last_log_id: convert::optional_log_id(message.last_log_id.as_ref())
                 .map_err(|error| refuse(&error))?,
             leadership_transfer: message.leadership_transfer,
@@ -215,7 +217,7 @@ impl RaftService for RaftServer {
             .await?
             .ok_or_else(|| ApiError::malformed("the stream is empty"))?;
         let hosted = self.hosted(first.envelope.as_ref())?;
-        let vote = convert::vote_from_wire(first.vote).map_err(|error| refuse(&error))?;
+        let vote = convert::leader_from_wire(first.vote).map_err(|error| refuse(&error))?;
         let received = self
             .registry
             .receive(hosted.as_ref(), &vote, first, inbound);
@@ -234,7 +236,7 @@ impl RaftService for RaftServer {
     ) -> Result<Response<wire::OfferSnapshotResponse>, Status> {
         let message = request.into_inner();
         let hosted = self.hosted(message.envelope.as_ref())?;
-        let vote = convert::vote_from_wire(message.vote).map_err(|error| refuse(&error))?;
+        let vote = convert::leader_from_wire(message.vote).map_err(|error| refuse(&error))?;
         let announced = announced(message.header.as_ref())?;
         if let Some(higher) = hosted.higher_vote(&vote) {
             return Ok(Response::new(wire::OfferSnapshotResponse {
@@ -256,7 +258,8 @@ impl RaftService for RaftServer {
     ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
         let message = request.into_inner();
         let hosted = self.hosted(message.envelope.as_ref())?;
-        let from = convert::vote_from_wire(message.from_leader).map_err(|error| refuse(&error))?;
+        let from =
+            convert::leader_from_wire(message.from_leader).map_err(|error| refuse(&error))?;
         let last = convert::optional_log_id(message.last_log_id.as_ref())
             .map_err(|error| refuse(&error))?;
         hosted
@@ -323,8 +326,9 @@ fn merge(
     hosted: Arc<dyn Hosted>,
 ) -> Answers {
     let granted_lease_ms = hosted.granted_lease_ms();
-    let to_wire = move |result: AppendResult| {
-        convert::append_result_to_wire(&result, granted_lease_ms, hosted.standing())
+    let to_wire = move |result: AppendResult| wire::AppendResponse {
+        wants_entry: hosted.wants_entry(),
+        ..convert::append_result_to_wire(&result, granted_lease_ms, hosted.standing())
     };
     let answers = answers.map(move |answer| answer.map(&to_wire));
     // Polling the feed together with the answers ties its life to that of the call.
@@ -368,7 +372,7 @@ impl Registry {
         }
         let group = first.envelope.as_ref().map_or(0, |to| to.group_id);
         let (bytes, from) = (announced.bytes, first.offset);
-        let (store, number) = (hosted.snapshots(), self.next_transfer());
+        let (store, number) = (hosted.snapshots(), self.next_number());
         if from == bytes
             && let Some(file) = store.same_as(&announced)
         {

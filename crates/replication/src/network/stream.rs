@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt as _};
 use openraft::RPCTypes;
 use parking_lot::Mutex;
 use runtime::{CancellationToken, Runtime};
+use tokio::sync::Notify;
 use tonic::Streaming;
 
 use super::leash::Leash;
@@ -97,6 +98,7 @@ pub(super) struct Answers {
     pub(super) target: u64,
     pub(super) grants: Arc<Grants>,
     pub(super) standings: Arc<Standings>,
+    pub(super) entry_wanted: Arc<Notify>,
 }
 
 /// The answers of a peer. Ends after the first error, and when the peer ends it with nothing outstanding.
@@ -143,6 +145,9 @@ impl Answers {
         self.standings
             .hear_answer(self.target, message.standing.as_ref())?;
         self.grants.told(self.target, message.granted_lease_ms);
+        if message.wants_entry {
+            self.entry_wanted.notify_one();
+        }
         let result = convert::append_result_from_wire(message, asked.prev, asked.last)
             .map_err(|error| malformed(&error))?;
         if result.is_ok() {

@@ -27,6 +27,8 @@ pub(crate) struct SnapshotStore {
     /// Verified or just written, ascending by index.
     kept: Mutex<Vec<SnapshotFile>>,
     temporaries: AtomicU64,
+    /// Which life of the group in this process it is: what an earlier one was writing may be finished only now.
+    life: u64,
     /// What peers send.
     intake: Arc<Intake>,
 }
@@ -79,9 +81,15 @@ impl SnapshotStore {
             dir,
             kept: Mutex::new(kept),
             temporaries: AtomicU64::new(0),
+            life: 0,
             intake: Arc::default(),
         };
         Ok((store, found))
+    }
+
+    /// Tells the files that it writes from those of earlier lives.
+    pub(crate) fn in_life(self, life: u64) -> Self {
+        Self { life, ..self }
     }
 
     /// Whether a group has a directory with any snapshot in it, damaged ones included.
@@ -162,7 +170,7 @@ impl SnapshotStore {
     /// A fresh temporary path.
     pub(crate) fn temporary(&self) -> PathBuf {
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{number}{}", durable::TEMPORARY_SUFFIX);
+        let name = format!("{}-{number}{}", self.life, durable::TEMPORARY_SUFFIX);
         self.dir.join(name)
     }
 

@@ -371,3 +371,20 @@ fn every_flipped_bit_is_found_when_a_snapshot_is_read_again() {
     disk.edit(file.path(), |bytes| bytes.push(0)).unwrap();
     assert!(reread().is_err());
 }
+
+#[test]
+fn what_an_earlier_life_was_writing_takes_nothing_of_the_next_one() {
+    let (vfs, _) = disk();
+    let before = store(&vfs).0.in_life(1);
+    let unfinished = before.temporary();
+    vfs.create_new(&unfinished).unwrap();
+    // The group begins anew, and what was half written is removed.
+    let (after, found) = store(&vfs);
+    assert_eq!(found.temporaries, 1);
+    let after = after.in_life(2);
+    let half = after.temporary();
+    vfs.create_new(&half).unwrap();
+    assert_ne!(half, unfinished);
+    super::file::discard(vfs.as_ref(), &unfinished);
+    assert!(vfs.exists(&half).unwrap());
+}

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use replication::{
-    Group, Host, HostDeps, Member, NodeId, ProposeError, ReadError, Start, StopCause,
+    Group, GroupConfig, GroupId, Host, HostDeps, HostOptions, Member, NodeId, ProposeError,
+    ReadError, Start, StopCause, WalOptions,
 };
 use runtime::{Runtime, Task, TaskFaults};
 use vfs::{SimDisk, Vfs};
@@ -134,4 +135,54 @@ async fn a_node_ends_with_any_of_the_tasks_of_its_log() {
         assert!(told.contains(name), "{name}: {told}");
         drop(host.shutdown().await);
     }
+}
+
+/// From outside of the runtime: where every thread of it waited, nothing in it would tell.
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the thread of a test, which watches a runtime that may not work any more"
+)]
+fn a_disk_that_hangs_is_noticed_however_much_waits_for_it() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let executor = builder.worker_threads(2).enable_all().build().unwrap();
+    let disk = SimDisk::new();
+    let options = HostOptions {
+        wal: WalOptions {
+            queue_bytes_max: 16 << 10,
+            ..WalOptions::small()
+        },
+        stall_max: Some(Duration::from_millis(500)),
+        ..small_options()
+    };
+    let begin = async {
+        let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+        let (host, _) = crate::common::open(vfs, options).await;
+        let mut groups = Vec::new();
+        for id in 1..=3 {
+            let config = GroupConfig::new(GroupId(id), alone());
+            let machine = Arc::new(Counters::default());
+            let group = host.start_group(config, machine).await.unwrap();
+            settle(&group).await;
+            groups.push(group);
+        }
+        (host, groups)
+    };
+    let (host, groups) = executor.block_on(begin);
+    disk.hold_syncs(true);
+    for group in groups.iter().cycle().take(12) {
+        let group = group.clone();
+        let name = "n".repeat(8 << 10);
+        // It is never answered.
+        drop(executor.spawn(async move { put(&group, &name, 1).await }));
+    }
+    let poisoned = host.poisoned();
+    let runtime = Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    while poisoned.borrow().is_none() {
+        assert!(runtime.now() < deadline, "nobody notices");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    disk.hold_syncs(false);
+    executor.shutdown_background();
 }

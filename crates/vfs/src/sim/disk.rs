@@ -132,6 +132,7 @@ impl Disk {
             Some(Effect::Quota) => Err(failed(op, path, io::ErrorKind::QuotaExceeded)),
             Some(Effect::FileTooLarge) => Err(failed(op, path, io::ErrorKind::FileTooLarge)),
             Some(Effect::Interrupted) => Err(failed(op, path, io::ErrorKind::Interrupted)),
+            Some(Effect::Unsupported) => Err(failed(op, path, io::ErrorKind::Unsupported)),
         }
     }
 

@@ -70,6 +70,8 @@ pub enum Effect {
     FileTooLarge,
     /// Is interrupted, without effect.
     Interrupted,
+    /// Is something this file system cannot do.
+    Unsupported,
     /// A write or read takes only this many bytes, and succeeds.
     Short(usize),
     /// A write takes this many bytes and then the disk fails with an input/output error.
