@@ -10,7 +10,7 @@ use api::registry::v1::{
 };
 use api::validate::ClearNamespace;
 use api::{ApiError, Reason, RequestId};
-use cluster::{ClusterId, Node, NodeId, Shard, ShardId, limits};
+use cluster::{ClusterId, Incarnation, Node, NodeId, Shard, ShardId, limits};
 use rpc::Deadline;
 use runtime::Runtime;
 use term::NamespaceName;
@@ -220,7 +220,9 @@ impl Registry {
             if replica.leader_node_id > 0 {
                 let leader = NodeId(replica.leader_node_id);
                 let shard = ShardId(replica.shard_id);
-                self.router.learn_leader(shard, leader, replica.raft_term);
+                let life = Incarnation(replica.incarnation);
+                let from = (life, replica.raft_term);
+                self.router.learn_leader(shard, leader, from);
             }
         }
         self.liveness.hear(node, report_of(request));

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use api::shard::v1::Route;
 use api::{ApiError, Consistency, Outcome, Reason};
-use cluster::{Namespace, NodeId, SessionToken, Shard, ShardId, ShardMap};
+use cluster::{Incarnation, Namespace, NodeId, SessionToken, Shard, ShardId, ShardMap};
 use rpc::Trace;
 use runtime::{Instant, Runtime};
 use term::NamespaceName;
@@ -124,9 +124,15 @@ impl Router {
         }
     }
 
-    /// A replica reported whom it follows, and in which term.
-    pub(crate) fn learn_leader(&self, shard: ShardId, leader: NodeId, term: u64) {
-        self.leaders.report(shard, leader, term);
+    /// A replica reported whom it follows, and in which life of the shard and term. Of what is not in the map nothing is noted.
+    pub(crate) fn learn_leader(&self, shard: ShardId, leader: NodeId, from: (Incarnation, u64)) {
+        let is_present = |map: Arc<ShardMap>| {
+            let shard = map.shards.get(&shard);
+            shard.is_some_and(|at| at.incarnation == from.0)
+        };
+        if self.meta.map().is_some_and(is_present) {
+            self.leaders.report(shard, leader, from);
+        }
     }
 
     fn map(&self) -> Result<Arc<ShardMap>, ApiError> {

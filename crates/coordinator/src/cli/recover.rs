@@ -17,7 +17,8 @@ pub(super) struct Recover {
     /// Number of the shard
     #[arg(value_name = "SHARD")]
     shard: u64,
-    /// Give up what is lost and begin the shard anew from the newest snapshot held by the coordinator
+    /// Give up what is lost and begin the shard anew from the newest snapshot held by the coordinator, or from a sound replica that reaches
+    /// further
     #[arg(long)]
     accept_loss: bool,
     /// The words "lose shard SHARD", instead of typing them when asked
@@ -77,7 +78,7 @@ impl Recover {
             return Ok(String::new());
         }
         let loss = format!(
-            "What shard {} acknowledged after the newest snapshot held by the coordinator will be gone for good.",
+            "What shard {} acknowledged after the newest snapshot held by the coordinator, or after what a sound replica has, will be gone for good.",
             self.shard
         );
         confirmed(self.shard, self.confirm.as_deref(), &loss)

@@ -73,7 +73,8 @@ pub struct Members {
     pub version: u64,
     /// The change that is under way.
     pub change: Option<MemberChange>,
-    /// Identities that left in this life, and that some voter may not know to have left.
+    /// Identities that left in this life, where some voter, or one that left before and did not hear of it, may not know it: whoever
+    /// comes back having forgotten everything would count for it as a voter. Emptied at once, when that is over for all of them.
     pub former: Vec<NodeId>,
     /// The last changes that are over, oldest first, of earlier lives too.
     pub ended: VecDeque<EndedChange>,
@@ -142,7 +143,8 @@ pub struct NewReplicas {
     pub replicas: Vec<Replica>,
     /// What is under way from now on.
     pub intent: Option<Intent>,
-    /// Whoever leaves with this is known to have left by every voter.
+    /// Whoever leaves with this has heard of it, and is known to have left by every voter. Where nobody leaves, that has become so of all
+    /// who left before.
     pub settled: bool,
 }
 
@@ -198,7 +200,9 @@ impl State {
         let left = record.shard.replicas.iter().map(|at| at.node);
         let left: Vec<NodeId> = left.filter(|node| !stays(*node)).collect();
         let mut former = record.members.former.clone();
-        if !wanted.settled {
+        if wanted.settled && left.is_empty() {
+            former.clear();
+        } else if !wanted.settled || !former.is_empty() {
             former.extend(left);
         }
         // A lost identity comes back nowhere; that keeps the list short.
@@ -261,7 +265,7 @@ fn check_step(
                 return Err("a newcomer is not what is intended");
             }
             None if members.former.contains(node) => {
-                return Err("a voter may not know yet that this node has left");
+                return Err("somebody may not know yet that this node has left");
             }
             Some(true) if !votes => return Err("a vote is not taken back"),
             Some(false) if *votes && coming != Some(*node) => {

@@ -175,6 +175,7 @@ mod tests {
             members: members.collect(),
             pending: None,
             former: Vec::new(),
+            former_have_gone: true,
         }
     }
 

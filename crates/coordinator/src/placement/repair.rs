@@ -9,7 +9,7 @@
 //!   left must not be touched.
 //! - Nothing is removed without a newcomer in its place, unless enough others vote.
 //! - With a home region, voters come to it only, and every other region that has nodes gets a learner of each shard.
-//! - A newcomer is alive, sound, not asked to leave, not a member by another identity of the same name, and was not a member before.
+//! - A newcomer is alive, sound, has room, is not asked to leave, not a member by another identity of the same name, and no former member that somebody may take for one.
 //! - A node may give up its data only where every shard on it has a majority without it; of several damaged ones one at a time.
 //!
 //! On failure: where the rules leave nothing to do, nothing is planned, and the next look decides anew.
@@ -75,8 +75,10 @@ pub struct ShardView {
     pub members: Vec<MemberView>,
     /// The change that is under way.
     pub pending: Option<Pending>,
-    /// Identities that may not come again.
+    /// Identities that left, and may not come again.
     pub former: Vec<NodeId>,
+    /// Each of them is lost, or alive and says that it holds nothing of the shard.
+    pub former_have_gone: bool,
 }
 
 /// What an operator has set.
@@ -109,7 +111,7 @@ pub enum Cause {
     Abroad,
     /// A region has no learner of the shard.
     RegionLacks,
-    /// It cannot be finished: the newcomer is lost, damaged or gone.
+    /// It cannot be finished: the newcomer is lost, damaged, full or gone.
     NewcomerFailed,
 }
 
@@ -154,6 +156,11 @@ pub enum Step {
         /// The newcomer.
         newcomer: NodeId,
     },
+    /// Those who left may come again, if their leaving has reached every voter.
+    Settle {
+        /// The shard.
+        shard: ShardId,
+    },
 }
 
 /// What is due.
@@ -183,8 +190,8 @@ pub fn plan(nodes: &[NodeView], shards: &[ShardView], rules: Rules) -> Plan {
     for shard in shards {
         let step = match shard.pending {
             Some(pending) => Some(planner.go_on(shard, pending)),
-            None if free > 0 => planner.begin(shard),
-            None => None,
+            None if free > 0 => planner.begin(shard).or_else(|| settle(shard)),
+            None => settle(shard),
         };
         if let Some(Step::Begin { .. }) = step {
             free -= 1;
@@ -236,6 +243,14 @@ pub fn has_majority(shard: &ShardView) -> bool {
     at_work > voters().count() / 2 && voters().any(|at| at.serves && at.leads)
 }
 
+/// Whether it is time to ask if all have heard of those who left.
+fn settle(shard: &ShardView) -> Option<Step> {
+    let all_at_work = shard.members.iter().all(|at| !at.voter || at.serves);
+    let is_due = !shard.former.is_empty() && shard.former_have_gone && all_at_work;
+    let step = Step::Settle { shard: shard.id };
+    (is_due && has_majority(shard)).then_some(step)
+}
+
 fn load(shards: &[ShardView]) -> BTreeMap<NodeId, usize> {
     let mut load = BTreeMap::new();
     for member in shards.iter().flat_map(|shard| &shard.members) {
@@ -266,7 +281,7 @@ impl Planner<'_> {
     fn has_failed(&self, newcomer: NodeId) -> bool {
         self.nodes
             .get(&newcomer)
-            .is_none_or(|node| node.lost || node.damaged || self.is_gone(node))
+            .is_none_or(|node| node.lost || node.damaged || node.full || self.is_gone(node))
     }
 
     fn is_gone(&self, node: &NodeView) -> bool {
@@ -401,11 +416,16 @@ impl Planner<'_> {
         if node.damaged {
             return Err("has damaged data");
         }
+        if node.full {
+            return Err("has no room, or its disk does not answer");
+        }
         if node.draining {
             return Err("is being drained");
         }
         if shard.former.contains(&node.id) {
-            return Err("has held the shard before, and a voter may not know that it has left");
+            return Err(
+                "has held the shard before, and somebody may not know that it has left: it may come again when all servers that held the shard are back, or at once with an empty directory",
+            );
         }
         for member in &shard.members {
             if member.node == node.id {
@@ -454,18 +474,18 @@ impl Planner<'_> {
         best.map(|node| node.id)
     }
 
-    /// A damaged node whose data nobody needs: every shard on it has a sound majority besides it.
+    /// A damaged node whose data nobody needs: every shard on it has a sound majority besides it. One that holds nothing is a spare that
+    /// is to be one again.
     fn give_up(&self, shards: &[ShardView]) -> Option<NodeId> {
         let mut damaged = self
             .nodes
             .values()
             .filter(|node| node.damaged && !node.lost && node.silent.is_none());
         let is_held = |node: NodeId| {
-            let on_it = shards
+            let mut on_it = shards
                 .iter()
                 .filter(|shard| shard.members.iter().any(|at| at.node == node));
-            let mut on_it = on_it.peekable();
-            on_it.peek().is_some() && on_it.all(|shard| self.has_majority_without(shard, node))
+            on_it.all(|shard| self.has_majority_without(shard, node))
         };
         damaged.find(|node| is_held(node.id)).map(|node| node.id)
     }

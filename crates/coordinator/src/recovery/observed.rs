@@ -47,7 +47,7 @@ impl Observed {
         let placed = placed.filter(|record| !record.shard.replicas.is_empty());
         Self {
             nodes: nodes.collect(),
-            shards: placed.map(|record| shard(heard, record)).collect(),
+            shards: placed.map(|record| shard(state, heard, record)).collect(),
         }
     }
 }
@@ -70,7 +70,23 @@ fn is_damaged(state: &State, heard: &BTreeMap<NodeId, Heard>, record: &NodeRecor
         })
 }
 
-fn shard(heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -> ShardView {
+/// Whether a node, which has left a shard, cannot act for it any more by what it remembers.
+fn has_gone(
+    state: &State,
+    heard: &BTreeMap<NodeId, Heard>,
+    record: &ShardRecord,
+    node: NodeId,
+) -> bool {
+    let is_lost = state.nodes.get(&node).is_none_or(|at| at.node.lost);
+    let (shard, life) = (record.shard.id, record.shard.incarnation);
+    let heard = heard.get(&node).filter(|heard| heard.alive);
+    is_lost
+        || heard.is_some_and(|heard| {
+            !heard.report.data_loss && heard.report.replica(shard, life).is_none()
+        })
+}
+
+fn shard(state: &State, heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -> ShardView {
     let (id, life) = (record.shard.id, record.shard.incarnation);
     let members = record.shard.replicas.iter().map(|at| {
         let alive = heard.get(&at.node).filter(|heard| heard.alive);
@@ -95,6 +111,10 @@ fn shard(heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -> ShardView {
             votes: change.intent.votes,
             remove: change.intent.remove,
         }),
+        former_have_gone: {
+            let mut former = record.members.former.iter();
+            former.all(|node| has_gone(state, heard, record, *node))
+        },
         former: record.members.former.clone(),
     }
 }

@@ -188,6 +188,7 @@ impl Repair {
                 Ok(())
             }
             Step::GoOn { shard } => self.go_on(shard).await,
+            Step::Settle { shard } => self.settle(shard).await,
             Step::TakeBack { shard, newcomer } => {
                 let record = self.record(shard)?;
                 let change = Pending {
@@ -322,6 +323,13 @@ impl Repair {
             let message = format!("node {node} holds no replica of shard {shard}");
             return Err(ApiError::new(Reason::NotFound, message));
         }
+        // Another in its place would vote, and stand elsewhere.
+        if let Some(node) = leaving.filter(|node| !votes(*node)) {
+            let message = format!(
+                "node {node} holds a replica of shard {shard} that does not vote: drain it, and its region gets another"
+            );
+            return Err(ApiError::new(Reason::NotNeeded, message));
+        }
         let observed = self.observe();
         let newcomer = fitting(&observed, self.rules(), shard, leaving, newcomer)?;
         let change = Pending {
@@ -374,7 +382,10 @@ fn fitting(
 
 fn shard_of(step: Step) -> ShardId {
     match step {
-        Step::Begin { shard, .. } | Step::GoOn { shard } | Step::TakeBack { shard, .. } => shard,
+        Step::Begin { shard, .. }
+        | Step::GoOn { shard }
+        | Step::TakeBack { shard, .. }
+        | Step::Settle { shard } => shard,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use cluster::{NodeId, ShardId, ShardMap};
+use cluster::{Incarnation, NodeId, ShardId, ShardMap};
 use parking_lot::RwLock;
 use runtime::{Instant, Runtime};
 use tokio::sync::futures::Notified;
@@ -20,8 +20,8 @@ const SCOUTS: usize = 8;
 #[derive(Debug, Clone, Copy, Default)]
 struct Lead {
     node: Option<NodeId>,
-    /// The newest term that a report came from; what an older one says is history.
-    term: u64,
+    /// The newest life of the shard and term in it that a report came from; what an older one says is history.
+    from: (Incarnation, u64),
 }
 
 /// The newest hints; as many as there are shards and nodes.
@@ -57,9 +57,9 @@ impl Leaders {
         }
     }
 
-    /// A replica reported whom it follows, and in which term.
-    pub(crate) fn report(&self, shard: ShardId, leader: NodeId, term: u64) {
-        let is_news = |lead: &Lead| term > lead.term || (term == lead.term && lead.node.is_none());
+    /// A replica reported whom it follows, and in which life of the shard and term.
+    pub(crate) fn report(&self, shard: ShardId, leader: NodeId, from: (Incarnation, u64)) {
+        let is_news = |lead: &Lead| from > lead.from || (from == lead.from && lead.node.is_none());
         if self.leads.read().get(&shard).is_some_and(|at| !is_news(at)) {
             return;
         }
@@ -68,7 +68,7 @@ impl Leaders {
         if is_news(lead) {
             *lead = Lead {
                 node: Some(leader),
-                term,
+                from,
             };
             self.found.notify_waiters();
         }
@@ -129,15 +129,23 @@ mod tests {
     #[test]
     fn a_report_of_an_older_term_is_history() {
         let leaders = Leaders::new(&Runtime::real());
-        leaders.report(SHARD, NodeId(1), 3);
-        leaders.report(SHARD, NodeId(2), 2);
+        let report = |node, life, term| {
+            leaders.report(SHARD, NodeId(node), (Incarnation(life), term));
+        };
+        report(1, 1, 3);
+        report(2, 1, 2);
         assert_eq!(leaders.of(SHARD), Some(NodeId(1)));
-        leaders.report(SHARD, NodeId(2), 4);
+        report(2, 1, 4);
         assert_eq!(leaders.of(SHARD), Some(NodeId(2)));
         // Who answers leads, whatever was said.
         leaders.learn(SHARD, NodeId(3));
-        leaders.report(SHARD, NodeId(2), 4);
+        report(2, 1, 4);
         assert_eq!(leaders.of(SHARD), Some(NodeId(3)));
+        // The terms of the next life begin anew.
+        report(1, 2, 1);
+        assert_eq!(leaders.of(SHARD), Some(NodeId(1)));
+        report(2, 1, 5);
+        assert_eq!(leaders.of(SHARD), Some(NodeId(1)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::admin::v1::SnapshotInfo;
 use api::{ApiError, Reason};
@@ -78,6 +79,8 @@ pub(crate) struct Store {
     kept: usize,
     /// Newest first. Changed when a file is published or removed, read by everybody.
     held: RwLock<BTreeMap<ShardId, Vec<Held>>>,
+    /// Transfers that were begun.
+    transfers: AtomicU64,
 }
 
 impl Store {
@@ -114,6 +117,7 @@ impl Store {
             dir,
             kept,
             held: RwLock::new(held),
+            transfers: AtomicU64::new(0),
         })
     }
 
@@ -172,12 +176,9 @@ impl Store {
             let problem = format!("{} bytes are to come, {free} are free", held.bytes);
             return Err(io::Error::new(io::ErrorKind::StorageFull, problem));
         }
-        let temporary = durable::temporary(&path);
-        match self.vfs.remove_file(&temporary) {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
+        // The same snapshot may be on its way twice, for an operator and by itself: neither must write into the other's file.
+        let transfer = self.transfers.fetch_add(1, Ordering::Relaxed);
+        let temporary = durable::temporary(&path.with_added_extension(transfer.to_string()));
         let file = self.vfs.create_new(&temporary)?;
         Ok(Receiving {
             held,
@@ -318,6 +319,19 @@ mod tests {
         assert!(store.publish(short).is_err());
         assert!(store.list().is_empty());
         assert!(disk.list_dir(Path::new("store/1")).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_comes_twice_at_once_is_whole() {
+        let disk = Arc::new(vfs::SimDisk::new());
+        let store = open(&disk);
+        let [mut first, second] = [(); 2].map(|()| store.receive(held(7, b"content")).unwrap());
+        first.take(b"content").unwrap();
+        let published = store.publish(first).unwrap();
+        assert_eq!(store.newest_sound(ShardId(1)).await, Some(published));
+        store.discard(&second);
+        assert_eq!(store.list().len(), 1);
+        assert_eq!(disk.list_dir(Path::new("store/1")).unwrap().len(), 1);
     }
 
     #[tokio::test]

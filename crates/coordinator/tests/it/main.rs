@@ -28,6 +28,7 @@ mod net;
 mod reads;
 mod replicas;
 mod scripted;
+mod steps;
 mod web;
 mod wide;
 mod writes;

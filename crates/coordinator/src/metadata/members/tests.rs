@@ -140,16 +140,12 @@ fn what_was_done_is_remembered_with_its_reason_and_not_for_ever() {
         ended(0, 4, "it came and failed", (11, 13)),
     ];
     assert_eq!(state.shards[&SHARD].members.ended, both);
+    settle(&mut state, &OLD);
     let with_five = [OLD.as_slice(), &[(5, false)]].concat();
     for _ in 0..ENDED_MAX {
         take(&mut state, &with_five, intent(5, 0));
         take(&mut state, &with_five, intent(0, 5));
-        let step = NewReplicas {
-            settled: true,
-            ..step(&state, &OLD, None)
-        };
-        let left = state.apply(90, Command::ChangeReplicas(step));
-        assert_eq!(left, Response::Done);
+        settle(&mut state, &OLD);
     }
     let members = &state.shards[&SHARD].members;
     assert_eq!(members.ended.len(), ENDED_MAX);
@@ -233,6 +229,14 @@ fn a_newcomer_that_fails_is_taken_back() {
     assert_eq!(take(&mut state, &OLD, None), Response::Done);
 }
 
+/// A step of which everybody has heard.
+fn settle(state: &mut State, list: &Listed) {
+    let mut settled = step(state, list, None);
+    settled.settled = true;
+    let answer = state.apply(6, Command::ChangeReplicas(settled));
+    assert_eq!(answer, Response::Done);
+}
+
 #[test]
 fn who_left_is_not_let_in_again_before_everybody_knows_or_a_new_life() {
     let mut state = placed();
@@ -241,13 +245,23 @@ fn who_left_is_not_let_in_again_before_everybody_knows_or_a_new_life() {
     let again = [(1, true), (3, true), (2, false)];
     let refused = take(&mut state, &again, intent(2, 0));
     assert!(matches!(refused, Response::Refused(_)), "{refused:?}");
-    // One that every voter knows to have left may come again.
+    // Nor is who leaves after it: somebody who knows of neither would take both for voters.
     take(&mut state, &[(1, true), (3, true)], intent(0, 3));
-    let mut settled = step(&state, &[(1, true)], None);
-    settled.settled = true;
-    state.apply(6, Command::ChangeReplicas(settled));
+    settle(&mut state, &[(1, true)]);
+    let both = [NodeId(2), NodeId(3)];
+    assert_eq!(state.shards[&SHARD].members.former, both);
+    // Once it is over for all, they may come again.
+    settle(&mut state, &[(1, true)]);
     let answer = take(&mut state, &[(1, true), (3, false)], intent(3, 0));
     assert_eq!(answer, Response::Done);
+    take(&mut state, &[(1, true), (3, false)], intent(0, 3));
+    // One that every voter knows to have left may come again at once.
+    settle(&mut state, &[(1, true)]);
+    assert_eq!(state.shards[&SHARD].members.former, []);
+    take(&mut state, &[(1, true), (3, false)], intent(3, 0));
+    take(&mut state, &[(1, true), (3, false)], intent(0, 3));
+    take(&mut state, &[(1, true)], None);
+    assert_eq!(state.shards[&SHARD].members.former, [NodeId(3)]);
     state.apply(
         7,
         Command::NewIncarnation(NewLife {

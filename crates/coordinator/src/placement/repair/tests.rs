@@ -48,6 +48,7 @@ fn shard(id: u64, members: &[u64]) -> ShardView {
         members,
         pending: None,
         former: Vec::new(),
+        former_have_gone: true,
     }
 }
 
@@ -188,12 +189,26 @@ fn a_change_goes_on_unless_its_newcomer_has_failed() {
     assert_eq!(plan(&nodes, &shards, two).steps, both);
     nodes[3].silent = Some(Duration::from_secs(60));
     assert_eq!(steps(&nodes, &shards), [on], "it may come back");
-    nodes[3].lost = true;
     let back = Step::TakeBack {
         shard: ShardId(1),
         newcomer: NodeId(4),
     };
+    nodes[3].full = true;
+    assert_eq!(steps(&nodes, &shards), [back], "it takes no entries");
+    nodes[3].full = false;
+    nodes[3].lost = true;
     assert_eq!(steps(&nodes, &shards), [back]);
+}
+
+#[test]
+fn a_node_without_room_is_no_spare() {
+    let mut nodes = nodes(5);
+    nodes[1].lost = true;
+    nodes[3].full = true;
+    let mut shards = [shard(1, &[1, 2, 3])];
+    shards[0].members[1].serves = false;
+    assert_eq!(steps(&nodes, &shards), [begin(1, 5, 2, Cause::Lost)]);
+    assert_eq!(steps(&nodes[..4], &shards), []);
 }
 
 #[test]
@@ -214,6 +229,8 @@ fn damaged_data_is_given_up_only_where_a_majority_does_without() {
     nodes[3].damaged = false;
     shards[0].members[0].serves = false;
     assert_eq!(given_up(&nodes, &shards), None);
+    nodes[4].damaged = true;
+    assert_eq!(given_up(&nodes, &shards), Some(NodeId(5)), "a spare");
 }
 
 #[test]
@@ -297,7 +314,9 @@ impl World {
         for shard in &mut self.shards {
             for member in &mut shard.members {
                 let node = self.nodes.iter().find(|at| at.id == member.node).unwrap();
-                member.serves = !node.lost && !node.damaged && node.silent.is_none();
+                // Where there is no room, nobody catches up.
+                let has_all = member.voter || !node.full;
+                member.serves = !node.lost && !node.damaged && node.silent.is_none() && has_all;
                 member.leads = false;
             }
             let voters = shard.members.iter().filter(|at| at.voter).count();
@@ -317,9 +336,10 @@ impl World {
 
     fn take(&mut self, step: Step) {
         let id = match step {
-            Step::Begin { shard, .. } | Step::GoOn { shard } | Step::TakeBack { shard, .. } => {
-                shard
-            }
+            Step::Begin { shard, .. }
+            | Step::GoOn { shard }
+            | Step::TakeBack { shard, .. }
+            | Step::Settle { shard } => shard,
         };
         let majority = has_majority(self.shards.iter().find(|at| at.id == id).unwrap());
         let shard = self.shards.iter_mut().find(|at| at.id == id).unwrap();
@@ -342,6 +362,7 @@ impl World {
                     remove: Some(newcomer),
                 });
             }
+            Step::Settle { .. } => shard.former.clear(),
             // A group without a majority changes nothing.
             Step::GoOn { .. } if !majority => {}
             Step::GoOn { .. } => {
@@ -379,12 +400,12 @@ impl World {
 
     fn is_healthy(&self, id: NodeId) -> bool {
         let node = self.nodes.iter().find(|at| at.id == id).unwrap();
-        !node.lost && !node.damaged && !node.draining && node.silent.is_none()
+        !node.lost && !node.damaged && !node.draining && !node.full && node.silent.is_none()
     }
 }
 
 fn worlds() -> impl Strategy<Value = World> {
-    let fates = proptest::collection::vec(0u8..9, 3..8);
+    let fates = proptest::collection::vec(0u8..10, 3..8);
     let places = proptest::collection::vec((any::<u64>(), 1usize..4), 1..6);
     (fates, places).prop_map(|(fates, places)| {
         let count = fates.len() as u64;
@@ -400,6 +421,7 @@ fn worlds() -> impl Strategy<Value = World> {
                 2 => node.silent = Some(Duration::from_secs(601)),
                 3 => node.draining = true,
                 4 => node.damaged = true,
+                5 => node.full = true,
                 _ => {}
             }
         }
@@ -436,7 +458,7 @@ proptest! {
             prop_assert!(round < 199, "it goes on for ever: {:?}", due);
             let mut seen = std::collections::BTreeSet::new();
             for step in &due.steps {
-                let (Step::Begin { shard, .. } | Step::GoOn { shard } | Step::TakeBack { shard, .. }) = step;
+                let (Step::Begin { shard, .. } | Step::GoOn { shard } | Step::TakeBack { shard, .. } | Step::Settle { shard }) = step;
                 prop_assert!(seen.insert(*shard));
             }
             for step in due.steps {
@@ -465,7 +487,7 @@ proptest! {
             if names.len() >= rules.replicas {
                 prop_assert_eq!(shard.members.len(), rules.replicas);
                 let on_healthy = shard.members.iter().all(|at| world.is_healthy(at.node)
-                    || world.nodes.iter().any(|node| node.id == at.node && node.damaged));
+                    || world.nodes.iter().any(|node| node.id == at.node && (node.damaged || node.full)));
                 prop_assert!(on_healthy, "{:?}", shard);
             }
         }
@@ -496,4 +518,21 @@ fn who_was_a_member_before_is_no_spare() {
     shards[0].members[1].serves = false;
     shards[0].former = vec![NodeId(4)];
     assert_eq!(steps(&nodes, &shards), [begin(1, 5, 2, Cause::Lost)]);
+}
+
+#[test]
+fn former_members_may_come_again_once_they_and_all_voters_are_there() {
+    let nodes = nodes(4);
+    let mut shards = [shard(1, &[1, 2, 3])];
+    shards[0].former = vec![NodeId(4)];
+    let settle = [Step::Settle { shard: ShardId(1) }];
+    assert_eq!(steps(&nodes, &shards), settle);
+    shards[0].former_have_gone = false;
+    assert_eq!(steps(&nodes, &shards), [], "it may take others for voters");
+    shards[0].former_have_gone = true;
+    shards[0].members[2].serves = false;
+    assert_eq!(steps(&nodes, &shards), [], "a voter may not know");
+    shards[0].members[2].serves = true;
+    shards[0].members[0].leads = false;
+    assert_eq!(steps(&nodes, &shards), [], "nobody can be asked");
 }

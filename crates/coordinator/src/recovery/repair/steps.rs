@@ -87,8 +87,10 @@ impl Repair {
         tracing::info!(shard = %record.shard.id, %leaving, settled = answer.settled, "a replica has left its group");
         let replicas = record.shard.replicas.iter();
         let replicas = replicas.filter(|at| at.node != leaving).copied();
+        // Who does not hear of it goes on taking itself, and whoever leaves later, for voters.
         let is_away = self.is_away(leaving);
-        self.propose(record, replicas.collect(), None, answer.settled)
+        let settled = answer.settled && !is_away;
+        self.propose(record, replicas.collect(), None, settled)
             .await?;
         if let Some(change) = record.members.change.as_ref().filter(|_| is_away) {
             let took = self.meta.now_ms().saturating_sub(change.began_ms);
@@ -97,6 +99,25 @@ impl Repair {
             self.actions.recovered(&shard_key, took);
         }
         Ok(())
+    }
+
+    /// Those who left hold nothing any more. Where every voter knows that they have left, too, they may come again.
+    pub(super) async fn settle(&self, shard: ShardId) -> Result<(), ApiError> {
+        let record = self.record(shard)?;
+        let Some(left) = record.members.former.first() else {
+            return Ok(());
+        };
+        if record.members.change.is_some() {
+            return Ok(());
+        }
+        // What was done long ago is found done; what is asked is whether all have all of the log.
+        let answer = self.change(&record, MemberStep::Remove, *left).await?;
+        if !answer.done || !answer.settled {
+            return Ok(());
+        }
+        tracing::info!(%shard, former = ?record.members.former, "everybody knows who has left");
+        let replicas = record.shard.replicas.clone();
+        self.propose(&record, replicas, None, true).await
     }
 
     /// Whether a node is lost, or not heard of.

@@ -1,0 +1,130 @@
+//! Steps of a change of members, as a coordinator asks the leader of a shard for them.
+
+use std::time::Duration;
+
+use api::Reason;
+use api::admin::v1::{DrainNodeRequest, GetStatusResponse, PromoteReplicaRequest};
+use api::shard::v1::node_service_client::NodeServiceClient;
+use api::shard::v1::{ChangeMembersRequest, ChangeMembersResponse, MemberStep};
+use rpc::channel::{PoolConfig, connect};
+use tonic::{Request, Status};
+
+use super::harness::{Cluster, PATIENCE, Shape, reason};
+
+const SHARD: u64 = 2;
+const VOTERS: usize = 5;
+
+/// A removal that is asked of the shard's leader.
+async fn remove(cluster: &Cluster, leader: usize, node_id: u64) -> ChangeMembersResponse {
+    let address = cluster.server_address(leader);
+    let channel = connect(&cluster.runtime, &address, &PoolConfig::default());
+    let mut request = Request::new(ChangeMembersRequest {
+        shard_id: SHARD,
+        incarnation: 1,
+        step: MemberStep::Remove.into(),
+        node_id,
+        address: String::new(),
+    });
+    request.set_timeout(Duration::from_secs(6));
+    let mut client = NodeServiceClient::new(channel.unwrap());
+    client.change_members(request).await.unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_is_settled_once_every_voter_has_it_and_not_before() {
+    let mut cluster = Cluster::of(Shape {
+        replicas: VOTERS,
+        ..Shape::default()
+    })
+    .await;
+    for number in 1..=VOTERS {
+        cluster.add_server(&format!("shard-{number}")).await;
+    }
+    let all_serve = |status: &GetStatusResponse| {
+        let mut shards = status.shards.iter();
+        shards.all(|at| at.replicas.len() == VOTERS && at.replicas.iter().all(|at| at.serving))
+    };
+    let status = cluster.until("all replicas serve", all_serve).await;
+    let leader = cluster.leader_of(SHARD).await;
+    let node_of = |place: usize| {
+        let name = format!("shard-{}", place + 1);
+        let node = status.nodes.iter().find(|node| node.name == name);
+        node.unwrap().node_id
+    };
+    let others: Vec<usize> = (0..VOTERS).filter(|place| *place != leader).collect();
+    // Nobody else is to take a step.
+    cluster.stop_coordinator().await;
+
+    let settled = remove(&cluster, leader, node_of(others[0])).await;
+    assert!(settled.done && settled.settled, "{settled:?}");
+    assert_eq!(settled.members.len(), VOTERS - 1);
+
+    // One that is silent may come back and still count the vote of who has left meanwhile.
+    cluster.kill_server(others[1]).await;
+    let pending = remove(&cluster, leader, node_of(others[2])).await;
+    assert!(pending.done && !pending.settled, "{pending:?}");
+    assert_eq!(pending.members.len(), VOTERS - 2);
+}
+
+/// Asks for another replica of the shard on the first server.
+async fn promote(cluster: &Cluster) -> Result<(), Status> {
+    let request = PromoteReplicaRequest {
+        shard_id: SHARD,
+        node: "shard-1".into(),
+        ..PromoteReplicaRequest::default()
+    };
+    cluster.admin().promote_replica(request).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_left_while_a_voter_was_away_comes_again_once_that_one_is_back() {
+    let mut cluster = Cluster::replicated().await;
+    cluster.record("kit", 1).await;
+    cluster.add_server("shard-4").await;
+    let status = cluster
+        .until("four are there", |status| {
+            status.nodes.iter().filter(|node| node.alive).count() == 4
+        })
+        .await;
+    let drained = status.nodes.iter().find(|node| node.name == "shard-1");
+    let drained = drained.unwrap().node_id;
+    cluster.kill_server(1).await;
+    let drain = |undo| DrainNodeRequest {
+        node: "shard-1".into(),
+        undo,
+    };
+    cluster.admin().drain_node(drain(false)).await.unwrap();
+    cluster
+        .until("it has left", |status| {
+            let mut shards = status.shards.iter();
+            shards.all(|shard| {
+                let mut replicas = shard.replicas.iter();
+                shard.change.is_none() && replicas.all(|at| at.node_id != drained)
+            })
+        })
+        .await;
+    cluster.admin().drain_node(drain(true)).await.unwrap();
+    let refused = promote(&cluster).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotNeeded, "{refused}");
+    assert!(
+        refused.message().contains("has held the shard before"),
+        "{refused}"
+    );
+    cluster.start_server(1).await;
+    let admitted = async {
+        while promote(&cluster).await.is_err() {
+            cluster.runtime.sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let admitted = cluster.runtime.timeout(PATIENCE, admitted).await;
+    admitted.expect("nobody settles what is over");
+    cluster
+        .until("it holds a replica again", |status| {
+            let shard = status.shards.iter().find(|shard| shard.shard_id == SHARD);
+            let replicas = shard.map_or(&[][..], |shard| &shard.replicas);
+            let mut replicas = replicas.iter();
+            replicas.any(|at| at.node_id == drained && at.serving)
+        })
+        .await;
+    assert_eq!(cluster.record("kit", 1).await, 2);
+}
