@@ -416,7 +416,13 @@ impl Oracle {
     }
 
     /// A count was read with the token of a client to whom some increments of the term had been acknowledged before.
-    pub(crate) fn carried(&mut self, key: &Key, count: u64, acked: &[usize], now: Duration) {
+    pub(crate) fn carried(
+        &mut self,
+        key: &Key,
+        count: u64,
+        acked: &BTreeSet<usize>,
+        now: Duration,
+    ) {
         let increments = self.terms.get(key).map_or(&[][..], Vec::as_slice);
         let suffered = self.suffered(key, None);
         let lacks = |place: &&usize| {
@@ -428,6 +434,23 @@ impl Oracle {
         for place in lacking {
             let text = format!(
                 "{key} = {count:#x}: #{place} is missing for the client to whom it was acknowledged"
+            );
+            self.violate(now, &text);
+        }
+    }
+
+    /// A count was read with the token of a client to whom a deletion of these increments of the term had been acknowledged before.
+    pub(crate) fn taken(
+        &mut self,
+        key: &Key,
+        count: u64,
+        deleted: &BTreeSet<usize>,
+        now: Duration,
+    ) {
+        let is_there = |place: &&usize| count >> (2 * **place) & 3 != 0;
+        for place in deleted.iter().filter(is_there) {
+            let text = format!(
+                "{key} = {count:#x}: #{place} is there for the client to whom its deletion was acknowledged"
             );
             self.violate(now, &text);
         }

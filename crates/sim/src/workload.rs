@@ -4,7 +4,7 @@ mod reads;
 mod wipes;
 mod writes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +53,9 @@ pub(crate) struct Worker {
     /// Sends records without a request id, once each. None where the network delivers requests again, which such a one does not survive.
     pub(crate) bare: Option<AutocompleteServiceClient<Channel>>,
     /// The increments of each term that were acknowledged to this client, whose token says so.
-    acked: BTreeMap<Key, Vec<usize>>,
+    acked: BTreeMap<Key, BTreeSet<usize>>,
+    /// Those of them that came before a deletion which was acknowledged to it, too.
+    deleted: BTreeMap<Key, BTreeSet<usize>>,
     /// What it does.
     diet: Diet,
     /// A bug that the client has.
@@ -130,6 +132,7 @@ impl Worker {
             late: Vec::new(),
             bare: None,
             acked: BTreeMap::new(),
+            deleted: BTreeMap::new(),
             diet,
             mutant: None,
         })
@@ -259,7 +262,7 @@ impl Worker {
     fn note_acked(&mut self, ticket: &Ticket, ended: Ended) {
         if matches!(ended, Ended::Acked(_) | Ended::Repeated(_)) {
             let places = self.acked.entry(ticket.key.clone()).or_default();
-            places.push(ticket.place());
+            places.insert(ticket.place());
         }
     }
 

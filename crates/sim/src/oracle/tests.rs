@@ -59,15 +59,32 @@ fn what_was_acknowledged_to_a_client_is_there_for_its_token_unless_it_was_delete
     let (mut oracle, first, second) = two_increments();
     oracle.written(&first, Ended::Acked(1), at(1), at(2));
     oracle.written(&second, Ended::Acked(5), at(1), at(2));
+    let both = [first.place(), second.place()].into();
     oracle.read(&key(), 1, Consistency::Stale, at(3), at(4));
-    oracle.carried(&key(), 1, &[first.place()], at(4));
+    oracle.carried(&key(), 1, &[first.place()].into(), at(4));
     assert_eq!(verdict(&oracle), "");
-    oracle.carried(&key(), 1, &[first.place(), second.place()], at(4));
+    oracle.carried(&key(), 1, &both, at(4));
     assert!(verdict(&oracle).contains("#1 is missing for the client"));
     oracle.violations.clear();
     oracle.wipe(Scope::Term(key()), at(5));
-    oracle.carried(&key(), 0, &[first.place(), second.place()], at(6));
+    oracle.carried(&key(), 0, &both, at(6));
     assert_eq!(verdict(&oracle), "", "it may be deleted by now");
+}
+
+#[test]
+fn what_a_client_has_deleted_does_not_come_back_for_its_token() {
+    let (mut oracle, first, second) = two_increments();
+    oracle.written(&first, Ended::Acked(1), at(1), at(2));
+    let wipe = oracle.wipe(Scope::Term(key()), at(3));
+    oracle.wiped(wipe, Wiped::Deleted { existed: true }, at(4));
+    oracle.written(&second, Ended::Acked(4), at(5), at(6));
+    let deleted = [first.place()].into();
+    for (count, is_right) in [(0, true), (4, true), (5, false), (1, false)] {
+        oracle.read(&key(), count, Consistency::Stale, at(7), at(8));
+        oracle.taken(&key(), count, &deleted, at(8));
+        assert_eq!(verdict(&oracle).is_empty(), is_right, "{count}");
+        oracle.violations.clear();
+    }
 }
 
 #[test]

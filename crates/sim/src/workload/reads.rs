@@ -33,6 +33,7 @@ impl Worker {
         };
         let began = trace::now();
         let acked = self.acked.get(&key).cloned().unwrap_or_default();
+        let deleted = self.deleted.get(&key).cloned().unwrap_or_default();
         let mut request = GetCountRequest {
             term: key.term.clone(),
             namespace: namespace.to_owned(),
@@ -51,6 +52,7 @@ impl Worker {
                 let now = trace::now();
                 judge.read(&key, found.count, level, began, now);
                 judge.carried(&key, found.count, &acked, now);
+                judge.taken(&key, found.count, &deleted, now);
             }
             Err(_) => judge.counts.failed_reads += 1,
         }

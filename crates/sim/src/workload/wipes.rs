@@ -28,14 +28,15 @@ impl Worker {
             namespace: key.namespace.to_owned(),
             request_id: Some(self.own_request_id()),
         };
-        let wipe = self.judge.lock().wipe(Scope::Term(key), trace::now());
-        let mut is_refused = true;
+        let scope = Scope::Term(key.clone());
+        let wipe = self.judge.lock().wipe(scope, trace::now());
+        let (mut is_refused, mut is_done) = (true, false);
         for _ in 0..self.sendings() {
             let answer = self.client.delete(request.clone()).await;
             self.note_error(answer.as_ref().err());
             match answer {
                 Ok(done) => {
-                    is_refused = false;
+                    (is_refused, is_done) = (false, true);
                     let existed = done.existed;
                     let ended = Wiped::Deleted { existed };
                     self.judge.lock().wiped(wipe, ended, trace::now());
@@ -50,6 +51,10 @@ impl Worker {
         if is_refused {
             let mut judge = self.judge.lock();
             judge.wiped(wipe, Wiped::Refused, trace::now());
+        }
+        if is_done && let Some(before) = self.acked.get(&key) {
+            let deleted = self.deleted.entry(key).or_default();
+            deleted.extend(before);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Records: one by one, in batches, over streams, and the same ones again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::Outcome;
@@ -114,10 +115,9 @@ impl Worker {
     }
 
     /// Judges the answer to a batch. Says whether it was refused, which counts only where no other sending of it was not.
-    fn judge_batch(&self, batch: &Batch, answer: Answer) -> bool {
+    fn judge_batch(&mut self, batch: &Batch, answer: Answer) -> bool {
         self.note_error(answer.as_ref().err());
-        let now = trace::now();
-        let mut judge = self.judge.lock();
+        let (now, judge) = (trace::now(), Arc::clone(&self.judge));
         match answer {
             Ok(done) => {
                 for (ticket, result) in batch.tickets.iter().zip(done.results) {
@@ -126,14 +126,16 @@ impl Worker {
                     } else {
                         Ended::Unknown
                     };
-                    judge.written(ticket, ended, batch.began, now);
+                    self.note_acked(ticket, ended);
+                    judge.lock().written(ticket, ended, batch.began, now);
                 }
                 false
             }
             Err(error) if self.outcome(&error) == Outcome::NotApplied => true,
             Err(error) => {
                 for ticket in &batch.tickets {
-                    judge.written(ticket, self.failed(&error), batch.began, now);
+                    let ended = self.failed(&error);
+                    judge.lock().written(ticket, ended, batch.began, now);
                 }
                 false
             }
