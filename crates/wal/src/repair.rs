@@ -69,6 +69,10 @@ pub fn repair(
     };
     let log = match recover::read(vfs.as_ref(), dir, identity, Mode::Strict(ambiguous)) {
         Ok(log) => {
+            // A start would cut it off, and keep no copy.
+            if let Some(place) = log.report.ambiguous {
+                keep_copy(vfs.as_ref(), dir, place.segment, &mut report)?;
+            }
             report.cut = log.report.ambiguous.or(log.report.torn_at);
             report.dropped_bytes = log.report.torn_bytes + log.report.ambiguous_bytes;
             log
@@ -131,22 +135,50 @@ fn cut(
         if number < end.segment || (number == end.segment && len <= end.offset) {
             continue;
         }
-        let kept = path.with_extension(format!("wal{LOST_SUFFIX}"));
-        let salvaged = vfs::salvage(vfs.open_read(&path)?.as_ref())?;
-        let lost = unreadable::of(LogFile::Segment(number), salvaged.unreadable);
-        report.unreadable.extend(lost);
         if number == end.segment {
             report.dropped_bytes += len - end.offset;
-            durable::replace(vfs, &kept, &salvaged.bytes)?;
+            keep_copy(vfs, dir, number, report)?;
         } else {
             report.dropped_bytes += len;
+            let salvaged = vfs::salvage(vfs.open_read(&path)?.as_ref())?;
+            let lost = unreadable::of(LogFile::Segment(number), salvaged.unreadable);
+            report.unreadable.extend(lost);
+            let kept = free_name(vfs, &path)?;
             vfs.rename(&path, &kept)?;
+            report.kept.push(kept);
         }
-        report.kept.push(kept);
     }
     vfs.sync_dir(dir)?;
     log.leftovers.clear();
     Ok(log)
+}
+
+/// Puts a copy of a segment aside that stays in the log in part.
+fn keep_copy(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    number: u64,
+    report: &mut RepairReport,
+) -> Result<(), OpenError> {
+    let path = segment::path(dir, number);
+    let kept = free_name(vfs, &path)?;
+    let salvaged = vfs::salvage(vfs.open_read(&path)?.as_ref())?;
+    let lost = unreadable::of(LogFile::Segment(number), salvaged.unreadable);
+    report.unreadable.extend(lost);
+    durable::replace(vfs, &kept, &salvaged.bytes)?;
+    report.kept.push(kept);
+    Ok(())
+}
+
+/// Where what is lost of a segment is kept. Numbers behind a cut are used again, and what an earlier repair has put aside under one stays.
+fn free_name(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf, OpenError> {
+    let mut kept = path.with_extension(format!("wal{LOST_SUFFIX}"));
+    let mut number = 2_u64;
+    while vfs.exists(&kept)? {
+        kept = path.with_extension(format!("wal.{number}{LOST_SUFFIX}"));
+        number += 1;
+    }
+    Ok(kept)
 }
 
 /// A cut within a header means the end of the segment before.

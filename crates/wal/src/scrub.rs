@@ -2,7 +2,7 @@
 //!
 //! A pass goes through all segments, oldest first, in steps whose size the caller chooses and whose pace it keeps. Every
 //! byte that counts is verified as a start would: headers, chains, payloads, and that each segment ends where its successor
-//! says. What is not durable yet is not looked at. Only as much as one record or one window is in memory. Segments that
+//! says. What is not durable yet when the pass begins is not looked at, so that a pass ends however much is written meanwhile. Only as much as one record or one window is in memory. Segments that
 //! retention deletes meanwhile are passed over. What the page cache holds is read from there, so that rot below it shows when
 //! it is evicted.
 
@@ -27,6 +27,8 @@ pub struct ScrubPosition {
     chain: u32,
     /// The segment before, where it ends and the chain there, if this pass has read it.
     previous: Option<(Place, u32)>,
+    /// Where the log ended when the pass began.
+    until: Option<Place>,
 }
 
 /// What a step of a pass did.
@@ -44,11 +46,15 @@ pub(crate) fn step(
     from: ScrubPosition,
     bytes_max: u64,
 ) -> Result<ScrubStep, ReadError> {
+    let over = ScrubStep {
+        bytes: 0,
+        next: None,
+    };
+    let until = from
+        .until
+        .unwrap_or_else(|| shared.state.lock().durable_end());
     let Some((segment, successor)) = locate(shared, from.segment) else {
-        return Ok(ScrubStep {
-            bytes: 0,
-            next: None,
-        });
+        return Ok(over);
     };
     let mut at = if segment.0 == from.segment {
         from
@@ -59,7 +65,16 @@ pub(crate) fn step(
             ..ScrubPosition::default()
         }
     };
-    let (number, open) = segment;
+    at.until = Some(until);
+    let (number, mut open) = segment;
+    if number > until.segment {
+        return Ok(over);
+    }
+    let is_last = number == until.segment;
+    if is_last {
+        open.end = open.end.min(until.offset);
+    }
+    let successor = successor.filter(|_| !is_last);
     let mut bytes = 0;
     if at.offset == 0 {
         begin(&open, number, &mut at)?;
@@ -79,6 +94,7 @@ pub(crate) fn step(
             ScrubPosition {
                 segment: successor,
                 previous: Some((end, at.chain)),
+                until: at.until,
                 ..ScrubPosition::default()
             }
         })

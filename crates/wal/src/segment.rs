@@ -171,6 +171,7 @@ impl<'a> Scanner<'a> {
             };
             if self.is_marker(offset, &frame) {
                 found.push(LaterMarker {
+                    offset,
                     batch_start: frame.group,
                     watermark: watermark(&frame),
                 });
@@ -180,14 +181,11 @@ impl<'a> Scanner<'a> {
     }
 
     /// Whether a sector of a damaged batch, before its marker, has nothing but zeros. A batch begins where nothing was written before,
-    /// and no record is that empty: the sector never reached the disk, and the batch was never synced.
-    pub(crate) fn lacks_sectors(&self, damage: Damage) -> bool {
-        let rest = self.bytes.get(at(damage.batch_start)..).unwrap_or_default();
-        let mut markers = rest.windows(MARKER_MAGIC.len());
-        let marker = markers.position(|window| window == MARKER_MAGIC);
-        let end = damage.batch_start + marker.unwrap_or(0) as u64;
+    /// and no record is that empty: the sector never reached the disk, and the batch was never synced. The marker is one that verified:
+    /// what looks like one may be of a client's making.
+    pub(crate) fn lacks_sectors(&self, damage: Damage, marker: LaterMarker) -> bool {
         let first = damage.batch_start.next_multiple_of(SECTOR_BYTES);
-        let sectors = (first..end).step_by(at(SECTOR_BYTES));
+        let sectors = (first..marker.offset).step_by(at(SECTOR_BYTES));
         sectors
             .filter_map(|sector| self.bytes.get(at(sector)..at(sector + SECTOR_BYTES)))
             .any(|sector| sector.iter().all(|byte| *byte == 0))
@@ -223,6 +221,7 @@ impl<'a> Scanner<'a> {
 /// A marker found behind a damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LaterMarker {
+    pub(crate) offset: u64,
     pub(crate) batch_start: u64,
     pub(crate) watermark: Place,
 }

@@ -425,6 +425,15 @@ impl State {
     }
 
     /// Segments, shared with readers.
+    /// See [`crate::Wal::durable_end`].
+    pub(crate) fn durable_end(&self) -> Place {
+        let active = self.segments.last_key_value();
+        active.map_or(Place::default(), |(segment, used)| Place {
+            segment: *segment,
+            offset: used.open.end,
+        })
+    }
+
     pub(crate) fn segment(&self, number: u64) -> Option<OpenSegment> {
         let segment = self.segments.get(&number)?;
         Some(OpenSegment {

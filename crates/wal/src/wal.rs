@@ -371,12 +371,7 @@ impl Wal {
     /// ([`RecoveryReport::found`]).
     #[must_use]
     pub fn durable_end(&self) -> Place {
-        let state = self.shared().state.lock();
-        let active = state.segments.last_key_value();
-        active.map_or(Place::default(), |(segment, used)| Place {
-            segment: *segment,
-            offset: used.open.end,
-        })
+        self.shared().state.lock().durable_end()
     }
 
     /// The file of the newest segment, if it is not under its name any more: somebody has removed it, and what is written to it is lost

@@ -6,7 +6,8 @@
 mod common;
 
 use common::{Dice, append, contents, entry, id, open_with, payload, vote};
-use vfs::{SimDisk, sim::Fate, sim::PendingKind};
+use std::sync::Arc;
+use vfs::{SimDisk, Vfs, sim::Fate, sim::PendingKind};
 use wal::{
     Ambiguous, Entry, GroupId, LogId, OpenError, Record, Vote, Wal, WalOptions,
     inspect::{self, Verdict},
@@ -280,7 +281,10 @@ fn a_batch_that_lacks_a_sector_before_its_marker_was_never_synced() {
     // The next batch spans several sectors; power goes before its sync returns.
     let end = wal.durable_end();
     disk.halt_after(Some(1));
-    let outcome = append(&wal, 1, vec![entry(1, 1, &payload(1, 1, 1500))]);
+    // A client may write what looks like the beginning of a marker.
+    let mut bytes = payload(1, 1, 1500);
+    bytes[40..48].copy_from_slice(b"\xa7mark\x0d\x0a\x1a");
+    let outcome = append(&wal, 1, vec![entry(1, 1, &bytes)]);
     assert!(outcome.lock().take().unwrap().is_err());
     let middle = disk
         .pending()
@@ -386,6 +390,17 @@ fn a_refused_tail_can_be_refused_again_looked_at_and_then_dropped() {
     let groups: Vec<GroupId> = report.groups.iter().map(|(group, _)| *group).collect();
     assert_eq!(groups, [GroupId(1), GroupId(2)]);
     assert_eq!(report.verdict, Verdict::Ambiguous { place: places[0] });
+    // Who gives it up by word has a copy of it.
+    let repaired = disk.crash_losing_all();
+    let vfs: Arc<dyn Vfs> = Arc::new(repaired.clone());
+    let report = inspect::repair(&vfs, common::dir(), None, options(), true).unwrap();
+    assert_eq!((report.cut, report.kept.len()), (Some(places[0]), 1));
+    let kept = repaired.contents(&report.kept[0]).unwrap();
+    assert_eq!(kept, disk.contents(&last).unwrap());
+    assert_eq!(
+        snapshot(&open_with(&repaired, refusing()).unwrap().0),
+        before
+    );
     let (wal, report) = open_with(&disk, options()).unwrap();
     assert_eq!(report.ambiguous, Some(places[0]));
     assert_eq!(snapshot(&wal), before);

@@ -452,6 +452,41 @@ fn repair_drops_a_torn_tail_and_asks_before_anything_else() {
 }
 
 #[test]
+fn what_one_repair_has_put_aside_the_next_one_leaves() {
+    let disk = SimDisk::new();
+    let wal = build(&disk);
+    let mut oldest = wal.oldest_segment();
+    wal.shutdown().unwrap();
+    let repair = || {
+        let vfs: std::sync::Arc<dyn Vfs> = std::sync::Arc::new(disk.clone());
+        inspect::repair(&vfs, dir(), None, WalOptions::small(), true).unwrap()
+    };
+    let mut kept = std::collections::BTreeMap::new();
+    for round in 0..3 {
+        // The numbers behind the damage are given out again each time.
+        disk.flip_bit(&segment(oldest), 700 * 8).unwrap();
+        let report = repair();
+        assert!(!report.kept.is_empty());
+        for path in report.kept {
+            let content = disk.contents(&path).unwrap();
+            assert!(kept.insert(path, content).is_none(), "{round}");
+        }
+        for (path, content) in &kept {
+            assert_eq!(&disk.contents(path).unwrap(), content, "{round}");
+        }
+        let (wal, _) = open(&disk);
+        let next = wal.group(G).last.map_or(0, |last| last.index + 1);
+        for index in next..next + 40 {
+            let bytes = payload(9, index, 900);
+            wal.append_sync(G, vec![entry(9, index, &bytes)]).unwrap();
+        }
+        oldest = wal.oldest_segment();
+        wal.shutdown().unwrap();
+    }
+    assert!(kept.len() > 3, "{kept:?}");
+}
+
+#[test]
 fn one_rotten_slot_of_the_mark_loses_nothing_after_a_restart() {
     for restarts in 1..4 {
         let disk = SimDisk::new();

@@ -56,6 +56,26 @@ fn a_sound_log_passes_whole_in_steps_of_any_size() {
 }
 
 #[test]
+fn a_pass_ends_however_much_is_written_meanwhile() {
+    let disk = SimDisk::new();
+    let wal = build(&disk);
+    let log_bytes = wal.stats().log_bytes;
+    let (mut at, mut bytes, mut index) = (Some(ScrubPosition::default()), 0, 8);
+    while let Some(from) = at {
+        assert!(index < 200, "it follows what is written");
+        let more = payload(1, index, 2000);
+        wal.append_sync(G, vec![entry(1, index, &more)]).unwrap();
+        index += 1;
+        let step = wal.scrub(from, 500).unwrap();
+        bytes += step.bytes;
+        at = step.next;
+    }
+    // What was there when the pass began, with the first of the new ones.
+    assert!((log_bytes..log_bytes + 4000).contains(&bytes), "{bytes}");
+    wal.shutdown().unwrap();
+}
+
+#[test]
 fn every_flipped_bit_is_found_under_a_running_log() {
     let disk = SimDisk::new();
     let wal = build(&disk);

@@ -171,9 +171,13 @@ fn judge(
     if later.iter().any(beyond) {
         return Err(rot(number, damage));
     }
-    Ok(if later.is_empty() || scanner.lacks_sectors(damage) {
-        End::Torn
-    } else {
-        End::Ambiguous(damage)
-    })
+    // What is left is the batch's own.
+    let own = later.first();
+    Ok(
+        if own.is_none_or(|marker| scanner.lacks_sectors(damage, *marker)) {
+            End::Torn
+        } else {
+            End::Ambiguous(damage)
+        },
+    )
 }

@@ -64,8 +64,9 @@ impl Writer {
         let full = self.active.tip.end + bytes > self.options.segment_bytes;
         if full && self.active.tip.batches > 1 {
             match self.rotate() {
+                Ok(()) => {}
                 // Without room for another segment this one grows on.
-                Ok(()) | Err(Fault::Full) => {}
+                Err(Fault::Full) if may_grow(self.active.tip.end, bytes) => {}
                 Err(fault) => return Err(fault),
             }
         }
@@ -233,4 +234,24 @@ fn encode<'a>(
     let (marker, payload) = marker(begin, tip.end, tip.batches, watermark, align);
     add(&mut tip, &marker, &payload);
     (bytes, written, tip)
+}
+
+/// Whether a segment that cannot be followed by another may take so many bytes more: places in it have 32 bits. What a batch has besides its
+/// records is far less than what is kept back.
+fn may_grow(end: u64, bytes: u64) -> bool {
+    const KEPT_BACK: u64 = 1 << 20;
+    end + bytes <= u64::from(u32::MAX) - KEPT_BACK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_grows_no_further_than_places_reach() {
+        let most = u64::from(u32::MAX) - (1 << 20);
+        assert!(may_grow(64 << 20, 8 << 20));
+        assert!(may_grow(most - 100, 100) && !may_grow(most - 100, 101));
+        assert!(!may_grow(most, u64::from(u32::MAX)));
+    }
 }
