@@ -66,6 +66,9 @@ fn how_to_go_on(reason: Option<Reason>, problem: &str) -> String {
              (--again would count the whole file once more)"
                 .to_owned()
         }
+        Some(Reason::RequestIdReused) => format!(
+            "{problem}: under this number other lines were sent before; was the load begun with another --format or file?"
+        ),
         Some(_) | None => format!("{problem}; the same command goes on from here"),
     }
 }

@@ -85,7 +85,8 @@ impl Content {
         Ok(content)
     }
 
-    /// The same load, to be gone on with. One of version 1 takes on the format: which one it was begun with nobody knows.
+    /// The same load, to be gone on with. One of version 1 stays so for now: which format it was begun with nobody knows, before the cluster
+    /// has taken something in it.
     ///
     /// # Errors
     /// When batches of it were sent that held lines as another format reads them.
@@ -99,6 +100,7 @@ impl Content {
                      give --format {known} to go on with that load, or --again to count the whole file once more"
                 )))
             }
+            None if is_begun => Ok(self),
             Some(_) | None => Ok(Self {
                 version: VERSION,
                 format: Some(format),
@@ -139,6 +141,8 @@ struct Reserved {
 pub(super) struct LoadState {
     path: PathBuf,
     content: Content,
+    /// How lines are read now.
+    format: Format,
     _lock: LockGuard,
 }
 
@@ -154,7 +158,7 @@ impl LoadState {
         format: Format,
     ) -> Result<Self, anyhow::Error> {
         let fresh = Content::new(file, format);
-        Self::with(vfs, path, fresh, |found| found.go_on(format))
+        Self::with(vfs, path, (fresh, format), |found| found.go_on(format))
     }
 
     /// Begins anew, whatever was loaded before.
@@ -165,7 +169,7 @@ impl LoadState {
         format: Format,
     ) -> Result<Self, anyhow::Error> {
         let fresh = Content::new(file, format);
-        let state = Self::with(vfs, path, fresh, |found| {
+        let state = Self::with(vfs, path, (fresh, format), |found| {
             Ok(Content {
                 version: VERSION,
                 format: Some(format),
@@ -183,7 +187,7 @@ impl LoadState {
     fn with(
         vfs: &dyn Vfs,
         path: &Path,
-        fresh: Content,
+        (fresh, format): (Content, Format),
         change: impl FnOnce(Content) -> Result<Content, anyhow::Error>,
     ) -> Result<Self, anyhow::Error> {
         durable::create_dir(vfs, durable::parent(path))?;
@@ -203,6 +207,7 @@ impl LoadState {
         Ok(Self {
             path: path.to_owned(),
             content: change(content)?,
+            format,
             _lock: lock,
         })
     }
@@ -246,6 +251,10 @@ impl LoadState {
 
     /// Notes that all batches below are answered; returns when it is on disk.
     pub(super) fn done(&mut self, vfs: &dyn Vfs, done_below: u64) -> Result<(), anyhow::Error> {
+        if done_below > self.content.done_below && self.content.format.is_none() {
+            self.content.version = VERSION;
+            self.content.format = Some(self.format);
+        }
         self.content.done_below = self.content.done_below.max(done_below);
         let done_below = self.content.done_below;
         self.content.reserved.retain(|range| range.to > done_below);

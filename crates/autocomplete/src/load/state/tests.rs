@@ -118,7 +118,7 @@ fn a_load_is_gone_on_with_in_the_format_that_it_was_begun_in() {
 }
 
 #[test]
-fn a_file_of_version_1_is_gone_on_from_in_any_format_and_keeps_it() {
+fn a_file_of_version_1_is_gone_on_from_in_any_format_and_keeps_the_one_that_was_right() {
     let place = Place::new();
     let disk = RealDisk::new();
     drop(place.open());
@@ -133,6 +133,11 @@ fn a_file_of_version_1_is_gone_on_from_in_any_format_and_keeps_it() {
         let mut state = place.open_as(format).unwrap();
         assert_eq!((state.done_below(), state.again()), (400, 2));
         assert_eq!(state.issued_at_ms(400), Some(77));
+        // Nothing was taken in this format yet: it may be the wrong one.
+        state.reserve(&disk, 1000, 78, 400).unwrap();
+        drop(state);
+        drop(place.open_as(other).unwrap());
+        let mut state = place.open_as(format).unwrap();
         state.done(&disk, 500).unwrap();
         drop(state);
         assert!(place.open_as(other).is_err());
