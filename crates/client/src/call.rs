@@ -216,7 +216,7 @@ impl Caller {
 
     /// Fetches the map. A failure leaves the old one: the coordinators can do without.
     async fn refresh_map(&self) {
-        let Ok((_, channel)) = self.coordinators.preferred() else {
+        let Ok((index, channel)) = self.coordinators.preferred() else {
             return;
         };
         let refreshed = self
@@ -225,8 +225,14 @@ impl Caller {
             .await;
         match refreshed {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the shard map could not be refreshed"),
-            Err(elapsed) => tracing::debug!(%elapsed, "the shard map could not be refreshed"),
+            Ok(Err(error)) => {
+                self.coordinators.failed(index);
+                tracing::debug!(%error, "the shard map could not be refreshed");
+            }
+            Err(elapsed) => {
+                self.coordinators.failed(index);
+                tracing::debug!(%elapsed, "the shard map could not be refreshed");
+            }
         }
     }
 }
