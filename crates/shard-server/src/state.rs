@@ -178,6 +178,14 @@ impl DictionaryState {
         inner.spaces.iter().map(of).collect()
     }
 
+    /// Whether a namespace is known here in this generation or a later one.
+    #[must_use]
+    pub fn knows(&self, scope: Scope) -> bool {
+        let inner = self.inner.read();
+        let space = inner.spaces.get(&scope.namespace);
+        space.is_some_and(|space| space.generation >= scope.generation)
+    }
+
     fn retire(&self, dictionaries: impl IntoIterator<Item = Dictionary>) {
         let worth = |dictionary: &Dictionary| !dictionary.is_empty();
         self.retired

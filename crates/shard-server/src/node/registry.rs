@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::registry::v1::registry_service_client::RegistryServiceClient;
-use api::{ApiError, Reason};
+use api::{ApiError, Outcome, Reason};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -54,6 +54,15 @@ impl RegistryClient {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let mut last = ApiError::new(Reason::Disconnected, "no coordinator is known");
+        // What one is asked to change it may have changed, whatever the next one says.
+        let mut may_be_done = false;
+        let said = |error: ApiError, may_be_done: bool| {
+            if may_be_done {
+                error.after_unknown()
+            } else {
+                error
+            }
+        };
         let first = self.preferred.load(Ordering::Relaxed);
         for offset in 0..self.coordinators.len() {
             let place = (first + offset) % self.coordinators.len();
@@ -75,14 +84,18 @@ impl RegistryClient {
                     self.preferred.store(place, Ordering::Relaxed);
                     return Ok(response.into_inner());
                 }
-                Err(error) if another_may_do(&error) => last = error,
+                Err(error) if another_may_do(&error) => {
+                    let outcome = error.clone().for_write().outcome();
+                    may_be_done |= outcome == Some(Outcome::Unknown);
+                    last = error;
+                }
                 Err(error) => {
                     self.preferred.store(place, Ordering::Relaxed);
-                    return Err(error);
+                    return Err(said(error, may_be_done));
                 }
             }
         }
-        Err(last)
+        Err(said(last, may_be_done))
     }
 }
 

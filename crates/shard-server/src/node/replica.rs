@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::{ApiError, Consistency, Outcome, Reason};
-use cluster::{Incarnation, Position, ShardId};
+use cluster::{Generation, Incarnation, Position, ShardId};
 use parking_lot::Mutex;
 use replication::{Committed, Group, GroupStatus, ProposeError, ReadError, Role, StopCause};
 use rpc::Deadline;
@@ -14,7 +14,7 @@ use super::audit::Audits;
 use crate::config::QueueConfig;
 use crate::metrics::ShardMetrics;
 use crate::queue::{Answer, Refused, Ticket, WriteError, WriteQueue};
-use crate::state::{DictionaryState, Reading, Response, StaleGeneration, Write};
+use crate::state::{DictionaryState, Reading, Response, Scope, StaleGeneration, Write, command};
 
 /// When to come back to a queue that is full, or a disk.
 const BUSY_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
@@ -205,6 +205,26 @@ impl Replica {
             .await
             .map_err(|error| error.with_outcome(Outcome::Unknown))?
             .map_err(|error| self.not_proposed(&error))
+    }
+
+    /// Looks something up in a namespace, as fresh as asked for.
+    ///
+    /// A generation that is not known here says that the namespace was cleared. Whoever is told so by a strict read must not see later what a
+    /// coordinator that has not heard of it still writes: the shard is cleared first.
+    pub(crate) async fn read_in<T>(
+        &self,
+        scope: Scope,
+        fresh: Freshness,
+        look_up: impl FnOnce(&DictionaryState) -> Result<Reading<T>, StaleGeneration>,
+    ) -> Result<Seen<T>, ApiError> {
+        let is_strict = fresh.consistency != Consistency::Stale;
+        if is_strict && scope.generation > Generation::FIRST && !self.state().knows(scope) {
+            let clear = command::encode_clear(scope.namespace, scope.generation);
+            self.command(command::KIND_CLEAR, clear, fresh.deadline)
+                .await?;
+            self.metrics().clear.increment();
+        }
+        self.read(fresh, look_up).await
     }
 
     /// Looks something up, as fresh as asked for.

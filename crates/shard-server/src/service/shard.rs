@@ -74,7 +74,7 @@ impl Services {
         let within = is_narrowed.then_some(&part);
         let seen = routed
             .replica
-            .read(fresh, |state| {
+            .read_in(scope, fresh, |state| {
                 state.top_k(scope, &request.prefix, k as usize, within)
             })
             .await?;
@@ -105,7 +105,7 @@ impl Services {
             deadline,
         };
         let look_up = |state: &crate::state::DictionaryState| state.get(scope, &request.term);
-        let seen = routed.replica.read(fresh, look_up).await?;
+        let seen = routed.replica.read_in(scope, fresh, look_up).await?;
         routed.replica.metrics().count.increment();
         let (count, display) = seen
             .value
@@ -142,7 +142,7 @@ impl Services {
         let (prefix, after) = (&request.prefix, &request.after);
         let seen = routed
             .replica
-            .read(fresh, |state| {
+            .read_in(scope, fresh, |state| {
                 state.list(scope, prefix, after, limit as usize, limit_bytes)
             })
             .await?;

@@ -463,6 +463,60 @@ async fn a_cleared_namespace_is_empty_and_nothing_that_follows_is_lost() {
     assert!(before <= recorded);
 }
 
+/// A coordinator that has heard of a clear reads, and one that has not goes on writing.
+#[tokio::test]
+async fn what_a_strict_read_has_shown_to_be_cleared_takes_no_write_of_before() {
+    let world = World::new().await;
+    let node = world.start().await;
+    node.record("paris", 1).await;
+    let route = Some(shard::Route {
+        shard_id: 2,
+        incarnation: 1,
+        epoch: 1,
+        ..Default::default()
+    });
+    let top = |namespace_id, consistency: Consistency| shard::TopKRequest {
+        route,
+        namespace_id,
+        generation: 2,
+        prefix: "p".into(),
+        k: 5,
+        consistency: consistency.into(),
+        ..Default::default()
+    };
+    let write = |namespace_id| shard::WriteRequest {
+        route,
+        writes: vec![shard::Write {
+            namespace_id,
+            generation: 1,
+            operation: Some(shard::write::Operation::Record(shard::RecordItems {
+                items: vec![shard::NumberedItem {
+                    term: "paris".into(),
+                    count: 1,
+                    ..Default::default()
+                }],
+            })),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    // A read that may be stale promises nothing, and changes nothing.
+    let stale = top(1, Consistency::Stale);
+    let seen = node.shards().top_k(stale).await.unwrap().into_inner();
+    assert_eq!(seen.suggestions, []);
+    assert_eq!(node.record("paris", 1).await, 2);
+    // Also where nothing was ever written to it: the write would be there afterwards.
+    for (namespace, level) in [(1, Consistency::Leader), (9, Consistency::Linearizable)] {
+        let strict = top(namespace, level);
+        let seen = node.shards().top_k(strict).await.unwrap().into_inner();
+        assert_eq!(seen.suggestions, []);
+        let written = node.shards().write(write(namespace)).await;
+        let results = written.unwrap().into_inner().results;
+        let refused = results[0].error.as_ref().map(|error| error.reason.clone());
+        assert_eq!(refused.as_deref(), Some("STALE_GENERATION"), "{results:?}");
+    }
+}
+
 #[tokio::test]
 async fn measurements_are_taken_and_reported() {
     let world = World::new().await;

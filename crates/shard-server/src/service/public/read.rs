@@ -47,7 +47,7 @@ impl Services {
             };
             let look_up =
                 |state: &DictionaryState| state.top_k(scope, prefix, read.k as usize, within);
-            let seen = self.look_up(*shard, fresh, look_up).await?;
+            let seen = self.look_up(*shard, scope, fresh, look_up).await?;
             self.node.replica(*shard)?.metrics().top_k.increment();
             merged.extend(seen.value);
             token.see(seen.position);
@@ -84,7 +84,7 @@ impl Services {
             deadline,
         };
         let seen = self
-            .look_up(shard, fresh, |state: &DictionaryState| {
+            .look_up(shard, scope, fresh, |state: &DictionaryState| {
                 state.get(scope, term)
             })
             .await?;
@@ -168,7 +168,7 @@ impl Services {
             deadline,
         };
         let look_up = |state: &DictionaryState| state.list(scope, prefix, after, terms, bytes);
-        let page = self.look_up(shard, fresh, look_up).await?.value;
+        let page = self.look_up(shard, scope, fresh, look_up).await?.value;
         self.node.replica(shard)?.metrics().list.increment();
         Ok(page)
     }
@@ -176,12 +176,14 @@ impl Services {
     async fn look_up<T>(
         &self,
         shard: ShardId,
+        scope: Scope,
         fresh: Freshness,
         look_up: impl FnOnce(
             &DictionaryState,
         ) -> Result<crate::state::Reading<T>, crate::state::StaleGeneration>,
     ) -> Result<Seen<T>, ApiError> {
-        self.node.replica(shard)?.read(fresh, look_up).await
+        let replica = self.node.replica(shard)?;
+        replica.read_in(scope, fresh, look_up).await
     }
 
     /// The parts that are hosted here, and those that are not.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::registry::v1 as registry;
 use api::v1::{self as wire, ItemResult};
-use api::{ApiError, Reason, validate};
+use api::{ApiError, Reason, RequestId, validate};
 use bytes::Bytes;
 use cluster::{Position, SessionToken, ShardId};
 use futures::future::join_all;
@@ -201,12 +201,19 @@ impl Services {
             name: clear.namespace.as_str().to_owned(),
             ..registry::ClearNamespaceRequest::default()
         };
-        if let Some(id) = clear.request_id {
-            message.client_id = Bytes::copy_from_slice(&id.client);
-            message.sequence = id.sequence;
-            message.issued_at_ms = id.issued_at_ms;
-            message.acked_below = id.acked_below;
-        }
+        // More than one coordinator may be asked, and one that does not answer may act all the same: also without an id of the caller's
+        // the namespace is cleared once.
+        let runtime = &self.node.runtime;
+        let id = clear.request_id.unwrap_or_else(|| RequestId {
+            client: runtime.random_id(),
+            sequence: 1,
+            issued_at_ms: runtime.wall_ms().max(0),
+            acked_below: 1,
+        });
+        message.client_id = Bytes::copy_from_slice(&id.client);
+        message.sequence = id.sequence;
+        message.issued_at_ms = id.issued_at_ms;
+        message.acked_below = id.acked_below;
         let answer: registry::ClearNamespaceResponse = self
             .node
             .registry
