@@ -81,6 +81,8 @@ pub(crate) struct Inner {
     busy: Mutex<Vec<GroupId>>,
     /// Snapshots are written one after another: each makes its state machine copy what it changes meanwhile, and they share the disk.
     snapshot_turn: Arc<tokio::sync::Mutex<()>>,
+    /// Whose turn it is to wait for room in the log.
+    room_turn: Arc<tokio::sync::Mutex<()>>,
     /// In a world without threads: the log has something to write.
     due: Arc<Notify>,
     /// Ends what drives the log there.
@@ -347,6 +349,7 @@ impl Inner {
             ended: CancellationToken::new(),
             busy: Mutex::default(),
             snapshot_turn: Arc::default(),
+            room_turn: Arc::default(),
             due,
             closed: CancellationToken::new(),
             stalled_ms: AtomicU64::new(0),

@@ -4,8 +4,8 @@
 //! crate, so that a vote never overtakes an entry. What always holds:
 //!
 //! - [`LogStore::append`] returns when the entries are readable; openraft hears of them as flushed after the sync.
-//! - Where too much waits for the disk, whoever appends waits without a thread of the runtime: else a disk that hangs would take them
-//!   all, and with them whoever is to notice.
+//! - Where too much waits for the disk, whoever appends waits without a thread of the runtime, and all groups of the node with one
+//!   that may block: else a disk that hangs would take them all, and with them whoever is to notice.
 //! - A vote, a truncation and a purge return when they are durable. A commit hint does not wait.
 //! - Before members other than this node are appended, the node's note of shared groups says so ([`VotersNote`]).
 //! - A failed sync is final: openraft is told, the group stops, and the node is reported as poisoned
@@ -145,6 +145,7 @@ pub(crate) struct LogStore {
     voters: Arc<VotersNote>,
     judge: Judge,
     runtime: Runtime,
+    room_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What the log of a group is made of.
@@ -158,6 +159,8 @@ pub(crate) struct LogParts {
     pub(crate) fault: NodeFault,
     pub(crate) halt: Arc<Halt>,
     pub(crate) runtime: Runtime,
+    /// Whose turn it is to wait for room in the log, of all groups of the node.
+    pub(crate) room_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl LogStore {
@@ -170,6 +173,7 @@ impl LogStore {
             fault,
             halt,
             runtime,
+            room_turn,
         } = parts;
         Self {
             wal,
@@ -178,6 +182,7 @@ impl LogStore {
             voters,
             judge: Judge { fault, halt },
             runtime,
+            room_turn,
         }
     }
 
@@ -213,6 +218,7 @@ impl LogStore {
         if !self.wal.is_crowded() {
             return Ok(());
         }
+        let _turn = self.room_turn.lock().await;
         let wal = self.wal.clone();
         let wait = move || wal.wait_for_room();
         let waited = self.runtime.spawn_blocking("log-room", wait).await;

@@ -99,6 +99,7 @@ impl Host {
             fault: inner.fault.clone(),
             halt: Arc::clone(&shared.halt),
             runtime: inner.runtime.clone(),
+            room_turn: Arc::clone(&inner.room_turn),
         });
         let network = inner.network(config, &shared.halt);
         let stopped = |reason: String| StartError::Stopped { group, reason };

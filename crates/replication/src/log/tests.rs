@@ -167,6 +167,7 @@ impl StoreBuilder<TypeConfig, LogStore, Patient, TempDir> for OnDisk {
             fault,
             halt,
             runtime,
+            room_turn: Arc::default(),
         });
         Ok((dir, log, Patient(Machine::new(Arc::new(shared)))))
     }
