@@ -1,6 +1,6 @@
 //! The commands of the binary: `serve` runs a coordinator, the others talk to one.
 //!
-//! Exit codes: 0 for what was asked, 1 for what failed, 2 for what is not so (a check that says no, a shard that was not
+//! Exit codes: 0 for what was asked, 1 for what failed and for a health check that says no, 2 for what is not so (a shard that was not
 //! recovered), 64 for a command line or configuration that is refused.
 
 mod connection;

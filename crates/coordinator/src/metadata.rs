@@ -34,7 +34,7 @@ use replication::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine}
 pub use command::{Command, NewLife, Registration, Seed, ShardProgress};
 pub use coordinators::{Admission, Coordinators};
 pub(crate) use coordinators::{is_first, number_of};
-pub use members::{EndedChange, Intent, MemberChange, Members, NewReplicas, REPLICAS_MAX};
+pub use members::{EndedChange, Intent, MemberChange, Members, NewReplicas, REPLICAS_MAX, Settled};
 pub use recoveries::{
     ENDED_MAX, EndedTurn, Recoveries, Turn, TurnAnswer, TurnEnd, TurnOutcome, TurnRequest,
     TurnVerdict, Turns,

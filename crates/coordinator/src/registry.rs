@@ -79,11 +79,16 @@ impl RegistryService for Registry {
 impl Registry {
     async fn register_node(&self, request: RegisterRequest) -> Result<RegisterResponse, ApiError> {
         let registration = registration(request)?;
+        let knows = |state: &State| {
+            let mut nodes = state.nodes.values();
+            nodes.any(|record| record.instance == registration.instance)
+        };
+        // Who has the name may have registered with another coordinator just now.
+        if !self.meta.read(knows) {
+            self.meta.catch_up().await?;
+        }
         let (rival, reason) = self.meta.read(|state| {
-            let is_known = state
-                .nodes
-                .values()
-                .any(|record| record.instance == registration.instance);
+            let is_known = knows(state);
             let rival = rival(state, &registration);
             let reason = match rival {
                 _ if is_known => "again",
@@ -102,8 +107,10 @@ impl Registry {
         registration: Registration,
         rival: Option<NodeId>,
     ) -> Result<RegisterResponse, ApiError> {
-        // A name that is in use by a node that is alive: the new one must wait until it is sure that the old one has gone.
-        if let Some(rival) = rival.filter(|rival| !self.liveness.is_gone(*rival)) {
+        // A name that is in use by a node that is alive: the new one must wait until it is sure that the old one has gone. One coordinator
+        // decides, so that no node loses its identity to whichever hears least.
+        let has_gone = |node: NodeId| self.meta.leads() && self.liveness.is_gone(node);
+        if let Some(rival) = rival.filter(|rival| !has_gone(*rival)) {
             let message = format!("node {rival} has this name and may be alive");
             return Err(ApiError::new(Reason::Starting, message));
         }

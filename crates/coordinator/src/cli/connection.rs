@@ -11,6 +11,8 @@ use runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
+use super::{EXIT_USAGE, Failure};
+
 /// The longest that one call may take; longer work is asked for again.
 const PATIENCE: Duration = cluster::limits::DEADLINE_MAX;
 /// A whole map or status of a large cluster.
@@ -117,11 +119,12 @@ impl Connection {
 
 /// Makes a connection when a command wants one.
 pub(super) trait Connect {
-    fn connect(&self) -> Result<Connection, ApiError>;
+    fn connect(&self) -> Result<Connection, Failure>;
 }
 
 impl<F: Fn() -> Result<Connection, ApiError>> Connect for F {
-    fn connect(&self) -> Result<Connection, ApiError> {
-        self()
+    fn connect(&self) -> Result<Connection, Failure> {
+        // Nothing is called yet: what can be wrong is an address.
+        self().map_err(|error| Failure::new(EXIT_USAGE, error.to_string()))
     }
 }

@@ -8,7 +8,7 @@ use repeat_table::{ClientId, RequestId};
 
 use super::codec::{CodecError, Reader, Writer};
 use super::coordinators::{self, Admission};
-use super::members::{self, NewReplicas};
+use super::members::{self, NewReplicas, Settled};
 use super::recoveries::{self, TurnEnd, TurnRequest};
 
 /// The snapshot that a new incarnation begins from.
@@ -131,6 +131,8 @@ pub enum Command {
     },
     /// Gives a new data directory the place of a coordinator's lost one. Changes nothing where it has it already.
     AdmitCoordinator(Admission),
+    /// All who left a shard may come again.
+    SettleMembers(Settled),
     /// Asks for the turn at a shard's recovery.
     BeginRecovery(TurnRequest),
     /// Gives the turn back.
@@ -155,6 +157,7 @@ impl Command {
             Self::ChangeReplicas(_) => 11,
             Self::SetDraining { .. } => 12,
             Self::AdmitCoordinator(_) => 13,
+            Self::SettleMembers(_) => 14,
             Self::BeginRecovery(_) => 30,
             Self::EndRecovery(_) => 31,
         }
@@ -178,6 +181,7 @@ impl Command {
             | Self::ChangeReplicas(_)
             | Self::SetDraining { .. }
             | Self::AdmitCoordinator(_)
+            | Self::SettleMembers(_)
             | Self::BeginRecovery(_)
             | Self::EndRecovery(_) => true,
             Self::Init { .. }
@@ -249,6 +253,7 @@ impl Command {
                 out.bool(*draining);
             }
             Self::AdmitCoordinator(asked) => coordinators::write_admission(&mut out, asked),
+            Self::SettleMembers(settled) => members::write_settled(&mut out, settled),
             Self::BeginRecovery(asked) => recoveries::write_request(&mut out, asked),
             Self::EndRecovery(end) => recoveries::write_end(&mut out, end),
         }
@@ -310,6 +315,7 @@ impl Command {
                 draining: from.bool("draining")?,
             },
             13 => Self::AdmitCoordinator(coordinators::read_admission(&mut from)?),
+            14 => Self::SettleMembers(members::read_settled(&mut from)?),
             30 => Self::BeginRecovery(recoveries::read_request(&mut from)?),
             31 => Self::EndRecovery(recoveries::read_end(&mut from)?),
             _ => return Ok(None),

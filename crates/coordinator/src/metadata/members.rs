@@ -74,7 +74,7 @@ pub struct Members {
     /// The change that is under way.
     pub change: Option<MemberChange>,
     /// Identities that left in this life, where some voter, or one that left before and did not hear of it, may not know it: whoever
-    /// comes back having forgotten everything would count for it as a voter. Emptied at once, when that is over for all of them.
+    /// comes back having forgotten everything would count for it as a voter. Emptied when that is over for all of them.
     pub former: Vec<NodeId>,
     /// The last changes that are over, oldest first, of earlier lives too.
     pub ended: VecDeque<EndedChange>,
@@ -143,9 +143,19 @@ pub struct NewReplicas {
     pub replicas: Vec<Replica>,
     /// What is under way from now on.
     pub intent: Option<Intent>,
-    /// Whoever leaves with this has heard of it, and is known to have left by every voter. Where nobody leaves, that has become so of all
-    /// who left before.
+    /// Whoever leaves with this may come again at once, without a [`Settled`]. Nobody says so any more.
     pub settled: bool,
+}
+
+/// All who left a shard may come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// The version of the members for which that was found to be so.
+    pub expected: u64,
 }
 
 impl State {
@@ -200,9 +210,7 @@ impl State {
         let left = record.shard.replicas.iter().map(|at| at.node);
         let left: Vec<NodeId> = left.filter(|node| !stays(*node)).collect();
         let mut former = record.members.former.clone();
-        if wanted.settled && left.is_empty() {
-            former.clear();
-        } else if !wanted.settled || !former.is_empty() {
+        if !wanted.settled {
             former.extend(left);
         }
         // A lost identity comes back nowhere; that keeps the list short.
@@ -220,6 +228,30 @@ impl State {
         if changed {
             self.changed();
         }
+    }
+
+    /// All who left a shard may come again: they hold nothing of it any more, and no voter takes any of them for a voter.
+    pub(super) fn settle_members(&mut self, settled: Settled) -> Result<Response, Refusal> {
+        let shard = settled.shard;
+        let record = self
+            .shards
+            .get_mut(&shard)
+            .ok_or(Refusal::UnknownShard { shard })?;
+        let current = record.shard.incarnation;
+        if settled.incarnation != current {
+            return Err(Refusal::StaleIncarnation { current });
+        }
+        let members = &mut record.members;
+        if members.former.is_empty() {
+            return Ok(Response::Done);
+        }
+        if members.version != settled.expected {
+            let current = members.version;
+            return Err(Refusal::StaleMembers { current });
+        }
+        members.former.clear();
+        members.version += 1;
+        Ok(Response::Done)
     }
 
     pub(super) fn set_draining(
@@ -326,6 +358,20 @@ fn read_intent(from: &mut Reader<'_>) -> Result<Intent, CodecError> {
         votes: from.bool("votes")?,
         remove: read_node(from, "node to remove")?,
         reason: from.text("reason")?,
+    })
+}
+
+pub(super) fn write_settled(out: &mut Writer, settled: &Settled) {
+    out.u64(settled.shard.0);
+    out.u64(settled.incarnation.0);
+    out.u64(settled.expected);
+}
+
+pub(super) fn read_settled(from: &mut Reader<'_>) -> Result<Settled, CodecError> {
+    Ok(Settled {
+        shard: ShardId(from.u64("shard")?),
+        incarnation: Incarnation(from.u64("incarnation")?),
+        expected: from.u64("version")?,
     })
 }
 

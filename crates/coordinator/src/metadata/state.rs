@@ -173,6 +173,7 @@ impl State {
             Command::NewIncarnation(life) => self.new_life(stamp_ms, life),
             Command::NoteProgress(shards) => Ok(self.note_progress(&shards)),
             Command::ChangeReplicas(wanted) => self.change_replicas(stamp_ms, wanted),
+            Command::SettleMembers(settled) => self.settle_members(settled),
             Command::SetDraining { node, draining } => self.set_draining(node, draining),
             Command::AdmitCoordinator(asked) => {
                 self.coordinators.admit(asked).map(|()| Response::Done)

@@ -233,7 +233,14 @@ fn member_steps() -> impl Strategy<Value = Command> {
     let node = || proptest::option::of((1..6u64).prop_map(NodeId));
     let replicas = proptest::collection::vec((1..6u64, any::<bool>()), 0..4);
     let intent = proptest::option::of((node(), any::<bool>(), node()));
-    (0..4u64, 1..3u64, 0..6u64, replicas, intent, any::<bool>()).prop_map(
+    let settled = (0..4u64, 1..3u64, 0..6u64).prop_map(|(shard, life, expected)| {
+        Command::SettleMembers(Settled {
+            shard: ShardId(shard),
+            incarnation: Incarnation(life),
+            expected,
+        })
+    });
+    let step = (0..4u64, 1..3u64, 0..6u64, replicas, intent, any::<bool>()).prop_map(
         |(shard, life, expected, replicas, intent, settled)| {
             let replica = |(node, voter)| cluster::Replica {
                 node: NodeId(node),
@@ -254,7 +261,8 @@ fn member_steps() -> impl Strategy<Value = Command> {
                 settled,
             })
         },
-    )
+    );
+    prop_oneof![3 => step, 1 => settled]
 }
 
 fn turns() -> impl Strategy<Value = Command> {

@@ -95,6 +95,12 @@ fn away(nodes: &[NodeView], leads: &BTreeMap<NodeId, usize>, shard: &ShardView) 
     })
 }
 
+/// Whether what a node leads waits for its disk.
+#[must_use]
+pub fn is_stuck(node: &NodeView) -> bool {
+    node.full || node.stalled
+}
+
 /// Of some replicas, the one whose server may lead and leads least.
 fn fittest<'a>(
     nodes: &[NodeView],
@@ -104,7 +110,7 @@ fn fittest<'a>(
     let takes = |node: NodeId| {
         let node = nodes.iter().find(|at| at.id == node);
         node.is_some_and(|at| {
-            !at.lost && !at.draining && !at.damaged && !at.full && at.silent.is_none()
+            !at.lost && !at.draining && !at.damaged && !is_stuck(at) && at.silent.is_none()
         })
     };
     members
@@ -157,6 +163,7 @@ mod tests {
             draining: false,
             damaged: false,
             full: false,
+            stalled: false,
             silent: None,
         }
     }
@@ -207,11 +214,12 @@ mod tests {
         let mut shards = even();
         shards[1].members[0].leads = false;
         assert_eq!(plan(&nodes, &shards), None);
-        let changes: [fn(&mut NodeView); 5] = [
+        let changes: [fn(&mut NodeView); 6] = [
             |at| at.lost = true,
             |at| at.draining = true,
             |at| at.damaged = true,
             |at| at.full = true,
+            |at| at.stalled = true,
             |at| at.silent = Some(Duration::from_secs(1)),
         ];
         for change in changes {
@@ -226,7 +234,7 @@ mod tests {
         assert_eq!(plan(&nodes, &shards), None, "learners do not lead");
     }
 
-    const FULL: fn(&NodeView) -> bool = |at| at.full;
+    const FULL: fn(&NodeView) -> bool = is_stuck;
 
     #[test]
     fn who_has_no_room_gives_its_leads_to_who_has_even_if_another_shard_is_not_whole() {

@@ -34,8 +34,10 @@ pub struct NodeView {
     pub draining: bool,
     /// It reports that data on it is damaged.
     pub damaged: bool,
-    /// It reports that it has no room for writes, or that its disk does not answer.
+    /// It reports that it has no room for writes.
     pub full: bool,
+    /// It reports that its disk does not answer, which may pass.
+    pub stalled: bool,
     /// How long it has not been heard of; nothing while it is alive.
     pub silent: Option<Duration>,
 }
@@ -417,7 +419,10 @@ impl Planner<'_> {
             return Err("has damaged data");
         }
         if node.full {
-            return Err("has no room, or its disk does not answer");
+            return Err("has no room");
+        }
+        if node.stalled {
+            return Err("has a disk that does not answer");
         }
         if node.draining {
             return Err("is being drained");

@@ -92,7 +92,7 @@ impl Balance {
         let is_calm = self.after.is_some_and(|after| calm_for >= after);
         let (nodes, shards) = (&observed.nodes, &observed.shards);
         let away = leads::out_of_reach(nodes, shards).map(|step| (step, Cause::OutOfReach));
-        let full = || leads::step_aside(nodes, shards, |at| at.full);
+        let full = || leads::step_aside(nodes, shards, leads::is_stuck);
         let drained = || leads::step_aside(nodes, shards, |at| at.draining);
         let leaves = || {
             let full = full().map(|step| (step, Cause::FullDisk));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use api::admin::v1::ReplicaRole;
 use cluster::NodeId;
 
-use crate::liveness::{Heard, Liveness};
+use crate::liveness::{Heard, Liveness, Report};
 use crate::meta::Meta;
 use crate::metadata::{NodeRecord, ShardRecord, State};
 use crate::placement::repair::{MemberView, NodeView, Pending, ShardView};
@@ -31,6 +31,10 @@ impl Observed {
         heard: &BTreeMap<NodeId, Heard>,
         silent_for: impl Fn(NodeId) -> Option<Duration>,
     ) -> Self {
+        let reports = |record: &NodeRecord, says: fn(&Report) -> bool| {
+            let heard = heard.get(&record.node.id).filter(|heard| heard.alive);
+            heard.is_some_and(|heard| says(&heard.report))
+        };
         let nodes = state.nodes.values().map(|record| NodeView {
             id: record.node.id,
             name: record.node.name.clone(),
@@ -38,9 +42,8 @@ impl Observed {
             lost: record.node.lost,
             draining: record.draining,
             damaged: is_damaged(state, heard, record),
-            full: heard.get(&record.node.id).is_some_and(|heard| {
-                heard.alive && (heard.report.disk_full || heard.report.disk_stalled)
-            }),
+            full: reports(record, |report| report.disk_full),
+            stalled: reports(record, |report| report.disk_stalled),
             silent: silent_for(record.node.id),
         });
         let placed = state.shards.values();

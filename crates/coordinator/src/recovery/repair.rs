@@ -226,7 +226,7 @@ impl Repair {
             remove: change.remove,
             reason,
         };
-        let begun = self.propose(record, replicas, Some(intent), false).await;
+        let begun = self.propose(record, replicas, Some(intent)).await;
         self.actions.count(Action::ChangeMembers, label, &begun);
         begun
     }
@@ -236,7 +236,6 @@ impl Repair {
         record: &ShardRecord,
         replicas: Vec<Replica>,
         intent: Option<Intent>,
-        settled: bool,
     ) -> Result<(), ApiError> {
         let command = Command::ChangeReplicas(NewReplicas {
             shard: record.shard.id,
@@ -244,7 +243,7 @@ impl Repair {
             expected: record.members.version,
             replicas,
             intent,
-            settled,
+            settled: false,
         });
         self.meta.propose(&command).await.map(drop)
     }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use api::meta::v1::{AdmitRequest, ProposeRequest};
+use api::registry::v1::RegisterRequest;
+use api::registry::v1::registry_service_client::RegistryServiceClient;
 use api::v1::{
     Consistency, GetTopKRequest, RecordBatchRequest, RecordBatchResponse, RecordItem,
     RecordRequest, RequestId,
@@ -13,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::damage::damage_log;
-use super::harness::{Cluster, PATIENCE, listed};
+use super::harness::{Cluster, PATIENCE, listed, reason};
 
 fn record_in(namespace: &str, term: &str) -> RecordRequest {
     RecordRequest {
@@ -460,4 +462,39 @@ async fn nobody_comes_back_with_a_foreign_directory() {
         matches!(ended, coordinator::Error::OtherMembers { .. }),
         "{ended}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_node_is_gone_is_decided_by_the_coordinator_that_leads() {
+    let mut cluster = Cluster::of_three().await;
+    let leader = cluster.leader_at(0).await;
+    cluster.kill_server(0).await;
+    for place in 0..3 {
+        let silent = cluster.until_at(place, "it is silent everywhere", |status| {
+            let mut nodes = status.nodes.iter();
+            nodes.any(|node| node.name == "shard-1" && !node.alive)
+        });
+        silent.await;
+    }
+    // Another server of its name, with an empty directory, asks whoever is there.
+    let register = async |place: usize| {
+        let request = RegisterRequest {
+            node_name: "shard-1".into(),
+            address: cluster.server_address(0),
+            region: String::new(),
+            instance_id: vec![9; 16].into(),
+        };
+        let mut client = RegistryServiceClient::new(cluster.channel(place));
+        client.register(request).await
+    };
+    for place in (0..3).filter(|place| *place != leader) {
+        let refused = register(place).await.unwrap_err();
+        assert_eq!(reason(&refused), Reason::Starting, "{refused}");
+    }
+    let taken = register(leader).await.unwrap().into_inner();
+    // Everybody finds it then, without having heard of it.
+    for place in 0..3 {
+        let again = register(place).await.unwrap().into_inner();
+        assert_eq!(again.node_id, taken.node_id);
+    }
 }

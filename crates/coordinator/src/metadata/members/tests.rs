@@ -140,12 +140,13 @@ fn what_was_done_is_remembered_with_its_reason_and_not_for_ever() {
         ended(0, 4, "it came and failed", (11, 13)),
     ];
     assert_eq!(state.shards[&SHARD].members.ended, both);
-    settle(&mut state, &OLD);
+    settle(&mut state);
     let with_five = [OLD.as_slice(), &[(5, false)]].concat();
     for _ in 0..ENDED_MAX {
         take(&mut state, &with_five, intent(5, 0));
         take(&mut state, &with_five, intent(0, 5));
-        settle(&mut state, &OLD);
+        take(&mut state, &OLD, None);
+        settle(&mut state);
     }
     let members = &state.shards[&SHARD].members;
     assert_eq!(members.ended.len(), ENDED_MAX);
@@ -229,12 +230,22 @@ fn a_newcomer_that_fails_is_taken_back() {
     assert_eq!(take(&mut state, &OLD, None), Response::Done);
 }
 
-/// A step of which everybody has heard.
-fn settle(state: &mut State, list: &Listed) {
-    let mut settled = step(state, list, None);
-    settled.settled = true;
-    let answer = state.apply(6, Command::ChangeReplicas(settled));
-    assert_eq!(answer, Response::Done);
+/// Everybody has heard of who has left.
+fn settle(state: &mut State) {
+    let members = &state.shards[&SHARD].members;
+    let command = Command::SettleMembers(Settled {
+        shard: SHARD,
+        incarnation: Incarnation(1),
+        expected: members.version,
+    });
+    let (version, had_left) = (members.version, !members.former.is_empty());
+    // Said twice, it is done once.
+    for _ in 0..2 {
+        assert_eq!(state.apply(6, command.clone()), Response::Done);
+    }
+    let members = &state.shards[&SHARD].members;
+    let after = version + u64::from(had_left);
+    assert_eq!((members.former.len(), members.version), (0, after));
 }
 
 #[test]
@@ -247,18 +258,20 @@ fn who_left_is_not_let_in_again_before_everybody_knows_or_a_new_life() {
     assert!(matches!(refused, Response::Refused(_)), "{refused:?}");
     // Nor is who leaves after it: somebody who knows of neither would take both for voters.
     take(&mut state, &[(1, true), (3, true)], intent(0, 3));
-    settle(&mut state, &[(1, true)]);
+    take(&mut state, &[(1, true)], None);
     let both = [NodeId(2), NodeId(3)];
     assert_eq!(state.shards[&SHARD].members.former, both);
-    // Once it is over for all, they may come again.
-    settle(&mut state, &[(1, true)]);
+    // What was found before somebody else left says nothing of that one.
+    let stale = Command::SettleMembers(Settled {
+        shard: SHARD,
+        incarnation: Incarnation(1),
+        expected: state.shards[&SHARD].members.version - 1,
+    });
+    let refused = state.apply(6, stale);
+    assert!(matches!(refused, Response::Refused(_)), "{refused:?}");
+    settle(&mut state);
     let answer = take(&mut state, &[(1, true), (3, false)], intent(3, 0));
     assert_eq!(answer, Response::Done);
-    take(&mut state, &[(1, true), (3, false)], intent(0, 3));
-    // One that every voter knows to have left may come again at once.
-    settle(&mut state, &[(1, true)]);
-    assert_eq!(state.shards[&SHARD].members.former, []);
-    take(&mut state, &[(1, true), (3, false)], intent(3, 0));
     take(&mut state, &[(1, true), (3, false)], intent(0, 3));
     take(&mut state, &[(1, true)], None);
     assert_eq!(state.shards[&SHARD].members.former, [NodeId(3)]);

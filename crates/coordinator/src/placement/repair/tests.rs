@@ -21,6 +21,7 @@ fn node(id: u64) -> NodeView {
         draining: false,
         damaged: false,
         full: false,
+        stalled: false,
         silent: None,
     }
 }
@@ -193,6 +194,8 @@ fn a_change_goes_on_unless_its_newcomer_has_failed() {
         shard: ShardId(1),
         newcomer: NodeId(4),
     };
+    nodes[3].stalled = true;
+    assert_eq!(steps(&nodes, &shards), [on], "that may pass");
     nodes[3].full = true;
     assert_eq!(steps(&nodes, &shards), [back], "it takes no entries");
     nodes[3].full = false;
@@ -207,6 +210,8 @@ fn a_node_without_room_is_no_spare() {
     nodes[3].full = true;
     let mut shards = [shard(1, &[1, 2, 3])];
     shards[0].members[1].serves = false;
+    assert_eq!(steps(&nodes, &shards), [begin(1, 5, 2, Cause::Lost)]);
+    (nodes[3].full, nodes[3].stalled) = (false, true);
     assert_eq!(steps(&nodes, &shards), [begin(1, 5, 2, Cause::Lost)]);
     assert_eq!(steps(&nodes[..4], &shards), []);
 }

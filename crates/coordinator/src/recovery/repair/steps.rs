@@ -9,7 +9,7 @@ use cluster::{NodeId, Replica, ShardId};
 
 use super::Repair;
 use crate::actions::{Action, PLANNED};
-use crate::metadata::{Intent, ShardRecord};
+use crate::metadata::{Command, Intent, Settled, ShardRecord};
 
 /// How long one call to a leader may take; a newcomer that needs longer is asked after again.
 const CALL_PATIENCE: Duration = Duration::from_secs(8);
@@ -68,7 +68,7 @@ impl Repair {
             ..intent.clone()
         };
         let rest = rest.remove.is_some().then_some(rest);
-        self.propose(record, replicas.collect(), rest, false).await
+        self.propose(record, replicas.collect(), rest).await
     }
 
     /// Whoever is to leave is removed, as soon as the others can do without it.
@@ -87,11 +87,8 @@ impl Repair {
         tracing::info!(shard = %record.shard.id, %leaving, settled = answer.settled, "a replica has left its group");
         let replicas = record.shard.replicas.iter();
         let replicas = replicas.filter(|at| at.node != leaving).copied();
-        // Who does not hear of it goes on taking itself, and whoever leaves later, for voters.
         let is_away = self.is_away(leaving);
-        let settled = answer.settled && !is_away;
-        self.propose(record, replicas.collect(), None, settled)
-            .await?;
+        self.propose(record, replicas.collect(), None).await?;
         if let Some(change) = record.members.change.as_ref().filter(|_| is_away) {
             let took = self.meta.now_ms().saturating_sub(change.began_ms);
             let took = Duration::from_millis(u64::try_from(took).unwrap_or_default());
@@ -116,8 +113,12 @@ impl Repair {
             return Ok(());
         }
         tracing::info!(%shard, former = ?record.members.former, "everybody knows who has left");
-        let replicas = record.shard.replicas.clone();
-        self.propose(&record, replicas, None, true).await
+        let command = Command::SettleMembers(Settled {
+            shard,
+            incarnation: record.shard.incarnation,
+            expected: record.members.version,
+        });
+        self.meta.propose(&command).await.map(drop)
     }
 
     /// Whether a node is lost, or not heard of.
