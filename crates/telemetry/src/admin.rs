@@ -3,9 +3,10 @@
 //! [`router`] can be nested into a server that has a port of its own; [`serve`] runs it, or any router, on a listener of
 //! the runtime until it is told to stop. On failure: a socket that cannot be accepted is logged and the next one tried.
 
+mod accepting;
+
 use std::fmt;
 use std::future::IntoFuture as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use runtime::{CancellationToken, Connection, Listener, Runtime};
+use runtime::{CancellationToken, Listener, Runtime};
 
 use crate::Metrics;
-
-/// How long to wait after a failed accept, so that a full table of file descriptors does not spin.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+use accepting::{Accepting, Limits};
 
 /// What open requests have to end at a stop.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -87,12 +86,20 @@ async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// Serves a router until `stop` is cancelled; requests that are open then have two seconds to end.
+/// Serves a router until `stop` is cancelled; requests that are open then have two seconds to end. At most 64 connections are open at a
+/// time, and one on which nothing moves for a minute is closed.
 pub async fn serve(runtime: &Runtime, listener: Listener, router: Router, stop: CancellationToken) {
-    let accepting = Accepting {
-        runtime: runtime.clone(),
-        listener,
-    };
+    serve_within(Limits::default(), runtime, listener, router, stop).await;
+}
+
+async fn serve_within(
+    limits: Limits,
+    runtime: &Runtime,
+    listener: Listener,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let accepting = Accepting::new(runtime, listener, limits);
     let serving = axum::serve(accepting, router)
         .with_graceful_shutdown(stop.clone().cancelled_owned())
         .into_future();
@@ -105,36 +112,6 @@ pub async fn serve(runtime: &Runtime, listener: Listener, router: Router, stop: 
             tracing::warn!(%error, "the HTTP server ended with an error");
         },
         () = patience => tracing::info!("closing HTTP requests that are open after the drain time"),
-    }
-}
-
-/// The runtime's listener in the form that axum takes.
-struct Accepting {
-    runtime: Runtime,
-    listener: Listener,
-}
-
-impl axum::serve::Listener for Accepting {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            match self.listener.accept().await {
-                Ok(connection) => {
-                    let peer = connection.peer().unwrap_or(self.listener.local_addr());
-                    return (connection, peer);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept an HTTP connection");
-                    self.runtime.sleep(ACCEPT_BACKOFF).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        Ok(self.listener.local_addr())
     }
 }
 

@@ -84,3 +84,47 @@ async fn metrics_are_served_on_a_port_until_the_stop() {
         .expect("ends in time")
         .unwrap();
 }
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let runtime = Runtime::real();
+    let router = router(Metrics::new(&runtime).unwrap(), Readiness::new(|| Ok(())));
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener = runtime.bind(anywhere).await.unwrap();
+    let address = listener.local_addr().to_string();
+    let stop = CancellationToken::new();
+    let limits = Limits {
+        connections: 2,
+        idle: Duration::from_millis(200),
+    };
+    let serving = {
+        let (runtime, stop) = (runtime.clone(), stop.clone());
+        runtime.clone().spawn("admin", async move {
+            serve_within(limits, &runtime, listener, router, stop).await;
+        })
+    };
+    // They take all places, one of them with half of a request.
+    let mut silent = TcpNetwork.connect(address.clone()).await.unwrap();
+    let mut halting = TcpNetwork.connect(address.clone()).await.unwrap();
+    halting
+        .write_all(b"GET /healthz HTTP/1.1\r\n")
+        .await
+        .unwrap();
+    let mut third = TcpNetwork.connect(address.clone()).await.unwrap();
+    let request = format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    third.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let answered = third.read_to_string(&mut answer);
+    let patience = Duration::from_secs(20);
+    runtime.timeout(patience, answered).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    for closed in [&mut silent, &mut halting] {
+        let mut rest = Vec::new();
+        let ended = runtime
+            .timeout(patience, closed.read_to_end(&mut rest))
+            .await;
+        drop(ended.expect("it is closed"));
+    }
+    stop.cancel();
+    serving.await.unwrap();
+}
