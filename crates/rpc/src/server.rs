@@ -218,7 +218,9 @@ impl Server {
 
 /// Accepts connections until the server stops. The listening socket is closed on return.
 async fn accept(context: &Arc<Context>, mut listener: Listener, connections: &TaskTracker) {
+    // The rest is for the process's HTTP port.
     let most = context.runtime.connections_max();
+    let most = most - most / 4;
     let most = most.min(context.config.connections_max);
     let slots = Arc::new(Semaphore::new(most));
     loop {

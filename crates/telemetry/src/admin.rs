@@ -86,10 +86,10 @@ async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// Serves a router until `stop` is cancelled; requests that are open then have two seconds to end. At most 64 connections are open at a
-/// time, and one on which nothing moves for a minute is closed.
+/// Serves a router until `stop` is cancelled; requests that are open then have two seconds to end. At most 4,096 connections are open at a
+/// time, or a quarter of what the process may have, and one on which nothing moves for a minute is closed.
 pub async fn serve(runtime: &Runtime, listener: Listener, router: Router, stop: CancellationToken) {
-    serve_within(Limits::default(), runtime, listener, router, stop).await;
+    serve_within(Limits::of(runtime), runtime, listener, router, stop).await;
 }
 
 async fn serve_within(

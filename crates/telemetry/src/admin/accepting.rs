@@ -28,10 +28,14 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
+/// Each browser of a page that asks for completions has one or a few.
+const CONNECTIONS_MAX: usize = 4_096;
+
+impl Limits {
+    /// A quarter of the files that connections may have; gRPC leaves it.
+    pub(super) fn of(runtime: &Runtime) -> Self {
         Self {
-            connections: 64,
+            connections: (runtime.connections_max() / 4).clamp(1, CONNECTIONS_MAX),
             idle: Duration::from_secs(60),
         }
     }
