@@ -140,9 +140,8 @@ fn cut(
             keep_copy(vfs, dir, number, report)?;
         } else {
             report.dropped_bytes += len;
-            let salvaged = vfs::salvage(vfs.open_read(&path)?.as_ref())?;
-            let lost = unreadable::of(LogFile::Segment(number), salvaged.unreadable);
-            report.unreadable.extend(lost);
+            // It is taken out as it is; this says what of it cannot be read.
+            salvage(vfs, &path, number, report)?;
             let kept = free_name(vfs, &path)?;
             vfs.rename(&path, &kept)?;
             report.kept.push(kept);
@@ -161,13 +160,24 @@ fn keep_copy(
     report: &mut RepairReport,
 ) -> Result<(), OpenError> {
     let path = segment::path(dir, number);
+    let bytes = salvage(vfs, &path, number, report)?;
     let kept = free_name(vfs, &path)?;
-    let salvaged = vfs::salvage(vfs.open_read(&path)?.as_ref())?;
-    let lost = unreadable::of(LogFile::Segment(number), salvaged.unreadable);
-    report.unreadable.extend(lost);
-    durable::replace(vfs, &kept, &salvaged.bytes)?;
+    durable::replace(vfs, &kept, &bytes)?;
     report.kept.push(kept);
     Ok(())
+}
+
+/// What the disk gives back of a segment, with zeros for the rest, of which the report is told.
+fn salvage(
+    vfs: &dyn Vfs,
+    path: &Path,
+    number: u64,
+    report: &mut RepairReport,
+) -> Result<Vec<u8>, OpenError> {
+    let salvaged = vfs::salvage(vfs.open_read(path)?.as_ref())?;
+    let lost = unreadable::of(LogFile::Segment(number), salvaged.unreadable);
+    report.unreadable.extend(lost);
+    Ok(salvaged.bytes)
 }
 
 /// Where what is lost of a segment is kept. Numbers behind a cut are used again, and what an earlier repair has put aside under one stays.

@@ -424,7 +424,6 @@ impl State {
         }
     }
 
-    /// Segments, shared with readers.
     /// See [`crate::Wal::durable_end`].
     pub(crate) fn durable_end(&self) -> Place {
         let active = self.segments.last_key_value();
@@ -434,6 +433,7 @@ impl State {
         })
     }
 
+    /// Segments, shared with readers.
     pub(crate) fn segment(&self, number: u64) -> Option<OpenSegment> {
         let segment = self.segments.get(&number)?;
         Some(OpenSegment {

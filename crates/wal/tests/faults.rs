@@ -201,11 +201,8 @@ fn reserving() -> WalOptions {
     }
 }
 
-#[test]
-fn admission_closes_before_the_disk_is_full_and_opens_again() {
-    let disk = SimDisk::new();
-    disk.set_capacity(Some(600 << 10));
-    let (wal, _) = open_with(&disk, reserving()).unwrap();
+/// Appends until nothing more is admitted; how many entries there are then.
+fn fill(wal: &Wal) -> u64 {
     let mut index = 0;
     while wal.admit(1000).is_ok() {
         wal.append_sync(G, vec![entry(1, index, &payload(1, index, 1000))])
@@ -213,6 +210,15 @@ fn admission_closes_before_the_disk_is_full_and_opens_again() {
         index += 1;
         assert!(index < 1000);
     }
+    index
+}
+
+#[test]
+fn admission_closes_before_the_disk_is_full_and_opens_again() {
+    let disk = SimDisk::new();
+    disk.set_capacity(Some(600 << 10));
+    let (wal, _) = open_with(&disk, reserving()).unwrap();
+    let index = fill(&wal);
     assert!(wal.stats().disk_full);
     assert!(wal.stats().disk_full_refusals == 0);
     assert!(disk.used_bytes() < 600 << 10);
@@ -278,13 +284,7 @@ fn a_file_system_that_reserves_nothing_is_written_to_and_runs_full_like_any_othe
         disk.inject(Fault::next(Op::Allocate, Effect::Unsupported));
     }
     let (wal, _) = open_with(&disk, reserving()).expect("opens");
-    let mut index = 0;
-    while wal.admit(1000).is_ok() {
-        wal.append_sync(G, vec![entry(1, index, &payload(1, index, 1000))])
-            .expect("what was admitted can be written");
-        index += 1;
-        assert!(index < 1000);
-    }
+    let index = fill(&wal);
     assert!(index > 100, "several segments");
     let refused = wal.stats();
     assert!(refused.disk_full && !wal.is_poisoned());
