@@ -223,17 +223,13 @@ impl Caller {
             .runtime
             .timeout(self.options.attempt_timeout, self.routing.refresh(channel))
             .await;
-        match refreshed {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.coordinators.failed(index);
-                tracing::debug!(%error, "the shard map could not be refreshed");
-            }
-            Err(elapsed) => {
-                self.coordinators.failed(index);
-                tracing::debug!(%elapsed, "the shard map could not be refreshed");
-            }
-        }
+        let problem = match refreshed {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(elapsed) => elapsed.to_string(),
+        };
+        self.coordinators.failed(index);
+        tracing::debug!(problem, "the shard map could not be refreshed");
     }
 }
 

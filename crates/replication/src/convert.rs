@@ -98,11 +98,14 @@ pub(crate) fn candidate_from_wire(from: Option<wire::Vote>) -> Result<Vote, Conv
     }
 }
 
-/// A leader's snapshot ends no later than its own term: openraft counts on it.
-pub(crate) fn check_snapshot(last: &LogId, vote: &Vote) -> Result<(), ConvertError> {
-    let (term, vote) = (term_of(last), vote.leader_id.term);
+/// A leader knows of nothing later than its own term, and openraft counts on it.
+pub(crate) fn check_not_later(
+    field: &'static str,
+    id: Option<&LogId>,
+    vote: &Vote,
+) -> Result<(), ConvertError> {
+    let (term, vote) = (id.map_or(0, term_of), vote.leader_id.term);
     if term > vote {
-        let field = "snapshot";
         return Err(ConvertError::Later { field, term, vote });
     }
     Ok(())
@@ -332,11 +335,7 @@ pub(crate) fn append_from_wire(
         ("leader_commit", leader_commit.as_ref()),
     ];
     for (field, id) in claims {
-        let term = id.map_or(0, term_of);
-        if term > vote.leader_id.term {
-            let vote = vote.leader_id.term;
-            return Err(ConvertError::Later { field, term, vote });
-        }
+        check_not_later(field, id, &vote)?;
     }
     Ok(AppendRequest {
         vote,
@@ -483,8 +482,9 @@ mod tests {
         let message = append_to_wire(request, wire::Envelope::default());
         let refused = append_from_wire(message).unwrap_err();
         assert!(matches!(refused, ConvertError::NotALeader), "{refused}");
-        check_snapshot(&log_id(3, 9), &vote(3, 1, true)).unwrap();
-        assert!(check_snapshot(&log_id(4, 9), &vote(3, 1, true)).is_err());
+        let check = |term| check_not_later("snapshot", Some(&log_id(term, 9)), &vote(3, 1, true));
+        check(3).unwrap();
+        assert!(check(4).is_err());
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Delivery {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use term::NamespaceName;
@@ -126,7 +126,8 @@ mod tests {
     use super::super::args::Format;
     use super::*;
 
-    fn begin(dir: &tempfile::TempDir) -> Delivery {
+    /// A load of a made-up file, begun or taken up in a directory.
+    pub(in super::super) fn begin(dir: &tempfile::TempDir) -> Delivery {
         let file = blake3::hash(b"a file");
         let name = LoadName::new(b"cluster", file, &NamespaceName::default(), 1.into());
         let path = dir.path().join("load.json");

@@ -278,25 +278,11 @@ async fn interrupted(signals: &mut Option<Signals>) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use api::ApiError;
     use api::error::item_error;
-    use term::NamespaceName;
-    use vfs::RealDisk;
 
-    use super::super::name::LoadName;
-    use super::super::state::LoadState;
+    use super::super::delivery::tests::begin;
     use super::*;
-
-    fn begin(dir: &tempfile::TempDir) -> Delivery {
-        let file = blake3::hash(b"a file");
-        let name = LoadName::new(b"cluster", file, &NamespaceName::default(), 1.into());
-        let path = dir.path().join("load.json");
-        let terms = Path::new("terms.tsv");
-        let state = LoadState::open(&RealDisk::new(), &path, terms, Format::Auto);
-        Delivery::repeatable(file, &name, state.unwrap())
-    }
 
     /// A load whose only batch is answered like this: why it stopped, and the id that it sent the batch under.
     fn load(

@@ -157,8 +157,7 @@ impl LoadState {
         file: &Path,
         format: Format,
     ) -> Result<Self, anyhow::Error> {
-        let fresh = Content::new(file, format);
-        Self::with(vfs, path, (fresh, format), |found| found.go_on(format))
+        Self::with(vfs, path, file, format, |found| found.go_on(format))
     }
 
     /// Begins anew, whatever was loaded before.
@@ -168,8 +167,7 @@ impl LoadState {
         file: &Path,
         format: Format,
     ) -> Result<Self, anyhow::Error> {
-        let fresh = Content::new(file, format);
-        let state = Self::with(vfs, path, (fresh, format), |found| {
+        let state = Self::with(vfs, path, file, format, |found| {
             Ok(Content {
                 version: VERSION,
                 format: Some(format),
@@ -187,7 +185,8 @@ impl LoadState {
     fn with(
         vfs: &dyn Vfs,
         path: &Path,
-        (fresh, format): (Content, Format),
+        file: &Path,
+        format: Format,
         change: impl FnOnce(Content) -> Result<Content, anyhow::Error>,
     ) -> Result<Self, anyhow::Error> {
         durable::create_dir(vfs, durable::parent(path))?;
@@ -202,7 +201,7 @@ impl LoadState {
         let content = if vfs.exists(path)? {
             Content::read(path, &durable::read(vfs, path, FILE_BYTES_MAX)?)?
         } else {
-            fresh
+            Content::new(file, format)
         };
         Ok(Self {
             path: path.to_owned(),

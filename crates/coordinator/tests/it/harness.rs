@@ -556,11 +556,15 @@ impl Cluster {
         AutocompleteServiceClient::new(self.channel(place)).max_decoding_message_size(4 << 20)
     }
 
+    /// A connection to a server.
+    pub(crate) fn channel_of(&self, place: usize) -> Channel {
+        let address = self.server_address(place);
+        connect(&self.runtime, &address, &PoolConfig::default()).unwrap()
+    }
+
     /// Asks a server, and no coordinator.
     pub(crate) fn client_of(&self, place: usize) -> AutocompleteServiceClient<Channel> {
-        let address = self.server_address(place);
-        let channel = connect(&self.runtime, &address, &PoolConfig::default());
-        AutocompleteServiceClient::new(channel.unwrap())
+        AutocompleteServiceClient::new(self.channel_of(place))
     }
 
     pub(crate) fn admin(&self) -> ClusterAdminServiceClient<Channel> {

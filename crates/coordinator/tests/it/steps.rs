@@ -6,7 +6,6 @@ use api::Reason;
 use api::admin::v1::{DrainNodeRequest, GetStatusResponse, PromoteReplicaRequest};
 use api::shard::v1::node_service_client::NodeServiceClient;
 use api::shard::v1::{ChangeMembersRequest, ChangeMembersResponse, MemberStep};
-use rpc::channel::{PoolConfig, connect};
 use tonic::{Request, Status};
 
 use super::harness::{Cluster, PATIENCE, Shape, reason};
@@ -16,8 +15,6 @@ const VOTERS: usize = 5;
 
 /// A removal that is asked of the shard's leader.
 async fn remove(cluster: &Cluster, leader: usize, node_id: u64) -> ChangeMembersResponse {
-    let address = cluster.server_address(leader);
-    let channel = connect(&cluster.runtime, &address, &PoolConfig::default());
     let mut request = Request::new(ChangeMembersRequest {
         shard_id: SHARD,
         incarnation: 1,
@@ -26,7 +23,7 @@ async fn remove(cluster: &Cluster, leader: usize, node_id: u64) -> ChangeMembers
         address: String::new(),
     });
     request.set_timeout(Duration::from_secs(6));
-    let mut client = NodeServiceClient::new(channel.unwrap());
+    let mut client = NodeServiceClient::new(cluster.channel_of(leader));
     client.change_members(request).await.unwrap().into_inner()
 }
 

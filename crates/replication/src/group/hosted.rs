@@ -143,14 +143,10 @@ impl<S: StateMachine> Hosted for Inner<S> {
         if file.info().group != self.shared.group {
             return Err(ApiError::malformed("a snapshot of another group").into());
         }
-        let meta = file.header().meta();
-        let checked = meta
-            .last_log_id
-            .as_ref()
-            .map_or(Ok(()), |last| convert::check_snapshot(last, &vote));
-        checked.map_err(|error| ApiError::malformed(error.to_string()))?;
+        convert::check_not_later("snapshot", Some(&file.header().last), &vote)
+            .map_err(|error| ApiError::malformed(error.to_string()))?;
         let snapshot = Snapshot {
-            meta,
+            meta: file.header().meta(),
             snapshot: file,
         };
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;

@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::common::trio::{World, begin};
-use crate::common::{CLUSTER, GROUP, PATIENCE, put};
+use crate::common::{PATIENCE, envelope, put};
 
 /// What a learner was sent.
 #[derive(Debug, Default)]
@@ -242,15 +242,6 @@ async fn a_learner_that_knows_no_blocks_is_sent_none() {
     assert!(seen.raw.load(Ordering::Relaxed) > 16, "{seen:?}");
 }
 
-fn envelope() -> wire::Envelope {
-    wire::Envelope {
-        cluster_id: CLUSTER.0.to_vec().into(),
-        group_id: GROUP.0,
-        from_node: 1,
-        to_node: 2,
-    }
-}
-
 fn log_id(index: u64) -> wire::LogId {
     wire::LogId {
         term: 3,
@@ -304,17 +295,17 @@ async fn a_block_is_read_whole_or_refused_and_changes_nothing() {
         ..right.clone()
     };
     let nested = wire::AppendRequest {
-        envelope: Some(envelope()),
+        envelope: Some(envelope(1, 2)),
         ..content()
     };
     let nested_bytes = u32::try_from(nested.encoded_len()).unwrap();
     let alone = |block| wire::AppendRequest {
-        envelope: Some(envelope()),
+        envelope: Some(envelope(1, 2)),
         block: Some(block),
         ..wire::AppendRequest::default()
     };
     let beside = wire::AppendRequest {
-        envelope: Some(envelope()),
+        envelope: Some(envelope(1, 2)),
         block: Some(right.clone()),
         ..content()
     };

@@ -10,7 +10,7 @@ use runtime::Runtime;
 use tonic::Code;
 
 use crate::common::trio::{Replica, Trio, World, begin};
-use crate::common::{CLUSTER, GROUP, PATIENCE, client_of, put};
+use crate::common::{PATIENCE, client_of, envelope, put};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_its_leader() {
@@ -395,12 +395,7 @@ async fn who_has_just_started_votes_for_nobody_until_no_lease_can_be_left() {
     let mut client = client_of(&trio.replicas[&restarted].node);
     // Of a vote that would be held none is changed.
     let request = wire::VoteRequest {
-        envelope: Some(wire::Envelope {
-            cluster_id: CLUSTER.0.to_vec().into(),
-            group_id: GROUP.0,
-            from_node: candidate,
-            to_node: restarted,
-        }),
+        envelope: Some(envelope(candidate, restarted)),
         vote: Some(wire::Vote {
             term: trio.leader().await.group.status().term + 1,
             node_id: candidate,
@@ -430,12 +425,7 @@ async fn messages_for_others_are_refused() {
     let members = vec![node.member()];
     let (_group, _) = begin(&node.host, Start::Bootstrap { members }).await;
     let mut client = client_of(&node);
-    let right = wire::Envelope {
-        cluster_id: CLUSTER.0.to_vec().into(),
-        group_id: GROUP.0,
-        from_node: 2,
-        to_node: 1,
-    };
+    let right = envelope(2, 1);
     let cases = [
         (None, Code::InvalidArgument),
         (

@@ -14,7 +14,7 @@ use wal::inspect::{self, Verdict};
 
 use crate::common::trio::{Replica, Trio, World, begin};
 use crate::common::{
-    CLUSTER, GROUP, Node, PATIENCE, alone, client_of, deps, open, put, reserved_options, settle,
+    Node, PATIENCE, alone, client_of, deps, envelope, open, put, reserved_options, settle,
     small_options, start,
 };
 
@@ -223,12 +223,7 @@ async fn want_of_room_for_a_snapshot_is_no_failure_of_the_disk() {
 /// The first piece of a snapshot of so many bytes.
 fn first_piece(bytes: u64) -> wire::InstallSnapshotRequest {
     wire::InstallSnapshotRequest {
-        envelope: Some(wire::Envelope {
-            cluster_id: CLUSTER.0.to_vec().into(),
-            group_id: GROUP.0,
-            from_node: 2,
-            to_node: 1,
-        }),
+        envelope: Some(envelope(2, 1)),
         vote: Some(wire::Vote {
             term: 1,
             node_id: 2,

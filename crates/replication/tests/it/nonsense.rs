@@ -5,7 +5,7 @@ use replication::Role;
 use tonic::Code;
 
 use crate::common::trio::Trio;
-use crate::common::{CLUSTER, GROUP, client_of};
+use crate::common::{client_of, envelope};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vote_that_says_it_was_granted_makes_nobody_lead() {
@@ -18,12 +18,7 @@ async fn a_vote_that_says_it_was_granted_makes_nobody_lead() {
     // The receiver itself would be the leader by it, and nobody has voted.
     for (node_id, pre_vote) in [(to, false), (to, true), (from, false)] {
         let request = wire::VoteRequest {
-            envelope: Some(wire::Envelope {
-                cluster_id: CLUSTER.0.to_vec().into(),
-                group_id: GROUP.0,
-                from_node: from,
-                to_node: to,
-            }),
+            envelope: Some(envelope(from, to)),
             vote: Some(wire::Vote {
                 term: before.term + 1,
                 node_id,

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::common::trio::{Trio, World, begin};
-use crate::common::{CLUSTER, GROUP, PATIENCE, client_of, put, settle, small_options};
+use crate::common::{PATIENCE, client_of, envelope, put, settle, small_options};
 
 /// A leader's side of a transfer, done by hand.
 struct Sender {
@@ -44,15 +44,6 @@ impl Sender {
         }
     }
 
-    fn envelope() -> Option<wire::Envelope> {
-        Some(wire::Envelope {
-            cluster_id: CLUSTER.0.to_vec().into(),
-            group_id: GROUP.0,
-            from_node: 2,
-            to_node: 1,
-        })
-    }
-
     fn vote(term: u64) -> Option<wire::Vote> {
         Some(wire::Vote {
             term,
@@ -75,7 +66,7 @@ impl Sender {
         header: &wire::SnapshotHeader,
     ) -> wire::OfferSnapshotResponse {
         let offer = wire::OfferSnapshotRequest {
-            envelope: Self::envelope(),
+            envelope: Some(envelope(2, 1)),
             vote: Self::vote(term),
             header: Some(header.clone()),
         };
@@ -103,7 +94,7 @@ impl Sender {
         to: usize,
     ) -> Result<Option<wire::Vote>, Status> {
         let first = wire::InstallSnapshotRequest {
-            envelope: Self::envelope(),
+            envelope: Some(envelope(2, 1)),
             vote: Self::vote(term),
             header: Some(header),
             offset: from as u64,

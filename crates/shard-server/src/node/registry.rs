@@ -55,14 +55,7 @@ impl RegistryClient {
     {
         let mut last = ApiError::new(Reason::Disconnected, "no coordinator is known");
         // What one is asked to change it may have changed, whatever the next one says.
-        let mut may_be_done = false;
-        let said = |error: ApiError, may_be_done: bool| {
-            if may_be_done {
-                error.after_unknown()
-            } else {
-                error
-            }
-        };
+        let mut said: fn(ApiError) -> ApiError = std::convert::identity;
         let first = self.preferred.load(Ordering::Relaxed);
         for offset in 0..self.coordinators.len() {
             let place = (first + offset) % self.coordinators.len();
@@ -85,17 +78,18 @@ impl RegistryClient {
                     return Ok(response.into_inner());
                 }
                 Err(error) if another_may_do(&error) => {
-                    let outcome = error.clone().for_write().outcome();
-                    may_be_done |= outcome == Some(Outcome::Unknown);
+                    if error.clone().for_write().outcome() == Some(Outcome::Unknown) {
+                        said = ApiError::after_unknown;
+                    }
                     last = error;
                 }
                 Err(error) => {
                     self.preferred.store(place, Ordering::Relaxed);
-                    return Err(said(error, may_be_done));
+                    return Err(said(error));
                 }
             }
         }
-        Err(said(last, may_be_done))
+        Err(said(last))
     }
 }
 

@@ -140,7 +140,8 @@ async fn messages_that_are_too_large_or_no_messages_are_refused() {
     check(&refused, Reason::WrongShard, "a listing over several nodes");
 }
 
-fn write(
+/// A record of one term, but for what is changed in it.
+pub(crate) fn write(
     route: Option<shard::Route>,
     change: impl FnOnce(&mut shard::Write),
 ) -> shard::WriteRequest {
@@ -182,7 +183,8 @@ fn numbered(number: u32, term: &str, count: u64) -> shard::NumberedItem {
 /// Spoils a write.
 type Change = Box<dyn FnOnce(&mut shard::Write)>;
 
-const HERE: shard::Route = shard::Route {
+/// The way to the second shard.
+pub(crate) const HERE: shard::Route = shard::Route {
     shard_id: 2,
     incarnation: 1,
     epoch: 1,

@@ -4,6 +4,7 @@ use cluster::limits::{ANSWER_BYTES_MAX, PAGE_BYTES_MAX, PAGE_TERMS_MAX};
 use futures::{StreamExt as _, stream};
 use prost::Message as _;
 
+use crate::bad_input::{HERE, write};
 use crate::harness::{Node, World, reason, request_id};
 
 #[tokio::test]
@@ -469,35 +470,13 @@ async fn what_a_strict_read_has_shown_to_be_cleared_takes_no_write_of_before() {
     let world = World::new().await;
     let node = world.start().await;
     node.record("paris", 1).await;
-    let route = Some(shard::Route {
-        shard_id: 2,
-        incarnation: 1,
-        epoch: 1,
-        ..Default::default()
-    });
     let top = |namespace_id, consistency: Consistency| shard::TopKRequest {
-        route,
+        route: Some(HERE),
         namespace_id,
         generation: 2,
         prefix: "p".into(),
         k: 5,
         consistency: consistency.into(),
-        ..Default::default()
-    };
-    let write = |namespace_id| shard::WriteRequest {
-        route,
-        writes: vec![shard::Write {
-            namespace_id,
-            generation: 1,
-            operation: Some(shard::write::Operation::Record(shard::RecordItems {
-                items: vec![shard::NumberedItem {
-                    term: "paris".into(),
-                    count: 1,
-                    ..Default::default()
-                }],
-            })),
-            ..Default::default()
-        }],
         ..Default::default()
     };
     // A read that may be stale promises nothing, and changes nothing.
@@ -510,7 +489,8 @@ async fn what_a_strict_read_has_shown_to_be_cleared_takes_no_write_of_before() {
         let strict = top(namespace, level);
         let seen = node.shards().top_k(strict).await.unwrap().into_inner();
         assert_eq!(seen.suggestions, []);
-        let written = node.shards().write(write(namespace)).await;
+        let write = write(Some(HERE), |write| write.namespace_id = namespace);
+        let written = node.shards().write(write).await;
         let results = written.unwrap().into_inner().results;
         let refused = results[0].error.as_ref().map(|error| error.reason.clone());
         assert_eq!(refused.as_deref(), Some("STALE_GENERATION"), "{results:?}");

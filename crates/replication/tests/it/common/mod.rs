@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use api::raft::v1 as wire;
 use api::raft::v1::raft_service_client::RaftServiceClient;
 use bytes::Bytes;
 use cluster::ClusterId;
@@ -257,6 +258,16 @@ pub(crate) fn client_of(node: &Node) -> RaftServiceClient<Channel> {
     let config = rpc::channel::PoolConfig::default();
     let channel = rpc::channel::connect(&Runtime::real(), &node.address, &config);
     RaftServiceClient::new(channel.unwrap())
+}
+
+/// What stands before a message about [`GROUP`] from one node to another.
+pub(crate) fn envelope(from_node: u64, to_node: u64) -> wire::Envelope {
+    wire::Envelope {
+        cluster_id: CLUSTER.0.to_vec().into(),
+        group_id: GROUP.0,
+        from_node,
+        to_node,
+    }
 }
 
 /// A node with a server that its peers reach.
