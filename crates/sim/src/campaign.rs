@@ -2,14 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use vfs::{RealDisk, Vfs, VfsFile};
 
 use crate::seed::{Options, Report};
+
+/// Processor time that a seed may take: a hundred times what one takes without optimisations. Where more is used, time stands still, as
+/// something goes on and on without waiting for anything.
+const PROCESSOR_TIME: Duration = Duration::from_secs(600);
 
 /// Which seeds to run, and how.
 #[derive(Debug, Clone)]
@@ -125,7 +133,19 @@ impl Record {
     }
 }
 
-/// Runs a seed in a process of its own. `program` is the command of this crate.
+/// Has the kernel end this process once it has used more processor time than any seed needs. It cannot be undone.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn limit_processor_time() -> anyhow::Result<()> {
+    let limit = Rlimit {
+        current: Some(PROCESSOR_TIME.as_secs()),
+        maximum: getrlimit(Resource::Cpu).maximum,
+    };
+    setrlimit(Resource::Cpu, limit).context("limiting the processor time")
+}
+
+/// Runs a seed in a process of its own. `program` is the command of this crate. That a seed does not end is a problem of the seed.
 ///
 /// # Errors
 /// When the process cannot be started, or does not say what it saw.
@@ -139,6 +159,14 @@ pub fn run_apart(program: &Path, seed: u64, options: Options) -> anyhow::Result<
         command.args(["--mutant", &mutant.name()]);
     }
     let output = command.output().context("starting the simulation")?;
+    told(seed, &output)
+}
+
+/// What a process said of its seed.
+fn told(seed: u64, output: &Output) -> anyhow::Result<Report> {
+    if output.status.signal() == Some(Signal::XCPU.as_raw()) {
+        return Ok(endless(seed));
+    }
     serde_json::from_slice(&output.stdout).with_context(|| {
         let said = String::from_utf8_lossy(&output.stderr);
         format!(
@@ -146,6 +174,23 @@ pub fn run_apart(program: &Path, seed: u64, options: Options) -> anyhow::Result<
             output.status
         )
     })
+}
+
+/// What is known of a seed that was ended by [`limit_processor_time`].
+fn endless(seed: u64) -> Report {
+    let problem = format!(
+        "does not end: more than {} s of processor time",
+        PROCESSOR_TIME.as_secs()
+    );
+    Report {
+        seed,
+        hash: "unknown".to_owned(),
+        problems: vec![problem],
+        simulated: Duration::ZERO,
+        acked: 0,
+        faults: Vec::new(),
+        tail: Vec::new(),
+    }
 }
 
 /// Runs a seed, twice where asked for; a difference is a problem.
@@ -254,5 +299,33 @@ fn work(
             progress.broken = Some(error);
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    fn output(status: i32) -> Output {
+        Output {
+            status: ExitStatus::from_raw(status),
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_seed_that_does_not_end_is_a_problem_of_the_seed() {
+        let report = told(7, &output(Signal::XCPU.as_raw())).unwrap();
+        assert_eq!(report.line(), "7 FAILED unknown simulated=0.0s acked=0 ");
+        assert_eq!(report.problems.len(), 1);
+    }
+
+    #[test]
+    fn a_process_that_breaks_breaks_the_campaign() {
+        let error = told(7, &output(Signal::ABORT.as_raw())).unwrap_err();
+        assert!(format!("{error:#}").contains("no report"), "{error:#}");
     }
 }

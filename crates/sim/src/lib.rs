@@ -27,7 +27,7 @@ mod trace;
 mod workload;
 mod world;
 
-pub use campaign::{Campaign, Summary, campaign, judged, run_apart};
+pub use campaign::{Campaign, Summary, campaign, judged, limit_processor_time, run_apart};
 pub use dice::Dice;
 pub use log::{log_nothing, log_to_stderr};
 pub use mutant::Mutant;

@@ -67,9 +67,11 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => many(&run),
         Command::Replay(replay) => one(&replay, show),
-        Command::Report(replay) => one(&replay, |report| {
-            let json = serde_json::to_string(report);
-            say(&json.unwrap_or_else(|error| error.to_string()));
+        Command::Report(replay) => sim::limit_processor_time().and_then(|()| {
+            one(&replay, |report| {
+                let json = serde_json::to_string(report);
+                say(&json.unwrap_or_else(|error| error.to_string()));
+            })
         }),
     };
     match done {

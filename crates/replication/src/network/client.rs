@@ -26,7 +26,7 @@ use wal::GroupId;
 use super::channels::Lane;
 use super::hold::Hold;
 use super::leash::leash;
-use super::message::{failed, late, malformed, silent, unreachable};
+use super::message::{failed, late, malformed, silent_after_pause, unreachable};
 use super::{Limits, SharedContext, Standings, snapshot, stream};
 use crate::lease::Grants;
 use crate::raft::{AppendRequest, AppendResult, RpcError, Snapshot, TypeConfig, Vote};
@@ -142,7 +142,7 @@ impl Client {
         let call = self.context.runtime.timeout(limit, call);
         let answered = tokio::select! {
             biased;
-            () = self.silence.cancelled() => return Err(silent()),
+            () = self.silence.cancelled() => return Err(silent_after_pause(&self.context.runtime).await),
             answered = call => answered,
         };
         match answered {
@@ -193,7 +193,7 @@ impl Client {
         // made again and again to a peer that refuses connections.
         let first = tokio::select! {
             biased;
-            () = self.silence.cancelled() => return Err(silent()),
+            () = self.silence.cancelled() => return Err(silent_after_pause(&self.context.runtime).await),
             first = input.next() => first,
         };
         let Some(first) = first else {

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use openraft::RPCTypes;
 use openraft::errors::{NetworkError, Timeout, Unreachable};
+use runtime::Runtime;
 use tonic::{Code, Status};
 
 use crate::raft::RpcError;
+
+/// Between two tries of a replica that may not say anything.
+const SILENT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The peer answered with an error. Where it is not there or not willing, openraft waits before it tries again.
 pub(super) fn failed(status: &Status) -> RpcError {
@@ -45,6 +49,12 @@ pub(super) fn unreachable(problem: &str) -> RpcError {
 /// This replica has ended, and says nothing to anybody.
 pub(super) fn silent() -> RpcError {
     unreachable("this replica has ended")
+}
+
+/// As [`silent`], told after a pause: until such a replica is shut down, openraft goes on trying, and would do nothing else.
+pub(super) async fn silent_after_pause(runtime: &Runtime) -> RpcError {
+    runtime.sleep(SILENT_PAUSE).await;
+    silent()
 }
 
 pub(super) fn late(action: RPCTypes, id: u64, target: u64, timeout: Duration) -> RpcError {
