@@ -234,7 +234,7 @@ impl Client {
                 Route::Coordinator,
                 |channel, limit| async move {
                     ClusterAdminServiceClient::new(channel)
-                        .get_status(rpc::request(GetStatusRequest {}, limit))
+                        .get_status(rpc::request(GetStatusRequest::default(), limit))
                         .await
                         .map(Answer::whole)
                 },

@@ -1,6 +1,7 @@
 //! What operators and the watchdog ask.
 
 mod members;
+mod others;
 pub(crate) mod turns;
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use rpc::Deadline;
 use runtime::Runtime;
 use tonic::{Request, Response, Status};
 
-use crate::actions::{ASKED, Action, Actions};
+use crate::actions::{ASKED, About, Action, Actions};
 use crate::liveness::Liveness;
 use crate::meta::Meta;
 use crate::metadata::ShardRecord;
@@ -46,9 +47,16 @@ pub(crate) struct Admin {
 impl ClusterAdminService for Admin {
     async fn get_status(
         &self,
-        _request: Request<GetStatusRequest>,
+        request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
-        Ok(Response::new(cluster_status(&self.meta, &self.liveness)))
+        let mut status = cluster_status(&self.meta, &self.liveness);
+        let myself = status.coordinators.iter().find(|at| at.answers);
+        let myself = myself.map_or(0, |at| at.coordinator_id);
+        status.actions = self.actions.told(myself);
+        if request.into_inner().ask_others {
+            others::ask(self.meta.arrival(), &mut status).await;
+        }
+        Ok(Response::new(status))
     }
 
     async fn get_map(
@@ -153,7 +161,8 @@ impl ClusterAdminService for Admin {
         let shard = ShardId(request.shard_id);
         let to = Some(NodeId(request.to_node_id)).filter(|node| node.0 != 0);
         let handed = self.router.transfer_leader(shard, to, deadline.at()).await;
-        self.actions.count(Action::MoveLead, ASKED, &handed);
+        let about = About::shard(shard).with_node(handed.as_ref().ok().copied().or(to));
+        self.actions.count(Action::MoveLead, ASKED, about, &handed);
         let leader = handed?;
         tracing::info!(%shard, %leader, "the lead of a shard was handed over");
         Ok(Response::new(TransferLeaderResponse {
@@ -242,6 +251,7 @@ pub(crate) fn cluster_status(meta: &Meta, liveness: &Liveness) -> GetStatusRespo
         metadata_available,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         coordinators,
+        actions: Vec::new(),
     })
 }
 

@@ -28,7 +28,7 @@ use rpc::channel::Pool;
 use runtime::{Instant, Runtime};
 
 use crate::Error;
-use crate::actions::{Action, Actions};
+use crate::actions::{About, Action, Actions};
 use crate::arrival::Arrival;
 use crate::identity::Membership;
 use crate::metadata::{Metadata, Response, State, is_first, number_of};
@@ -169,11 +169,18 @@ impl Meta {
                 address: configured.unwrap_or(member.address),
                 leads: leader == Some(member.node),
                 answers: member.node == self.id,
+                reached: member.node == self.id,
+                reason: String::new(),
             }
         });
         let mut coordinators: Vec<CoordinatorStatus> = members.collect();
         coordinators.sort_by_key(|at| at.coordinator_id);
         coordinators
+    }
+
+    /// How the other coordinators are reached.
+    pub(crate) fn arrival(&self) -> &Arrival {
+        &self.arrival
     }
 
     /// Why the metadata cannot go on; pending as long as they can.
@@ -215,8 +222,12 @@ impl Meta {
             return;
         };
         let handed = self.group.transfer_leader(to, HANDOVER_PATIENCE).await;
-        self.actions
-            .count(Action::MoveMetadataLead, "stopping", &handed);
+        self.actions.count(
+            Action::MoveMetadataLead,
+            "stopping",
+            About::default(),
+            &handed,
+        );
         match handed {
             Ok(()) => tracing::info!(%to, "the lead of the metadata is handed over"),
             Err(error) => tracing::warn!(%to, %error, "the lead is not handed over"),

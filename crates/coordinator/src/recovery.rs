@@ -33,7 +33,7 @@ pub(crate) use balance::Balance;
 pub(crate) use observed::Observed;
 pub(crate) use repair::{Repair, RepairSettings};
 
-use crate::actions::{Action, Actions};
+use crate::actions::{About, Action, Actions};
 use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
 use crate::metadata::{Command, ShardRecord};
@@ -321,7 +321,8 @@ impl Recovery {
             let outcome = task.await;
             let outcome =
                 outcome.unwrap_or_else(|failed| Err(ApiError::internal(failed.to_string())));
-            actions.count(Action::BeginAnew, origin.label(), &outcome);
+            let about = About::shard(shard);
+            actions.count(Action::BeginAnew, origin.label(), about, &outcome);
             match &outcome {
                 Ok(done) => tracing::warn!(%shard, message = done.message, "shard recovered"),
                 Err(error) => tracing::error!(%shard, %error, "the recovery of a shard broke off"),

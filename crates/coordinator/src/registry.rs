@@ -16,7 +16,7 @@ use runtime::Runtime;
 use term::NamespaceName;
 use tonic::{Request, Response, Status};
 
-use crate::actions::{Action, Actions};
+use crate::actions::{About, Action, Actions};
 use crate::liveness::{Liveness, Report};
 use crate::meta::{Meta, unexpected};
 use crate::metadata::{self, Command, Registration, ShardRecord, State};
@@ -98,7 +98,13 @@ impl Registry {
             (rival, reason)
         });
         let admitted = self.admit(registration, rival).await;
-        self.actions.count(Action::AdmitNode, reason, &admitted);
+        let node = admitted
+            .as_ref()
+            .ok()
+            .map(|admitted| NodeId(admitted.node_id));
+        let about = About::default().with_node(node.or(rival));
+        self.actions
+            .count(Action::AdmitNode, reason, about, &admitted);
         admitted
     }
 

@@ -195,7 +195,7 @@ async fn open(
     let dir = config.data_dir.clone();
     let id = membership.of(&myself.identity().instance);
     let id = id.ok_or_else(|| myself.replaced_in(membership.cluster))?;
-    let actions = Actions::new(&metrics)?;
+    let actions = Actions::new(&runtime, &metrics)?;
     let begun = Meta::open(arrival, id, membership, dir, address, actions.clone());
     let meta = begun.await?;
     meta.begin_alone(config, myself).await?;

@@ -12,7 +12,7 @@ use rpc::health::READY_SERVICE;
 use runtime::{CancellationToken, Instant, Runtime};
 use telemetry::{Gauge, GaugeFamily, Metrics, MetricsError};
 
-use crate::actions::{Action, Actions};
+use crate::actions::{About, Action, Actions};
 use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
 use crate::metadata::{Command, ShardProgress, State};
@@ -161,7 +161,9 @@ impl Upkeep {
         }
         tracing::info!(?plan, "placing shards");
         let placed = self.meta.propose(&Command::PlaceShards(plan)).await;
-        self.actions.count(Action::PlaceShards, "unplaced", &placed);
+        let about = About::default();
+        self.actions
+            .count(Action::PlaceShards, "unplaced", about, &placed);
         if let Err(error) = placed {
             tracing::warn!(%error, "shards were not placed, trying again");
         }

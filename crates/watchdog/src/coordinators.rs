@@ -197,7 +197,10 @@ impl Coordinators {
 }
 
 async fn view_of(mut client: Client) -> Result<View, Status> {
-    let status = client.get_status(GetStatusRequest {}).await?.into_inner();
+    let status = client
+        .get_status(GetStatusRequest::default())
+        .await?
+        .into_inner();
     let map = client
         .get_map(GetMapRequest {})
         .await?

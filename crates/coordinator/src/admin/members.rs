@@ -9,7 +9,7 @@ use cluster::{NodeId, ShardId};
 use rpc::Deadline;
 
 use super::Admin;
-use crate::actions::{ASKED, Action};
+use crate::actions::{ASKED, About, Action};
 use crate::metadata::Command;
 
 pub(super) async fn drain(
@@ -21,7 +21,8 @@ pub(super) async fn drain(
     let command = Command::SetDraining { node, draining };
     let told = admin.meta.propose(&command).await;
     let reason = if draining { ASKED } else { "taken_back" };
-    admin.actions.count(Action::Drain, reason, &told);
+    let about = About::node(node);
+    admin.actions.count(Action::Drain, reason, about, &told);
     told?;
     let left = admin.meta.read(|state| state.replicas_on(node));
     let message = match (draining, left) {

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 
 use api::admin::v1::{
-    CoordinatorStatus, GetStatusRequest, GetStatusResponse, MemberChange, NodeStatus, PastChange,
-    RecoveryTurn, ShardAudit, ShardState, ShardStatus, TurnState,
+    ActionReport, CoordinatorStatus, GetStatusRequest, GetStatusResponse, MemberChange, NodeStatus,
+    PastChange, RecoveryTurn, ShardAudit, ShardState, ShardStatus, TurnState,
 };
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
@@ -14,6 +14,9 @@ use super::Done;
 use super::connection::Connect;
 use crate::status::{entries_behind, role_name};
 use crate::upkeep::label;
+
+/// Rows of the table of actions; the JSON has all.
+const ACTIONS_SHOWN: usize = 20;
 
 /// The options of `status`.
 #[derive(Debug, clap::Args)]
@@ -27,9 +30,10 @@ impl Status {
     pub(super) async fn run(self, connect: &impl Connect) -> Done {
         let mut connection = connect.connect()?;
         let status = connection
-            .read(GetStatusRequest {}, |mut admin, request| async move {
-                admin.get_status(request).await
-            })
+            .read(
+                GetStatusRequest { ask_others: true },
+                |mut admin, request| async move { admin.get_status(request).await },
+            )
             .await?;
         let mut out = std::io::stdout().lock();
         if self.json {
@@ -54,7 +58,7 @@ impl Status {
                     at.coordinator_id,
                     at.address,
                     if at.leads { "  leads" } else { "" },
-                    if at.answers { "  asked" } else { "" },
+                    heard(at),
                 )?;
             }
             writeln!(out, "{}", shard_table(&status.shards))?;
@@ -66,8 +70,21 @@ impl Status {
             if status.shards.iter().any(|shard| !shard.changes.is_empty()) {
                 writeln!(out, "{}", change_table(&status.shards))?;
             }
+            if !status.actions.is_empty() {
+                let now_ms = connection.runtime.wall_ms();
+                writeln!(out, "{}", action_table(&status.actions, now_ms))?;
+            }
         }
         Ok(())
+    }
+}
+
+/// Whether a coordinator is there, as the one that was asked sees it.
+fn heard(at: &CoordinatorStatus) -> String {
+    match (at.answers, at.reached) {
+        (true, _) => "  asked".to_owned(),
+        (false, true) => String::new(),
+        (false, false) => format!("  does not answer: {}", at.reason),
     }
 }
 
@@ -186,6 +203,8 @@ fn coordinator_json(at: &CoordinatorStatus) -> Value {
         "address": at.address,
         "leads": at.leads,
         "asked": at.answers,
+        "reached": at.reached,
+        "reason": at.reason,
     })
 }
 
@@ -255,19 +274,12 @@ fn node_table(nodes: &[NodeStatus]) -> Table {
 /// What was done about the members of the shards.
 fn change_table(shards: &[ShardStatus]) -> Table {
     let mut table = new_table(&["shard", "came", "left", "took", "why"]);
-    let node = |id: u64| {
-        if id > 0 {
-            id.to_string()
-        } else {
-            String::new()
-        }
-    };
     for shard in shards {
         for change in &shard.changes {
             table.add_row(vec![
                 shard.shard_id.to_string(),
-                node(change.add_node_id),
-                node(change.remove_node_id),
+                number(change.add_node_id),
+                number(change.remove_node_id),
                 took(change.began_ms, change.ended_ms),
                 change.reason.clone(),
             ]);
@@ -277,9 +289,54 @@ fn change_table(shards: &[ShardStatus]) -> Table {
     table
 }
 
+/// A node, where there is one.
+fn number(id: u64) -> String {
+    if id > 0 {
+        id.to_string()
+    } else {
+        String::new()
+    }
+}
+
 fn took(began_ms: i64, ended_ms: i64) -> String {
     let took = ended_ms.saturating_sub(began_ms);
     format!("{:.1} s", took as f64 / 1000.0)
+}
+
+/// What the coordinators did lately, the newest first.
+fn action_table(actions: &[ActionReport], now_ms: i64) -> Table {
+    let mut table = new_table(&[
+        "ago", "by", "action", "why", "shard", "node", "times", "failed",
+    ]);
+    for action in actions.iter().rev().take(ACTIONS_SHOWN) {
+        let shard = action.shard_id.map(|shard| shard.to_string());
+        table.add_row(vec![
+            took(action.last_ms, now_ms.max(action.last_ms)),
+            action.coordinator_id.to_string(),
+            action.kind.clone(),
+            action.reason.clone(),
+            shard.unwrap_or_default(),
+            number(action.node_id),
+            action.times.to_string(),
+            action.error.clone(),
+        ]);
+    }
+    right(&mut table, &[0, 1, 4, 5, 6]);
+    table
+}
+
+fn action_json(action: &ActionReport) -> Value {
+    json!({
+        "coordinator_id": action.coordinator_id,
+        "kind": action.kind,
+        "reason": action.reason,
+        "shard_id": action.shard_id,
+        "node_id": action.node_id,
+        "error": action.error,
+        "times": action.times,
+        "first_ms": action.first_ms,
+        "last_ms": action.last_ms,
+    })
 }
 
 /// What watchdogs did, and do.
@@ -425,5 +482,6 @@ fn as_json(status: &GetStatusResponse) -> Value {
         "coordinators": status.coordinators.iter().map(coordinator_json).collect::<Vec<_>>(),
         "shards": status.shards.iter().map(shard).collect::<Vec<_>>(),
         "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "actions": status.actions.iter().map(action_json).collect::<Vec<_>>(),
     })
 }

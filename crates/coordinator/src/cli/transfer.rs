@@ -47,9 +47,10 @@ async fn named(connection: &mut Connection, node: &str) -> Result<u64, Failure> 
         return Ok(number);
     }
     let status = connection
-        .call(GetStatusRequest {}, |mut admin, request| async move {
-            admin.get_status(request).await
-        })
+        .call(
+            GetStatusRequest::default(),
+            |mut admin, request| async move { admin.get_status(request).await },
+        )
         .await?;
     let mut nodes = status.nodes.iter().filter(|at| !at.lost);
     let found = nodes.find(|at| at.name == node);

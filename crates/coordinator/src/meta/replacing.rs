@@ -19,7 +19,7 @@ use replication::{ChangeError, Peer};
 use super::Meta;
 use super::proposing::unready;
 use crate::Error;
-use crate::actions::{Action, PLANNED};
+use crate::actions::{About, Action, PLANNED};
 use crate::arrival::Myself;
 use crate::identity::{Instance, Membership};
 use crate::metadata::{Admission, Command, number_of};
@@ -62,8 +62,12 @@ impl Meta {
             begun: begun.members,
         });
         let admitted = self.propose(&command).await;
-        self.actions
-            .count(Action::AdmitCoordinator, "lost_directory", &admitted);
+        self.actions.count(
+            Action::AdmitCoordinator,
+            "lost_directory",
+            About::default(),
+            &admitted,
+        );
         admitted?;
         tracing::warn!(%number, "a coordinator lost its data directory, and a new one gets its place");
         Ok(())
@@ -126,7 +130,7 @@ impl Meta {
             return;
         };
         self.actions
-            .count(Action::ChangeCoordinators, PLANNED, &step);
+            .count(Action::ChangeCoordinators, PLANNED, About::default(), &step);
         match step {
             Ok(member) => tracing::info!(%member, "the coordinators have changed"),
             Err(error) => tracing::info!(%error, "the coordinators wait to be changed"),

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use runtime::{Instant, Runtime, Task};
 
 use super::observed::Observed;
-use crate::actions::{Action, Actions};
+use crate::actions::{About, Action, Actions};
 use crate::placement::leads::{self, Move};
 use crate::routing::Router;
 
@@ -121,7 +121,8 @@ impl Balance {
                     moved.map(drop)
                 }
             };
-            actions.count(Action::MoveLead, cause.label(), &moved);
+            let about = About::shard(shard).with_node(Some(to));
+            actions.count(Action::MoveLead, cause.label(), about, &moved);
             if let Err(error) = moved {
                 tracing::warn!(%shard, %error, "a lead did not move, trying again");
             }

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use runtime::{Instant, Runtime, Task};
 
 use super::observed::Observed;
-use crate::actions::{ASKED, Action, Actions};
+use crate::actions::{ASKED, About, Action, Actions};
 use crate::liveness::Liveness;
 use crate::meta::Meta;
 use crate::metadata::{Command, Intent, NewReplicas, ShardRecord};
@@ -124,7 +124,7 @@ impl Repair {
                     super::give_up(&repair.meta, &repair.liveness, &repair.router, node).await;
                 repair
                     .actions
-                    .count(Action::SetDataAside, "damaged", &given);
+                    .count(Action::SetDataAside, "damaged", About::node(node), &given);
                 given
             });
             work.give_up = Some(attempt);
@@ -227,7 +227,9 @@ impl Repair {
             reason,
         };
         let begun = self.propose(record, replicas, Some(intent)).await;
-        self.actions.count(Action::ChangeMembers, label, &begun);
+        let about = About::shard(shard).with_node(change.add.or(change.remove));
+        self.actions
+            .count(Action::ChangeMembers, label, about, &begun);
         begun
     }
 

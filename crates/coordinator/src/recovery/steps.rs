@@ -8,7 +8,7 @@ use api::{ApiError, Reason};
 use cluster::{NodeId, ShardId};
 
 use super::{Case, Origin, Recovery};
-use crate::actions::Action;
+use crate::actions::{About, Action};
 use crate::liveness::Heard;
 use crate::meta::unexpected;
 use crate::metadata::{Command, NewLife, Response, ShardRecord, State};
@@ -73,8 +73,9 @@ impl Recovery {
             }
             let (meta, liveness) = (&self.meta, &self.liveness);
             let given = super::give_up(meta, liveness, &self.router, replica.node).await;
+            let about = About::node(replica.node);
             self.actions
-                .count(Action::SetDataAside, "loss_accepted", &given);
+                .count(Action::SetDataAside, "loss_accepted", about, &given);
             given?;
         }
         Ok(())

@@ -523,7 +523,11 @@ impl Cluster {
         let mut last = String::new();
         let wait = async {
             loop {
-                match self.admin_at(place).get_status(GetStatusRequest {}).await {
+                match self
+                    .admin_at(place)
+                    .get_status(GetStatusRequest::default())
+                    .await
+                {
                     Ok(status) => {
                         let status = status.into_inner();
                         if is_so(&status) {

@@ -140,7 +140,9 @@ async fn ask(
             let to_node_id = if to_somebody {
                 0
             } else {
-                let status = admin.get_status(request(GetStatusRequest {})).await?;
+                let status = admin
+                    .get_status(request(GetStatusRequest::default()))
+                    .await?;
                 number_of(&status.into_inner(), &node)
             };
             let message = TransferLeaderRequest {
@@ -213,7 +215,7 @@ async fn take_back(runtime: Runtime, coordinators: Vec<String>) {
 
 async fn take_back_once(runtime: &Runtime, address: &str) -> Result<(), String> {
     let mut admin = admin(runtime, address)?;
-    let status = admin.get_status(request(GetStatusRequest {})).await;
+    let status = admin.get_status(request(GetStatusRequest::default())).await;
     let status = status.map_err(|error| error.to_string())?.into_inner();
     for node in status
         .nodes

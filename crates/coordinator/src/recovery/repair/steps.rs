@@ -8,7 +8,7 @@ use api::{ApiError, Reason};
 use cluster::{NodeId, Replica, ShardId};
 
 use super::Repair;
-use crate::actions::{Action, PLANNED};
+use crate::actions::{About, Action, PLANNED};
 use crate::metadata::{Command, Intent, Settled, ShardRecord};
 
 /// How long one call to a leader may take; a newcomer that needs longer is asked after again.
@@ -45,10 +45,11 @@ impl Repair {
             (MemberStep::Promote, Action::Promote),
         ];
         let steps = &steps[..if intent.votes { 2 } else { 1 }];
+        let about = About::shard(record.shard.id).with_node(Some(newcomer));
         for (step, action) in steps {
             let answer = self.change(record, *step, newcomer).await;
             if answer.is_err() {
-                self.actions.count(*action, PLANNED, &answer);
+                self.actions.count(*action, PLANNED, about, &answer);
             }
             if !answer?.done {
                 return Ok(());
@@ -56,7 +57,8 @@ impl Repair {
         }
         // Only now: what is done is asked again until all of it is.
         for (_, action) in steps {
-            self.actions.count(*action, PLANNED, &Ok::<(), ()>(()));
+            let done: Result<(), ApiError> = Ok(());
+            self.actions.count(*action, PLANNED, about, &done);
         }
         tracing::info!(shard = %record.shard.id, %newcomer, votes = intent.votes, "a new replica has caught up");
         let replicas = record.shard.replicas.iter().map(|at| Replica {
@@ -78,7 +80,9 @@ impl Repair {
         }
         let answer = self.change(record, MemberStep::Remove, leaving).await;
         if answer.as_ref().map_or(true, |answer| answer.done) {
-            self.actions.count(Action::RemoveMember, PLANNED, &answer);
+            let about = About::shard(record.shard.id).with_node(Some(leaving));
+            self.actions
+                .count(Action::RemoveMember, PLANNED, about, &answer);
         }
         let answer = answer?;
         if !answer.done {
