@@ -177,7 +177,18 @@ const RESERVED: &[(&str, &[&str])] = &[
     ),
     ("redis", &["bench"]),
     ("plotters", &["bench"]),
-    ("rustix", &["runtime", "vfs", "telemetry", "chaos", "fuzz"]),
+    (
+        "rustix",
+        &[
+            "runtime",
+            "vfs",
+            "telemetry",
+            "chaos",
+            "fuzz",
+            "bench",
+            "sim",
+        ],
+    ),
     ("rand", &["runtime"]),
 ];
 

@@ -6,11 +6,11 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Context as _;
 
-use crate::tree::{Tree, cargo};
+use crate::tree::{Tree, cargo, said};
 
 const KEPT: &str = "crates/shard-server/benches/instructions.toml";
 /// More than this many thousandths of what is kept is a regression.
@@ -83,16 +83,4 @@ fn count(program: &str, name: &str) -> anyhow::Result<u64> {
     let operations: u64 = operations.trim().parse().context("how often it was done")?;
     anyhow::ensure!(counted > 0, "{name}: nothing of it was counted");
     Ok(counted / operations.max(1))
-}
-
-/// What a program prints.
-fn said(mut command: Command) -> anyhow::Result<String> {
-    let output = command.stderr(Stdio::inherit()).output();
-    let output = output.with_context(|| format!("running {command:?}"))?;
-    anyhow::ensure!(
-        output.status.success(),
-        "{command:?} ended with {}",
-        output.status
-    );
-    Ok(String::from_utf8(output.stdout)?)
 }

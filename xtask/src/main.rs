@@ -1,5 +1,5 @@
-//! House rules that no compiler checks: `cargo xtask tidy`. Bugs put in on purpose, to try the simulation: `cargo xtask mutants`. And how many
-//! instructions the hot paths take: `cargo xtask instructions`.
+//! House rules that no compiler checks: `cargo xtask tidy`. Bugs put in on purpose, to try the simulation: `cargo xtask mutants`. How many
+//! instructions the hot paths take: `cargo xtask instructions`. And a build with a profile of the programs at work: `cargo xtask pgo`.
 //!
 //! Each rule is a function from the work tree to a list of complaints, and all of them run as a test too, so that a
 //! rule that is broken fails the suite. What always holds: nothing here writes to the tree.
@@ -7,6 +7,7 @@
 mod house;
 mod instructions;
 mod mutants;
+mod pgo;
 mod rules;
 mod tree;
 
@@ -25,8 +26,10 @@ fn main() -> ExitCode {
         Some((verb, names)) if verb == "instructions" => {
             Tree::here().and_then(|tree| instructions::run(&tree, names))
         }
+        Some((verb, [])) if verb == "pgo" => Tree::here().and_then(|tree| pgo::run(&tree)),
         _ => {
-            let usage = "usage: cargo xtask tidy | mutants [NAME...] | instructions [NAME...]";
+            let usage =
+                "usage: cargo xtask tidy | mutants [NAME...] | instructions [NAME...] | pgo";
             let _ = writeln!(io::stderr(), "{usage}");
             return ExitCode::from(64);
         }

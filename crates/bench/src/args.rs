@@ -95,6 +95,10 @@ pub struct Args {
     #[arg(long)]
     pub no_records: bool,
 
+    /// Ask the servers to end, and wait for it, instead of killing them
+    #[arg(long)]
+    pub end_in_order: bool,
+
     /// A folder for bench.md and bench.json
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -119,6 +123,7 @@ impl Args {
             redisearch: PathBuf::from(REDISEARCH),
             no_peers: true,
             no_records: false,
+            end_in_order: false,
             out: None,
         }
     }

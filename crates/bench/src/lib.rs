@@ -84,6 +84,13 @@ pub async fn compare(runtime: &Runtime, arguments: Args) -> Result<Report, anyho
         loaded.push(load.with_context(|| format!("loading {}", server.kind.name()))?);
     }
     let samples = rounds::measure(runtime, &mut servers, &terms.terms, &arguments).await?;
+    if arguments.end_in_order {
+        for server in servers {
+            let name = server.kind.name();
+            let ended = server.end(runtime).await;
+            ended.with_context(|| format!("ending {name}"))?;
+        }
+    }
     Ok(Report::new(&arguments, machine, absent, loaded, &samples))
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use runtime::Runtime;
+use rustix::process::{Pid, Signal, kill_process};
 
 const POLL: Duration = Duration::from_millis(20);
 
@@ -46,6 +47,12 @@ impl Process {
             anyhow::ensure!(runtime.now() < deadline, "it takes longer than {limit:?}");
             runtime.sleep(POLL).await;
         }
+    }
+
+    /// Asks it to end, and waits until it has ended well, at most for so long.
+    pub(crate) async fn end(self, runtime: &Runtime, limit: Duration) -> Result<(), anyhow::Error> {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).context("asking it to end")?;
+        self.finish(runtime, limit).await
     }
 
     /// Fails once it has ended.
@@ -154,6 +161,9 @@ mod tests {
         assert!(ended.finish(&runtime, long).await.is_err(), "not well");
         let ended = Process::start(&mut Command::new("true")).unwrap();
         ended.finish(&runtime, long).await.unwrap();
+        let script = "trap 'exit 0' TERM; while :; do sleep 0.01; done";
+        let orderly = Process::start(Command::new("sh").args(["-c", script])).unwrap();
+        orderly.end(&runtime, long).await.unwrap();
     }
 
     #[test]

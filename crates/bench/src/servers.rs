@@ -16,6 +16,9 @@ use crate::report::Loaded;
 use crate::terms::Terms;
 use crate::{Args, ours, redis_server};
 
+/// How long a process may take to end: it writes down what it has in memory.
+const END_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A server, by what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -214,6 +217,14 @@ impl Server {
             resident_bytes: self.processes.resident_bytes(),
             resident_bytes_empty: empty,
         })
+    }
+
+    /// Has its processes end in good order, one after the other: what is asked for goes before what it asks.
+    pub(crate) async fn end(self, runtime: &Runtime) -> Result<(), anyhow::Error> {
+        for process in self.processes.0 {
+            process.end(runtime, END_PATIENCE).await?;
+        }
+        Ok(())
     }
 
     /// Asks for a while over so many connections. Also gives the processor time that the server used, warm-up included.
