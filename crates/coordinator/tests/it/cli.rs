@@ -128,6 +128,18 @@ async fn operators_see_the_cluster_and_its_map() {
     let (code, _, refused) = run(&["transfer-leader", "2", "--to", "nobody"]).await;
     assert_eq!(code, Some(1));
     assert!(refused.contains("nobody"), "{refused}");
+    let (_, table, _) = run(&["status"]).await;
+    assert!(
+        table.contains("move_lead") && table.contains("asked"),
+        "{table}"
+    );
+    let (_, json, _) = run(&["status", "--json"]).await;
+    let status: Value = serde_json::from_str(&json).unwrap();
+    let actions = status["actions"].as_array().unwrap().iter();
+    let moved = actions.filter(|action| action["kind"] == "move_lead" && action["error"] == "");
+    let moved: Vec<_> = moved.map(|at| (&at["shard_id"], &at["node_id"])).collect();
+    assert_eq!(moved, [(&Value::from(2), &leader)]);
+    assert_eq!(status["coordinators"][0]["reached"], true);
 }
 
 fn json_roles(status: &Value) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::admin::v1::{ActionReport, GetStatusRequest};
 use api::meta::v1::{AdmitRequest, ProposeRequest};
 use api::registry::v1::RegisterRequest;
 use api::registry::v1::registry_service_client::RegistryServiceClient;
@@ -240,6 +241,46 @@ async fn without_a_majority_the_last_map_still_routes_and_nothing_is_created() {
     cluster.start_coordinator_at(0).await;
     assert_eq!(record_patiently(&cluster, 2, "new", "kiwi").await, 1);
     assert_eq!(top_at(&cluster, 0, "new").await, [("kiwi".to_owned(), 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_coordinator_tells_what_the_others_did_and_which_do_not_answer() {
+    let mut cluster = Cluster::of_three().await;
+    let nodes = cluster
+        .until_at(2, "all have registered", |status| status.nodes.len() == 3)
+        .await;
+    let told = |place: usize| {
+        let mut admin = cluster.admin_at(place);
+        let request = GetStatusRequest { ask_others: true };
+        async move { admin.get_status(request).await.unwrap().into_inner() }
+    };
+    // Whoever did it, and whoever is asked.
+    for place in 0..3 {
+        let status = told(place).await;
+        assert!(status.coordinators.iter().all(|at| at.reached));
+        let is_new = |at: &&ActionReport| {
+            at.kind == "admit_node" && at.reason == "new" && at.error.is_empty()
+        };
+        let admitted = status.actions.iter().filter(is_new);
+        let mut admitted: Vec<u64> = admitted.map(|at| at.node_id).collect();
+        admitted.sort_unstable();
+        let expected: Vec<u64> = nodes.nodes.iter().map(|node| node.node_id).collect();
+        assert_eq!(admitted, expected, "{:?}", status.actions);
+        let is_placed = |at: &ActionReport| at.kind == "place_shards" && at.error.is_empty();
+        assert!(status.actions.iter().any(is_placed), "{:?}", status.actions);
+        let whens: Vec<i64> = status.actions.iter().map(|at| at.last_ms).collect();
+        assert!(whens.is_sorted(), "{whens:?}");
+    }
+    cluster.stop_coordinators(&[0]).await;
+    let mut admin = cluster.admin_at(2);
+    let request = GetStatusRequest { ask_others: true };
+    let status = admin.get_status(request).await.unwrap().into_inner();
+    let answered = status.coordinators.iter().map(|at| {
+        assert_eq!(at.reached, at.reason.is_empty(), "{at:?}");
+        (at.coordinator_id, at.reached)
+    });
+    let answered: Vec<(u64, bool)> = answered.collect();
+    assert_eq!(answered, [(1, false), (2, true), (3, true)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
