@@ -202,7 +202,6 @@ impl State {
 
     /// Makes a step that was checked.
     fn take_step(&mut self, stamp_ms: i64, wanted: NewReplicas) {
-        let is_lost = |node: &NodeId| self.nodes.get(node).is_none_or(|at| at.node.lost);
         let Some(record) = self.shards.get(&wanted.shard) else {
             return;
         };
@@ -214,7 +213,7 @@ impl State {
             former.extend(left);
         }
         // A lost identity comes back nowhere; that keeps the list short.
-        former.retain(|node| !is_lost(node));
+        former.retain(|node| !self.is_lost(*node));
         former.sort_unstable();
         former.dedup();
         let Some(record) = self.shards.get_mut(&wanted.shard) else {

@@ -239,6 +239,12 @@ impl State {
         Ok(Response::Done)
     }
 
+    /// Whether the data of an identity are gone for good, so that it comes back nowhere.
+    #[must_use]
+    pub fn is_lost(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_none_or(|record| record.node.lost)
+    }
+
     /// Replicas that a node holds, as far as the map tells.
     #[must_use]
     pub fn replicas_on(&self, node: NodeId) -> usize {

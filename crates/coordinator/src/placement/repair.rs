@@ -192,8 +192,8 @@ pub fn plan(nodes: &[NodeView], shards: &[ShardView], rules: Rules) -> Plan {
     for shard in shards {
         let step = match shard.pending {
             Some(pending) => Some(planner.go_on(shard, pending)),
-            None if free > 0 => planner.begin(shard).or_else(|| settle(shard)),
-            None => settle(shard),
+            None if free > 0 => planner.begin(shard).or_else(|| planner.settle(shard)),
+            None => planner.settle(shard),
         };
         if let Some(Step::Begin { .. }) = step {
             free -= 1;
@@ -245,14 +245,6 @@ pub fn has_majority(shard: &ShardView) -> bool {
     at_work > voters().count() / 2 && voters().any(|at| at.serves && at.leads)
 }
 
-/// Whether it is time to ask if all have heard of those who left.
-fn settle(shard: &ShardView) -> Option<Step> {
-    let all_at_work = shard.members.iter().all(|at| !at.voter || at.serves);
-    let is_due = !shard.former.is_empty() && shard.former_have_gone && all_at_work;
-    let step = Step::Settle { shard: shard.id };
-    (is_due && has_majority(shard)).then_some(step)
-}
-
 fn load(shards: &[ShardView]) -> BTreeMap<NodeId, usize> {
     let mut load = BTreeMap::new();
     for member in shards.iter().flat_map(|shard| &shard.members) {
@@ -277,6 +269,17 @@ impl Planner<'_> {
             },
             Some(_) | None => Step::GoOn { shard: shard.id },
         }
+    }
+
+    /// Whether it is time to ask if all have heard of those who left. A lost identity votes for nobody, whatever it has heard: were it
+    /// waited for, the only spare could be one that may not come to replace it.
+    fn settle(&self, shard: &ShardView) -> Option<Step> {
+        let is_lost = |id: NodeId| self.nodes.get(&id).is_none_or(|node| node.lost);
+        let mut voters = shard.members.iter().filter(|at| at.voter);
+        let all_at_work = voters.all(|at| at.serves || is_lost(at.node));
+        let is_due = !shard.former.is_empty() && shard.former_have_gone && all_at_work;
+        let step = Step::Settle { shard: shard.id };
+        (is_due && has_majority(shard)).then_some(step)
     }
 
     /// Whether a newcomer cannot be waited for any longer.

@@ -80,10 +80,9 @@ fn has_gone(
     record: &ShardRecord,
     node: NodeId,
 ) -> bool {
-    let is_lost = state.nodes.get(&node).is_none_or(|at| at.node.lost);
     let (shard, life) = (record.shard.id, record.shard.incarnation);
     let heard = heard.get(&node).filter(|heard| heard.alive);
-    is_lost
+    state.is_lost(node)
         || heard.is_some_and(|heard| {
             !heard.report.data_loss && heard.report.replica(shard, life).is_none()
         })

@@ -64,10 +64,7 @@ impl Recovery {
         for replica in &case.record.shard.replicas {
             let heard = self.liveness.of(replica.node);
             let damaged = heard.is_some_and(|heard| heard.alive && heard.report.data_loss);
-            let lost = self.meta.read(|state| {
-                let node = state.nodes.get(&replica.node);
-                node.is_none_or(|record| record.node.lost)
-            });
+            let lost = self.meta.read(|state| state.is_lost(replica.node));
             if lost || !damaged {
                 continue;
             }

@@ -352,14 +352,9 @@ async fn a_coordinator_that_lost_its_disk_is_taken_in_as_another_without_a_word(
         let lost = cluster.coordinator_config(place).data_dir.clone();
         let empty = lost.with_extension(format!("empty-{round}"));
         cluster.coordinator_config(place).data_dir = empty.clone();
-        cluster.start_coordinator_at(place).await;
-        let is_back = cluster.until_at(place, "it knows the cluster again", |status| {
-            let numbers = status.coordinators.iter().map(|at| at.coordinator_id);
-            let mut numbers: Vec<u64> = numbers.collect();
-            numbers.sort_unstable();
-            status.metadata_available && status.nodes.len() == 3 && numbers == [1, 2, 3]
-        });
-        is_back.await;
+        let status = cluster.start_newcomer_at(place).await;
+        let numbers = status.coordinators.iter().map(|at| at.coordinator_id);
+        assert_eq!(numbers.collect::<Vec<u64>>(), [1, 2, 3]);
         // It counts: with one of the others away it is half of the majority.
         let other = (place + 1) % 3;
         cluster.stop_coordinators(&[other]).await;
@@ -417,11 +412,7 @@ async fn a_coordinator_whose_metadata_are_damaged_comes_back_as_another_without_
     };
     assert!(dir.join(moved_to).join("wal").exists(), "it is kept");
     // Its supervisor starts it again.
-    cluster.start_coordinator_at(place).await;
-    let is_back = cluster.until_at(place, "it knows the cluster again", |status| {
-        status.metadata_available && status.nodes.len() == 3 && status.coordinators.len() == 3
-    });
-    is_back.await;
+    cluster.start_newcomer_at(place).await;
     // It counts: with one of the others away it is half of the majority.
     cluster.stop_coordinators(&[other]).await;
     assert_eq!(

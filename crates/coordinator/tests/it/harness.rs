@@ -274,6 +274,18 @@ impl Cluster {
             .sum()
     }
 
+    /// Starts a coordinator that the others are to take in as another one, and waits until it knows the cluster, and votes.
+    pub(crate) async fn start_newcomer_at(&mut self, place: usize) -> GetStatusResponse {
+        let changes = |cluster: &Self| cluster.actions("change_coordinators", "planned");
+        let before = changes(self);
+        self.start_coordinator_at(place).await;
+        // The one that it was goes, and the one that it is comes.
+        self.until_at(place, "it is taken in", |status| {
+            status.metadata_available && status.nodes.len() == 3 && changes(self) >= before + 2
+        })
+        .await
+    }
+
     fn by_server(&self, place: usize, [kind, reason]: [&str; 2], outcome: &str) -> u64 {
         let family = "autocomplete_node_actions_total";
         counted(&self.servers[place].metrics, family, kind, reason, outcome)

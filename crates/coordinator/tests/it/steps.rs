@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use api::Reason;
 use api::admin::v1::{DrainNodeRequest, GetStatusResponse, PromoteReplicaRequest};
+use api::registry::v1::RegisterRequest;
+use api::registry::v1::registry_service_client::RegistryServiceClient;
 use api::shard::v1::node_service_client::NodeServiceClient;
 use api::shard::v1::{ChangeMembersRequest, ChangeMembersResponse, MemberStep};
 use tonic::{Request, Status};
@@ -15,12 +17,23 @@ const VOTERS: usize = 5;
 
 /// A removal that is asked of the shard's leader.
 async fn remove(cluster: &Cluster, leader: usize, node_id: u64) -> ChangeMembersResponse {
+    remove_without(cluster, leader, node_id, Vec::new()).await
+}
+
+/// The same, where some members are lost.
+async fn remove_without(
+    cluster: &Cluster,
+    leader: usize,
+    node_id: u64,
+    lost_node_ids: Vec<u64>,
+) -> ChangeMembersResponse {
     let mut request = Request::new(ChangeMembersRequest {
         shard_id: SHARD,
         incarnation: 1,
         step: MemberStep::Remove.into(),
         node_id,
-        address: String::new(),
+        lost_node_ids,
+        ..ChangeMembersRequest::default()
     });
     request.set_timeout(Duration::from_secs(6));
     let mut client = NodeServiceClient::new(cluster.channel_of(leader));
@@ -61,6 +74,10 @@ async fn a_removal_is_settled_once_every_voter_has_it_and_not_before() {
     let pending = remove(&cluster, leader, node_of(others[2])).await;
     assert!(pending.done && !pending.settled, "{pending:?}");
     assert_eq!(pending.members.len(), VOTERS - 2);
+    // One that is lost for good may not.
+    let lost = vec![node_of(others[1])];
+    let settled = remove_without(&cluster, leader, node_of(others[2]), lost).await;
+    assert!(settled.done && settled.settled, "{settled:?}");
 }
 
 /// Asks for another replica of the shard on the first server.
@@ -73,8 +90,8 @@ async fn promote(cluster: &Cluster) -> Result<(), Status> {
     cluster.admin().promote_replica(request).await.map(drop)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_left_while_a_voter_was_away_comes_again_once_that_one_is_back() {
+/// Four servers, of which the first has left all shards while the second is away, and may not come again; and the first one's identity.
+async fn one_has_left_while_another_is_away() -> (Cluster, u64) {
     let mut cluster = Cluster::replicated().await;
     cluster.record("kit", 1).await;
     cluster.add_server("shard-4").await;
@@ -107,6 +124,12 @@ async fn who_left_while_a_voter_was_away_comes_again_once_that_one_is_back() {
         refused.message().contains("has held the shard before"),
         "{refused}"
     );
+    (cluster, drained)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_left_while_a_voter_was_away_comes_again_once_that_one_is_back() {
+    let (mut cluster, drained) = one_has_left_while_another_is_away().await;
     cluster.start_server(1).await;
     let admitted = async {
         while promote(&cluster).await.is_err() {
@@ -122,6 +145,41 @@ async fn who_left_while_a_voter_was_away_comes_again_once_that_one_is_back() {
             let mut replicas = replicas.iter();
             replicas.any(|at| at.node_id == drained && at.serving)
         })
+        .await;
+    assert_eq!(cluster.record("kit", 1).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_left_comes_again_in_the_place_of_one_that_is_lost_for_good() {
+    let (cluster, drained) = one_has_left_while_another_is_away().await;
+    // Its name comes with another directory, and goes again before it can take anything.
+    let request = RegisterRequest {
+        node_name: "shard-2".into(),
+        address: cluster.server_address(1),
+        instance_id: vec![9; 16].into(),
+        ..RegisterRequest::default()
+    };
+    let registered = async {
+        let mut registry = RegistryServiceClient::new(cluster.channel(0));
+        while registry.register(request.clone()).await.is_err() {
+            cluster.runtime.sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let registered = cluster.runtime.timeout(PATIENCE, registered).await;
+    registered.expect("the name is never free");
+    cluster
+        .until(
+            "nobody but the first can take the place, and does",
+            |status| {
+                let mut shards = status.shards.iter();
+                shards.all(|shard| {
+                    let mut replicas = shard.replicas.iter();
+                    shard.change.is_none()
+                        && replicas.all(|at| at.serving)
+                        && shard.replicas.iter().any(|at| at.node_id == drained)
+                })
+            },
+        )
         .await;
     assert_eq!(cluster.record("kit", 1).await, 2);
 }

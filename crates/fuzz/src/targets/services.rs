@@ -374,6 +374,7 @@ fn shard_seeds() -> Vec<Vec<u8>> {
         step: shard::MemberStep::Promote.into(),
         node_id: 4,
         address: "host-4:1".to_owned(),
+        lost_node_ids: vec![2],
     };
     let top = shard::TopKRequest {
         correlation: 1,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use api::shard::v1 as wire;
 use api::{ApiError, Reason};
 use cluster::{Incarnation, NodeId, ShardId};
-use replication::{ChangeError, GroupStatus, Peer, Role};
+use replication::{ChangeError, GroupStatus, Member, Peer, Role};
 use rpc::Deadline;
 use runtime::Runtime;
 
@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Change {
     step: wire::MemberStep,
     peer: Peer,
+    /// Members that are lost for good.
+    lost: Vec<NodeId>,
     /// How long it may take.
     limit: Duration,
 }
@@ -102,6 +104,7 @@ pub(crate) fn checked(
             node: NodeId(request.node_id),
             address: request.address,
         },
+        lost: request.lost_node_ids.into_iter().map(NodeId).collect(),
         limit,
     })
 }
@@ -137,7 +140,7 @@ async fn take(host: &Node, replica: &Replica, change: Change) -> Result<Done, Ap
     match changed {
         Ok(()) if change.step == wire::MemberStep::Remove => Ok(Done {
             done: true,
-            settled: settled(&host.runtime, replica, change.limit).await,
+            settled: settled(&host.runtime, replica, &change.lost, change.limit).await,
         }),
         Ok(()) => Ok(Done {
             done: true,
@@ -149,8 +152,8 @@ async fn take(host: &Node, replica: &Replica, change: Change) -> Result<Done, Ap
     }
 }
 
-/// Waits until the log of every voter has what was just changed; false when that takes too long.
-async fn settled(runtime: &Runtime, replica: &Replica, limit: Duration) -> bool {
+/// Waits until the log of every voter that is not lost has what was just changed; false when that takes too long.
+async fn settled(runtime: &Runtime, replica: &Replica, lost: &[NodeId], limit: Duration) -> bool {
     let target = replica.group().status().last_log;
     let until = runtime.now() + limit / 2;
     loop {
@@ -159,7 +162,8 @@ async fn settled(runtime: &Runtime, replica: &Replica, limit: Duration) -> bool 
             let matched = status.matched.iter().find(|(at, _)| *at == node);
             node == status.node || matched.is_some_and(|(_, matched)| *matched >= target)
         };
-        let mut voters = status.members.iter().filter(|at| at.voter);
+        let counts = |at: &Member| at.voter && !lost.contains(&at.node);
+        let mut voters = status.members.iter().filter(|at| counts(at));
         if status.role == Role::Leader && voters.all(|at| has_it(at.node)) {
             return true;
         }

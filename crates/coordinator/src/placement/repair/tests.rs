@@ -537,6 +537,9 @@ fn former_members_may_come_again_once_they_and_all_voters_are_there() {
     shards[0].former_have_gone = true;
     shards[0].members[2].serves = false;
     assert_eq!(steps(&nodes, &shards), [], "a voter may not know");
+    let mut without = nodes.clone();
+    without[2].lost = true;
+    assert_eq!(steps(&without, &shards), settle, "it will never vote");
     shards[0].members[2].serves = true;
     shards[0].members[0].leads = false;
     assert_eq!(steps(&nodes, &shards), [], "nobody can be asked");

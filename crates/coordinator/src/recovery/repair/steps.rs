@@ -127,11 +127,7 @@ impl Repair {
 
     /// Whether a node is lost, or not heard of.
     fn is_away(&self, node: NodeId) -> bool {
-        let is_lost = self.meta.read(|state| {
-            let record = state.nodes.get(&node);
-            record.is_none_or(|record| record.node.lost)
-        });
-        is_lost || !self.liveness.is_alive(node)
+        self.meta.read(|state| state.is_lost(node)) || !self.liveness.is_alive(node)
     }
 
     fn has_opened(&self, record: &ShardRecord, node: NodeId) -> bool {
@@ -174,6 +170,11 @@ impl Repair {
             address: self.meta.read(|state| {
                 let found = state.nodes.get(&node);
                 found.map_or_else(String::new, |at| at.node.address.clone())
+            }),
+            lost_node_ids: self.meta.read(|state| {
+                let members = shard.replicas.iter().map(|at| at.node);
+                let lost = members.filter(|node| state.is_lost(*node));
+                lost.map(|node| node.0).collect()
             }),
         };
         let no_leader = || {
