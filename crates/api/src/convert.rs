@@ -4,6 +4,7 @@
 //! sent is answered with an [`ApiError`](crate::ApiError), a map that another server sent with a
 //! [`MapError`](cluster::MapError).
 
+mod action;
 mod consistency;
 mod map;
 mod range;

@@ -52,7 +52,8 @@ impl ClusterAdminService for Admin {
         let mut status = cluster_status(&self.meta, &self.liveness);
         let myself = status.coordinators.iter().find(|at| at.answers);
         let myself = myself.map_or(0, |at| at.coordinator_id);
-        status.actions = self.actions.told(myself);
+        status.actions.extend(self.actions.told(myself));
+        status.actions.sort_by_key(|action| action.last_ms);
         if request.into_inner().ask_others {
             others::ask(self.meta.arrival(), &mut status).await;
         }
@@ -251,7 +252,10 @@ pub(crate) fn cluster_status(meta: &Meta, liveness: &Liveness) -> GetStatusRespo
         metadata_available,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         coordinators,
-        actions: Vec::new(),
+        actions: heard
+            .iter()
+            .flat_map(|(node, heard)| status::actions_of(*node, heard))
+            .collect(),
     })
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::admin::v1::{ReplicaRole, ReplicaStatus};
+use api::admin::v1::{ActionReport, ReplicaRole, ReplicaStatus};
 use cluster::{Incarnation, NodeId, Shard, ShardId};
 use parking_lot::RwLock;
 use runtime::{Instant, Runtime};
@@ -26,6 +26,8 @@ pub(crate) struct Report {
     /// The whole node's data is damaged.
     pub(crate) data_loss: bool,
     pub(crate) reason: String,
+    /// What it did lately, the newest last.
+    pub(crate) actions: Vec<ActionReport>,
 }
 
 /// A node as it was last heard.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::admin::v1::ReplicaAudit;
+use api::admin::v1::{ActionReport, ReplicaAudit};
 use api::registry::v1::registry_service_server::RegistryService;
 use api::registry::v1::{
     AgreedAudit, Assignment, ClearNamespaceRequest, ClearNamespaceResponse, RegisterRequest,
@@ -276,6 +276,7 @@ pub(crate) fn report_of(request: SyncRequest) -> Report {
         disk_stalled: request.disk_stalled,
         data_loss: request.data_loss,
         reason: request.reason,
+        actions: request.actions,
     }
 }
 
@@ -382,6 +383,18 @@ pub(crate) fn check_report(request: &SyncRequest) -> Result<(), ApiError> {
             return Err(ApiError::field(Reason::BadArgument, field, problem));
         }
     }
+    let is_short = |action: &ActionReport| {
+        let texts = [&action.kind, &action.reason, &action.error];
+        texts
+            .iter()
+            .all(|text| text.len() <= limits::ACTION_TEXT_BYTES_MAX)
+    };
+    let actions = &request.actions;
+    if actions.len() > limits::NODE_ACTIONS_MAX || !actions.iter().all(is_short) {
+        let (count, bytes) = (limits::NODE_ACTIONS_MAX, limits::ACTION_TEXT_BYTES_MAX);
+        let problem = format!("must be at most {count}, with texts of {bytes} bytes each");
+        return Err(ApiError::field(Reason::BadArgument, "actions", problem));
+    }
     Ok(())
 }
 
@@ -471,6 +484,23 @@ mod tests {
         for (audits, bytes) in [(AUDITS_MAX + 1, AUDIT_HASH_BYTES), (1, 31), (1, 33)] {
             let field = report(1, audits, bytes);
             assert_eq!(field.as_deref(), Some("replicas[0].audits"));
+        }
+        let actions = |count: usize, bytes: usize| {
+            let action = ActionReport {
+                error: "x".repeat(bytes),
+                ..ActionReport::default()
+            };
+            let request = SyncRequest {
+                actions: vec![action; count],
+                ..SyncRequest::default()
+            };
+            let refused = check_report(&request).err();
+            refused.and_then(|error| error.field_name().map(str::to_owned))
+        };
+        let (count, bytes) = (limits::NODE_ACTIONS_MAX, limits::ACTION_TEXT_BYTES_MAX);
+        assert_eq!(actions(count, bytes), None);
+        for (count, bytes) in [(count + 1, 0), (1, bytes + 1)] {
+            assert_eq!(actions(count, bytes).as_deref(), Some("actions"));
         }
     }
 

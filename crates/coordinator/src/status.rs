@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::admin::v1::{
-    MemberChange, NodeStatus, PastChange, ReplicaRole, ReplicaStatus, ShardAudit, ShardState,
-    ShardStatus,
+    ActionReport, MemberChange, NodeStatus, PastChange, ReplicaRole, ReplicaStatus, ShardAudit,
+    ShardState, ShardStatus,
 };
 use cluster::{NodeId, ShardId};
 
@@ -12,6 +12,9 @@ use crate::admin::turns;
 use crate::liveness::{Heard, Rates, voices};
 use crate::metadata::{NodeRecord, ShardRecord, State};
 use crate::placement::audit::{self, Verdict};
+
+/// A whole map or status of a large cluster.
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Everything that is known of one shard. `now_ms` tells whether the lease of a watchdog's turn has run out.
 pub(crate) fn shard_status(
@@ -243,6 +246,16 @@ pub(crate) fn hopeless(
     }
     let replica = report.replica(record.shard.id, record.shard.incarnation)?;
     replica.data_loss.then(|| replica.reason.clone())
+}
+
+/// What a node did lately.
+pub(crate) fn actions_of(node: NodeId, heard: &Heard) -> impl Iterator<Item = ActionReport> {
+    let reports = heard.report.actions.iter();
+    reports.map(move |report| ActionReport {
+        coordinator_id: 0,
+        by_node_id: node.0,
+        ..report.clone()
+    })
 }
 
 /// Everything that is known of one node.

@@ -3,10 +3,18 @@
 //! Several nodes of one process share the families and tell themselves apart by the label `node`; shards are told apart by
 //! `shard_key`, their first term in the template.
 
+use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
+use api::admin::v1::ActionReport;
+use cluster::ShardId;
+use cluster::limits::NODE_ACTIONS_MAX;
 use replication::{Host, ScrubStats};
-use telemetry::{Counter, CounterFamily, Gauge, GaugeFamily, Histogram, Metrics, MetricsError};
+use runtime::Runtime;
+use telemetry::{
+    Counter, CounterFamily, Gauge, GaugeFamily, Histogram, Metrics, MetricsError, Recent,
+};
 use wal::WalStats;
 
 use crate::node::Replica;
@@ -26,6 +34,8 @@ pub(crate) struct NodeMetrics {
     stalls: Counter,
     resumed_snapshot_bytes: Gauge,
     actions: CounterFamily<4>,
+    /// The last actions, for the reports to the coordinators.
+    recent: Recent<ActionReport>,
 }
 
 /// What a node does about its replicas and its data, of its own accord or asked to.
@@ -72,6 +82,7 @@ struct ShardFamilies {
     repeat_table_bytes: GaugeFamily<1>,
     applied_index: GaugeFamily<1>,
     snapshot_index: GaugeFamily<1>,
+    stale_age: GaugeFamily<1>,
 }
 
 #[derive(Debug)]
@@ -153,6 +164,7 @@ impl AppendCounters {
 /// The series of one shard.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardMetrics {
+    shard_key: Arc<str>,
     pub(crate) record: Counter,
     pub(crate) delete: Counter,
     pub(crate) top_k: Counter,
@@ -173,7 +185,11 @@ pub(crate) struct ShardMetrics {
     repeat_table_bytes: Gauge,
     applied_index: Gauge,
     snapshot_index: Gauge,
+    stale_age: Gauge,
 }
+
+/// What memory is told apart by.
+const MEMORY_PARTS: [&str; 3] = ["buckets", "nodes", "cached lists"];
 
 impl ShardFamilies {
     fn new(base: &Metrics) -> Result<Self, MetricsError> {
@@ -208,12 +224,38 @@ impl ShardFamilies {
             )?,
             applied_index: part.gauges("applied_index", "Newest entry applied.", key)?,
             snapshot_index: part.gauges("snapshot_index", "Newest entry in a snapshot.", key)?,
+            stale_age: part.gauges(
+                "stale_age_seconds",
+                "At most how old an answer may be that this replica gives to a STALE read; 0 where it leads.",
+                key,
+            )?,
         })
+    }
+
+    /// Removes what tells how a replica is now. What it has done stays counted.
+    fn forget(&self, shard_key: &str) {
+        let gauges = [
+            &self.queue_calls,
+            &self.queue_bytes,
+            &self.terms,
+            &self.logical_bytes,
+            &self.memory_bytes,
+            &self.repeat_table_bytes,
+            &self.applied_index,
+            &self.snapshot_index,
+            &self.stale_age,
+        ];
+        for gauge in gauges {
+            gauge.remove([shard_key]);
+        }
+        for part in MEMORY_PARTS {
+            self.memory_part_bytes.remove([shard_key, part]);
+        }
     }
 }
 
 impl NodeMetrics {
-    pub(crate) fn new(base: &Metrics, node: &str) -> Result<Self, MetricsError> {
+    pub(crate) fn new(runtime: &Runtime, base: &Metrics, node: &str) -> Result<Self, MetricsError> {
         let part = base.part("wal")?;
         let gauge = |name: &str, help: &str| -> Result<Gauge, MetricsError> {
             Ok(part.gauges(name, help, ["node"])?.with([node]))
@@ -268,6 +310,7 @@ impl NodeMetrics {
         drop(actions.with([node, Action::RestartReplica.label(), "fault", "done"]));
         Ok(Self {
             actions,
+            recent: Recent::new(runtime, NODE_ACTIONS_MAX),
             base: base.clone(),
             node: node.to_owned(),
             shards: ShardFamilies::new(base)?,
@@ -293,7 +336,8 @@ impl NodeMetrics {
     pub(crate) fn shard(&self, shard_key: &str) -> ShardMetrics {
         let operation = |name| self.base.trie_operations(name, shard_key);
         let key = [shard_key];
-        let part = |name| self.shards.memory_part_bytes.with([shard_key, name]);
+        let [buckets, nodes, lists] =
+            MEMORY_PARTS.map(|name| self.shards.memory_part_bytes.with([shard_key, name]));
         ShardMetrics {
             record: operation("record"),
             delete: operation("delete"),
@@ -309,13 +353,20 @@ impl NodeMetrics {
             terms: self.shards.terms.with(key),
             logical_bytes: self.shards.logical_bytes.with(key),
             memory_bytes: self.shards.memory_bytes.with(key),
-            bucket_bytes: part("buckets"),
-            node_bytes: part("nodes"),
-            cached_list_bytes: part("cached lists"),
+            bucket_bytes: buckets,
+            node_bytes: nodes,
+            cached_list_bytes: lists,
             repeat_table_bytes: self.shards.repeat_table_bytes.with(key),
             applied_index: self.shards.applied_index.with(key),
             snapshot_index: self.shards.snapshot_index.with(key),
+            shard_key: shard_key.into(),
+            stale_age: self.shards.stale_age.with(key),
         }
+    }
+
+    /// A replica has left: its last figures are nobody's.
+    pub(crate) fn forget(&self, replica: &ShardMetrics) {
+        self.shards.forget(&replica.shard_key);
     }
 
     /// Has itself told how long each group commit of a node takes, and how much goes to followers.
@@ -362,16 +413,31 @@ impl NodeMetrics {
             .set_count(stats.rotten_snapshots);
     }
 
-    /// Counts an attempt. `reason` is one of a few words that stand in the source.
-    pub(crate) fn count_action<T, E>(
+    /// Counts an attempt, logs it, and keeps it for the reports. `reason` is one of a few words that stand in the source.
+    pub(crate) fn count_action<T, E: Display>(
         &self,
         action: Action,
         reason: &'static str,
+        shard: Option<ShardId>,
         result: &Result<T, E>,
     ) {
         let outcome = if result.is_ok() { "done" } else { "failed" };
-        let labels = [self.node.as_str(), action.label(), reason, outcome];
+        let kind = action.label();
+        let labels = [self.node.as_str(), kind, reason, outcome];
         self.actions.with(labels).increment();
+        let error = result.as_ref().err().map(E::to_string);
+        let error = error.unwrap_or_default();
+        tracing::info!(kind, reason, ?shard, outcome, error, "action");
+        let report = ActionReport::of(kind, reason, (shard, None), &error);
+        self.recent.note(report);
+    }
+
+    /// The last of what was done, the newest last.
+    pub(crate) fn recent_actions(&self) -> Vec<ActionReport> {
+        let noted = self.recent.list().into_iter();
+        noted
+            .map(|noted| noted.what.seen(noted.times, noted.first_ms, noted.last_ms))
+            .collect()
     }
 
     pub(crate) fn set_log(&self, stats: &WalStats) {
@@ -403,5 +469,7 @@ impl ShardMetrics {
             .set_count(status.applied.map_or(0, |at| at.index));
         self.snapshot_index
             .set_count(status.snapshot.unwrap_or_default());
+        let age = Duration::from_millis(replica.age_ms());
+        self.stale_age.set(age.as_secs_f64());
     }
 }

@@ -344,7 +344,7 @@ impl Node {
             .map_err(|error| ApiError::internal(error.to_string()))
             .and_then(|moved| moved.map_err(|error| ApiError::internal(error.to_string())));
         self.metrics
-            .count_action(Action::SetDataAside, "damaged", &moved);
+            .count_action(Action::SetDataAside, "damaged", None, &moved);
         let name = moved?;
         let moved_to = name.clone();
         self.end(RunError::GaveUpData { moved_to });

@@ -82,7 +82,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
             .advertise_addr
             .clone()
             .unwrap_or_else(|| local.to_string()),
-        metrics: NodeMetrics::new(&metrics, &config.node_name)?,
+        metrics: NodeMetrics::new(&runtime, &metrics, &config.node_name)?,
         runtime: runtime.clone(),
         health: health.clone(),
         memory: prepared.memory,

@@ -245,13 +245,7 @@ impl Nemesis {
         world.trace.note(now, &format!("strikes: {kind:?}"));
         match kind {
             Kind::Kill | Kind::Power => self.take_down(world, host, kind),
-            Kind::Blackout => {
-                let effect = Effect::down(world, self.shape.shard_servers());
-                for host in self.shape.shard_servers() {
-                    self.take_down(world, *host, Kind::Power);
-                }
-                effect
-            }
+            Kind::Blackout => self.black_out(world),
             Kind::OneWay => {
                 let (from, to) = self.pair();
                 self.cut(world, vec![(from, to)], length)
@@ -303,6 +297,19 @@ impl Nemesis {
             Kind::Sleepers => self.sleepers(world),
             Kind::Majorities => self.majorities(world),
         }
+    }
+
+    /// Takes the power of all shard servers, or of all machines that keep anything.
+    fn black_out(&mut self, world: &mut World) -> Effect {
+        let mut hosts = self.shape.shard_servers().to_vec();
+        if self.dice.percent(50) {
+            hosts.extend(self.shape.coordinators());
+        }
+        let effect = Effect::down(world, &hosts);
+        for host in hosts {
+            self.take_down(world, host, Kind::Power);
+        }
+        effect
     }
 
     /// Takes or damages a coordinator's disk, where the others are a majority without it.

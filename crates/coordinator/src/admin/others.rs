@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use api::ApiError;
 use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
 use api::admin::v1::{ActionReport, CoordinatorStatus, GetStatusRequest, GetStatusResponse};
+use api::{ApiError, Reason};
 use futures::future::join_all;
 use rpc::Deadline;
 
 use crate::arrival::Arrival;
+use crate::status::ANSWER_BYTES_MAX;
 
 /// How long another coordinator may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -45,11 +46,18 @@ async fn actions_of(
     let runtime = &arrival.runtime;
     let deadline = Deadline::after(runtime, PATIENCE);
     let request = deadline.request(runtime, GetStatusRequest { ask_others: false })?;
-    let mut peer = ClusterAdminServiceClient::new(arrival.pool.get(&other.address)?);
+    let peer = ClusterAdminServiceClient::new(arrival.pool.get(&other.address)?);
+    let mut peer = peer.max_decoding_message_size(ANSWER_BYTES_MAX);
     let answer = Box::pin(peer.get_status(request));
     let answer = deadline.call(runtime, answer).await?.into_inner();
+    let answering = answer.coordinators.iter().find(|at| at.answers);
+    let answering = answering.map(|at| at.coordinator_id);
+    if answering != Some(other.coordinator_id) {
+        let problem = format!("{} is another coordinator", other.address);
+        return Err(ApiError::new(Reason::NotFound, problem));
+    }
     let mut actions = answer.actions;
-    // It speaks for itself only.
-    actions.retain(|action| action.coordinator_id == other.coordinator_id);
+    // Of the shard servers it knows what everybody knows.
+    actions.retain(|action| answering == Some(action.coordinator_id));
     Ok(actions)
 }

@@ -12,11 +12,10 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use super::{EXIT_USAGE, Failure};
+use crate::status::ANSWER_BYTES_MAX;
 
 /// The longest that one call may take; longer work is asked for again.
 const PATIENCE: Duration = cluster::limits::DEADLINE_MAX;
-/// A whole map or status of a large cluster.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How long one that cannot be connected to keeps the next from being asked.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);

@@ -84,6 +84,8 @@ fn heard(at: &CoordinatorStatus) -> String {
     match (at.answers, at.reached) {
         (true, _) => "  asked".to_owned(),
         (false, true) => String::new(),
+        // One of an older version asks nobody.
+        (false, false) if at.reason.is_empty() => String::new(),
         (false, false) => format!("  does not answer: {}", at.reason),
     }
 }
@@ -303,7 +305,7 @@ fn took(began_ms: i64, ended_ms: i64) -> String {
     format!("{:.1} s", took as f64 / 1000.0)
 }
 
-/// What the coordinators did lately, the newest first.
+/// What coordinators and shard servers did lately, the newest first.
 fn action_table(actions: &[ActionReport], now_ms: i64) -> Table {
     let mut table = new_table(&[
         "ago", "by", "action", "why", "shard", "node", "times", "failed",
@@ -312,7 +314,7 @@ fn action_table(actions: &[ActionReport], now_ms: i64) -> Table {
         let shard = action.shard_id.map(|shard| shard.to_string());
         table.add_row(vec![
             took(action.last_ms, now_ms.max(action.last_ms)),
-            action.coordinator_id.to_string(),
+            doer(action),
             action.kind.clone(),
             action.reason.clone(),
             shard.unwrap_or_default(),
@@ -321,13 +323,21 @@ fn action_table(actions: &[ActionReport], now_ms: i64) -> Table {
             action.error.clone(),
         ]);
     }
-    right(&mut table, &[0, 1, 4, 5, 6]);
+    right(&mut table, &[0, 4, 5, 6]);
     table
+}
+
+fn doer(action: &ActionReport) -> String {
+    match action.by_node_id {
+        0 => format!("coordinator {}", action.coordinator_id),
+        node => format!("node {node}"),
+    }
 }
 
 fn action_json(action: &ActionReport) -> Value {
     json!({
         "coordinator_id": action.coordinator_id,
+        "by_node_id": action.by_node_id,
         "kind": action.kind,
         "reason": action.reason,
         "shard_id": action.shard_id,

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::ApiError;
 use api::admin::v1::ReplicaAudit;
 use api::registry::v1::AgreedAudit;
 use cluster::{Incarnation, ShardId, limits};
@@ -151,8 +152,9 @@ impl Node {
             tracing::error!(%shard, index, "the state of this replica is not what a majority has, it stops and must be rebuilt");
             let reason = format!("its state at entry {index} is not what a majority has");
             replica.group().condemn(&reason).await;
+            let done: Result<(), ApiError> = Ok(());
             self.metrics
-                .count_action(Action::StopReplica, "differs", &Ok::<(), ()>(()));
+                .count_action(Action::StopReplica, "differs", Some(shard), &done);
             self.refresh_health();
             self.sync_now.notify_one();
         }

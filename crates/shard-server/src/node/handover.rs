@@ -84,7 +84,7 @@ impl Node {
             let shard = replica.shard();
             let handed = replica.hand_over(None).await;
             self.metrics
-                .count_action(Action::HandOverLead, reason, &handed);
+                .count_action(Action::HandOverLead, reason, Some(shard), &handed);
             match handed {
                 Ok(leader) => tracing::info!(%shard, %leader, reason, "the lead is handed over"),
                 Err(error) => tracing::warn!(%shard, %error, reason, "the lead is not handed over"),

@@ -227,7 +227,7 @@ impl Node {
         if let Some(reason) = restart {
             tracing::warn!(%shard, reason, "a replica that stopped is started again");
             self.metrics
-                .count_action(Action::RestartReplica, reason, &result);
+                .count_action(Action::RestartReplica, reason, Some(shard), &result);
         }
         let state = match result {
             Ok(Begun::Waiting { reason }) => SlotState::Waiting { reason },
@@ -449,7 +449,7 @@ impl Node {
     ) -> Result<(), BeginError> {
         let removed = host.remove_group(shard_group(place.0, place.1)).await;
         self.metrics
-            .count_action(Action::RemoveReplica, reason, &removed);
+            .count_action(Action::RemoveReplica, reason, Some(place.0), &removed);
         removed?;
         self.memory.lock().begun.remove(&place);
         self.remember().await.map_err(BeginError::Memory)
@@ -462,6 +462,7 @@ impl Node {
         self.forget_health(shard);
         if let Some(replica) = slot.as_ref().and_then(Slot::running) {
             replica.group().shutdown().await;
+            self.metrics.forget(replica.metrics());
         }
         // Before the data go, so that nothing of it is held on to.
         drop(slot);

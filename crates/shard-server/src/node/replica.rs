@@ -295,7 +295,7 @@ impl Replica {
     }
 
     /// At most how old the state is: by the stamp of the newest entry, unless this replica leads.
-    fn age_ms(&self) -> u64 {
+    pub(crate) fn age_ms(&self) -> u64 {
         if self.group.lease_check().is_ok() {
             return 0;
         }

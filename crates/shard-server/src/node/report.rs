@@ -24,6 +24,7 @@ impl Node {
             reason: damage.or_else(full).or_else(stalls).unwrap_or_default(),
             disk_full,
             disk_stalled: stall.is_some(),
+            actions: self.metrics.recent_actions(),
             ..SyncRequest::default()
         }
     }

@@ -130,8 +130,12 @@ async fn take(host: &Node, replica: &Replica, change: Change) -> Result<Done, Ap
         // A leader that is to leave lets another lead first, which then removes it.
         wire::MemberStep::Remove if node == group.status().node => {
             let handed = replica.hand_over(None).await;
-            host.metrics
-                .count_action(Action::HandOverLead, "leaving", &handed);
+            host.metrics.count_action(
+                Action::HandOverLead,
+                "leaving",
+                Some(replica.shard()),
+                &handed,
+            );
             return Err(ApiError::not_leader(Some(handed?)));
         }
         wire::MemberStep::Remove => group.remove(node).await,

@@ -199,15 +199,21 @@ impl Services {
                 return Err(ApiError::field(Reason::BadArgument, "to_node_id", problem));
             }
             let taken = replica.take_lead().await;
-            self.node
-                .metrics
-                .count_action(Action::TakeLead, "asked", &taken);
+            self.node.metrics.count_action(
+                Action::TakeLead,
+                "asked",
+                Some(replica.shard()),
+                &taken,
+            );
             taken?
         } else {
             let handed = replica.hand_over(to).await;
-            self.node
-                .metrics
-                .count_action(Action::HandOverLead, "asked", &handed);
+            self.node.metrics.count_action(
+                Action::HandOverLead,
+                "asked",
+                Some(replica.shard()),
+                &handed,
+            );
             handed?
         };
         tracing::info!(shard = request.shard_id, %leader, "the lead has moved as asked");

@@ -320,6 +320,15 @@ async fn the_data_of_a_shard_that_left_goes_even_if_that_fails_at_first() {
     let snapshots = world.data_dir().join("snapshots");
     let kept = || disk.list_dir(&snapshots).unwrap().len();
     assert_eq!(kept(), 2);
+    let series = |family: &str| {
+        let text = node.metrics.encode().unwrap();
+        let start = format!("autocomplete_shard_{family}{{");
+        text.lines().filter(|line| line.starts_with(&start)).count()
+    };
+    let told = || (series("applied_index"), series("memory_part_bytes"));
+    world
+        .until("both are told of", || async { told() == (2, 6) })
+        .await;
     disk.inject(Fault::next(Op::RemoveDir, Effect::Io).on_path("snapshots"));
     {
         let mut state = world.registry.state.lock();
@@ -335,6 +344,8 @@ async fn the_data_of_a_shard_that_left_goes_even_if_that_fails_at_first() {
             kept() == 1 && node.actions("remove_replica", "reassigned") == 1
         })
         .await;
+    // What it was at last would be taken for what it is.
+    assert_eq!(told(), (1, 3));
     node.record("boston", 1).await;
     node.stop().await.unwrap();
 }

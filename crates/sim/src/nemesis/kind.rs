@@ -7,7 +7,7 @@ pub(crate) enum Kind {
     Kill,
     /// The machine loses its power, perhaps in the middle of a write.
     Power,
-    /// All shard servers lose their power at once.
+    /// All shard servers lose their power at once, half of the times the coordinators with them.
     Blackout,
     /// Two machines do not hear each other.
     Cut,

@@ -78,7 +78,9 @@ async fn alone(runtime: &Runtime) -> (Host, Arc<Replica>) {
     drop(runtime.timeout(PATIENCE, serves).await.unwrap().unwrap());
     group.read_index(PATIENCE).await.unwrap();
     let metrics = telemetry::Metrics::new(runtime).unwrap();
-    let metrics = NodeMetrics::new(&metrics, "node").unwrap().shard("2");
+    let metrics = NodeMetrics::new(runtime, &metrics, "node")
+        .unwrap()
+        .shard("2");
     let queue = QueueConfig::default();
     let replica = Replica::new(runtime, shard, incarnation, group, queue, metrics);
     (host, Arc::new(replica))
