@@ -87,8 +87,11 @@ async fn move_aside(arrival: &Arrival, dir: &Path, identity: Identity) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Debug;
+
     use cluster::{ClusterId, NodeId};
     use runtime::Runtime;
+    use vfs::sim::every_mishap_twice;
     use vfs::{SimDisk, durable};
 
     use super::*;
@@ -120,7 +123,66 @@ mod tests {
         member
     }
 
-    /// A crash at every operation: the next start has all of the old data under the old identity, or none of it.
+    /// Who comes after it in the directory.
+    fn successor(old: &Identity) -> Identity {
+        Identity {
+            instance: [7; 16],
+            membership: None,
+            begun: false,
+            ..old.clone()
+        }
+    }
+
+    /// What others rely on.
+    #[derive(Clone, Default)]
+    struct Promised {
+        /// The old identity takes part in nothing any more.
+        is_over: bool,
+        /// Who the directory was said to belong to.
+        told: Option<Identity>,
+    }
+
+    fn give_up(disk: &SimDisk, new: &Identity, promised: &mut Promised) -> Result<(), Error> {
+        aside::give_up(disk, dir(), &PARTS, 5)?;
+        promised.is_over = true;
+        identity::store(disk, dir(), new)?;
+        promised.told = Some(new.clone());
+        Ok(())
+    }
+
+    fn start(disk: &SimDisk, promised: &mut Promised) -> Result<(), Error> {
+        finish(disk, dir())?;
+        let found = identity::open(disk, &Runtime::real(), dir(), NodeId(2))?;
+        promised.is_over |= found.membership.is_none();
+        promised.told = Some(found);
+        Ok(())
+    }
+
+    /// The next start has all of the old data under the old identity, or none of it, and the one after it the same.
+    fn judge(image: &SimDisk, old: &Identity, promised: &Promised, what: &dyn Debug) {
+        let mut now = Promised::default();
+        start(image, &mut now).unwrap_or_else(|error| panic!("{what:?}: {error}"));
+        let found = now.told.clone().unwrap();
+        assert!(found == *old || found.membership.is_none(), "{what:?}");
+        assert!(found != *old || !promised.is_over, "{what:?}");
+        if let Some(told) = &promised.told {
+            assert_eq!(found, *told, "{what:?}");
+        }
+        let home = match found == *old {
+            true => dir().to_owned(),
+            false => dir().join("given-up-5"),
+        };
+        let after = image.crash_losing_all();
+        start(&after, &mut now).unwrap();
+        assert_eq!(now.told, Some(found), "{what:?}");
+        for image in [image, &after] {
+            assert_eq!(image.contents(&home.join(LOG)).unwrap(), LOG.as_bytes());
+            assert!(image.exists(&dir().join("held-snapshots/1")).unwrap());
+        }
+        give_up(&after, &successor(old), &mut now).unwrap();
+    }
+
+    /// A crash at every operation, and many ways in which it may leave the disk.
     #[test]
     fn power_lost_while_metadata_are_given_up_needs_no_human() {
         let runtime = Runtime::real();
@@ -129,32 +191,30 @@ mod tests {
             let disk = SimDisk::new();
             let old = member(&runtime, &disk);
             disk.halt_after(Some(halt));
-            let new = Identity {
-                instance: [7; 16],
-                membership: None,
-                begun: false,
-                ..old.clone()
-            };
-            let gave_up = aside::give_up(&disk, dir(), &PARTS, 5);
-            let stored = gave_up.is_ok() && identity::store(&disk, dir(), &new).is_ok();
+            let mut promised = Promised::default();
+            let gave_up = give_up(&disk, &successor(&old), &mut promised);
             for seed in 0..40 {
-                let image = disk.crash_seeded(seed);
-                finish(&image, dir()).unwrap();
-                let found = identity::open(&image, &runtime, dir(), NodeId(2)).unwrap();
-                let home = match found == old {
-                    true => dir().to_owned(),
-                    false => dir().join("given-up-5"),
-                };
-                assert!(found == old || found.membership.is_none());
-                assert!(!stored || found == new);
-                assert_eq!(image.contents(&home.join(LOG)).unwrap(), LOG.as_bytes());
-                assert!(image.exists(&dir().join("held-snapshots/1")).unwrap());
+                judge(&disk.crash_seeded(seed), &old, &promised, &(halt, seed));
             }
-            if stored {
+            if gave_up.is_ok() {
                 break;
             }
             halts += 1;
         }
         assert!(halts > 8, "{halts} halts");
+    }
+
+    #[test]
+    fn whatever_goes_wrong_while_metadata_are_given_up_and_at_the_start_after_it_needs_no_human() {
+        let before = SimDisk::new();
+        let old = member(&Runtime::real(), &before);
+        let runs = every_mishap_twice(
+            &before,
+            &Promised::default(),
+            |disk: &SimDisk, promised: &mut Promised| give_up(disk, &successor(&old), promised),
+            start,
+            |image, promised, what| judge(image, &old, promised, what),
+        );
+        assert!(runs > 1000, "{runs} runs");
     }
 }

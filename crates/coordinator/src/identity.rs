@@ -34,7 +34,7 @@ const VERSION: u16 = 2;
 const HEAD_BYTES: usize = 56;
 const MEMBER_BYTES: usize = 24;
 /// Coordinators of one cluster, with room for more than the configuration takes.
-const MEMBERS_MAX: usize = 16;
+pub(crate) const MEMBERS_MAX: usize = 16;
 const BYTES_MAX: usize = HEAD_BYTES + MEMBERS_MAX * MEMBER_BYTES + 4;
 
 /// Drawn for a data directory.
@@ -211,6 +211,11 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Debug;
+
+    use vfs::SimDisk;
+    use vfs::sim::every_mishap_twice;
+
     use super::*;
 
     fn member(begun: bool) -> Identity {
@@ -289,5 +294,67 @@ mod tests {
         store(&disk, dir, &member(true)).unwrap();
         let error = open(&disk, &runtime, dir, NodeId(2)).unwrap_err();
         assert!(error.to_string().contains("lost data"), "{error}");
+    }
+
+    const ID: NodeId = NodeId(2);
+
+    fn dir() -> &'static Path {
+        Path::new("/data")
+    }
+
+    /// A start of a coordinator: it is told its instance, belongs to a cluster, and begins a log. What others have been told is kept.
+    fn begin(disk: &SimDisk, told: &mut Option<Identity>) -> Result<(), Error> {
+        let found = open(disk, &Runtime::real(), dir(), ID)?;
+        *told = Some(found.clone());
+        let membership = member(false).membership;
+        let mut identity = Identity {
+            membership,
+            ..found
+        };
+        store(disk, dir(), &identity)?;
+        *told = Some(identity.clone());
+        durable::create_dir(disk, &dir().join("wal"))?;
+        durable::replace(disk, &dir().join("wal/1"), b"x")?;
+        identity.begun = true;
+        store(disk, dir(), &identity)?;
+        *told = Some(identity);
+        Ok(())
+    }
+
+    /// A start finds what others were told or something newer, finds it again after power was lost, and can go on.
+    fn judge(image: &SimDisk, told: Option<&Identity>, what: &dyn Debug) {
+        let found = open(image, &Runtime::real(), dir(), ID);
+        let found = found.unwrap_or_else(|error| panic!("{what:?}: {error}"));
+        if let Some(told) = told {
+            assert_eq!(found.instance, told.instance, "{what:?}");
+            assert!(found.membership.is_some() || told.membership.is_none());
+            assert!(found.begun || !told.begun, "{what:?}");
+        }
+        assert!(found.membership.is_none() || found.membership == member(true).membership);
+        let after = image.crash_losing_all();
+        let again = open(&after, &Runtime::real(), dir(), ID).unwrap();
+        assert_eq!(again, found, "{what:?}");
+        let mut gone_on = None;
+        begin(&after, &mut gone_on).unwrap();
+        let instance = found.instance;
+        assert_eq!(
+            gone_on,
+            Some(Identity {
+                instance,
+                ..member(true)
+            })
+        );
+    }
+
+    #[test]
+    fn whatever_goes_wrong_in_the_first_start_and_the_next_the_identity_is_one_that_was_told() {
+        let start = |disk: &SimDisk, told: &mut Option<Identity>| {
+            *told = Some(open(disk, &Runtime::real(), dir(), ID)?);
+            Ok(())
+        };
+        let runs = every_mishap_twice(&SimDisk::new(), &None, begin, start, |image, told, what| {
+            judge(image, told.as_ref(), what);
+        });
+        assert!(runs > 1000, "{runs} runs");
     }
 }

@@ -6,14 +6,14 @@
 //! On failure: a transfer that breaks leaves a temporary file, which is removed; what was held stays. A held file that does not match its
 //! hash any more is passed over, with a loud word in the log, and an older one is used.
 
-mod name;
+pub(crate) mod name;
 mod puller;
 mod pulling;
 mod pushing;
 mod store;
 
 pub(crate) use puller::Puller;
-pub(crate) use pulling::{pull, take_and_pull};
+pub(crate) use pulling::{announced, pull, take_and_pull};
 pub(crate) use pushing::push;
 pub(crate) use store::{Held, Store};
 

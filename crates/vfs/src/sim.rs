@@ -7,7 +7,7 @@
 //! lost, kept, kept in an earlier version, or turned into garbage.
 //!
 //! Faults are scripted by [`SimDisk::inject`]: the n-th operation of a kind fails, writes short, or
-//! halts the disk. A failed sync marks its blocks clean without making them durable, as Linux does:
+//! halts the disk; [`every_mishap`] lets everything go wrong that can. A failed sync marks its blocks clean without making them durable, as Linux does:
 //! later syncs succeed, readers see the new bytes, a crash shows the old. [`SimDisk::make_unreadable`] is a sector that has gone bad.
 //!
 //! Deterministic: no clock, no randomness but the seeds given. A clone is another handle to the same
@@ -19,6 +19,7 @@ mod disk;
 mod door;
 mod fault;
 mod inode;
+mod mishap;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use parking_lot::Mutex;
 
 pub use crash::{Fate, Pending, PendingKind};
 pub use fault::{Effect, Fault, TraceEntry};
+pub use mishap::{Mishap, Run, every_mishap, every_mishap_twice};
 
 use crate::{Error, Op, Result};
 use disk::Disk;
@@ -216,6 +218,25 @@ impl SimDisk {
     #[must_use]
     pub fn crash_keeping_all(&self) -> Self {
         self.crash_with(|_| Fate::Kept)
+    }
+
+    /// The disks after power losses that keep each subset of what is not durable. Where that is more than `items_max` items, 16 at most,
+    /// only those that keep none of them and all.
+    #[must_use]
+    pub fn crash_subsets(&self, items_max: usize) -> Vec<Self> {
+        let items = self.pending().len();
+        if items > items_max.min(16) {
+            return vec![self.crash_losing_all(), self.crash_keeping_all()];
+        }
+        let image = |kept: u32| {
+            let mut rest = kept;
+            self.crash_with(|_| {
+                let is_kept = rest & 1 == 1;
+                rest >>= 1;
+                if is_kept { Fate::Kept } else { Fate::Lost }
+            })
+        };
+        (0..1 << items).map(image).collect()
     }
 
     /// The disk after a power loss that decides each item by a pseudo-random generator.

@@ -1,5 +1,5 @@
 //! The names of held files: `{incarnation}-{index}-{raft term}-{taken at}-{hash}.snapshot`, numbers in decimal, the hash in hex. The
-//! folder is the shard's number. A name that is not exactly so is not one of ours.
+//! folder is the shard's number. A name that is not exactly so is not one of ours. A clock that was before 1970 gives a time with a sign.
 
 use cluster::{Incarnation, ShardId};
 
@@ -7,7 +7,7 @@ use super::store::Held;
 
 const SUFFIX: &str = ".snapshot";
 
-pub(super) fn of(held: &Held) -> String {
+pub(crate) fn of(held: &Held) -> String {
     let hash: String = held.hash.iter().map(|byte| format!("{byte:02x}")).collect();
     format!(
         "{}-{}-{}-{}-{hash}{SUFFIX}",
@@ -15,13 +15,14 @@ pub(super) fn of(held: &Held) -> String {
     )
 }
 
-pub(super) fn parse(shard: ShardId, name: &str, bytes: u64) -> Option<Held> {
-    let mut parts = name.strip_suffix(SUFFIX)?.split('-');
+pub(crate) fn parse(shard: ShardId, name: &str, bytes: u64) -> Option<Held> {
+    let (numbers, hash) = name.strip_suffix(SUFFIX)?.rsplit_once('-')?;
+    let mut parts = numbers.splitn(4, '-');
     let incarnation = Incarnation(parts.next()?.parse().ok()?);
     let index = parts.next()?.parse().ok()?;
     let raft_term = parts.next()?.parse().ok()?;
     let taken_at_ms = parts.next()?.parse().ok()?;
-    let hash = parse_hash(parts.next()?)?;
+    let hash = parse_hash(hash)?;
     let held = Held {
         shard,
         incarnation,
@@ -31,7 +32,7 @@ pub(super) fn parse(shard: ShardId, name: &str, bytes: u64) -> Option<Held> {
         hash,
         taken_at_ms,
     };
-    (parts.next().is_none() && of(&held) == name).then_some(held)
+    (of(&held) == name).then_some(held)
 }
 
 fn parse_hash(text: &str) -> Option<[u8; 32]> {
@@ -60,6 +61,11 @@ mod tests {
             hash: [0xab; 32],
             taken_at_ms: 1_700_000_000_000,
         };
+        let early = Held {
+            taken_at_ms: -1,
+            ..held.clone()
+        };
+        assert_eq!(parse(ShardId(3), &of(&early), 77), Some(early));
         let name = of(&held);
         assert_eq!(parse(ShardId(3), &name, 77), Some(held));
         for other in [

@@ -49,14 +49,7 @@ pub(crate) async fn pull(
     let mut chunks = call.await.map_err(|_| silent())??.into_inner();
     let first = next(runtime, &mut chunks).await?;
     let first = first.ok_or_else(|| wrong("the node sent no chunk"))?;
-    let info = first
-        .snapshot
-        .clone()
-        .ok_or_else(|| wrong("the first chunk does not say what it is of"))?;
-    let held = Held::try_from(info)?;
-    if held.shard != shard {
-        return Err(wrong("the node sent another shard's snapshot"));
-    }
+    let held = announced(&first, shard)?;
     if store.of(shard).contains(&held) {
         return Ok(held);
     }
@@ -75,6 +68,19 @@ pub(crate) async fn pull(
             Err(error)
         }
     }
+}
+
+/// What the first chunk says of the snapshot of a shard.
+pub(crate) fn announced(first: &SnapshotChunk, shard: ShardId) -> Result<Held, ApiError> {
+    let info = first
+        .snapshot
+        .clone()
+        .ok_or_else(|| wrong("the first chunk does not say what it is of"))?;
+    let held = Held::try_from(info)?;
+    if held.shard != shard {
+        return Err(wrong("the node sent another shard's snapshot"));
+    }
+    Ok(held)
 }
 
 /// Takes chunks until the stream ends. The half received snapshot comes back with the error, to be removed.

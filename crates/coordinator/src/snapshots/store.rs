@@ -135,7 +135,7 @@ impl Store {
     pub(crate) async fn newest_sound(self: &Arc<Self>, shard: ShardId) -> Option<Held> {
         for held in self.of(shard) {
             let (store, wanted) = (Arc::clone(self), held.clone());
-            let task = move || store.verify(&wanted);
+            let task = move || store.verify_patiently(&wanted);
             let verdict = self.runtime.spawn_blocking("snapshot-verify", task).await;
             match verdict {
                 Ok(Ok(())) => return Some(held),
@@ -146,6 +146,15 @@ impl Store {
             }
         }
         None
+    }
+
+    /// As [`Self::verify`], for a verdict: what could not be read is read once more, for an older snapshot
+    /// in its place lacks writes for good.
+    fn verify_patiently(&self, held: &Held) -> io::Result<()> {
+        match self.verify(held) {
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => self.verify(held),
+            verdict => verdict,
+        }
     }
 
     fn verify(&self, held: &Held) -> io::Result<()> {
@@ -168,7 +177,7 @@ impl Store {
     }
 
     /// Begins to receive a snapshot. Blocks.
-    pub(super) fn receive(&self, held: Held) -> io::Result<Receiving> {
+    pub(crate) fn receive(&self, held: Held) -> io::Result<Receiving> {
         let path = self.path(&held);
         durable::create_dir(self.vfs.as_ref(), durable::parent(&path))?;
         let free = self.vfs.free_space(&self.dir)?;
@@ -189,7 +198,7 @@ impl Store {
     }
 
     /// Gives a received snapshot its name, and removes what is older than what is kept. Blocks.
-    pub(super) fn publish(&self, received: Receiving) -> io::Result<Held> {
+    pub(crate) fn publish(&self, received: Receiving) -> io::Result<Held> {
         let Receiving {
             held,
             temporary,
@@ -204,8 +213,14 @@ impl Store {
             let problem = "what was received does not match its length and hash";
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         }
-        drop(writer.finish()?);
-        durable::publish(self.vfs.as_ref(), &temporary, &self.path(&held))?;
+        let finished = writer.finish();
+        let published = finished
+            .and_then(|_| durable::publish(self.vfs.as_ref(), &temporary, &self.path(&held)));
+        if let Err(error) = published {
+            // It comes again under another name: until the next start nobody else would remove it.
+            self.remove_half(&temporary);
+            return Err(error.into());
+        }
         let mut all = self.held.write();
         let list = all.entry(held.shard).or_default();
         list.retain(|other| *other != held);
@@ -220,14 +235,20 @@ impl Store {
     }
 
     /// Removes what was received of a snapshot that broke off. Blocks.
-    pub(super) fn discard(&self, received: &Receiving) {
-        if let Err(error) = self.vfs.remove_file(&received.temporary) {
-            tracing::warn!(%error, "a half received snapshot was not removed");
+    pub(crate) fn discard(&self, received: &Receiving) {
+        self.remove_half(&received.temporary);
+    }
+
+    fn remove_half(&self, temporary: &Path) {
+        match self.vfs.remove_file(temporary) {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => tracing::warn!(%error, "a half received snapshot was not removed"),
         }
     }
 
     /// Opens a held snapshot. Blocks.
-    pub(super) fn read(&self, held: &Held) -> io::Result<FileReader> {
+    pub(crate) fn read(&self, held: &Held) -> io::Result<FileReader> {
         Ok(FileReader::new(self.vfs.open_read(&self.path(held))?))
     }
 
@@ -240,7 +261,7 @@ impl Store {
 
 /// A snapshot on its way in.
 #[derive(Debug)]
-pub(super) struct Receiving {
+pub(crate) struct Receiving {
     held: Held,
     temporary: PathBuf,
     writer: FileWriter,
@@ -249,12 +270,12 @@ pub(super) struct Receiving {
 
 impl Receiving {
     /// Where the next chunk must begin.
-    pub(super) fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.writer.position()
     }
 
     /// Takes a chunk; more than was announced is refused. Blocks.
-    pub(super) fn take(&mut self, chunk: &[u8]) -> io::Result<()> {
+    pub(crate) fn take(&mut self, chunk: &[u8]) -> io::Result<()> {
         if self.position() + chunk.len() as u64 > self.held.bytes {
             let problem = "more bytes than were announced";
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
@@ -266,11 +287,20 @@ impl Receiving {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Debug;
+
+    use vfs::SimDisk;
+    use vfs::sim::{Effect, Fault, Mishap, every_mishap, every_mishap_twice};
+
     use super::*;
 
-    fn open(disk: &Arc<vfs::SimDisk>) -> Arc<Store> {
-        let disk: Arc<dyn Vfs> = Arc::clone(disk) as Arc<dyn Vfs>;
-        Arc::new(Store::open(Runtime::real(), disk, "store".into(), 2).unwrap())
+    fn open(disk: &Arc<SimDisk>) -> Arc<Store> {
+        Arc::new(try_open(disk).unwrap())
+    }
+
+    fn try_open(disk: &SimDisk) -> Result<Store, Error> {
+        let disk: Arc<dyn Vfs> = Arc::new(disk.clone());
+        Store::open(Runtime::real(), disk, "store".into(), 2)
     }
 
     fn held(index: u64, content: &[u8]) -> Held {
@@ -289,25 +319,29 @@ mod tests {
         let mut receiving = store.receive(held(index, content))?;
         content
             .chunks(3)
-            .try_for_each(|chunk| receiving.take(chunk))?;
+            .try_for_each(|chunk| receiving.take(chunk))
+            .inspect_err(|_| store.discard(&receiving))?;
         store.publish(receiving)
+    }
+
+    fn indexes(store: &Store) -> Vec<u64> {
+        store.list().iter().map(|at| at.index).collect()
     }
 
     #[test]
     fn the_newest_two_are_kept_over_a_restart() {
-        let disk = Arc::new(vfs::SimDisk::new());
+        let disk = Arc::new(SimDisk::new());
         let store = open(&disk);
         for index in [10, 30, 20] {
             receive(&store, index, format!("content {index}").as_bytes()).unwrap();
         }
-        let indexes = |store: &Store| store.list().iter().map(|at| at.index).collect::<Vec<_>>();
         assert_eq!(indexes(&store), [30, 20]);
         assert_eq!(indexes(&open(&disk)), [30, 20]);
     }
 
     #[test]
     fn what_does_not_match_its_hash_is_not_kept() {
-        let disk = Arc::new(vfs::SimDisk::new());
+        let disk = Arc::new(SimDisk::new());
         let store = open(&disk);
         let mut receiving = store.receive(held(1, b"right")).unwrap();
         receiving.take(b"wrong").unwrap();
@@ -323,7 +357,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_snapshot_that_comes_twice_at_once_is_whole() {
-        let disk = Arc::new(vfs::SimDisk::new());
+        let disk = Arc::new(SimDisk::new());
         let store = open(&disk);
         let [mut first, second] = [(); 2].map(|()| store.receive(held(7, b"content")).unwrap());
         first.take(b"content").unwrap();
@@ -336,7 +370,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rotten_file_is_passed_over() {
-        let disk = Arc::new(vfs::SimDisk::new());
+        let disk = Arc::new(SimDisk::new());
         let store = open(&disk);
         receive(&store, 1, b"older").unwrap();
         let newest = receive(&store, 2, b"newer").unwrap();
@@ -349,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_of_an_ended_life_is_older_whatever_its_index() {
-        let disk = Arc::new(vfs::SimDisk::new());
+        let disk = Arc::new(SimDisk::new());
         let store = open(&disk);
         for (life, index) in [(1, 9000), (1, 9500), (2, 40)] {
             let content = format!("content {index}");
@@ -368,5 +402,129 @@ mod tests {
         };
         assert_eq!(places(&store), [(2, 40), (1, 9500)]);
         assert_eq!(places(&open(&disk)), [(2, 40), (1, 9500)]);
+    }
+
+    /// Of some blocks, another one for each index.
+    fn content(index: u64) -> Vec<u8> {
+        (0..700_u64).map(|byte| (byte * index) as u8).collect()
+    }
+
+    const INDEXES: [u64; 3] = [10, 20, 30];
+
+    /// What others rely on.
+    #[derive(Debug, Clone, Default)]
+    struct Promised {
+        /// The newest that was said to be held.
+        held: u64,
+        /// The newest that may be.
+        begun: u64,
+    }
+
+    fn receive_all(disk: &SimDisk, promised: &mut Promised) -> io::Result<()> {
+        let store = try_open(disk).map_err(io::Error::other)?;
+        for index in INDEXES {
+            promised.begun = index;
+            receive(&store, index, &content(index))?;
+            promised.held = index;
+        }
+        Ok(())
+    }
+
+    /// What is held is whole and not less than was promised, nothing half received is left, and a loss of power takes nothing of it.
+    fn judge(image: &SimDisk, promised: &Promised, what: &dyn Debug) -> Vec<u64> {
+        let store = try_open(image).unwrap_or_else(|error| panic!("{what:?}: {error}"));
+        let found = indexes(&store);
+        let newest = found.first().copied().unwrap_or(0);
+        assert!(
+            (promised.held..=promised.begun).contains(&newest),
+            "{what:?}: {found:?}"
+        );
+        // The one before it too: who was promised two has two.
+        let before = INDEXES.into_iter().rfind(|index| *index < newest);
+        assert!(before.is_none_or(|before| found.contains(&before)));
+        for held in store.list() {
+            store.verify(&held).unwrap();
+            let kept = image.contents(&store.path(&held)).unwrap();
+            assert_eq!(kept, content(held.index), "{what:?}");
+        }
+        let files = image.list_dir(Path::new("store/1")).unwrap_or_default();
+        assert_eq!(files.len(), found.len(), "{what:?}: {files:?}");
+        let after = image.crash_losing_all();
+        assert_eq!(indexes(&try_open(&after).unwrap()), found, "{what:?}");
+        found
+    }
+
+    #[test]
+    fn whatever_goes_wrong_while_snapshots_are_received_the_newest_promised_are_held() {
+        let start = |disk: &SimDisk, promised: &mut Promised| {
+            let store = try_open(disk).map_err(io::Error::other)?;
+            let newest = indexes(&store).first().copied();
+            promised.held = promised.held.max(newest.unwrap_or(0));
+            Ok(())
+        };
+        let runs = every_mishap_twice(
+            &SimDisk::new(),
+            &Promised::default(),
+            receive_all,
+            start,
+            |image, promised, what| {
+                judge(image, promised, what);
+                let mut anew = Promised::default();
+                receive_all(image, &mut anew).unwrap();
+                assert_eq!(judge(&image.crash_losing_all(), &anew, what), [30, 20]);
+            },
+        );
+        assert!(runs > 1000, "{runs} runs");
+    }
+
+    /// As the transfers go that are tried again, without a start between.
+    #[test]
+    fn a_snapshot_that_was_not_kept_comes_again_and_leaves_nothing_half_received() {
+        let disk = SimDisk::new();
+        drop(try_open(&disk).unwrap());
+        let runs = every_mishap(&disk, |disk| {
+            // The start failed: there is nobody to try again.
+            let Ok(store) = try_open(disk) else { return };
+            for index in INDEXES {
+                let content = content(index);
+                let done = receive(&store, index, &content);
+                if done.is_ok() || disk.is_halted() {
+                    continue;
+                }
+                receive(&store, index, &content).unwrap();
+            }
+            if !disk.is_halted() {
+                assert_eq!(indexes(&store), [30, 20]);
+            }
+        });
+        for run in runs {
+            let files = run.disk.restart().list_dir(Path::new("store/1"));
+            let files = files.unwrap_or_default().into_iter();
+            let mut names = files.map(|file| file.name.into_string().unwrap());
+            let half = names.find(|name| name.ends_with(durable::TEMPORARY_SUFFIX));
+            let is_halt = matches!(run.mishap, Mishap::Halt { .. });
+            assert!(half.is_none() || is_halt, "{:?}: {half:?}", run.mishap);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_fails_once_does_not_make_an_older_snapshot_the_newest() {
+        let disk = Arc::new(SimDisk::new());
+        let store = open(&disk);
+        for index in INDEXES {
+            receive(&store, index, &content(index)).unwrap();
+        }
+        for effect in [Effect::Io, Effect::Short(100)] {
+            for number in 0.. {
+                disk.inject(Fault::nth(number, effect));
+                let newest = store.newest_sound(ShardId(1)).await;
+                let is_over = disk.take_back_faults() > 0;
+                assert_eq!(newest.map(|held| held.index), Some(30), "call {number}");
+                if is_over {
+                    assert!(number > 1, "{number} calls");
+                    break;
+                }
+            }
+        }
     }
 }

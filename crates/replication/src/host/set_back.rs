@@ -22,6 +22,8 @@ pub(super) fn check(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     if !vfs.exists(&path)? {
         return Ok(());
     }
+    // It may be in the page cache only, and who is refused now must not be believed after a loss of power.
+    vfs.sync_dir(dir)?;
     let said = durable::read(vfs, &path, NOTE_BYTES_MAX).unwrap_or_default();
     Err(OpenError::SetBack {
         dir: dir.to_owned(),
@@ -29,12 +31,17 @@ pub(super) fn check(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     })
 }
 
+/// Writes the note, durably.
+fn note(vfs: &dyn Vfs, dir: &Path, reason: &str) -> Result<(), vfs::Error> {
+    durable::replace(vfs, &dir.join(FILE), format!("{reason}\n").as_bytes())
+}
+
 impl Inner {
     /// Where it cannot be written, the next start is told again.
     pub(super) async fn note_set_back(&self, reason: &str) {
-        let (vfs, path) = (Arc::clone(&self.vfs), self.log_dir.join(FILE));
-        let text = format!("{reason}\n");
-        let write = move || durable::replace(vfs.as_ref(), &path, text.as_bytes());
+        let (vfs, dir) = (Arc::clone(&self.vfs), self.log_dir.clone());
+        let reason = reason.to_owned();
+        let write = move || note(vfs.as_ref(), &dir, &reason);
         let written = self.runtime.spawn_blocking("set-back-note", write).await;
         let written = written
             .map_err(io::Error::other)
@@ -42,5 +49,60 @@ impl Inner {
         if let Err(error) = written {
             tracing::error!(%error, "the log could not be marked as set back");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vfs::SimDisk;
+    use vfs::sim::every_mishap_twice;
+
+    use super::*;
+
+    const REASON: &str = "node 2 lost what it had";
+
+    fn dir() -> &'static Path {
+        Path::new("/wal")
+    }
+
+    /// Whether a start is refused because of the note, and what it says of why.
+    fn refused(disk: &SimDisk) -> Result<Option<String>, OpenError> {
+        match check(disk, dir()) {
+            Ok(()) => Ok(None),
+            Err(OpenError::SetBack { problem, .. }) => Ok(Some(problem)),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[test]
+    fn whatever_goes_wrong_while_a_log_is_marked_who_was_refused_once_is_refused_for_ever() {
+        let disk = SimDisk::new();
+        durable::create_dir(&disk, dir()).unwrap();
+        let runs = every_mishap_twice(
+            &disk,
+            &false,
+            |disk: &SimDisk, is_marked: &mut bool| {
+                note(disk, dir(), REASON)?;
+                *is_marked = true;
+                Ok::<(), OpenError>(())
+            },
+            |disk, is_marked| {
+                let is_refused = refused(disk)?.is_some();
+                assert!(is_refused || !*is_marked);
+                *is_marked = is_refused;
+                Ok(())
+            },
+            |image, is_marked, what| {
+                let found = refused(image).unwrap();
+                assert!(found.is_some() || !*is_marked, "{what:?}");
+                assert!(found.as_ref().is_none_or(|said| said == REASON));
+                let after = image.crash_losing_all();
+                assert_eq!(refused(&after).unwrap(), found, "{what:?}");
+                note(&after, dir(), REASON).unwrap();
+                let after = after.crash_losing_all();
+                assert_eq!(refused(&after).unwrap().as_deref(), Some(REASON));
+            },
+        );
+        assert!(runs > 100, "{runs} runs");
     }
 }

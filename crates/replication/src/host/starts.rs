@@ -211,7 +211,7 @@ fn decode(body: &[u8]) -> Option<Vec<Start>> {
 #[cfg(test)]
 mod tests {
     use vfs::SimDisk;
-    use vfs::sim::{Effect, Fault};
+    use vfs::sim::{every_mishap, every_mishap_twice};
 
     use super::*;
 
@@ -319,27 +319,66 @@ mod tests {
         assert_eq!(disk.contents(&path).unwrap(), before);
     }
 
-    /// A start that breaks off at any call was told to nobody; the lives before it stay known.
+    /// A start that breaks off was told to nobody; the lives that were told stay known, and are followed by what the next start found.
     #[test]
-    fn every_call_fails_once() {
-        for effect in [Effect::Io, Effect::NoSpace, Effect::TornIo(10)] {
-            for number in 0.. {
-                let disk = disk();
-                let first = begin(&disk, Place::default(), 7).present().life;
-                disk.inject(Fault::nth(number, effect));
-                let list = FoundStarts::read(&disk, dir());
-                let done = list.is_ok_and(|list| list.begin(&disk, at(1, 900), 8).is_ok());
-                let over = disk.take_back_faults() > 0;
-                assert!(done || !over);
-                for image in [disk.restart(), disk.crash_losing_all()] {
-                    let next = begin(&image, at(1, 900), 9);
-                    assert_eq!(next.found_after(first), at(1, 900), "call {number}");
-                    let second = next.found_after((2 << 32) | 8);
-                    assert!(!done || second == at(1, 900), "call {number}");
+    fn whatever_goes_wrong_in_two_starts_no_life_that_was_told_is_forgotten() {
+        let before = disk();
+        let first = begin(&before, Place::default(), 7).present().life;
+        let add = |disk: &SimDisk, lives: &mut Vec<u64>, drawn| {
+            let starts = FoundStarts::read(disk, dir())?.begin(disk, at(1, 900), drawn)?;
+            lives.push(starts.present().life);
+            Ok::<(), OpenError>(())
+        };
+        let runs = every_mishap_twice(
+            &before,
+            &vec![first],
+            |disk: &SimDisk, lives: &mut Vec<u64>| add(disk, lives, 8),
+            |disk, lives| add(disk, lives, 9),
+            |image, lives, what| {
+                let next = begin(image, at(1, 900), 10);
+                let last = begin(&image.crash_losing_all(), at(1, 900), 11);
+                for life in lives {
+                    assert_eq!(next.found_after(*life), at(1, 900), "{what:?}");
+                    assert_eq!(last.found_after(*life), at(1, 900), "{what:?}");
                 }
-                if over {
-                    break;
+                let next = next.present().life;
+                assert_eq!(last.found_after(next), at(1, 900), "{what:?}");
+            },
+        );
+        assert!(runs > 500, "{runs} runs");
+    }
+
+    /// From the very first on: the name of the list is durable before anybody is told of a life.
+    #[test]
+    fn every_call_of_opening_a_log_fails_once_and_no_life_that_was_told_is_forgotten() {
+        let open = |disk: &SimDisk, drawn| {
+            let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+            let owner = wal::Identity {
+                cluster_id: [7; 16],
+                node_id: 1,
+            };
+            let options = WalOptions::small();
+            open_log(&vfs, dir(), owner, options, Writer::Inline, drawn)
+        };
+        let empty = SimDisk::new();
+        let runs = every_mishap(&empty, |disk| {
+            let mut lives = Vec::new();
+            // One process after another, whatever became of the first.
+            for drawn in [7, 8] {
+                if let Ok((_, _, starts)) = open(disk, drawn) {
+                    lives.push(starts.present().life);
                 }
+            }
+            lives
+        });
+        for run in runs {
+            for image in run.images() {
+                let (_, _, next) = open(&image, 9).unwrap();
+                let (_, _, last) = open(&image.crash_losing_all(), 10).unwrap();
+                let known = last.all();
+                let is_known = |life: &u64| known.iter().any(|(known, _)| known == life);
+                assert!(run.outcome.iter().all(is_known), "{:?}", run.mishap);
+                assert!(is_known(&next.present().life), "{:?}", run.mishap);
             }
         }
     }

@@ -226,9 +226,11 @@ fn decode(body: &[u8]) -> Option<BTreeSet<GroupId>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Debug;
     use std::sync::Arc;
 
     use vfs::SimDisk;
+    use vfs::sim::every_mishap_twice;
 
     use super::*;
 
@@ -358,5 +360,81 @@ mod tests {
         // The page cache shows it; the start makes it durable before anything relies on it.
         open(&after, &[]);
         assert_eq!(judged(&after.crash_losing_all()), judged(&after));
+    }
+
+    /// The groups that are noted, from the first start on.
+    fn states() -> [BTreeSet<GroupId>; 4] {
+        [[].as_slice(), &[7], &[7, 9], &[9]].map(|of| of.iter().copied().map(GroupId).collect())
+    }
+
+    /// What a node relies on, by the number of the state.
+    #[derive(Debug, Clone, Default)]
+    struct Promised {
+        /// The node has been open once.
+        is_begun: bool,
+        /// The last that was written.
+        written: usize,
+        /// The last that may be.
+        begun: usize,
+    }
+
+    /// Goes on with the note as a node does. Opening the log, which comes between, makes the names beside it durable.
+    fn start(disk: &SimDisk, promised: &mut Promised) -> Result<VotersNote, OpenError> {
+        let found = Found::read(disk, dir())?;
+        disk.sync_dir(dir())?;
+        let note = VotersNote::open(disk, found, &[], NodeFault::new())?;
+        let groups = note.inner.lock().groups.clone();
+        let now = states().iter().position(|state| *state == groups).unwrap();
+        assert!((promised.written..=promised.begun).contains(&now));
+        *promised = Promised {
+            is_begun: true,
+            written: now,
+            begun: now,
+        };
+        Ok(note)
+    }
+
+    /// Opens the note, and notes one state after another.
+    fn work(disk: &SimDisk, promised: &mut Promised) -> Result<(), OpenError> {
+        let note = start(disk, promised)?;
+        for begun in promised.written + 1..states().len() {
+            promised.begun = begun;
+            match begun {
+                1 => note.share(GroupId(7))?,
+                2 => note.share(GroupId(9))?,
+                _ => note.unshare(GroupId(7))?,
+            }
+            promised.written = begun;
+        }
+        Ok(())
+    }
+
+    /// What is found was written last or was about to be, and so it stays; then it can be gone on with.
+    fn judge(image: &SimDisk, promised: &Promised, what: &dyn Debug) {
+        let found = Found::read(image, dir()).unwrap();
+        let noted = found.groups().cloned();
+        match &noted {
+            Some(groups) => {
+                let allowed = &states()[promised.written..=promised.begun];
+                assert!(allowed.contains(groups), "{what:?}: {noted:?}");
+            }
+            None => assert!(!promised.is_begun, "{what:?}"),
+        }
+        let mut now = promised.clone();
+        drop(start(image, &mut now).unwrap());
+        let after = image.crash_losing_all();
+        let again = Found::read(&after, dir()).unwrap();
+        assert_eq!(again.groups(), Some(&noted.unwrap_or_default()));
+        work(&after, &mut now).unwrap();
+        let last = Found::read(&after.crash_losing_all(), dir()).unwrap();
+        assert_eq!(last.groups(), states().last());
+    }
+
+    #[test]
+    fn whatever_goes_wrong_while_groups_are_noted_and_at_the_next_start_none_is_forgotten() {
+        let (disk, _) = disk();
+        let again = |disk: &SimDisk, promised: &mut Promised| start(disk, promised).map(drop);
+        let runs = every_mishap_twice(&disk, &Promised::default(), work, again, judge);
+        assert!(runs > 1000, "{runs} runs");
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn finish(vfs: &dyn Vfs, dir: &Path) -> Result<Option<String>, vfs::E
 
 #[cfg(test)]
 mod tests {
-    use vfs::sim::{Effect, Fault};
+    use vfs::sim::every_mishap_twice;
     use vfs::{SimDisk, durable};
 
     use super::*;
@@ -53,7 +53,8 @@ mod tests {
     }
 
     /// What a start does, and what it must find: the old identity and all data, or a new one and all data aside.
-    fn start(disk: &SimDisk, must_be_new: bool) {
+    /// Whether it is the new one.
+    fn start(disk: &SimDisk, must_be_new: bool) -> bool {
         finish(disk, dir()).unwrap();
         let found = identity::load_or_begin(disk, dir(), "a", [2; 16]).unwrap();
         let is_new = found.instance == [2; 16];
@@ -67,6 +68,7 @@ mod tests {
             assert_eq!(disk.contents(&home.join(part)).unwrap(), part.as_bytes());
         }
         assert_eq!(finish(disk, dir()).unwrap(), None);
+        is_new
     }
 
     #[test]
@@ -91,37 +93,32 @@ mod tests {
     }
 
     #[test]
-    fn every_call_fails_once_while_data_is_given_up() {
-        let mut failed = 0;
-        for number in 0.. {
-            let disk = used_disk();
-            disk.inject(Fault::nth(number, Effect::Io));
-            let given_up = give_up(&disk, dir(), 7);
-            if disk.take_back_faults() > 0 {
-                break;
-            }
-            failed += u32::from(given_up.is_err());
-            for image in [
-                disk.restart(),
-                disk.crash_losing_all(),
-                disk.crash_seeded(number),
-            ] {
-                // The start after it fails at each of its calls, too.
-                for inside in 0.. {
-                    let image = image.restart();
-                    image.inject(Fault::nth(inside, Effect::Io));
-                    let finished = finish(&image, dir());
-                    let over = image.take_back_faults() > 0;
-                    let must_be_new = given_up.is_ok() || matches!(finished, Ok(Some(_)));
-                    start(&image.crash_losing_all(), must_be_new);
-                    start(&image.restart(), must_be_new);
-                    if over {
-                        break;
-                    }
+    fn whatever_goes_wrong_while_data_is_given_up_and_seen_through_needs_no_human() {
+        let runs = every_mishap_twice(
+            &used_disk(),
+            &false,
+            |disk: &SimDisk, must_be_new: &mut bool| {
+                give_up(disk, dir(), 7)?;
+                *must_be_new = true;
+                Ok::<(), identity::IdentityError>(())
+            },
+            |disk, must_be_new| {
+                *must_be_new |= finish(disk, dir())?.is_some();
+                let found = identity::load_or_begin(disk, dir(), "a", [2; 16])?;
+                *must_be_new |= found.instance == [2; 16];
+                Ok(())
+            },
+            |image, must_be_new, _| {
+                let is_new = start(image, *must_be_new);
+                let after = image.crash_losing_all();
+                assert_eq!(start(&after, is_new), is_new);
+                if !is_new {
+                    give_up(&after, dir(), 7).unwrap();
+                    start(&after, true);
                 }
-            }
-        }
-        assert!(failed > 10, "{failed} failures");
+            },
+        );
+        assert!(runs > 1000, "{runs} runs");
     }
 
     #[test]

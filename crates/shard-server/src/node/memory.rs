@@ -135,7 +135,7 @@ fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use api::registry::v1::Assignment;
-    use vfs::sim::{Effect, Fault};
+    use vfs::sim::{Effect, Fault, every_mishap_twice};
     use vfs::{Op, SimDisk};
 
     use super::*;
@@ -212,5 +212,48 @@ mod tests {
         disk.make_unreadable(&dir.join(FILE), 0..1).unwrap();
         let error = load(&disk, dir).unwrap_err();
         assert!(matches!(error, MemoryError::Damaged { .. }), "{error}");
+    }
+
+    /// What was there before or what was to be written, whichever it was said to be; found again after power was lost, and written over.
+    fn judge(image: &SimDisk, allowed: &[Memory; 2], told: Option<&Memory>, what: &str) {
+        let dir = Path::new("/data");
+        let found = load(image, dir).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(allowed.contains(&found), "{what}: {found:?}");
+        assert!(told.is_none_or(|told| *told == found), "{what}: {found:?}");
+        let after = image.crash_losing_all();
+        assert_eq!(load(&after, dir).unwrap(), found, "{what}");
+        let [_, new] = allowed;
+        store(&after, dir, new).unwrap();
+        assert_eq!(load(&after.crash_losing_all(), dir).unwrap(), *new);
+    }
+
+    #[test]
+    fn whatever_goes_wrong_while_orders_are_written_and_read_they_are_the_old_or_the_new() {
+        let dir = Path::new("/data");
+        let disk = SimDisk::new();
+        durable::create_dir(&disk, dir).unwrap();
+        let later = Memory {
+            begun: (0..90)
+                .map(|shard| (ShardId(shard), Incarnation(4)))
+                .collect(),
+            ..memory()
+        };
+        for allowed in [[Memory::default(), memory()], [memory(), later]] {
+            let [_, new] = &allowed;
+            let write = |disk: &SimDisk, told: &mut Option<Memory>| {
+                store(disk, dir, new)?;
+                *told = Some(new.clone());
+                Ok::<(), MemoryError>(())
+            };
+            let read = |disk: &SimDisk, told: &mut Option<Memory>| {
+                *told = Some(load(disk, dir)?);
+                Ok(())
+            };
+            let runs = every_mishap_twice(&disk, &None, write, read, |image, told, what| {
+                judge(image, &allowed, told.as_ref(), &format!("{what:?}"));
+            });
+            assert!(runs > 100, "{runs} runs");
+            store(&disk, dir, new).unwrap();
+        }
     }
 }

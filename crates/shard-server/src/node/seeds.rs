@@ -47,11 +47,12 @@ impl Seeds {
         }
     }
 
-    /// Makes the directory, and removes what a crash left half-written.
+    /// Makes the directory and what is in it durable, and removes what a crash left half-written.
     pub(crate) fn open(&self) -> Result<(), vfs::Error> {
         durable::create_dir(self.vfs.as_ref(), &self.dir)?;
         durable::remove_temporaries(self.vfs.as_ref(), &self.dir)?;
-        Ok(())
+        // A shard may begin from what is found here: it must not be in the page cache only.
+        self.vfs.sync_dir(&self.dir)
     }
 
     fn path(&self, shard: ShardId, incarnation: Incarnation, hash: &[u8]) -> PathBuf {
@@ -175,6 +176,7 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use vfs::SimDisk;
+    use vfs::sim::every_mishap_twice;
 
     use super::*;
 
@@ -237,5 +239,116 @@ mod tests {
         ));
         let found = seeds.find(ShardId(1), Incarnation(2), &info.hash).unwrap();
         assert!(found.is_none());
+    }
+
+    const SHARD: ShardId = ShardId(1);
+
+    fn at(disk: &SimDisk) -> Seeds {
+        Seeds::new(Arc::new(disk.clone()), Path::new("/data"))
+    }
+
+    /// A snapshot that verifies: its numbers are all zero, and it has no members.
+    fn snapshot() -> Vec<u8> {
+        let mut bytes = b"ACSNAPSH".to_vec();
+        bytes.extend(1_u32.to_le_bytes());
+        bytes.extend(57_u32.to_le_bytes());
+        bytes.extend([0; 57]);
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes.extend(b"content".repeat(200));
+        bytes.extend(1400_u64.to_le_bytes());
+        let hash = blake3::hash(&bytes);
+        bytes.extend(hash.as_bytes());
+        bytes.extend(b"ACSNAPOK");
+        bytes
+    }
+
+    fn push(disk: &SimDisk, incarnation: u64) -> Result<(), SeedError> {
+        let (seeds, content) = (at(disk), snapshot());
+        let info = announced(&content);
+        let mut incoming = seeds.receive(SHARD, Incarnation(incarnation), &info)?;
+        for piece in content.chunks(500) {
+            let offset = incoming.writer.position();
+            incoming.piece(offset, piece)?;
+        }
+        incoming.finish().map(drop)
+    }
+
+    /// What a start finds: whether the snapshot for an incarnation is there, which is then the whole.
+    fn start(disk: &SimDisk, incarnation: u64) -> Result<bool, SeedError> {
+        let (seeds, content) = (at(disk), snapshot());
+        seeds.open()?;
+        let hash = announced(&content).hash;
+        let Some(file) = seeds.find(SHARD, Incarnation(incarnation), &hash)? else {
+            return Ok(false);
+        };
+        assert_eq!(disk.contents(file.path()).unwrap(), content);
+        Ok(true)
+    }
+
+    /// As [`start`], of a disk that is sound by now; another start after power was lost finds the same.
+    fn settled(image: &SimDisk, incarnation: u64) -> bool {
+        let found = start(image, incarnation).unwrap();
+        let after = image.crash_losing_all();
+        assert_eq!(start(&after, incarnation).unwrap(), found);
+        found
+    }
+
+    #[test]
+    fn whatever_goes_wrong_while_a_snapshot_is_pushed_it_is_there_whole_or_not_at_all() {
+        let disk = SimDisk::new();
+        at(&disk).open().unwrap();
+        let runs = every_mishap_twice(
+            &disk,
+            &false,
+            |disk: &SimDisk, arrived: &mut bool| {
+                push(disk, 2)?;
+                *arrived = true;
+                Ok::<(), SeedError>(())
+            },
+            |disk, arrived| {
+                let found = start(disk, 2)?;
+                assert!(found || !*arrived);
+                *arrived = found;
+                Ok(())
+            },
+            |image, arrived, what| {
+                assert!(settled(image, 2) || !*arrived, "{what:?}");
+                push(image, 2).unwrap();
+                assert!(settled(&image.crash_losing_all(), 2));
+            },
+        );
+        assert!(runs > 500, "{runs} runs");
+    }
+
+    #[test]
+    fn whatever_goes_wrong_while_what_was_begun_from_is_removed_the_next_one_stays() {
+        let disk = SimDisk::new();
+        at(&disk).open().unwrap();
+        for incarnation in [1, 2] {
+            push(&disk, incarnation).unwrap();
+        }
+        let runs = every_mishap_twice(
+            &disk,
+            &false,
+            |disk: &SimDisk, is_gone: &mut bool| {
+                at(disk).remove(SHARD, Incarnation(1))?;
+                *is_gone = true;
+                Ok::<(), SeedError>(())
+            },
+            |disk, is_gone| {
+                let found = start(disk, 1)?;
+                assert!(!found || !*is_gone);
+                *is_gone = !found;
+                Ok(())
+            },
+            |image, is_gone, what| {
+                assert!(!settled(image, 1) || !*is_gone, "{what:?}");
+                assert!(settled(image, 2), "{what:?}");
+                at(image).remove(SHARD, Incarnation(1)).unwrap();
+                let after = image.crash_losing_all();
+                assert!(!settled(&after, 1) && settled(&after, 2));
+            },
+        );
+        assert!(runs > 100, "{runs} runs");
     }
 }

@@ -99,6 +99,23 @@ impl Effect {
         }
         effects
     }
+
+    /// As it befalls a call that moves so many bytes: what does a part of its work does not do all of it.
+    pub(super) fn within(self, bytes: u64) -> Self {
+        let half = usize::try_from(bytes / 2).unwrap_or(usize::MAX);
+        match self {
+            Self::Short(most) => Self::Short(most.min(half).max(1)),
+            Self::TornIo(most) => Self::TornIo(most.min(half)),
+            Self::Io
+            | Self::NoSpace
+            | Self::Quota
+            | Self::FileTooLarge
+            | Self::Interrupted
+            | Self::Unsupported
+            | Self::Panic
+            | Self::Halt => self,
+        }
+    }
 }
 
 /// One operation that was asked of the disk.

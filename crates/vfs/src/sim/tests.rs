@@ -1,6 +1,8 @@
 use std::path::Path;
 
-use super::{Effect, Fate, Fault, PendingKind, SimDisk};
+use super::{
+    Effect, Fate, Fault, Mishap, PendingKind, Run, SimDisk, every_mishap, every_mishap_twice,
+};
 use crate::{Op, TwoSlot, Vfs, VfsFile, durable};
 
 fn path() -> &'static Path {
@@ -172,31 +174,21 @@ fn every_crash(
     check: impl Fn(&SimDisk, bool),
 ) {
     let mut images = 0;
-    for halt in 0.. {
-        let disk = SimDisk::new();
-        prepare(&disk);
-        disk.halt_after(Some(halt));
-        work(&disk);
-        let done = !disk.is_halted();
-        let pending = disk.pending().len();
+    let start = SimDisk::new();
+    prepare(&start);
+    let halted = |run: &Run<()>| match run.mishap {
+        Mishap::None | Mishap::Halt { .. } => true,
+        Mishap::Call { .. } => false,
+    };
+    for run in every_mishap(&start, work).filter(halted) {
+        let done = !run.disk.is_halted();
+        let pending = run.disk.pending().len();
         assert!(pending <= 12, "{pending} items");
-        for mask in 0..1_u32 << pending {
-            let mut bit = 0;
-            let image = disk.crash_with(|_| {
-                bit += 1;
-                if mask >> (bit - 1) & 1 == 1 {
-                    Fate::Kept
-                } else {
-                    Fate::Lost
-                }
-            });
+        for image in run.disk.crash_subsets(12) {
             check(&image, done);
             images += 1;
         }
-        check(&disk.restart(), done);
-        if done {
-            break;
-        }
+        check(&run.disk.restart(), done);
     }
     assert!(images > 5, "{images} images");
 }
@@ -329,6 +321,68 @@ fn the_nth_call_of_any_kind_fails_once() {
     assert_eq!(error.op, Op::Exists);
     assert!(disk.exists(path()).unwrap());
     assert_eq!(disk.faults_waiting(), 0);
+}
+
+#[test]
+fn everything_goes_wrong_once_and_nothing_twice() {
+    let (disk, _) = disk_with_file();
+    durable::replace(&disk, path(), b"old").unwrap();
+    let work = |disk: &SimDisk| {
+        let old = durable::read(disk, path(), 100)?;
+        durable::replace(disk, path(), &[&old[..], b" and new"].concat())
+    };
+    let runs: Vec<_> = every_mishap(&disk, work).collect();
+    let calls = runs[0].disk.trace();
+    assert!(runs[0].outcome.is_ok() && runs[0].mishap == Mishap::None);
+    let befell: Vec<Mishap> = runs.iter().map(|run| run.mishap).collect();
+    for (number, call) in (0..).zip(&calls) {
+        let op = call.op;
+        for effect in Effect::possible(op) {
+            let effect = effect.within(call.len);
+            assert!(befell.contains(&Mishap::Call { number, op, effect }));
+        }
+    }
+    let halts = befell.iter().filter(|at| matches!(at, Mishap::Halt { .. }));
+    assert_eq!(halts.count() as u64, runs[0].disk.mutations());
+    for run in &runs {
+        let hit = run.disk.trace();
+        let hit = hit.iter().filter(|call| call.fault.is_some()).count();
+        let is_call = matches!(run.mishap, Mishap::Call { .. });
+        assert_eq!(hit, usize::from(is_call), "{:?}", run.mishap);
+        assert!(run.outcome.is_ok() || !run.mishap.is_harmless());
+    }
+    // The three bytes are not read at once, nor the eleven written.
+    for effect in [1, 5].map(Effect::Short) {
+        let short = |at: &&Mishap| matches!(at, Mishap::Call { effect: is, .. } if *is == effect);
+        assert_eq!(befell.iter().filter(short).count(), 1, "{effect:?}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_in_the_start_after_it_is_judged_by_what_was_promised() {
+    let (disk, _) = disk_with_file();
+    durable::replace(&disk, path(), b"old").unwrap();
+    let mut judged = 0;
+    let runs = every_mishap_twice(
+        &disk,
+        &None,
+        |disk: &SimDisk, told: &mut Option<Vec<u8>>| {
+            durable::replace(disk, path(), b"new")?;
+            *told = Some(b"new".to_vec());
+            Ok::<(), crate::Error>(())
+        },
+        |disk, told| {
+            *told = Some(durable::read_settled(disk, path(), 100)?);
+            Ok(())
+        },
+        |image, told, what| {
+            let found = durable::read(image, path(), 100).unwrap();
+            assert!(found == b"old" || found == b"new");
+            assert!(told.as_ref().is_none_or(|told| *told == found), "{what:?}");
+            judged += 1;
+        },
+    );
+    assert!(judged > runs && runs > 300, "{judged} of {runs}");
 }
 
 #[test]
