@@ -80,6 +80,7 @@ pub struct Compose {
     shape: Shape,
     shard_servers: Vec<String>,
     coordinators: Vec<String>,
+    watchdogs: Vec<String>,
     addresses: Vec<String>,
     watchdog_metrics: Vec<String>,
     /// Empty without a stage.
@@ -129,6 +130,7 @@ impl Compose {
             stage,
             apart: Mutex::default(),
             coordinators: numbered("coordinator", shape.coordinators),
+            watchdogs: numbered("watchdog", shape.watchdogs),
             addresses: ports.map(|port| format!("127.0.0.1:{port}")).collect(),
             watchdog_metrics: metrics.map(|port| format!("127.0.0.1:{port}")).collect(),
         };
@@ -193,6 +195,10 @@ impl Deployment for Compose {
         &self.coordinators
     }
 
+    fn watchdogs(&self) -> &[String] {
+        &self.watchdogs
+    }
+
     fn watchdog_metrics(&self) -> &[String] {
         &self.watchdog_metrics
     }
@@ -226,6 +232,11 @@ impl Deployment for Compose {
 
     fn release(&self, node: &str) -> anyhow::Result<()> {
         run(self.command(&["start", node])).map(drop)
+    }
+
+    fn revive(&self, _: &str) -> anyhow::Result<()> {
+        // The restart policy does, whatever has ended.
+        Ok(())
     }
 
     fn data_dir(&self, node: &str) -> anyhow::Result<PathBuf> {

@@ -54,6 +54,9 @@ pub trait Deployment: Debug {
     /// The names of the coordinators.
     fn coordinators(&self) -> &[String];
 
+    /// The names of the watchdogs.
+    fn watchdogs(&self) -> &[String];
+
     /// The names of the shard servers, as they register.
     fn shard_servers(&self) -> &[String];
 
@@ -83,6 +86,12 @@ pub trait Deployment: Debug {
     /// # Errors
     /// When it cannot be started.
     fn release(&self, node: &str) -> anyhow::Result<()>;
+
+    /// Has a coordinator or a watchdog that has ended started again, where nobody else would. No watchdog looks after these.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    fn revive(&self, node: &str) -> anyhow::Result<()>;
 
     /// Where a server keeps its data, as a path on this machine.
     ///

@@ -25,7 +25,9 @@ use runtime::{Runtime, Task};
 use serde::Serialize;
 
 use crate::deployment::Deployment;
-use crate::scenario::{RECOVERY_LIMIT, START_LIMIT, wait_until_whole};
+use crate::history::nearest_rank;
+use crate::scenario::{RECOVERY_LIMIT, START_LIMIT};
+use crate::whole::wait_until_whole;
 use crate::workload::patient_client;
 
 /// Between two completions that are asked.
@@ -71,15 +73,11 @@ impl Failover {
         Ok(())
     }
 
-    /// The time that this part of the rounds did not exceed, milliseconds; `part` from 0 to 1.
-    fn unwritten_ms(&self, part: f64) -> u64 {
+    /// The time that so many of the rounds did not exceed, milliseconds.
+    fn unwritten_ms(&self, percent: usize) -> u64 {
         let mut times: Vec<u64> = self.rounds.iter().map(|round| round.unwritten_ms).collect();
         times.sort_unstable();
-        let rank = (times.len() as f64 * part).ceil() as usize;
-        times
-            .get(rank.saturating_sub(1))
-            .copied()
-            .unwrap_or_default()
+        nearest_rank(&times, percent)
     }
 }
 
@@ -93,10 +91,10 @@ impl fmt::Display for Failover {
             "{} leaders killed: first write acknowledged after {} ms (p50), {} ms (p90), {} ms (p99), {} ms (longest); \
              {failed} of {reads} completions failed, the slowest took {} ms",
             self.rounds.len(),
-            self.unwritten_ms(0.5),
-            self.unwritten_ms(0.9),
-            self.unwritten_ms(0.99),
-            self.unwritten_ms(1.0),
+            self.unwritten_ms(50),
+            self.unwritten_ms(90),
+            self.unwritten_ms(99),
+            self.unwritten_ms(100),
             slowest.unwrap_or_default()
         )
     }
@@ -119,15 +117,14 @@ pub async fn measure(
             ..ClientOptions::default()
         },
     )?;
-    let shape = deployment.shape();
-    wait_until_whole(runtime, &writer, shape, START_LIMIT)
+    wait_until_whole(runtime, deployment, START_LIMIT)
         .await
         .context("the cluster did not come up")?;
     let mut done = Vec::new();
     for number in 0..rounds {
         runtime.sleep(SETTLED).await;
         done.push(round(runtime, deployment, &writer, &reader, number).await?);
-        wait_until_whole(runtime, &writer, shape, RECOVERY_LIMIT)
+        wait_until_whole(runtime, deployment, RECOVERY_LIMIT)
             .await
             .with_context(|| format!("the cluster was not whole again after {done:?}"))?;
     }
@@ -243,9 +240,9 @@ mod tests {
         let failover = Failover {
             rounds: [700, 300, 500, 400].map(round).to_vec(),
         };
-        assert_eq!(failover.unwritten_ms(0.5), 400);
-        assert_eq!(failover.unwritten_ms(0.99), 700);
-        assert_eq!(failover.unwritten_ms(1.0), 700);
-        assert_eq!(Failover { rounds: vec![] }.unwritten_ms(0.5), 0);
+        assert_eq!(failover.unwritten_ms(50), 400);
+        assert_eq!(failover.unwritten_ms(99), 700);
+        assert_eq!(failover.unwritten_ms(100), 700);
+        assert_eq!(Failover { rounds: vec![] }.unwritten_ms(50), 0);
     }
 }

@@ -18,7 +18,7 @@ use client::Client;
 use runtime::Runtime;
 use serde::Serialize;
 
-use crate::deployment::{Deployment, Pid};
+use crate::deployment::{self, Deployment, Pid};
 use crate::journal::Journal;
 use crate::proxy::Link;
 use crate::standstill::{self, Standstill};
@@ -36,7 +36,7 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 pub enum Fault {
     /// A shard server is killed.
     Kill,
-    /// All shard servers are killed at once.
+    /// Everything is killed at once: coordinators, shard servers and watchdogs.
     KillAll,
     /// A shard server stands still for ten seconds, and goes on as if nothing had happened, unless a watchdog has it ended before.
     Pause,
@@ -158,10 +158,7 @@ impl Fault {
         let mut nodes = vec![server.clone()];
         match self {
             Self::Kill => replaced(runtime, deployment, server, Pid::kill).await?,
-            Self::KillAll => {
-                kill_all(runtime, deployment).await?;
-                nodes = servers.to_vec();
-            }
+            Self::KillAll => nodes = kill_all(runtime, deployment).await?,
             Self::Pause => paused(runtime, deployment, server).await?,
             Self::Hang => replaced(runtime, deployment, server, Pid::pause).await?,
             Self::StopLeader => {
@@ -213,6 +210,12 @@ impl Fault {
         flip(&data.join("wal"), self == Self::FlipEnd)
     }
 
+    /// Whether the watchdogs are started anew, and with them what they count.
+    #[must_use]
+    pub fn ends_watchdogs(self) -> bool {
+        self == Self::KillAll
+    }
+
     /// How often it is to strike in a row, each time at the next server.
     #[must_use]
     pub fn blows(self, servers: usize) -> usize {
@@ -232,15 +235,32 @@ async fn replaced(
     restarted(runtime, deployment, server, pid).await
 }
 
-async fn kill_all(runtime: &Runtime, deployment: &dyn Deployment) -> anyhow::Result<()> {
-    let servers = deployment.shard_servers();
-    let find = |server: &String| running(deployment, server);
-    let pids: Vec<Pid> = servers.iter().map(find).collect::<anyhow::Result<_>>()?;
+async fn kill_all(runtime: &Runtime, deployment: &dyn Deployment) -> anyhow::Result<Vec<String>> {
+    let (servers, coordinators) = (deployment.shard_servers(), deployment.coordinators());
+    let all = coordinators
+        .iter()
+        .chain(servers)
+        .chain(deployment.watchdogs());
+    let nodes: Vec<String> = all.cloned().collect();
+    let find = |node: &String| running(deployment, node);
+    let pids: Vec<Pid> = nodes.iter().map(find).collect::<anyhow::Result<_>>()?;
     pids.iter().try_for_each(|pid| pid.kill())?;
-    for (server, pid) in servers.iter().zip(pids) {
-        restarted(runtime, deployment, server, pid).await?;
+    for (node, pid) in nodes.iter().zip(&pids) {
+        gone(runtime, node, *pid).await?;
+        if !servers.contains(node) {
+            deployment.revive(node)?;
+        }
     }
-    Ok(())
+    for (node, pid) in nodes.iter().zip(pids) {
+        restarted(runtime, deployment, node, pid).await?;
+    }
+    // Nobody else looks whether the watchdogs came back for good.
+    wait_for(runtime, RESTART_LIMIT, || {
+        Ok(deployment::recovery_attempts(deployment).is_ok())
+    })
+    .await
+    .context("a watchdog that was started again does not answer")?;
+    Ok(nodes)
 }
 
 async fn paused(
@@ -308,6 +328,13 @@ async fn held_down(
     .with_context(|| format!("{server} does not end"))
 }
 
+/// Waits until a process that was ended is gone.
+async fn gone(runtime: &Runtime, server: &str, pid: Pid) -> anyhow::Result<()> {
+    wait_for(runtime, RESTART_LIMIT, || Ok(!pid.is_alive()))
+        .await
+        .with_context(|| format!("{server} does not end"))
+}
+
 /// Waits until another process has taken the place of the one that was ended.
 pub(crate) async fn restarted(
     runtime: &Runtime,
@@ -316,9 +343,7 @@ pub(crate) async fn restarted(
     old: Pid,
 ) -> anyhow::Result<()> {
     // Until it is gone, the old process could be taken for the new one.
-    wait_for(runtime, RESTART_LIMIT, || Ok(!old.is_alive()))
-        .await
-        .with_context(|| format!("{server} does not end"))?;
+    gone(runtime, server, old).await?;
     wait_for(runtime, RESTART_LIMIT, || {
         Ok(deployment.pid(server)?.is_some_and(|new| new != old))
     })

@@ -325,11 +325,7 @@ impl History {
         let took = |operation: &&Operation| operation.ended_us.saturating_sub(operation.began_us);
         let mut latencies: Vec<u64> = acknowledged.iter().map(took).collect();
         latencies.sort_unstable();
-        let at = |percent: usize| {
-            let index = latencies.len() * percent / 100;
-            let last = latencies.len().saturating_sub(1);
-            latencies.get(index.min(last)).copied().unwrap_or(0) / 1000
-        };
+        let at = |percent| nearest_rank(&latencies, percent) / 1000;
         let mut ends: Vec<u64> = acknowledged.iter().map(|at| at.ended_us).collect();
         ends.sort_unstable();
         let gaps = ends.iter().zip(ends.iter().skip(1));
@@ -372,6 +368,13 @@ impl History {
                 },
             )
     }
+}
+
+/// The smallest of some values that so many percent of them do not exceed; 0 where there are none. They must be sorted.
+pub(crate) fn nearest_rank(sorted: &[u64], percent: usize) -> u64 {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    let at = sorted.get(rank.saturating_sub(1));
+    at.copied().unwrap_or(0)
 }
 
 fn is_power_of_four(number: u64) -> bool {
@@ -429,12 +432,22 @@ mod tests {
         history.end(id, Outcome::Refused, 9_000_000);
         let expected = Pace {
             p50_ms: 2,
-            p99_ms: 1_020,
+            p99_ms: 2,
             max_ms: 1_020,
             longest_gap_ms: 1_018,
         };
         assert_eq!(history.pace(), expected);
         assert_eq!(History::default().pace(), Pace::default());
+    }
+
+    #[test]
+    fn a_quantile_is_the_smallest_value_that_enough_do_not_exceed() {
+        let hundred: Vec<u64> = (1..=100).collect();
+        let of_hundred = |percent| nearest_rank(&hundred, percent);
+        assert_eq!([1, 50, 99, 100].map(of_hundred), [1, 50, 99, 100]);
+        let of_three = |percent| nearest_rank(&[7, 8, 9], percent);
+        assert_eq!([0, 33, 34, 50, 99, 100].map(of_three), [7, 7, 8, 8, 9, 9]);
+        assert_eq!(nearest_rank(&[], 99), 0);
     }
 
     #[test]

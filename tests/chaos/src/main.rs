@@ -14,6 +14,7 @@ use chaos::processes::{Processes, Programs, RunFolder};
 use chaos::{queries, scenario};
 use clap::{Parser, Subcommand, ValueEnum};
 use runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Strikes at a cluster under a stream of real queries and judges every count.
 #[derive(Debug, Parser)]
@@ -57,7 +58,7 @@ enum Command {
         /// For processes, a folder with the programs; they are built without it.
         #[arg(long)]
         programs: Option<PathBuf>,
-        /// Where report, history, logs and data go.
+        /// Below which the folder of the run is made, for report, history, logs and data.
         #[arg(long, default_value = "tests/chaos/out")]
         out: PathBuf,
     },
@@ -69,7 +70,7 @@ enum Command {
         /// A folder with the programs; they are built without it.
         #[arg(long)]
         programs: Option<PathBuf>,
-        /// Where logs and data, and the times as JSON, go.
+        /// Below which the folder of the run is made, for logs and data, and the times as JSON.
         #[arg(long, default_value = "tests/chaos/out")]
         out: PathBuf,
     },
@@ -135,6 +136,28 @@ fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
+/// SIGINT (Ctrl-C) and SIGTERM, which no longer end the process by themselves: first it has to end what it started.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 #[tokio::main]
 async fn run(
     kind: Kind,
@@ -143,25 +166,35 @@ async fn run(
     plan: &scenario::Plan,
     out: &Path,
 ) -> anyhow::Result<ExitCode> {
-    let runtime = Runtime::real();
-    let mut deployment: Box<dyn Deployment> = match kind {
-        Kind::Processes => {
-            let needs = Needs::of(&plan.faults);
-            Box::new(processes(&runtime, out, programs, shape, needs).await?)
-        }
-        Kind::Compose => {
-            let needs = Needs::of(&plan.faults);
-            Box::new(Compose::start(&runtime, shape, needs).await?)
-        }
+    let (runtime, needs) = (Runtime::real(), Needs::of(&plan.faults));
+    let folder = RunFolder::create(out)?;
+    let programs = match kind {
+        Kind::Processes => Some(find_or_build(programs)?),
+        Kind::Compose => None,
     };
-    let outcome = scenario::run(&runtime, deployment.as_ref(), plan).await;
-    if outcome.is_err() {
-        writeln!(std::io::stderr(), "{}", deployment.logs())?;
-    }
-    deployment.stop()?;
-    let (report, history) = outcome?;
-    report.save(out, &history)?;
-    writeln!(std::io::stdout(), "{report}")?;
+    // From here on there is something to end.
+    let mut signals = Signals::new()?;
+    let mut deployment: Box<dyn Deployment> = match programs {
+        Some(programs) => {
+            let folder = folder.clone();
+            Box::new(Processes::start(&runtime, folder, &programs, shape, needs).await?)
+        }
+        None => Box::new(Compose::start(&runtime, shape, needs).await?),
+    };
+    let (report, history) =
+        scenario::run(&runtime, deployment.as_ref(), plan, signals.next()).await;
+    let saved = report.save(folder.as_path(), &history);
+    let failed = match &report.error {
+        Some(error) => {
+            writeln!(std::io::stderr(), "{}", deployment.logs())?;
+            Err(anyhow::anyhow!("{error}"))
+        }
+        None => Ok(()),
+    };
+    let stopped = deployment.stop();
+    let place = folder.as_path().display();
+    writeln!(std::io::stdout(), "{report}\n  all of it is in {place}")?;
+    together([failed, saved, stopped])?;
     Ok(ExitCode::from(u8::from(!report.violations.is_empty())))
 }
 
@@ -171,38 +204,49 @@ async fn failover(
     programs: Option<PathBuf>,
     out: &Path,
 ) -> anyhow::Result<ExitCode> {
-    let runtime = Runtime::real();
-    let needs = Needs::default();
-    let mut cluster = processes(&runtime, out, programs, Shape::REPLICATED, needs).await?;
-    let outcome = failover::measure(&runtime, &cluster, rounds).await;
-    if outcome.is_err() {
-        writeln!(std::io::stderr(), "{}", cluster.logs())?;
-    }
-    cluster.stop()?;
-    let outcome = outcome?;
-    outcome.save(out)?;
-    writeln!(std::io::stdout(), "{outcome}")?;
+    let (runtime, needs) = (Runtime::real(), Needs::default());
+    let folder = RunFolder::create(out)?;
+    let programs = find_or_build(programs)?;
+    let mut signals = Signals::new()?;
+    let (run, shape) = (folder.clone(), Shape::REPLICATED);
+    let mut cluster = Processes::start(&runtime, run, &programs, shape, needs).await?;
+    let outcome = tokio::select! {
+        outcome = failover::measure(&runtime, &cluster, rounds) => outcome,
+        () = signals.next() => Err(anyhow::anyhow!("it was interrupted")),
+    };
+    let told = match &outcome {
+        Ok(outcome) => {
+            writeln!(std::io::stdout(), "{outcome}")?;
+            outcome.save(folder.as_path())
+        }
+        Err(_) => writeln!(std::io::stderr(), "{}", cluster.logs()).map_err(Into::into),
+    };
+    let stopped = cluster.stop();
+    together([outcome.map(drop), told, stopped])?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn processes(
-    runtime: &Runtime,
-    out: &Path,
-    programs: Option<PathBuf>,
-    shape: Shape,
-    needs: Needs,
-) -> anyhow::Result<Processes> {
-    let folder = RunFolder::create(&out.join(format!("run-{}", std::process::id())))?;
-    let programs = match programs {
-        Some(folder) => Programs::in_folder(folder.canonicalize()?),
-        None => Programs::build()?,
-    };
-    Processes::start(runtime, folder, &programs, shape, needs).await
+/// The errors of several steps as one, so that none hides another.
+fn together(steps: impl IntoIterator<Item = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let failed = steps.into_iter().filter_map(Result::err);
+    let errors: Vec<String> = failed.map(|error| format!("{error:#}")).collect();
+    anyhow::ensure!(errors.is_empty(), "{}", errors.join("; besides: "));
+    Ok(())
+}
+
+fn find_or_build(programs: Option<PathBuf>) -> anyhow::Result<Programs> {
+    match programs {
+        Some(folder) => Ok(Programs::in_folder(
+            folder.canonicalize()?,
+            std::env::current_exe()?,
+        )),
+        None => Programs::build(),
+    }
 }
 
 #[tokio::main]
 async fn respawn(run_dir: &Path, node: &str) -> anyhow::Result<ExitCode> {
-    let folder = RunFolder::create(run_dir)?;
+    let folder = RunFolder::open(run_dir)?;
     folder.respawn(&Runtime::real(), node).await?;
     Ok(ExitCode::SUCCESS)
 }

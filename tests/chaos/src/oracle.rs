@@ -7,6 +7,7 @@
 //!
 //! Where the increments of a term are different powers of four, each of them is looked for by itself ([`Bounds`](crate::history::Bounds)).
 //! The count that an acknowledgement carried is reached by no other acknowledgement of that term (each increment is seen once).
+//! All replicas of a shard hold the same number of terms, and the same sum of counts, at the same entry of its log.
 //! A completion at the end is what the counts themselves give. What was answered while faults went on is judged by [`answers`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +101,13 @@ pub enum Violation {
         /// What the status lacked.
         problem: String,
     },
+    /// Replicas of a shard hold different terms or counts, although they have applied the same entries.
+    ReplicasDiffer {
+        /// The shard.
+        shard: u64,
+        /// What each of its replicas holds.
+        replicas: Vec<Holding>,
+    },
     /// A completion that does not follow from the counts.
     WrongTopK {
         /// The prefix.
@@ -109,6 +117,23 @@ pub enum Violation {
         /// What was answered.
         answered: Vec<(String, u64)>,
     },
+}
+
+/// What a replica says that it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Holding {
+    /// The shard.
+    pub shard: u64,
+    /// The server that has the replica.
+    pub node: u64,
+    /// The life of the shard.
+    pub incarnation: u64,
+    /// The newest entry that is in it.
+    pub applied_index: u64,
+    /// Terms, of all namespaces together.
+    pub terms: u64,
+    /// The sum of their counts.
+    pub total_count: u64,
 }
 
 /// An answer that was judged.
@@ -174,6 +199,26 @@ pub fn judge_acknowledgements(history: &History) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// Judges the replicas of each shard among themselves. They must have applied the same entries.
+#[must_use]
+pub fn judge_replicas(held: &[Holding]) -> Vec<Violation> {
+    let mut shards: BTreeMap<u64, Vec<Holding>> = BTreeMap::new();
+    for at in held {
+        shards.entry(at.shard).or_default().push(*at);
+    }
+    let differ = |replicas: &[Holding]| {
+        let distinct: BTreeSet<(u64, u64)> = replicas
+            .iter()
+            .map(|at| (at.terms, at.total_count))
+            .collect();
+        distinct.len() > 1
+    };
+    let differing = shards.into_iter().filter(|(_, replicas)| differ(replicas));
+    differing
+        .map(|(shard, replicas)| Violation::ReplicasDiffer { shard, replicas })
+        .collect()
 }
 
 /// What a completion must be, from the counts themselves: by count falling, then by bytes rising.
@@ -288,6 +333,26 @@ mod tests {
         assert_eq!(judge_acknowledgements(&twice).len(), 1);
         let once = history(&[("a", ACKED), ("a", acknowledged(2))]);
         assert_eq!(judge_acknowledgements(&once), vec![]);
+    }
+
+    #[test]
+    fn replicas_of_one_shard_hold_the_same() {
+        let held = |shard, node, terms, total_count| Holding {
+            shard,
+            node,
+            incarnation: 1,
+            applied_index: 9,
+            terms,
+            total_count,
+        };
+        let alike = [held(1, 1, 5, 70), held(1, 2, 5, 70), held(2, 1, 3, 9)];
+        assert_eq!(judge_replicas(&alike), vec![]);
+        let with = |other| judge_replicas(&[alike[0], other, alike[2]]);
+        for other in [held(1, 2, 5, 71), held(1, 2, 4, 70)] {
+            let replicas = vec![alike[0], other];
+            let expected = vec![Violation::ReplicasDiffer { shard: 1, replicas }];
+            assert_eq!(with(other), expected);
+        }
     }
 
     #[test]

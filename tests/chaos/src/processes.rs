@@ -7,6 +7,9 @@
 //! command is this program's `respawn`, which starts the process of the description anew and notes its id. A process that the
 //! watchdog started outlives the watchdog, which is why [`Processes::stop`] goes by the noted ids. A process that is held down has
 //! a file that says so, which the restart command heeds.
+//!
+//! What always holds: whoever holds a process down writes that before looking for it, and whoever starts one notes its id before looking
+//! whether it is held down. So one of the two sees the other, and what is held down stays down.
 
 #![expect(
     clippy::disallowed_methods,
@@ -25,11 +28,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::deployment::{Deployment, Pid, SHARDS, Shape};
 use crate::disk::Disk;
-use crate::faults::{Needs, wait_for};
+use crate::faults::{LOOK_INTERVAL, Needs, wait_for};
 use crate::proxy::{Link, Proxy};
 
 /// How long a process that was killed may take to be gone.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// Folders for runs of processes with the same id, at most.
+const NAMESAKES_MAX: usize = 1_000;
 
 /// How one process is started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,13 +50,42 @@ pub struct Spec {
 pub struct RunFolder(PathBuf);
 
 impl RunFolder {
-    /// A folder, made where it does not exist.
+    /// A new folder for one run, below another one: `run-` with the id of this process, and a number where an earlier run has that.
     ///
     /// # Errors
-    /// When it cannot be made.
-    pub fn create(path: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
-        Ok(Self(path.canonicalize()?))
+    /// When it cannot be made, or there is no name left for it.
+    pub fn create(parent: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        let name = format!("run-{}", std::process::id());
+        let others = (2..=NAMESAKES_MAX).map(|number| format!("{name}-{number}"));
+        for name in std::iter::once(name.clone()).chain(others) {
+            let path = parent.join(name);
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Self::open(&path),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("making {}", path.display()));
+                }
+            }
+        }
+        anyhow::bail!("{} has no name left for a run", parent.display())
+    }
+
+    /// The folder of a run that goes on.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("opening {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        &self.0
     }
 
     /// A path inside the folder.
@@ -98,8 +132,21 @@ impl RunFolder {
             .ok()
             .and_then(Pid::new)
             .context("the system gave no process id")?;
-        std::fs::write(self.path(&format!("{name}.pid")), pid.to_string())?;
+        if let Err(error) = self.note(name, pid) {
+            // Nobody else may know of it; who holds it down may have ended it already.
+            pid.kill().ok();
+            return Err(error);
+        }
         Ok(pid)
+    }
+
+    /// Notes the id of a process that was started. Whoever reads the note finds all of it.
+    fn note(&self, name: &str, pid: Pid) -> anyhow::Result<()> {
+        let aside = self.path(&format!("{name}.{pid}.pid"));
+        std::fs::write(&aside, pid.to_string())?;
+        std::fs::rename(&aside, self.path(&format!("{name}.pid")))?;
+        anyhow::ensure!(!self.hold_of(name).exists(), "{name} is held down");
+        Ok(())
     }
 
     /// Where a process keeps its data: inside its folder, which may be a disk and so cannot be removed.
@@ -150,10 +197,9 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Programs that were built before, as they are.
+    /// Programs that were built before, as they are, and where this one is, which the watchdogs call.
     #[must_use]
-    pub fn in_folder(folder: PathBuf) -> Self {
-        let chaos = folder.join("chaos");
+    pub fn in_folder(folder: PathBuf, chaos: PathBuf) -> Self {
         Self { folder, chaos }
     }
 
@@ -163,7 +209,9 @@ impl Programs {
     /// # Errors
     /// When cargo fails, or this program's own path cannot be found out.
     pub fn build() -> anyhow::Result<Self> {
-        let mut folder = std::env::current_exe()?;
+        // Once it is built anew, the system calls this one deleted.
+        let mut chaos = std::env::current_exe()?;
+        let mut folder = chaos.clone();
         folder.pop();
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build.args(["build", "--quiet", "--workspace"]);
@@ -172,6 +220,8 @@ impl Programs {
         }
         if folder.ends_with("deps") {
             folder.pop();
+            // This is a test, which cannot be called.
+            chaos = folder.join("chaos");
             // A test among what is built makes cargo choose the features that it chose for all tests, so that nearly all of
             // it is there already.
             build.args(["--test", "processes"]);
@@ -182,7 +232,7 @@ impl Programs {
         build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         let status = build.status().context("running cargo")?;
         anyhow::ensure!(status.success(), "cargo build failed: {status}");
-        Ok(Self::in_folder(folder))
+        Ok(Self::in_folder(folder, chaos))
     }
 
     fn named(&self, name: &str) -> PathBuf {
@@ -291,7 +341,7 @@ impl Processes {
         tempfile::tempdir().is_ok_and(|folder| Disk::mount(folder.path().join("disk")).is_ok())
     }
 
-    /// The watchdogs last when starting; the other way round they are stopped first, or they would bring back what is stopped.
+    /// The watchdogs last when starting; the other way round they are stopped first.
     fn names(&self) -> Vec<String> {
         let servers = self.coordinators.iter().chain(&self.shard_servers);
         servers.chain(&self.watchdogs).cloned().collect()
@@ -305,6 +355,10 @@ impl Deployment for Processes {
 
     fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    fn watchdogs(&self) -> &[String] {
+        &self.watchdogs
     }
 
     fn watchdog_metrics(&self) -> &[String] {
@@ -344,6 +398,10 @@ impl Deployment for Processes {
 
     fn release(&self, node: &str) -> anyhow::Result<()> {
         std::fs::remove_file(self.folder.hold_of(node))?;
+        self.revive(node)
+    }
+
+    fn revive(&self, node: &str) -> anyhow::Result<()> {
         match self.folder.spawn(node) {
             // The watchdog was faster.
             Err(_) if self.folder.pid(node)?.is_some() => Ok(()),
@@ -383,13 +441,39 @@ impl Deployment for Processes {
     }
 
     fn stop(&mut self) -> anyhow::Result<()> {
-        for name in self.names().iter().rev() {
-            if let Some(pid) = self.folder.pid(name)? {
-                pid.kill()?;
+        let names = self.names();
+        // A restart command that is under way would else start a server behind our back.
+        let held: anyhow::Result<()> = names.iter().try_for_each(|name| self.hold(name));
+        let looks_max = END_LIMIT.as_millis() / LOOK_INTERVAL.as_millis();
+        for _ in 0..looks_max {
+            let mut are_gone = true;
+            for name in names.iter().rev() {
+                let Some(pid) = self.folder.pid(name)? else {
+                    continue;
+                };
+                are_gone = false;
+                // It may be gone before the signal comes; the next look tells.
+                pid.kill().ok();
             }
+            if are_gone {
+                return held;
+            }
+            pause();
         }
-        Ok(())
+        anyhow::bail!(
+            "processes of {} do not end",
+            self.folder.as_path().display()
+        )
     }
+}
+
+/// Between two looks at what ends.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "also called on drop, where nothing can be awaited"
+)]
+fn pause() {
+    std::thread::sleep(LOOK_INTERVAL);
 }
 
 impl Drop for Processes {
@@ -483,4 +567,74 @@ fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     let ports: Vec<u16> = free.take(count).collect();
     anyhow::ensure!(ports.len() == count, "not enough free ports");
     Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(scratch: &tempfile::TempDir) -> RunFolder {
+        RunFolder::create(&scratch.path().join("out")).unwrap()
+    }
+
+    /// Something that does not end by itself while a test runs.
+    fn describe(folder: &RunFolder, name: &str) {
+        let spec = Spec {
+            program: "sleep".into(),
+            arguments: vec!["60".to_owned()],
+        };
+        folder.describe(name, &spec).unwrap();
+    }
+
+    #[test]
+    fn each_run_has_a_folder_of_its_own() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (first, second) = (folder(&scratch), folder(&scratch));
+        assert_ne!(first.as_path(), second.as_path());
+        let opened = RunFolder::open(first.as_path()).unwrap();
+        assert_eq!(opened.as_path(), first.as_path());
+        assert!(RunFolder::open(&scratch.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_start_fails_where_it_is_held_down_meanwhile() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = folder(&scratch);
+        describe(&folder, "held");
+        let pid = folder.spawn("held").unwrap();
+        assert_eq!(folder.pid("held").unwrap(), Some(pid));
+        // As if whoever holds it down had come between the start and the note.
+        std::fs::write(folder.hold_of("held"), "").unwrap();
+        assert!(folder.note("held", pid).is_err());
+        pid.kill().unwrap();
+        assert!(folder.spawn("held").is_err());
+    }
+
+    #[test]
+    fn a_stop_ends_everything_and_lets_nothing_start_any_more() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = folder(&scratch);
+        let names = ["coordinator-1", "shard-1", "watchdog-1"].map(str::to_owned);
+        let pids = names.clone().map(|name| {
+            describe(&folder, &name);
+            folder.spawn(&name).unwrap()
+        });
+        let [coordinator, shard, watchdog] = names.clone().map(|name| vec![name]);
+        let mut processes = Processes {
+            folder: folder.clone(),
+            shape: Shape::SINGLE,
+            addresses: Vec::new(),
+            watchdog_metrics: Vec::new(),
+            coordinators: coordinator,
+            shard_servers: shard,
+            shard_addresses: Vec::new(),
+            watchdogs: watchdog,
+            proxies: BTreeMap::new(),
+            disks: Vec::new(),
+        };
+        processes.stop().unwrap();
+        assert!(pids.iter().all(|pid| !pid.is_alive()));
+        assert!(names.iter().all(|name| folder.spawn(name).is_err()));
+        processes.stop().unwrap();
+    }
 }

@@ -4,7 +4,7 @@
 //! as TCP sends again what was lost. A proxy knows who is connected to, not who connects: what its server itself begins goes
 //! through the proxies of others.
 //!
-//! On failure: a connection that breaks on one side is broken on the other.
+//! On failure: a connection that breaks on one side is broken on the other. One that cannot be accepted keeps no later one out.
 
 #![expect(
     clippy::disallowed_types,
@@ -12,6 +12,7 @@
 )]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -23,6 +24,8 @@ use tokio::sync::watch;
 
 /// Bytes that are carried at a time.
 const CHUNK_BYTES: usize = 16 << 10;
+/// After a connection that could not be accepted: most likely all files are open, and some are closed again by and by.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What becomes of the connections to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ValueEnum)]
@@ -76,9 +79,13 @@ impl Proxy {
         let mut listener = bound.with_context(|| format!("listening on {listen}"))?;
         let link = watch::Sender::new(Link::Whole);
         let (links, inner) = (link.subscribe(), runtime.clone());
-        let task = runtime.spawn("chaos proxy", async move {
+        let task: Task<()> = runtime.spawn("chaos proxy", async move {
             let mut carried: Vec<Task<()>> = Vec::new();
-            while let Ok(client) = listener.accept().await {
+            loop {
+                let Ok(client) = listener.accept().await else {
+                    inner.sleep(ACCEPT_PAUSE).await;
+                    continue;
+                };
                 carried.retain(|task| !task.is_finished());
                 carried.push(inner.spawn("chaos link", carry(client, server, links.clone())));
             }
@@ -157,8 +164,6 @@ async fn pump(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Longer than anything here takes that is to happen; what is not to happen is watched for a moment only.

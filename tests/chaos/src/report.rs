@@ -35,7 +35,7 @@ pub struct Blow {
 }
 
 /// What happened, and the verdict.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
     /// `processes` or `compose`.
     pub deployment: String,
@@ -43,6 +43,9 @@ pub struct Report {
     pub replicas: usize,
     /// Seed of the choice of victims.
     pub seed: u64,
+    /// Why the run ended early or could prove nothing. The rest is then what had happened by that time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Records that were acknowledged, left open, refused.
     pub acknowledged: usize,
     /// See [`Report::acknowledged`].
@@ -53,6 +56,8 @@ pub struct Report {
     pub repeated: usize,
     /// Reads while the run went on, by level.
     pub reads: Vec<Heard>,
+    /// Replicas whose holdings were compared with those of the others of their shard.
+    pub replicas_compared: usize,
     /// Terms whose counts were compared.
     pub terms_compared: usize,
     /// Completions that were compared.
@@ -124,13 +129,17 @@ impl fmt::Display for Report {
         )?;
         write!(
             formatter,
-            "  {} counts and {} completions compared: {} violations",
+            "  {} replicas, {} counts and {} completions compared: {} violations",
+            self.replicas_compared,
             self.terms_compared,
             self.prefixes_compared,
             self.violations.len()
         )?;
         for violation in self.violations.iter().take(20) {
             write!(formatter, "\n  {violation:?}")?;
+        }
+        if let Some(error) = &self.error {
+            write!(formatter, "\n  not proven: {error}")?;
         }
         Ok(())
     }

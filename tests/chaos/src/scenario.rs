@@ -1,19 +1,23 @@
 //! One run: stream, strike in the middle of the stream, wait until the cluster is whole again, judge.
+//!
+//! On failure: a run that ends early leaves what there is, the history so far, its verdict, and why it ended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::future::Future;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use api::admin::v1::{GetStatusResponse, NodeStatus, ReplicaStatus, ShardState, ShardStatus};
 use api::v1;
 use client::Client;
 use runtime::Runtime;
 
-use crate::deployment::{self, Deployment, SHARDS, Shape};
-use crate::faults::{Fault, LOOK_INTERVAL, Scene, wait_for};
+use crate::deployment::{self, Deployment, SHARDS};
+use crate::faults::{Fault, Scene, wait_for};
 use crate::history::{History, Outcome};
+use crate::journal::Journal;
 use crate::oracle::{self, Violation};
 use crate::report::{Blow, Report};
+use crate::whole::{settled_replicas, wait_until_whole};
 use crate::workload::{Workload, patient_client};
 
 /// What a run does.
@@ -42,93 +46,166 @@ const STREAM_LIMIT: Duration = Duration::from_secs(600);
 /// Completions compared at the end, each for a start of a recorded query.
 const PREFIXES_COMPARED: usize = 300;
 
-/// Runs a plan against a cluster that has just been started and is empty.
+/// Runs a plan against a cluster that has just been started and is empty, until its end or until it is interrupted.
 ///
-/// # Errors
-/// When the run could not prove anything: the cluster did not come up, a fault did not hit, a replica did not come back in
-/// time, nothing was acknowledged. A broken promise is no error; it stands in the report.
+/// A broken promise stands in the report as a violation. Its error says why the run could not prove anything: the cluster did not come
+/// up, a fault did not hit, a replica did not come back in time, nothing was acknowledged, or it was interrupted. The report then has
+/// what had happened by that time.
 pub async fn run(
     runtime: &Runtime,
     deployment: &dyn Deployment,
     plan: &Plan,
-) -> anyhow::Result<(Report, History)> {
-    let shape = deployment.shape();
-    anyhow::ensure!(
-        shape.replicas > 1 || !plan.faults.iter().any(|fault| fault.needs_replicas()),
-        "a shard with one replica does not come back by itself from a lost or damaged disk"
-    );
-    let client = patient_client(runtime, deployment.addresses())?;
-    wait_until_whole(runtime, &client, shape, START_LIMIT)
-        .await
-        .context("the cluster did not come up")?;
-    let before = deployment::recovery_attempts(deployment)?;
-    let queries = plan.queries.clone();
-    let workload = Workload::start(runtime, deployment, &client, queries, plan.lanes, plan.seed)?;
-    let journal = workload.journal().clone();
-    let scene = Scene {
-        runtime,
-        deployment,
-        client: &client,
-        journal: &journal,
-        standstill: plan.standstill,
+    interrupted: impl Future<Output = ()>,
+) -> (Report, History) {
+    let mut course = Course {
+        report: Report {
+            deployment: plan.name.clone(),
+            replicas: deployment.shape().replicas,
+            seed: plan.seed,
+            ..Report::default()
+        },
+        journal: None,
+        struck: Vec::new(),
+        attempts_before: 0,
     };
-    let struck = strike_all(&scene, &workload, plan).await?;
-    runtime
-        .timeout(STREAM_LIMIT, workload.finish())
-        .await
-        .context("the stream did not end")??;
-    let history = journal.history();
-    let standstills = struck.iter().filter_map(|at| at.blow.standstill.as_ref());
-    let mut violations: Vec<Violation> = standstills.flat_map(|at| at.violations()).collect();
-    let blows = struck.into_iter().map(|at| at.judged(&history)).collect();
-    let counts = listed_counts(&client).await?;
-    violations.extend(oracle::judge_counts(&history, &counts));
-    violations.extend(oracle::judge_acknowledgements(&history));
-    violations.extend(oracle::answers::judge_answers(&history));
-    let (prefixes_compared, wrong) = compare_completions(&client, &history, &counts).await?;
-    violations.extend(wrong);
-    let (acknowledged, open, refused) = history.tally();
-    anyhow::ensure!(acknowledged > 0, "nothing was acknowledged");
-    let reads = history.heard();
-    anyhow::ensure!(
-        reads.iter().all(|heard| heard.answered > 0),
-        "no read of some level was answered: {reads:?}"
-    );
-    let report = Report {
-        deployment: plan.name.clone(),
-        replicas: shape.replicas,
-        seed: plan.seed,
-        acknowledged,
-        open,
-        refused,
-        repeated: repeats(&history),
-        reads,
-        terms_compared: counts.len(),
-        prefixes_compared,
-        blows,
-        pace: history.pace(),
-        recoveries_counted: deployment::recovery_attempts(deployment)?.saturating_sub(before),
-        violations,
+    let outcome = tokio::select! {
+        outcome = Box::pin(course.run(runtime, deployment, plan)) => outcome,
+        () = interrupted => Err(anyhow::anyhow!("it was interrupted")),
     };
-    Ok((report, history))
+    course.ended(outcome)
 }
 
-/// Strikes by the plan, spread over the stream, each time at a cluster that is whole.
-async fn strike_all(
-    scene: &Scene<'_>,
-    workload: &Workload,
-    plan: &Plan,
-) -> anyhow::Result<Vec<Struck>> {
-    let mut struck = Vec::new();
-    for (number, fault) in (1..).zip(&plan.faults) {
-        let at = plan.queries.len() * number / (plan.faults.len() + 1);
-        wait_for_progress(scene.runtime, workload, at).await?;
-        let first = usize::try_from(plan.seed % SHARDS as u64)? + number;
-        for place in first..first + fault.blows(SHARDS) {
-            struck.push(strike(scene, workload, *fault, place).await?);
-        }
+/// A run under way, and what it leaves behind wherever it ends.
+struct Course {
+    report: Report,
+    /// None before the stream begins.
+    journal: Option<Journal>,
+    struck: Vec<Struck>,
+    /// Recovery attempts that the watchdogs had counted when they were last asked.
+    attempts_before: u64,
+}
+
+impl Course {
+    async fn run(
+        &mut self,
+        runtime: &Runtime,
+        deployment: &dyn Deployment,
+        plan: &Plan,
+    ) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            deployment.shape().replicas > 1
+                || !plan.faults.iter().any(|fault| fault.needs_replicas()),
+            "a shard with one replica does not come back by itself from a lost or damaged disk"
+        );
+        let client = patient_client(runtime, deployment.addresses())?;
+        wait_until_whole(runtime, deployment, START_LIMIT)
+            .await
+            .context("the cluster did not come up")?;
+        self.attempts_before = deployment::recovery_attempts(deployment)?;
+        let queries = plan.queries.clone();
+        let workload =
+            Workload::start(runtime, deployment, &client, queries, plan.lanes, plan.seed)?;
+        let journal = self.journal.insert(workload.journal().clone()).clone();
+        let scene = Scene {
+            runtime,
+            deployment,
+            client: &client,
+            journal: &journal,
+            standstill: plan.standstill,
+        };
+        self.strike_all(&scene, &workload, plan).await?;
+        runtime
+            .timeout(STREAM_LIMIT, workload.finish())
+            .await
+            .context("the stream did not end")??;
+        self.count_recoveries(deployment)?;
+        self.judge_what_is_held(&scene).await?;
+        let history = journal.history();
+        let (acknowledged, _, _) = history.tally();
+        anyhow::ensure!(acknowledged > 0, "nothing was acknowledged");
+        let reads = history.heard();
+        anyhow::ensure!(
+            reads.iter().all(|heard| heard.answered > 0),
+            "no read of some level was answered: {reads:?}"
+        );
+        Ok(())
     }
-    Ok(struck)
+
+    /// Strikes by the plan, spread over the stream, each time at a cluster that is whole.
+    async fn strike_all(
+        &mut self,
+        scene: &Scene<'_>,
+        workload: &Workload,
+        plan: &Plan,
+    ) -> anyhow::Result<()> {
+        for (number, fault) in (1..).zip(&plan.faults) {
+            let at = plan.queries.len() * number / (plan.faults.len() + 1);
+            wait_for_progress(scene.runtime, workload, at).await?;
+            let first = usize::try_from(plan.seed % SHARDS as u64)? + number;
+            for place in first..first + fault.blows(SHARDS) {
+                if fault.ends_watchdogs() {
+                    // Those that come after them count anew.
+                    self.count_recoveries(scene.deployment)?;
+                    self.attempts_before = 0;
+                }
+                let struck = strike(scene, workload, *fault, place).await?;
+                self.struck.push(struck);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what the watchdogs have counted since they were last asked.
+    fn count_recoveries(&mut self, deployment: &dyn Deployment) -> anyhow::Result<()> {
+        let attempts = deployment::recovery_attempts(deployment)?;
+        self.report.recoveries_counted += attempts.saturating_sub(self.attempts_before);
+        self.attempts_before = attempts;
+        Ok(())
+    }
+
+    /// Judges what the cluster holds now that nobody writes: what it answers, and its replicas among themselves.
+    async fn judge_what_is_held(&mut self, scene: &Scene<'_>) -> anyhow::Result<()> {
+        let history = scene.journal.history();
+        let report = &mut self.report;
+        let counts = listed_counts(scene.client).await?;
+        report.terms_compared = counts.len();
+        let judged = oracle::judge_counts(&history, &counts);
+        report.violations.extend(judged);
+        let (compared, wrong) = compare_completions(scene.client, &history, &counts).await?;
+        report.prefixes_compared = compared;
+        report.violations.extend(wrong);
+        let held = settled_replicas(scene.runtime, scene.deployment, RECOVERY_LIMIT)
+            .await
+            .context("the replicas were not compared")?;
+        report.replicas_compared = held.len();
+        report.violations.extend(oracle::judge_replicas(&held));
+        Ok(())
+    }
+
+    /// Adds what the history tells, which may be cut off anywhere: what was under way then is open in it.
+    fn ended(self, outcome: anyhow::Result<()>) -> (Report, History) {
+        let Self {
+            mut report,
+            journal,
+            struck,
+            ..
+        } = self;
+        let history = journal.map_or_else(History::default, |journal| journal.history());
+        report.error = outcome.err().map(|error| format!("{error:#}"));
+        let standstills = struck.iter().filter_map(|at| at.blow.standstill.as_ref());
+        let broken: Vec<Violation> = standstills.flat_map(|at| at.violations()).collect();
+        report.violations.extend(broken);
+        let acknowledgements = oracle::judge_acknowledgements(&history);
+        report.violations.extend(acknowledgements);
+        let answers = oracle::answers::judge_answers(&history);
+        report.violations.extend(answers);
+        report.blows = struck.into_iter().map(|at| at.judged(&history)).collect();
+        (report.acknowledged, report.open, report.refused) = history.tally();
+        report.repeated = repeats(&history);
+        report.reads = history.heard();
+        report.pace = history.pace();
+        (report, history)
+    }
 }
 
 fn repeats(history: &History) -> usize {
@@ -145,12 +222,13 @@ async fn strike(
     fault: Fault,
     place: usize,
 ) -> anyhow::Result<Struck> {
-    let (runtime, shape) = (scene.runtime, scene.deployment.shape());
+    let (runtime, deployment) = (scene.runtime, scene.deployment);
+    workload.ensure_flowing()?;
     let after_records = workload.settled();
     let begun = runtime.now();
     let from_us = scene.journal.now_us();
     let hit = fault.strike(scene, place).await?;
-    wait_until_whole(runtime, scene.client, shape, RECOVERY_LIMIT)
+    wait_until_whole(runtime, deployment, RECOVERY_LIMIT)
         .await
         .with_context(|| format!("the cluster was not whole again after {fault:?} of {hit:?}"))?;
     let took = runtime.now().saturating_since(begun);
@@ -194,47 +272,6 @@ async fn wait_for_progress(
     wait_for(runtime, STREAM_LIMIT, || Ok(workload.settled() >= records))
         .await
         .with_context(|| format!("the stream did not reach {records} records"))
-}
-
-/// Whether every shard serves, with as many replicas as it should have, by what servers said within this time.
-fn is_whole(status: &GetStatusResponse, shape: Shape, within: Duration) -> bool {
-    let was_heard = |node: &NodeStatus| {
-        let silent = u64::try_from(node.silent_ms).map(Duration::from_millis);
-        node.alive && !node.lost && silent.is_ok_and(|silent| silent < within)
-    };
-    let heard = status.nodes.iter().filter(|node| was_heard(node));
-    let heard: BTreeSet<u64> = heard.map(|node| node.node_id).collect();
-    let is_whole = |shard: &ShardStatus| {
-        let replicas = &shard.replicas;
-        let is_sound =
-            |replica: &&ReplicaStatus| replica.serving && heard.contains(&replica.node_id);
-        shard.state() == ShardState::Serving
-            && replicas.len() == shape.replicas
-            && replicas.iter().filter(is_sound).count() == shape.replicas
-    };
-    status.shards.len() == SHARDS && status.shards.iter().all(is_whole)
-}
-
-/// Waits until the cluster is whole by what its servers have said from now on: what they said before may no longer be true.
-pub(crate) async fn wait_until_whole(
-    runtime: &Runtime,
-    client: &Client,
-    shape: Shape,
-    limit: Duration,
-) -> anyhow::Result<()> {
-    let begun = runtime.now();
-    loop {
-        let passed = runtime.now().saturating_since(begun);
-        let status = client.status().await;
-        if status.as_ref().is_ok_and(|at| is_whole(at, shape, passed)) {
-            return Ok(());
-        }
-        anyhow::ensure!(
-            passed < limit,
-            "not every replica serves after {limit:?}: {status:?}"
-        );
-        runtime.sleep(LOOK_INTERVAL).await;
-    }
 }
 
 async fn listed_counts(client: &Client) -> anyhow::Result<BTreeMap<String, u64>> {

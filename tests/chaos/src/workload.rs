@@ -186,6 +186,18 @@ impl Workload {
         self.stream.settled.load(Ordering::Relaxed)
     }
 
+    /// That Records still go on, so that a fault strikes a cluster which has something to do.
+    ///
+    /// # Errors
+    /// When as many were sent as a run may send.
+    pub fn ensure_flowing(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.stream.has_ended(),
+            "the stream has ended after {RECORDS_MAX} Records, the most of one run: a fault would strike an idle cluster"
+        );
+        Ok(())
+    }
+
     /// Lets every query be sent at least once, and waits for the lanes. The journal has their history.
     ///
     /// # Errors
@@ -318,6 +330,25 @@ mod tests {
         let powers: Vec<u64> = (0..PLACES).map(power_of_four).collect();
         assert!(terms.values().all(|adds| *adds == powers));
         assert!(powers.iter().all(|power| *power <= 1_000_000_000_000));
+    }
+
+    #[test]
+    fn a_stream_that_has_ended_is_told_of() {
+        let stream = Stream {
+            queries: vec!["one".to_owned()],
+            next: AtomicUsize::new(RECORDS_MAX - 1),
+            digits: AtomicUsize::new(0),
+            settled: AtomicUsize::new(0),
+            enough: AtomicBool::new(false),
+        };
+        let workload = Workload {
+            stream: Arc::new(stream),
+            journal: Journal::begin(&Runtime::real()),
+            lanes: Vec::new(),
+        };
+        workload.ensure_flowing().unwrap();
+        workload.stream.next.fetch_add(1, Ordering::Relaxed);
+        assert!(workload.ensure_flowing().is_err());
     }
 
     #[test]

@@ -2,18 +2,20 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::print_stdout,
     reason = "a helper of tests; what was left out is said to whoever runs them"
 )]
 
+mod support;
+
 use std::time::Duration;
 
 use chaos::compose::Compose;
-use chaos::deployment::{Deployment as _, Shape};
+use chaos::deployment::Shape;
 use chaos::faults::{Fault, Needs};
-use chaos::{queries, scenario};
+use chaos::scenario;
 use runtime::Runtime;
+use support::{chaos_queries, prove};
 use tokio::sync::Mutex;
 
 /// All containers have the same names and ports.
@@ -39,18 +41,12 @@ async fn run(seed: u64, faults: Vec<Fault>) -> Option<u64> {
     let plan = scenario::Plan {
         name: "compose".to_owned(),
         seed,
-        queries: queries::synthetic(seed, 12_000),
+        queries: chaos_queries(seed),
         lanes: 16,
         faults,
         standstill: Duration::from_secs(12),
     };
-    let outcome = scenario::run(&runtime, &compose, &plan).await;
-    let logs = compose.logs();
-    compose.stop().unwrap();
-    let (report, _) = outcome.unwrap_or_else(|error| panic!("{error:#}\n{logs}"));
-    println!("{report}");
-    assert_eq!(report.violations, vec![]);
-    assert_eq!(report.open, 0, "every Record was settled in the end");
+    let report = prove(&runtime, &mut compose, &plan).await;
     assert_eq!(report.blows.len(), plan.faults.len());
     Some(report.recoveries_counted)
 }

@@ -1,27 +1,23 @@
 //! Strikes at a cluster of processes on loopback, under a stream of queries, and judges every count.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "helpers of a test; what was left out is said to whoever runs it"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper of tests")]
 
-use std::path::Path;
+mod support;
+
 use std::time::Duration;
 
-use chaos::deployment::{Deployment as _, Shape};
+use chaos::deployment::Shape;
 use chaos::faults::{Fault, Needs};
-use chaos::history::Outcome;
-use chaos::journal::COORDINATORS;
 use chaos::processes::{Processes, Programs, RunFolder};
 use chaos::report::Report;
-use chaos::{queries, scenario};
+use chaos::scenario;
 use runtime::Runtime;
+use support::{chaos_queries, prove};
 
 /// Two clusters at once would take each other's ports, and time.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Runs a plan and wants no promise broken, and every Record settled but those that only a leader that stands still was asked for.
+/// Runs a plan against a cluster of its own.
 async fn run(shape: Shape, seed: u64, faults: Vec<Fault>) -> Report {
     let _turn = ONE_AT_A_TIME.lock().await;
     let scratch = tempfile::tempdir().unwrap();
@@ -33,24 +29,12 @@ async fn run(shape: Shape, seed: u64, faults: Vec<Fault>) -> Report {
     let plan = scenario::Plan {
         name: "processes".to_owned(),
         seed,
-        queries: chaos_queries(),
+        queries: chaos_queries(seed),
         lanes: 16,
         faults,
         standstill: Duration::from_secs(12),
     };
-    let outcome = scenario::run(&runtime, &processes, &plan).await;
-    let logs = processes.logs();
-    processes.stop().unwrap();
-    let (report, history) = outcome.unwrap_or_else(|error| panic!("{error:#}\n{logs}"));
-    println!("{report}");
-    assert_eq!(report.violations, vec![]);
-    let asked_again = history
-        .operations()
-        .iter()
-        .filter(|at| at.via == COORDINATORS);
-    let open = asked_again.filter(|at| at.outcome == Outcome::Open);
-    assert_eq!(open.count(), 0, "every Record was settled in the end");
-    report
+    prove(&runtime, &mut processes, &plan).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,14 +89,4 @@ async fn three_replicas_go_on_beside_a_full_disk() {
     }
     let report = run(Shape::REPLICATED, 4, vec![Fault::FullDisk]).await;
     assert_eq!(report.blows.len(), 1);
-}
-
-fn chaos_queries() -> Vec<String> {
-    let real = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/data/dev/trec-tb05.stream.txt.zst");
-    if real.exists() {
-        return queries::from_file(&real, 12_000).unwrap();
-    }
-    println!("left out: the real query stream is not at hand; synthetic queries instead");
-    queries::synthetic(1, 12_000)
 }

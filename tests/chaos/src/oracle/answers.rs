@@ -332,6 +332,13 @@ fn wrong_form(prefix: &str, k: u32, list: &[(String, u64)]) -> Option<String> {
     if let Some(term) = terms.find(|term| !term.starts_with(prefix)) {
         return Some(format!("{term:?} is not below the prefix"));
     }
+    if let Some((term, _)) = list.iter().find(|(_, count)| *count == 0) {
+        return Some(format!("{term:?} with a count of 0"));
+    }
+    let mut seen = BTreeSet::new();
+    if let Some((term, _)) = list.iter().find(|(term, _)| !seen.insert(term)) {
+        return Some(format!("{term:?} is listed twice"));
+    }
     let is_out_of_order = |pair: &&[(String, u64)]| match pair {
         [one, next] => one.1 < next.1 || one.1 == next.1 && one.0 >= next.0,
         _ => false,
@@ -498,6 +505,22 @@ mod tests {
         assert!(is_too_old(&with(4)));
         assert!(is_too_old(&with(1)));
         assert!(is_too_much(&with(21)));
+    }
+
+    #[test]
+    fn a_list_has_each_term_once_and_none_of_nothing() {
+        let wrong = |told: &[(&str, u64)]| {
+            let told = told
+                .iter()
+                .map(|(term, count)| ((*term).to_owned(), *count));
+            wrong_form("a", 3, &told.collect::<Vec<_>>()).is_some()
+        };
+        assert!(!wrong(&[("ab", 5), ("aa", 4), ("ac", 1)]));
+        // In order, each of them.
+        assert!(wrong(&[("ab", 5), ("aa", 4), ("ab", 3)]));
+        assert!(wrong(&[("ab", 5), ("ab", 4)]));
+        assert!(wrong(&[("ab", 5), ("ab", 5)]));
+        assert!(wrong(&[("ab", 5), ("aa", 0)]));
     }
 
     #[test]
