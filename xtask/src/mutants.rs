@@ -4,6 +4,7 @@
 //! as it was after each bug. A bug that does not compile counts as missed, so that the bank cannot rot unseen.
 
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,6 +15,8 @@ use crate::tree::{Tree, cargo};
 const BANK: &str = "crates/sim/mutants.toml";
 /// Seeds that a bug may need to show.
 const SEEDS: u64 = 40;
+/// How the kernel ends a process that has used up its processor time.
+const SIGXCPU: i32 = 24;
 
 /// A bug: one text in place of another.
 #[derive(Debug)]
@@ -93,20 +96,7 @@ fn verdict(tree: &Tree, copy: &Path) -> anyhow::Result<Verdict> {
         });
     }
     for seed in 0..SEEDS {
-        let output = Command::new(target.join("debug/sim"))
-            .args(["replay", &seed.to_string()])
-            .output()
-            .context("running the simulation")?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stdout);
-            let problem: String = said
-                .lines()
-                .nth(1)
-                .unwrap_or("it broke")
-                .trim()
-                .chars()
-                .take(160)
-                .collect();
+        if let Some(problem) = problem(&target.join("debug/sim"), seed)? {
             let text = format!("caught by seed {seed}: {problem}");
             return Ok(Verdict {
                 is_caught: true,
@@ -119,6 +109,27 @@ fn verdict(tree: &Tree, copy: &Path) -> anyhow::Result<Verdict> {
         is_caught: false,
         text,
     })
+}
+
+/// What a seed shows, if it shows anything. Without a bug none does: the same seeds are run with every change.
+fn problem(simulation: &Path, seed: u64) -> anyhow::Result<Option<String>> {
+    let output = Command::new(simulation)
+        .args(["report", &seed.to_string()])
+        .output()
+        .context("running the simulation")?;
+    let status = output.status;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Ok(None),
+        (Some(1), _) => {
+            let problems = said.split_once("\"problems\":[\"");
+            let first = problems.and_then(|(_, rest)| rest.split('"').next());
+            let first = first.context("a report without problems")?;
+            Ok(Some(first.chars().take(160).collect()))
+        }
+        (None, Some(SIGXCPU)) => Ok(Some("it does not end".to_owned())),
+        (_, _) => anyhow::bail!("seed {seed} ended with {status}: {said}"),
+    }
 }
 
 /// A work tree of what is committed.

@@ -85,6 +85,9 @@ struct Curve {
     points: Vec<Point>,
 }
 
+/// Terms of the clusters of different numbers of shards, at most.
+const SHARDED_TERMS: u32 = 100_000;
+
 /// How the points of a curve stand to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Axis {
@@ -165,10 +168,10 @@ pub(crate) async fn run(runtime: &Runtime, arguments: GrowArgs) -> Result<(), an
             }
         }
     }
-    let mut by_shards = Curve::new("shards", "shards", Axis::Even);
+    let mut by_shards = Curve::new("shards", "shards (of 100,000 made-up terms)", Axis::Even);
     let most = arguments.terms.iter().copied().max().unwrap_or(1);
     for shards in &arguments.shards {
-        let mut cluster = Cluster::start(runtime, most.min(100_000), *shards).await?;
+        let mut cluster = Cluster::start(runtime, most.min(SHARDED_TERMS), *shards).await?;
         let setting = Setting::at(*shards, shards);
         by_shards
             .points

@@ -15,7 +15,7 @@ async fn a_comparison_measures_everybody_who_is_there() {
         sorted_set_terms: 100,
         connections: vec![1, 2],
         rounds: 1,
-        time: Duration::from_millis(100),
+        time: Duration::from_millis(250),
         k: 10,
         seed: 1,
         autocomplete: Some(PathBuf::from(env!("CARGO_BIN_EXE_autocomplete"))),

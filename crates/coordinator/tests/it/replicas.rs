@@ -219,6 +219,20 @@ async fn the_lead_goes_where_it_is_told_to_under_load() {
     assert_eq!(cluster.actions("move_lead", "asked"), 7);
     let handed = |place| cluster.server_actions(place, "hand_over_lead", "asked");
     assert!((0..3).map(handed).sum::<u64>() >= 6);
+    // The status tells of both, the servers' as far as they have reported since.
+    let told = |status: &GetStatusResponse, kind: &str, servers: bool| -> u64 {
+        let actions = status.actions.iter();
+        let of_kind = actions.filter(|at| {
+            let is_told = at.kind == kind && at.reason == "asked" && at.shard_id == Some(1);
+            is_told && at.error.is_empty() && (at.by_node_id > 0) == servers
+        });
+        of_kind.map(|at| at.times).sum()
+    };
+    cluster
+        .until("it is told who moved the lead", |status| {
+            told(status, "move_lead", false) == 7 && told(status, "hand_over_lead", true) >= 6
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
