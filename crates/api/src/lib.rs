@@ -11,6 +11,8 @@
 pub mod codec;
 pub mod convert;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 #[expect(
     missing_docs,
     clippy::allow_attributes_without_reason,

@@ -1,6 +1,6 @@
 //! What operators and the watchdog ask.
 
-mod members;
+pub(crate) mod members;
 mod others;
 pub(crate) mod turns;
 

@@ -32,7 +32,7 @@ use tonic::{Request, Response, Status};
 use vfs::Vfs;
 
 use crate::Error;
-use crate::identity::{self, Identity, Instance, Membership};
+use crate::identity::{self, Identity, Instance, MEMBERS_MAX, Membership};
 use crate::metadata::number_of;
 
 /// Time between two rounds of greetings, and what one answer may take.
@@ -109,7 +109,7 @@ pub(crate) struct Greeting {
 
 /// What follows from a round of greetings.
 #[derive(Debug, PartialEq, Eq)]
-enum Next {
+pub(crate) enum Next {
     Wait {
         missing: Vec<NodeId>,
     },
@@ -322,7 +322,7 @@ fn sorted(ids: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
     ids
 }
 
-fn conclude(
+pub(crate) fn conclude(
     myself: &Identity,
     others: &BTreeMap<NodeId, String>,
     greetings: &BTreeMap<NodeId, Greeting>,
@@ -366,6 +366,13 @@ pub(crate) fn understand(
         ));
     }
     let instance = bytes_of(&answer.instance_id)?;
+    let count = answer.members.len();
+    if count > MEMBERS_MAX {
+        // They could be written down, but not be read again.
+        return Err(format!(
+            "it knows {count} members, at most {MEMBERS_MAX} are"
+        ));
+    }
     let membership = if answer.cluster_id.is_empty() {
         None
     } else {
@@ -510,5 +517,22 @@ mod tests {
         let answer = Myself::new(member, more.to_vec()).greet();
         let greeting = understand(NodeId(2), &more, &answer).unwrap();
         assert_eq!(greeting.membership, Some(membership()));
+    }
+
+    #[test]
+    fn more_members_than_the_file_takes_are_not_believed() {
+        let configured = [NodeId(1), NodeId(2)];
+        let answer = |members: u64| {
+            let members = (1..=members).map(|id| (NodeId(id), [1; 16])).collect();
+            let cluster = ClusterId([9; 16]);
+            let member = Identity {
+                membership: Some(Membership { cluster, members }),
+                ..fresh(2)
+            };
+            Myself::new(member, configured.to_vec()).greet()
+        };
+        let understood = |members| understand(NodeId(2), &configured, &answer(members));
+        assert!(understood(MEMBERS_MAX as u64).is_ok());
+        assert!(understood(MEMBERS_MAX as u64 + 1).is_err());
     }
 }

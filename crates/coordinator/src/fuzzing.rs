@@ -1,22 +1,38 @@
 //! A door to what a coordinator takes from its disk, from browsers, nodes, watchdogs and other coordinators, for `crates/fuzz`.
 //!
-//! On failure: what is refused says why. Nothing here keeps or sends anything.
+//! On failure: what is refused says why. Nothing here sends anything, and files are kept only on the disk that is given.
 
-use api::admin::v1::{BeginRecoveryRequest, EndRecoveryRequest, SnapshotInfo};
-use api::meta::v1::{GreetResponse, ProposeRequest};
-use api::registry::v1::{ClearNamespaceRequest, RegisterRequest, SyncRequest};
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use api::admin::v1::{
+    BeginRecoveryRequest, DrainNodeRequest, EndRecoveryRequest, PromoteReplicaRequest,
+    RecoverShardRequest, ReplaceReplicaRequest, SnapshotInfo,
+};
+use api::meta::v1::{AdmitRequest, GreetResponse, ProposeRequest};
+use api::registry::v1::{
+    ClearNamespaceRequest, RegisterRequest, ResolveNamespaceRequest, SyncRequest,
+};
+use api::shard::v1::SnapshotChunk;
 use api::{ApiError, validate};
 use axum::Json;
 use axum::extract::Query;
-use axum::http::Uri;
-use cluster::{Incarnation, NodeId, Replica, Shard, ShardId};
+use axum::http::{HeaderMap, HeaderValue, Uri};
+use cluster::{ClusterId, Incarnation, NodeId, Replica, Shard, ShardId};
+use runtime::Runtime;
+use term::NamespaceName;
+use vfs::Vfs;
 
-use crate::admin::turns;
+use crate::admin::{members, turns};
+use crate::arrival::Next;
+use crate::http::origin::{self, Origin};
+use crate::identity::{Identity, Membership};
 use crate::liveness::{Report, voices};
-use crate::metadata::Command;
+use crate::metadata::{Admission, Command, Metadata};
 use crate::placement::audit::{Verdict, judge};
-use crate::snapshots::Held;
-use crate::{arrival, http, identity, meta, registry};
+use crate::snapshots::{Held, Store, announced, name};
+use crate::{arrival, http, identity, meta, recovery, registry};
 
 /// Reads the file that says who a coordinator is, and writes what it says; nothing if it says nothing.
 #[must_use]
@@ -39,6 +55,18 @@ pub fn record(body: &[u8]) -> Result<validate::Record, ApiError> {
 /// As the browser is told.
 pub fn question(uri: &Uri) -> Result<validate::GetTopK, ApiError> {
     http::suggest::sound(Query::try_from_uri(uri))
+}
+
+/// Where a request that records comes from: nothing for this host's own page and for whoever is no browser, else a page of one of
+/// the origins that are allowed.
+///
+/// # Errors
+/// As the browser is told.
+pub fn origin(headers: &HeaderMap, allowed: &[String]) -> Result<Option<HeaderValue>, ApiError> {
+    Ok(match origin::check(headers, allowed)? {
+        Origin::Own => None,
+        Origin::Allowed(page) => Some(page),
+    })
 }
 
 /// A node that registers.
@@ -87,6 +115,56 @@ pub fn clear(request: ClearNamespaceRequest) -> Result<validate::ClearNamespace,
     registry::clear_of(request)
 }
 
+/// A namespace that is to be found.
+///
+/// # Errors
+/// As the node is told.
+pub fn resolve(request: &ResolveNamespaceRequest) -> Result<NamespaceName, ApiError> {
+    registry::namespace(&request.name)
+}
+
+/// An operator who has a shard recovered.
+///
+/// # Errors
+/// As the operator is told.
+pub fn recover(request: &RecoverShardRequest) -> Result<(), ApiError> {
+    if request.accept_loss {
+        recovery::check_words(ShardId(request.shard_id), &request.confirmation)?;
+    }
+    Ok(())
+}
+
+/// The node that is to be drained.
+///
+/// # Errors
+/// As the operator is told.
+pub fn drain(metadata: &Metadata, request: &DrainNodeRequest) -> Result<NodeId, ApiError> {
+    metadata.read(|state| members::named(state, "node", &request.node))
+}
+
+/// The node that is to get a replica, or whose replica a shard is to begin anew from.
+///
+/// # Errors
+/// As the operator is told.
+pub fn promote(metadata: &Metadata, request: &PromoteReplicaRequest) -> Result<NodeId, ApiError> {
+    let node = metadata.read(|state| members::named(state, "node", &request.node))?;
+    if request.accept_loss {
+        recovery::check_words(ShardId(request.shard_id), &request.confirmation)?;
+    }
+    Ok(node)
+}
+
+/// Whose replica is to leave, and who is to take its place where somebody was named.
+///
+/// # Errors
+/// As the operator is told.
+pub fn replace(
+    metadata: &Metadata,
+    request: &ReplaceReplicaRequest,
+) -> Result<(NodeId, Option<NodeId>), ApiError> {
+    metadata.read(|state| members::to_replace(state, request))
+}
+
 /// A watchdog that asks for a turn.
 ///
 /// # Errors
@@ -120,10 +198,118 @@ pub fn greeting(answer: &GreetResponse) -> Result<(), String> {
     arrival::understand(NodeId(2), &configured, answer).map(drop)
 }
 
+/// A directory that asks for the place of a coordinator, of those that a cluster of 1, 2 and 3 was begun with.
+///
+/// # Errors
+/// As the other coordinator is told.
+pub fn admit(request: &AdmitRequest) -> Result<Command, ApiError> {
+    Ok(Command::AdmitCoordinator(Admission {
+        number: NodeId(request.coordinator_id),
+        instance: meta::new_instance(request)?,
+        begun: [1, 2, 3].map(|id: u8| (NodeId(id.into()), [id; 16])).into(),
+    }))
+}
+
+/// What a coordinator with a new directory does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// It waits.
+    Waits,
+    /// It founds a cluster, and writes this down.
+    Founds(Vec<u8>),
+    /// It belongs to a cluster, and writes this down.
+    Joins(Vec<u8>),
+    /// It asks for the place of the directory that it had before.
+    Asks,
+    /// It ends, for the cluster has no coordinator of its number.
+    Ends,
+}
+
+/// What coordinator 1 does when 2 and 3 have answered its greetings; of several answers of one the last counts.
+#[must_use]
+pub fn arrive(answers: &[(NodeId, GreetResponse)]) -> Arrival {
+    let configured = [1, 2, 3].map(NodeId);
+    let understood = answers.iter().filter_map(|(from, answer)| {
+        let greeting = arrival::understand(*from, &configured, answer).ok()?;
+        Some((*from, greeting))
+    });
+    let others = [2, 3].map(|id| (NodeId(id), String::new())).into();
+    let myself = Identity {
+        id: NodeId(1),
+        instance: [1; 16],
+        membership: None,
+        begun: false,
+    };
+    let file = |membership: Membership| {
+        identity::encode(&Identity {
+            membership: Some(membership),
+            ..myself.clone()
+        })
+    };
+    let cluster = ClusterId([9; 16]);
+    match arrival::conclude(&myself, &others, &understood.collect()) {
+        Next::Wait { missing: _ } => Arrival::Waits,
+        Next::Begin(members) => Arrival::Founds(file(Membership { cluster, members })),
+        Next::Join(membership) => Arrival::Joins(file(membership)),
+        Next::Ask(_) => Arrival::Asks,
+        Next::Refused(_) => Arrival::Ends,
+    }
+}
+
 /// What a node says of a snapshot that is fetched from it.
 ///
 /// # Errors
 /// As the caller is told.
 pub fn snapshot(info: SnapshotInfo) -> Result<SnapshotInfo, ApiError> {
     Held::try_from(info).map(|held| (&held).into())
+}
+
+/// What the name of a held file of so many bytes says; nothing if it is none.
+#[must_use]
+pub fn held_of(shard: u64, name: &str, bytes: u64) -> Option<SnapshotInfo> {
+    let held = name::parse(ShardId(shard), name, bytes)?;
+    Some((&held).into())
+}
+
+/// The name under which a snapshot is held.
+///
+/// # Errors
+/// As whoever sent it is told.
+pub fn held_name(info: SnapshotInfo) -> Result<String, ApiError> {
+    Held::try_from(info).map(|held| name::of(&held))
+}
+
+/// A snapshot that was fetched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fetched {
+    /// What the node said of it.
+    pub info: SnapshotInfo,
+    /// What is in the file.
+    pub content: Vec<u8>,
+    /// What is held after the next start.
+    pub held: Vec<SnapshotInfo>,
+}
+
+/// Fetches a snapshot of shard 1 from a node that sends these chunks, into a folder; nothing if it is not taken.
+#[must_use]
+pub fn fetch(vfs: &Arc<dyn Vfs>, dir: &Path, chunks: &[SnapshotChunk]) -> Option<Fetched> {
+    let open = || Store::open(Runtime::real(), Arc::clone(vfs), dir.to_owned(), 2).ok();
+    let store = open()?;
+    let mut receiving = store
+        .receive(announced(chunks.first()?, ShardId(1)).ok()?)
+        .ok()?;
+    for chunk in chunks {
+        if chunk.offset != receiving.position() || receiving.take(&chunk.data).is_err() {
+            store.discard(&receiving);
+            return None;
+        }
+    }
+    let held = store.publish(receiving).ok()?;
+    let mut content = Vec::new();
+    store.read(&held).ok()?.read_to_end(&mut content).ok()?;
+    Some(Fetched {
+        info: (&held).into(),
+        content,
+        held: open()?.list().iter().map(Into::into).collect(),
+    })
 }

@@ -4,7 +4,7 @@
 //! page's own origin or one that the configuration names; every error is JSON with the status and reason of the contract.
 
 mod error;
-mod origin;
+pub(crate) mod origin;
 mod page;
 pub(crate) mod record;
 mod status;

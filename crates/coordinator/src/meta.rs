@@ -33,7 +33,7 @@ use crate::arrival::Arrival;
 use crate::identity::Membership;
 use crate::metadata::{Metadata, Response, State, is_first, number_of};
 
-pub(crate) use service::{MetadataDoor, known_change};
+pub(crate) use service::{MetadataDoor, known_change, new_instance};
 
 /// Bytes of a segment of the metadata's log; commands are small and rare.
 const SEGMENT_BYTES: u64 = 8 << 20;

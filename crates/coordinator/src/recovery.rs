@@ -349,7 +349,7 @@ impl Recovery {
 }
 
 /// A loss is accepted only in a person's words.
-fn check_words(shard: ShardId, confirmation: &str) -> Result<(), ApiError> {
+pub(crate) fn check_words(shard: ShardId, confirmation: &str) -> Result<(), ApiError> {
     let words = format!("lose shard {shard}");
     if confirmation == words {
         return Ok(());

@@ -446,7 +446,7 @@ pub(crate) fn clear_of(request: ClearNamespaceRequest) -> Result<ClearNamespace,
     })
 }
 
-fn namespace(name: &str) -> Result<NamespaceName, ApiError> {
+pub(crate) fn namespace(name: &str) -> Result<NamespaceName, ApiError> {
     NamespaceName::new(name).map_err(|error| ApiError::field(Reason::BadNamespace, "name", error))
 }
 

@@ -110,6 +110,27 @@ fn logical_chain(
     Some(())
 }
 
+/// The number, the length and the checksum of a dictionary of the log, which is tagged with 0 where it is the first and else is the second.
+pub fn log_dictionary(bytes: &mut [u8]) {
+    let _ = try_log_dictionary(bytes);
+}
+
+fn try_log_dictionary(bytes: &mut [u8]) -> Option<()> {
+    let (tag, file) = bytes.split_first_mut()?;
+    let number: u32 = if *tag == 0 { 1 } else { 2 };
+    let len = u32::try_from(file.len().checked_sub(24)?).ok()?;
+    put(file, 12, &number.to_le_bytes())?;
+    put(file, 16, &len.to_le_bytes())?;
+    let (magic, version) = (b"ACWALDIC", part(file, 8, 4)?);
+    let rest = file.get(24..)?;
+    let sum = if get_u32(file, 8)? <= 1 {
+        crc(number, &[magic, rest])
+    } else {
+        crc(number, &[magic, version, rest])
+    };
+    put(file, 20, &sum.to_le_bytes())
+}
+
 // --- small files ----------------------------------------------------------------------------------------------------
 
 /// The checksum of everything before it, in the last four bytes.

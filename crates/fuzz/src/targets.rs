@@ -1,11 +1,16 @@
 //! The targets, by what they decode.
 
+mod arrivals;
+mod errors;
 mod files;
+mod headers;
 mod log;
 mod machines;
+mod operators;
 mod peers;
 mod requests;
 mod services;
+mod shards;
 mod snapshots;
 mod text;
 mod transfers;
@@ -14,12 +19,17 @@ use crate::Target;
 
 pub(crate) fn all() -> Vec<Target> {
     let parts = [
+        arrivals::targets(),
+        errors::targets(),
         files::targets(),
+        headers::targets(),
         log::targets(),
         machines::targets(),
+        operators::targets(),
         peers::targets(),
         requests::targets(),
         services::targets(),
+        shards::targets(),
         snapshots::targets(),
         text::targets(),
         transfers::targets(),

@@ -41,7 +41,7 @@ use wal::GroupId;
 
 pub use block::AppendSize;
 pub(crate) use channels::Channels;
-pub(crate) use client::Factory;
+pub(crate) use client::{Factory, Offer, said_to_offer};
 pub(crate) use standing::{Behind, Own, Standings};
 
 /// Bytes of a piece of a snapshot.

@@ -17,6 +17,8 @@
 
 pub mod channel;
 pub mod deadline;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 mod healthcheck;
 mod late;

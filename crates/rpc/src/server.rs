@@ -15,7 +15,7 @@
 mod body;
 mod config;
 mod connection;
-mod edge;
+pub(crate) mod edge;
 mod lifecycle;
 mod verdict;
 

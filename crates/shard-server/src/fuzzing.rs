@@ -6,15 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::ApiError;
+use api::registry::v1::{RegisterResponse, ResolveNamespaceResponse};
 use api::shard::v1 as wire;
-use cluster::{Incarnation, ShardId};
+use api::{ApiError, Consistency};
+use cluster::{Incarnation, Namespace, NodeId, ShardId};
 use replication::SnapshotFile;
 use vfs::Vfs;
 
-use crate::node::{Seeds, identity, memory, view_of};
-use crate::service::{members, snapshots, writes};
-use crate::state::Write;
+use crate::node;
+use crate::node::{IdentityFile, Seeds, identity, memory, view_of};
+use crate::service::{members, shard, snapshots, writes};
+use crate::state::{Scope, Write};
 
 /// Reads the file that says who a node is, and writes what it says; nothing if it says nothing.
 #[must_use]
@@ -40,12 +42,55 @@ pub fn writes(request: wire::WriteRequest) -> Result<Vec<Write>, ApiError> {
     writes::checked(request.writes)
 }
 
-/// A step of a change of members.
+/// Where a count is looked up.
 ///
 /// # Errors
 /// As the coordinator is told.
-pub fn change_members(request: wire::ChangeMembersRequest) -> Result<(), ApiError> {
-    members::checked(request, Duration::from_secs(1)).map(drop)
+pub fn count(request: &wire::CountRequest) -> Result<Scope, ApiError> {
+    writes::check_term(&request.term)?;
+    let scope = shard::scope(request.namespace_id, request.generation)?;
+    Consistency::parse(request.consistency)?;
+    Ok(scope)
+}
+
+/// What is cleared.
+///
+/// # Errors
+/// As the coordinator is told.
+pub fn clear(request: &wire::ClearRequest) -> Result<Scope, ApiError> {
+    shard::scope(request.namespace_id, request.generation)
+}
+
+/// A step of a change of members: the node that it is about, and those that are not waited for.
+///
+/// # Errors
+/// As the coordinator is told.
+pub fn change_members(
+    request: wire::ChangeMembersRequest,
+) -> Result<(NodeId, Vec<NodeId>), ApiError> {
+    let change = members::checked(request, Duration::from_secs(1))?;
+    Ok((change.peer.node, change.lost))
+}
+
+/// What a node that registers writes down of the answer.
+///
+/// # Errors
+/// What is said in the log.
+pub fn registered(answer: &RegisterResponse) -> Result<Vec<u8>, ApiError> {
+    let file = IdentityFile {
+        instance: [5; 16],
+        registered: Some(node::issued(answer)?),
+        name: "shard-1".to_owned(),
+    };
+    Ok(identity::encode(&file))
+}
+
+/// The namespace that a coordinator found by its name.
+///
+/// # Errors
+/// As the client is told.
+pub fn resolved(answer: ResolveNamespaceResponse) -> Result<Option<Namespace>, ApiError> {
+    node::resolved(answer)
 }
 
 /// Takes in a snapshot that is pushed in these messages; the file, and what the start of its incarnation finds, if it is kept.

@@ -51,12 +51,12 @@ pub use identity::IdentityError;
 pub(crate) use identity::{IdentityFile, load_or_begin, store as store_identity};
 pub use memory::MemoryError;
 pub(crate) use memory::{Memory, load as load_memory};
-pub(crate) use names::Names;
+pub(crate) use names::{Names, resolved};
 pub(crate) use registry::RegistryClient;
 pub(crate) use replica::{Freshness, Replica, Seen, stale_generation};
 pub(crate) use seeds::{SeedError, Seeds};
 pub(crate) use slot::{Failure, Slot, SlotState};
-pub(crate) use sync::{register, view_of};
+pub(crate) use sync::{issued, register, view_of};
 pub(crate) use view::View;
 
 use crate::config::Config;

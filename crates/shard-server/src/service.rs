@@ -11,7 +11,7 @@ pub(crate) mod members;
 mod node;
 mod public;
 mod route;
-mod shard;
+pub(crate) mod shard;
 pub(crate) mod snapshots;
 mod streams;
 pub(crate) mod writes;

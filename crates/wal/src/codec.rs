@@ -72,9 +72,11 @@ impl Dictionaries {
             };
             match decode_dictionary(number, &file) {
                 Ok(bytes) => {
-                    let decoder = DecoderDictionary::copy(&bytes);
-                    let dictionary = Arc::new(Dictionary { bytes, decoder });
-                    all.known.insert(number, dictionary);
+                    // One that zstd cannot load is of as little use as one that does not verify.
+                    if let Ok(decoder) = DecoderDictionary::try_copy(&bytes) {
+                        let dictionary = Arc::new(Dictionary { bytes, decoder });
+                        all.known.insert(number, dictionary);
+                    }
                 }
                 Err(error) => {
                     if let Some(newer) = error.newer(LogFile::Dictionary(number)) {

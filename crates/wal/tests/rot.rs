@@ -390,6 +390,22 @@ fn a_dictionary_that_the_disk_does_not_give_back_is_rot_where_it_is_needed() {
 }
 
 #[test]
+fn a_dictionary_that_zstd_cannot_load_is_rot_where_it_is_needed() {
+    let (disk, path) = with_dictionary();
+    disk.edit(&path, |bytes| {
+        // What follows the magic number of zstd makes no sense.
+        bytes[28..].fill(0xff);
+        let mut crc = crc32fast::Hasher::new_with_initial(1);
+        crc.update(b"ACWALDIC");
+        crc.update(&bytes[24..]);
+        let crc = crc.finalize().to_le_bytes();
+        bytes[20..24].copy_from_slice(&crc);
+    })
+    .unwrap();
+    assert_eq!(rotten(&disk).1, RotReason::Dictionary(1));
+}
+
+#[test]
 fn repair_drops_a_torn_tail_and_asks_before_anything_else() {
     let disk = SimDisk::new();
     let wal = build(&disk);

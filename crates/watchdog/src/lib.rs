@@ -24,6 +24,8 @@ pub mod config;
 mod coordinators;
 pub mod detector;
 mod fleet;
+#[doc(hidden)]
+pub mod fuzzing;
 mod metrics;
 mod nodes;
 pub mod policy;

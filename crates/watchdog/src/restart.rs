@@ -10,7 +10,7 @@
 //! On failure: the attempt goes on and waits all the same; the process may come back by other means.
 
 mod command;
-mod container;
+pub(crate) mod container;
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -6,7 +6,8 @@ use std::error::Error as _;
 use cluster::{Epoch, NodeId};
 use prost::Message as _;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic_types::pb::RetryInfo;
+use tonic_types::{ErrorDetails, RpcStatusExt as _, StatusExt as _};
 
 use super::{ATTACHED_MAP_BYTES_MAX, ApiError, DOMAIN, Outcome, Reason};
 use crate::admin::v1::ShardMap;
@@ -17,6 +18,7 @@ const LEADER_KEY: &str = "leader_node_id";
 const EPOCH_KEY: &str = "epoch";
 
 const MAP_TYPE: &str = "type.googleapis.com/autocomplete.admin.v1.ShardMap";
+const RETRY_TYPE: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
@@ -67,6 +69,25 @@ fn attached(status: &Status) -> Option<ShardMap> {
     ShardMap::decode(any.value.as_slice()).ok()
 }
 
+/// The details as the library reads them.
+fn details_of(status: &Status) -> ErrorDetails {
+    let Ok(mut rich) = tonic_types::pb::Status::decode(status.details()) else {
+        return ErrorDetails::default();
+    };
+    rich.details.retain(|any| !has_lowest_delay(any));
+    rich.get_error_details()
+}
+
+/// Whether a detail is the lowest delay of all. The library negates what lies below zero, and there is no such number.
+fn has_lowest_delay(any: &prost_types::Any) -> bool {
+    if any.type_url != RETRY_TYPE {
+        return false;
+    }
+    let found = RetryInfo::decode(any.value.as_slice()).ok();
+    let delay = found.and_then(|info| info.retry_delay);
+    delay.is_some_and(|delay| delay.normalized().seconds == i64::MIN)
+}
+
 /// What the gRPC library says of its own accord under a code that means something else here.
 ///
 /// Its refusals have no other mark than their text; the tests of the `rpc` crate provoke each of them for real. A
@@ -96,7 +117,7 @@ impl ApiError {
         let by_code = of_transport(status)
             .or(Reason::of_code(status.code()))
             .unwrap_or(Reason::Internal);
-        let details = status.get_error_details();
+        let details = details_of(status);
         let mut error = Self::new(by_code, status.message());
         error.retry_after = details.retry_info().and_then(|info| info.retry_delay);
         error.field = details

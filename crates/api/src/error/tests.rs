@@ -67,6 +67,32 @@ fn foreign_statuses_are_understood_by_their_code() {
 }
 
 #[test]
+fn a_delay_that_cannot_be_negated_is_ignored() {
+    let delay = |seconds, nanos| {
+        let info = tonic_types::pb::RetryInfo {
+            retry_delay: Some(prost_types::Duration { seconds, nanos }),
+        };
+        let detail = prost_types::Any {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
+            value: info.encode_to_vec(),
+        };
+        let rich = tonic_types::pb::Status {
+            details: vec![detail],
+            ..tonic_types::pb::Status::default()
+        };
+        let details = rich.encode_to_vec().into();
+        let status = Status::with_details(Code::ResourceExhausted, "busy", details);
+        let error = ApiError::from_status(&status);
+        assert_eq!(error.reason(), Reason::Overloaded);
+        error.retry_after()
+    };
+    assert_eq!(delay(i64::MIN, 0), None);
+    assert_eq!(delay(i64::MIN, -1_500_000_000), None);
+    assert_eq!(delay(-7, 0), Some(Duration::ZERO));
+    assert_eq!(delay(7, 0), Some(Duration::from_secs(7)));
+}
+
+#[test]
 fn a_connection_that_breaks_is_no_fault_of_either_side() {
     let broken = Status::from_error(Box::new(std::io::Error::other("reset by peer")));
     assert_eq!(broken.code(), Code::Unknown);

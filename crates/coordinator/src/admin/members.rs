@@ -10,14 +10,16 @@ use rpc::Deadline;
 
 use super::Admin;
 use crate::actions::{ASKED, About, Action};
-use crate::metadata::Command;
+use crate::metadata::{Command, State};
 
 pub(super) async fn drain(
     admin: &Admin,
     request: DrainNodeRequest,
 ) -> Result<DrainNodeResponse, ApiError> {
     let draining = !request.undo;
-    let node = named(admin, "node", &request.node)?;
+    let node = admin
+        .meta
+        .read(|state| named(state, "node", &request.node))?;
     let command = Command::SetDraining { node, draining };
     let told = admin.meta.propose(&command).await;
     let reason = if draining { ASKED } else { "taken_back" };
@@ -48,7 +50,9 @@ pub(super) async fn promote(
     deadline: Deadline,
 ) -> Result<PromoteReplicaResponse, ApiError> {
     let shard = ShardId(request.shard_id);
-    let node = named(admin, "node", &request.node)?;
+    let node = admin
+        .meta
+        .read(|state| named(state, "node", &request.node))?;
     if request.accept_loss {
         let confirmation = request.confirmation.as_str();
         let told = admin
@@ -69,12 +73,7 @@ pub(super) async fn replace(
     request: ReplaceReplicaRequest,
 ) -> Result<ReplaceReplicaResponse, ApiError> {
     let shard = ShardId(request.shard_id);
-    let leaving = named(admin, "node", &request.node)?;
-    let with = if request.with.is_empty() {
-        None
-    } else {
-        Some(named(admin, "with", &request.with)?)
-    };
+    let (leaving, with) = admin.meta.read(|state| to_replace(state, &request))?;
     let asked = admin.repair.ask(shard, Some(leaving), with).await?;
     Ok(ReplaceReplicaResponse {
         done: asked.done,
@@ -83,19 +82,31 @@ pub(super) async fn replace(
     })
 }
 
+/// Whose replica is to leave, and who is to take its place where somebody was named.
+pub(crate) fn to_replace(
+    state: &State,
+    request: &ReplaceReplicaRequest,
+) -> Result<(NodeId, Option<NodeId>), ApiError> {
+    let leaving = named(state, "node", &request.node)?;
+    let with = if request.with.is_empty() {
+        None
+    } else {
+        Some(named(state, "with", &request.with)?)
+    };
+    Ok((leaving, with))
+}
+
 /// A node by its number, or by the name that it has and no lost one.
-fn named(admin: &Admin, field: &'static str, text: &str) -> Result<NodeId, ApiError> {
+pub(crate) fn named(state: &State, field: &'static str, text: &str) -> Result<NodeId, ApiError> {
     if text.is_empty() {
         return Err(ApiError::field(Reason::BadArgument, field, "must be set"));
     }
     let by_number = text.parse().ok().map(NodeId);
-    let found = admin.meta.read(|state| {
-        let known = by_number.filter(|id| state.nodes.contains_key(id));
-        known.or_else(|| {
-            let mut nodes = state.nodes.values().map(|record| &record.node);
-            let found = nodes.find(|node| !node.lost && node.name == text);
-            found.map(|node| node.id)
-        })
+    let known = by_number.filter(|id| state.nodes.contains_key(id));
+    let found = known.or_else(|| {
+        let mut nodes = state.nodes.values().map(|record| &record.node);
+        let found = nodes.find(|node| !node.lost && node.name == text);
+        found.map(|node| node.id)
     });
     found.ok_or_else(|| {
         let message = format!("{field}: no node has the number or the name {text:?}");

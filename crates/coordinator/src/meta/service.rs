@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::Meta;
 use super::proposing::unready;
 use crate::arrival::{Myself, bytes_of};
+use crate::identity::Instance;
 use crate::metadata::Command;
 
 /// `MetadataService`. Answers greetings at once, and the rest once the metadata are open.
@@ -73,6 +74,12 @@ pub(crate) fn known_change(request: &ProposeRequest) -> Result<(u16, Command), A
     Ok((kind, change.ok_or_else(unknown)?))
 }
 
+/// The directory that asks for a place.
+pub(crate) fn new_instance(request: &AdmitRequest) -> Result<Instance, ApiError> {
+    let instance = bytes_of(&request.instance_id);
+    instance.map_err(|problem| ApiError::field(Reason::Malformed, "instance_id", problem))
+}
+
 #[tonic::async_trait]
 impl MetadataService for MetadataDoor {
     async fn greet(
@@ -90,9 +97,7 @@ impl MetadataService for MetadataDoor {
         let request = request.into_inner();
         let meta = self.meta_of(&request.cluster_id);
         let meta = meta.map_err(ApiError::for_write)?;
-        let instance = bytes_of(&request.instance_id).map_err(|problem| {
-            ApiError::field(Reason::Malformed, "instance_id", problem).for_write()
-        })?;
+        let instance = new_instance(&request).map_err(ApiError::for_write)?;
         // Boxed: it is large, and rare.
         let admission =
             Box::pin(meta.admit(&self.myself, NodeId(request.coordinator_id), instance));

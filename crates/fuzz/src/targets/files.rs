@@ -12,7 +12,7 @@ use vfs::{SimDisk, TwoSlot, Vfs as _, durable};
 
 use super::log::{slots_of, two_slots};
 use super::requests::shard_map_seeds;
-use super::sure;
+use super::{sure, tagged};
 use crate::{Target, mend};
 
 pub(super) fn targets() -> Vec<Target> {
@@ -57,6 +57,13 @@ pub(super) fn targets() -> Vec<Target> {
             run: cluster_file,
             mend: mend::nothing,
             seeds: cluster_files,
+            quick: 30_000,
+        },
+        Target {
+            name: "held-names",
+            run: held_names,
+            mend: mend::nothing,
+            seeds: held_name_seeds,
             quick: 30_000,
         },
         Target {
@@ -248,6 +255,46 @@ fn starts_seeds() -> Vec<Vec<u8>> {
     let one = slots_of(&sure(disk.contents(path)), STARTS_SLOT_BYTES);
     sure(slots.write(&list(&[first, [(2 << 32) | 9, 1, 4_096]])));
     vec![one, slots_of(&sure(disk.contents(path)), STARTS_SLOT_BYTES)]
+}
+
+// --- the names of held snapshots --------------------------------------------------------------------------------------
+
+/// A name that says what is held is the name of what it says, and the other way round.
+fn held_names(input: &[u8]) {
+    let Some((kind, bytes)) = input.split_first() else {
+        return;
+    };
+    if *kind == 0 {
+        let name = String::from_utf8_lossy(bytes);
+        if let Some(info) = coordinator::fuzzing::held_of(3, &name, 77) {
+            assert_eq!((info.shard_id, info.bytes), (3, 77));
+            assert_eq!(sure(coordinator::fuzzing::held_name(info)), name);
+        }
+    } else if let Ok(info) = SnapshotInfo::decode(bytes)
+        && let Ok(name) = coordinator::fuzzing::held_name(info.clone())
+    {
+        let found = coordinator::fuzzing::held_of(info.shard_id, &name, info.bytes);
+        assert_eq!(found, Some(info));
+    }
+}
+
+fn held_name_seeds() -> Vec<Vec<u8>> {
+    let info = |taken_at_ms| SnapshotInfo {
+        shard_id: 3,
+        incarnation: 2,
+        raft_term: 4,
+        index: 500,
+        bytes: 77,
+        hash: vec![0xab; 32].into(),
+        taken_at_ms,
+    };
+    let name = |taken_at_ms| sure(coordinator::fuzzing::held_name(info(taken_at_ms)));
+    vec![
+        tagged(0, name(1_700_000_000_000).as_bytes()),
+        tagged(0, name(-1).as_bytes()),
+        tagged(1, &info(1_700_000_000_000).encode_to_vec()),
+        tagged(1, &info(-1).encode_to_vec()),
+    ]
 }
 
 // --- files of the command -------------------------------------------------------------------------------------------

@@ -53,6 +53,13 @@ pub(super) fn targets() -> Vec<Target> {
             quick: 300,
         },
         Target {
+            name: "log-dictionary",
+            run: dictionary,
+            mend: mend::log_dictionary,
+            seeds: dictionary_seeds,
+            quick: 600,
+        },
+        Target {
             name: "log-inspect",
             run: inspect_alone,
             mend: mend::segment,
@@ -320,6 +327,59 @@ fn with_payload(input: &[u8]) -> Vec<u8> {
     }
     mend::segment(&mut segment);
     segment
+}
+
+// --- dictionaries ---------------------------------------------------------------------------------------------------
+
+/// The name of an input's file: that of the dictionary which the log needs, or of a newer one which new segments use.
+fn dictionary_name(kind: u8) -> String {
+    let number = if kind == 0 { 1 } else { 2 };
+    format!("{number:08}.zdict")
+}
+
+/// What is compressed with a dictionary is what comes out of the log again.
+fn dictionary(input: &[u8]) {
+    let Some((kind, file)) = input.split_first() else {
+        return;
+    };
+    let name = dictionary_name(*kind);
+    survives(&with(&name, file));
+    let disk = with(&name, file);
+    let Ok((wal, _)) = open(&disk) else {
+        return;
+    };
+    let group = GroupId(1);
+    let Some(last) = wal.group(group).last else {
+        return;
+    };
+    let text = "fixture term=city- count= of a term that is recorded over and over";
+    for number in 1..=20 {
+        let next = entry(last.term, last.index + number, format!("{text} {number}"));
+        sure(wal.append_sync(group, vec![next]));
+    }
+    drop(wal);
+    let (wal, _) = sure(open(&disk.restart()));
+    let read = sure(wal.read(group, last.index + 1..last.index + 21, READ_BYTES_MAX));
+    let texts: Vec<String> = (1..=20).map(|number| format!("{text} {number}")).collect();
+    let read: Vec<&[u8]> = read.iter().map(|entry| entry.payload.as_ref()).collect();
+    let texts: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+    assert_eq!(read, texts);
+}
+
+fn dictionary_seeds() -> Vec<Vec<u8>> {
+    let trained = content(&dictionary_name(0));
+    // Text that is no dictionary of zstd is one all the same, and what begins like one and is none is not.
+    let header = trained.get(..24).unwrap_or_default();
+    let text = [header, b"fixture term=city- count="].concat();
+    let broken = [header, &[0x37, 0xa4, 0x30, 0xec], &[0xff; 40]].concat();
+    let mut seeds = vec![[&[0], trained.as_slice()].concat()];
+    for file in [&trained, &text, &broken] {
+        seeds.push([&[1], file.as_slice()].concat());
+    }
+    for seed in &mut seeds {
+        mend::log_dictionary(seed);
+    }
+    seeds
 }
 
 // --- what is read alone ---------------------------------------------------------------------------------------------

@@ -1,13 +1,17 @@
 //! What peers of a Raft group send, and what of it stands in the log.
+//!
+//! What a replica sends to be given the lead, `YieldLeader`, is an envelope and nothing else, whose numbers are compared with those of who
+//! gets it; the answers to it and to `TransferLeader` say nothing. How much of an offered snapshot is there already is tried with
+//! the transfers.
 
 use api::raft::v1 as wire;
 use prost::Message as _;
-use replication::fuzzing::{Message, reread};
+use replication::fuzzing::{Message, OFFERED_BYTES, reread};
 
 use super::{sure, tagged};
 use crate::{Target, mend};
 
-const MESSAGES: [Message; 8] = [
+const MESSAGES: [Message; 11] = [
     Message::Append,
     Message::AppendAnswer,
     Message::Membership,
@@ -16,6 +20,9 @@ const MESSAGES: [Message; 8] = [
     Message::Vote,
     Message::VoteAnswer,
     Message::TransferLeader,
+    Message::Offer,
+    Message::OfferAnswer,
+    Message::InstallAnswer,
 ];
 
 pub(super) fn targets() -> Vec<Target> {
@@ -132,6 +139,11 @@ fn appends() -> Vec<Vec<u8>> {
 }
 
 fn seeds() -> Vec<Vec<u8>> {
+    [appends(), others()].concat()
+}
+
+/// What means something, each.
+fn others() -> Vec<Vec<u8>> {
     let answer = |result| wire::AppendResponse {
         granted_lease_ms: 262,
         takes_blocks: true,
@@ -146,7 +158,7 @@ fn seeds() -> Vec<Vec<u8>> {
         committed: false,
     };
     let membership = membership().encode_to_vec();
-    let others = [
+    vec![
         tagged(1, &answer(Answer::Success(true)).encode_to_vec()),
         tagged(1, &answer(Answer::PartialSuccess(id(3, 7))).encode_to_vec()),
         tagged(1, &answer(Answer::Conflict(true)).encode_to_vec()),
@@ -159,8 +171,12 @@ fn seeds() -> Vec<Vec<u8>> {
         tagged(5, &candidate().encode_to_vec()),
         tagged(6, &granted().encode_to_vec()),
         tagged(7, &handed_over().encode_to_vec()),
-    ];
-    appends().into_iter().chain(others).collect()
+        tagged(8, &offered().encode_to_vec()),
+        tagged(9, &outvoted().encode_to_vec()),
+        tagged(9, &here(OFFERED_BYTES).encode_to_vec()),
+        tagged(9, &here(OFFERED_BYTES + 1).encode_to_vec()),
+        tagged(10, &installed().encode_to_vec()),
+    ]
 }
 
 const LAST: wire::LogId = wire::LogId {
@@ -172,6 +188,10 @@ const VOTE: wire::Vote = wire::Vote {
     term: 4,
     node_id: 2,
     committed: false,
+};
+const LEADER: wire::Vote = wire::Vote {
+    committed: true,
+    ..VOTE
 };
 const STANDING: wire::Standing = wire::Standing {
     node_id: 2,
@@ -206,15 +226,55 @@ fn granted() -> wire::VoteResponse {
 fn handed_over() -> wire::TransferLeaderRequest {
     wire::TransferLeaderRequest {
         envelope: None,
-        from_leader: Some(VOTE),
+        from_leader: Some(LEADER),
         to_node: 3,
         last_log_id: Some(LAST),
     }
 }
 
+fn offered() -> wire::OfferSnapshotRequest {
+    wire::OfferSnapshotRequest {
+        envelope: None,
+        vote: Some(LEADER),
+        header: Some(wire::SnapshotHeader {
+            last_log_id: Some(LAST),
+            membership: Some(membership()),
+            bytes: OFFERED_BYTES,
+            hash: vec![6; 32].into(),
+            ..wire::SnapshotHeader::default()
+        }),
+    }
+}
+
+fn outvoted() -> wire::OfferSnapshotResponse {
+    wire::OfferSnapshotResponse {
+        higher_vote: Some(VOTE),
+        offset: 0,
+    }
+}
+
+fn here(offset: u64) -> wire::OfferSnapshotResponse {
+    wire::OfferSnapshotResponse {
+        higher_vote: None,
+        offset,
+    }
+}
+
+fn installed() -> wire::InstallSnapshotResponse {
+    wire::InstallSnapshotResponse { vote: Some(VOTE) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_seeds_mean_something() {
+        for seed in others() {
+            let message = MESSAGES[usize::from(seed[0])];
+            assert!(reread(message, &seed[1..]).is_some(), "{message:?}");
+        }
+    }
 
     #[test]
     fn the_checksum_of_a_block_is_made_right() {

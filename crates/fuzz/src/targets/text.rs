@@ -1,12 +1,10 @@
-//! Text that people and their programs give us: terms, headers, files.
+//! Text that people and their programs give us: terms, files, answers.
 
 use std::collections::BTreeMap;
 
 use api::v1::Suggestion;
 use coordinator::gather::merge;
-use http::{HeaderMap, HeaderValue};
-use rpc::Trace;
-use rpc::trace::TRACE_HEADER;
+use http::Uri;
 use term::{NamespaceName, Prefix, Surface, Term, display_form};
 use watchdog::restart::CommandTemplate;
 
@@ -23,11 +21,22 @@ pub(super) fn targets() -> Vec<Target> {
             quick: 30_000,
         },
         Target {
-            name: "traceparent",
-            run: traceparent,
+            name: "docker-answers",
+            run: docker,
             mend: mend::nothing,
-            seeds: || vec![b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_vec()],
-            quick: 30_000,
+            seeds: || {
+                vec![
+                    tagged(
+                        0,
+                        br#"[{"Id":"4f9a0c","Names":["/shard-1"],"State":"running"}]"#,
+                    ),
+                    tagged(0, br#"[{"Id":"a"},{"Id":"b"}]"#),
+                    tagged(0, b"[]"),
+                    tagged(0, br#"[{"Id":"../../images/prune?all=1&x="}]"#),
+                    tagged(1, br#"{"message":"no such container"}"#),
+                ]
+            },
+            quick: 18_000,
         },
         Target {
             name: "settings",
@@ -108,17 +117,26 @@ fn term_seeds() -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
-/// A trace that was taken from a header is passed on in one that says the same.
-fn traceparent(input: &[u8]) {
-    let of = |value: &[u8]| {
-        let value = HeaderValue::from_bytes(value).ok()?;
-        Trace::of(&HeaderMap::from_iter([(TRACE_HEADER.parse().ok()?, value)]))
+/// Whatever an engine lists, what it is asked to restart is one container.
+fn docker(input: &[u8]) {
+    let Some((kind, body)) = input.split_first() else {
+        return;
     };
-    if let Some(trace) = of(input) {
-        assert_eq!(of(trace.header().as_bytes()), Some(trace));
-        let (high, low) = trace.halves();
-        assert_eq!(Trace::from_halves(high, low), Some(trace));
+    if *kind > 0 {
+        let told = watchdog::fuzzing::refused(body).to_string();
+        assert!(told.contains("500"));
+        return;
     }
+    let Ok(path) = watchdog::fuzzing::restart_path(body) else {
+        return;
+    };
+    let Ok(uri) = Uri::try_from(path.as_str()) else {
+        assert!(path.len() >= usize::from(u16::MAX), "it is not too long");
+        return;
+    };
+    let places: Vec<&str> = uri.path().split('/').collect();
+    let is_one = matches!(places.as_slice(), ["", "containers", _, "restart"]);
+    assert!(is_one && uri.query() == Some("t=3"), "{path}");
 }
 
 /// A file is taken, or refused with at least one problem.

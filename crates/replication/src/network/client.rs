@@ -28,11 +28,12 @@ use super::hold::Hold;
 use super::leash::leash;
 use super::message::{failed, late, malformed, silent_after_pause, unreachable};
 use super::{Limits, SharedContext, Standings, snapshot, stream};
+use crate::Peer;
+use crate::convert::{self, ConvertError};
 use crate::lease::Grants;
 use crate::raft::{AppendRequest, AppendResult, RpcError, Snapshot, TypeConfig, Vote};
 use crate::snapshot::SnapshotFile;
 use crate::status::Tripwire;
-use crate::{Peer, convert};
 
 /// Makes the clients of one group.
 #[derive(Debug, Clone)]
@@ -250,13 +251,7 @@ impl Client {
         };
         let limit = self.limits.answer;
         let answer = self.within(RPCTypes::InstallSnapshot, limit, call).await?;
-        if answer.higher_vote.is_some() {
-            let higher = convert::vote_from_wire(answer.higher_vote);
-            return Ok(Offer::Outvoted(higher.map_err(|error| malformed(&error))?));
-        }
-        // More than there is cannot be there.
-        let sense = answer.offset <= file.info().bytes;
-        Ok(Offer::From(if sense { answer.offset } else { 0 }))
+        said_to_offer(answer, file.info().bytes).map_err(|error| malformed(&error))
     }
 
     /// Sends what a peer lacks of a snapshot; answers with the peer's vote.
@@ -287,8 +282,21 @@ impl Client {
     }
 }
 
+/// What a peer says to the offer of a file of so many bytes.
+pub(crate) fn said_to_offer(
+    answer: wire::OfferSnapshotResponse,
+    bytes: u64,
+) -> Result<Offer, ConvertError> {
+    if answer.higher_vote.is_some() {
+        return convert::vote_from_wire(answer.higher_vote).map(Offer::Outvoted);
+    }
+    // More than there is cannot be there.
+    let sense = answer.offset <= bytes;
+    Ok(Offer::From(if sense { answer.offset } else { 0 }))
+}
+
 /// What a peer says to a snapshot.
-enum Offer {
+pub(crate) enum Offer {
     /// It follows somebody else.
     Outvoted(Vote),
     /// This is the first byte that it lacks.

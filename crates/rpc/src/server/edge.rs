@@ -211,7 +211,7 @@ fn overloaded(shared: &Shared) -> ApiError {
 }
 
 /// How long the caller waits: what it says up to the limit, or the default.
-fn patience(config: &ServerConfig, headers: &HeaderMap) -> Result<Duration, ApiError> {
+pub(crate) fn patience(config: &ServerConfig, headers: &HeaderMap) -> Result<Duration, ApiError> {
     let Some(value) = headers.get(TIMEOUT_HEADER) else {
         return Ok(config.deadline_default);
     };

@@ -106,15 +106,19 @@ impl Node {
                 client.resolve_namespace(request).await
             })
             .await?;
-        let Some(wire) = answer.namespace else {
+        let Some(namespace) = resolved(answer)? else {
             return Ok(None);
         };
-        let namespace = Namespace::try_from(wire)
-            .map_err(|error| ApiError::new(Reason::Internal, format!("the registry: {error}")))?;
         let found = scope(&namespace);
         self.names.put(namespace);
         Ok(Some(found))
     }
+}
+
+/// The namespace that the registry found, if it did.
+pub(crate) fn resolved(answer: ResolveNamespaceResponse) -> Result<Option<Namespace>, ApiError> {
+    let found = answer.namespace.map(Namespace::try_from).transpose();
+    found.map_err(|error| ApiError::new(Reason::Internal, format!("the registry: {error}")))
 }
 
 fn scope(namespace: &Namespace) -> Scope {

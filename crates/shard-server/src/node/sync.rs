@@ -67,19 +67,9 @@ async fn register_once(node: &Arc<Node>, file: &mut IdentityFile) -> Result<(), 
             client.register(request).await
         })
         .await?;
-    let cluster: [u8; 16] = answer
-        .cluster_id
-        .as_ref()
-        .try_into()
-        .map_err(|_| ApiError::internal("the coordinator's cluster id has not 16 bytes"))?;
-    if answer.node_id == 0 {
-        return Err(ApiError::internal("the coordinator issued node 0"));
-    }
+    let issued = issued(&answer)?;
     let registered = IdentityFile {
-        registered: Some(replication::Identity {
-            cluster: ClusterId(cluster),
-            node: NodeId(answer.node_id),
-        }),
+        registered: Some(issued),
         ..file.clone()
     };
     let (vfs, dir) = (Arc::clone(&node.vfs), node.data_dir().to_owned());
@@ -91,9 +81,25 @@ async fn register_once(node: &Arc<Node>, file: &mut IdentityFile) -> Result<(), 
         .await
         .map_err(|error| ApiError::internal(error.to_string()))?
         .map_err(|error| ApiError::internal(error.to_string()))?;
-    tracing::info!(node = answer.node_id, cluster = %ClusterId(cluster), "registered");
+    tracing::info!(node = %issued.node, cluster = %issued.cluster, "registered");
     *file = registered;
     Ok(())
+}
+
+/// The identity that a coordinator issued.
+pub(crate) fn issued(answer: &RegisterResponse) -> Result<replication::Identity, ApiError> {
+    let cluster: [u8; 16] = answer
+        .cluster_id
+        .as_ref()
+        .try_into()
+        .map_err(|_| ApiError::internal("the coordinator's cluster id has not 16 bytes"))?;
+    if answer.node_id == 0 {
+        return Err(ApiError::internal("the coordinator issued node 0"));
+    }
+    Ok(replication::Identity {
+        cluster: ClusterId(cluster),
+        node: NodeId(answer.node_id),
+    })
 }
 
 /// The task that reports and takes orders until the node stops.

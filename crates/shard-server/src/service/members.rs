@@ -26,9 +26,9 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     step: wire::MemberStep,
-    peer: Peer,
+    pub(crate) peer: Peer,
     /// Members that are lost for good.
-    lost: Vec<NodeId>,
+    pub(crate) lost: Vec<NodeId>,
     /// How long it may take.
     limit: Duration,
 }

@@ -294,7 +294,7 @@ impl ShardService for Services {
     }
 }
 
-fn scope(namespace_id: u32, generation: u64) -> Result<Scope, ApiError> {
+pub(crate) fn scope(namespace_id: u32, generation: u64) -> Result<Scope, ApiError> {
     let missing = |field| Err(ApiError::field(Reason::BadArgument, field, "must be set"));
     if namespace_id == 0 {
         return missing("namespace_id");

@@ -133,7 +133,7 @@ fn record_item(item: wire::NumberedItem, lowest: u32) -> Result<Item, ApiError> 
 }
 
 /// Checks the length of a normalised term.
-pub(super) fn check_term(term: &str) -> Result<(), ApiError> {
+pub(crate) fn check_term(term: &str) -> Result<(), ApiError> {
     if (1..=limits::TERM_BYTES_MAX).contains(&term.len()) {
         return Ok(());
     }

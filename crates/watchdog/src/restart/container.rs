@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use runtime::Runtime;
@@ -64,18 +64,7 @@ impl Container {
         let filters = serde_json::json!({ "label": [format!("{NODE_LABEL}={node}")] }).to_string();
         let filters = utf8_percent_encode(&filters, NON_ALPHANUMERIC);
         let path = format!("/containers/json?filters={filters}");
-        let listed = self.ask(Method::GET, &path).await?;
-        let mut listed: Vec<Listed> = serde_json::from_slice(&listed).map_err(failed)?;
-        match (listed.pop(), listed.len()) {
-            (Some(container), 0) => Ok(container.id),
-            (Some(_), others) => Err(failed(format_args!(
-                "{} containers have the label {NODE_LABEL}={node}",
-                others + 1
-            ))),
-            (None, _) => Err(failed(format_args!(
-                "no running container has the label {NODE_LABEL}={node}"
-            ))),
-        }
+        only_one(node, &self.ask(Method::GET, &path).await?)
     }
 
     async fn ask(&self, method: Method, path: &str) -> Result<Bytes, RestartError> {
@@ -103,20 +92,43 @@ impl Container {
         if status.is_success() {
             return Ok(body);
         }
-        let refusal = serde_json::from_slice(&body).map(|refusal: Refusal| refusal.message);
-        let reason = refusal.unwrap_or_default();
-        Err(failed(format_args!(
-            "the engine answered {status}: {reason}"
-        )))
+        Err(refused(status, &body))
     }
+}
+
+/// The container of a node, of those that the engine lists for it.
+pub(crate) fn only_one(node: &str, listed: &[u8]) -> Result<String, RestartError> {
+    let mut listed: Vec<Listed> = serde_json::from_slice(listed).map_err(failed)?;
+    match (listed.pop(), listed.len()) {
+        (Some(container), 0) => Ok(container.id),
+        (Some(_), others) => Err(failed(format_args!(
+            "{} containers have the label {NODE_LABEL}={node}",
+            others + 1
+        ))),
+        (None, _) => Err(failed(format_args!(
+            "no running container has the label {NODE_LABEL}={node}"
+        ))),
+    }
+}
+
+/// Where the engine is asked to restart a container. The id of one is hex, and nothing else must lead to another place.
+pub(crate) fn restart_path(id: &str) -> String {
+    let id = utf8_percent_encode(id, NON_ALPHANUMERIC);
+    format!("/containers/{id}/restart?t={STOP_SECONDS}")
+}
+
+/// What the engine says when it does not do what it is asked.
+pub(crate) fn refused(status: StatusCode, body: &[u8]) -> RestartError {
+    let refusal = serde_json::from_slice(body).map(|refusal: Refusal| refusal.message);
+    let reason = refusal.unwrap_or_default();
+    failed(format_args!("the engine answered {status}: {reason}"))
 }
 
 impl Restarter for Container {
     fn restart<'a>(&'a self, node: &'a NodeTarget) -> BoxFuture<'a, Result<Restart, RestartError>> {
         Box::pin(async move {
             let id = self.find(&node.name).await?;
-            let path = format!("/containers/{id}/restart?t={STOP_SECONDS}");
-            self.ask(Method::POST, &path).await?;
+            self.ask(Method::POST, &restart_path(&id)).await?;
             Ok(Restart::Begun)
         })
     }
@@ -132,8 +144,8 @@ mod tests {
     use std::sync::Arc;
 
     use http_body_util::Full;
+    use hyper::Response;
     use hyper::service::service_fn;
-    use hyper::{Response, StatusCode};
     use parking_lot::Mutex;
     use tokio::net::UnixListener;
 
