@@ -1,5 +1,5 @@
 //! Builds the programs with what they did in a run of the benchmark: `cargo xtask pgo`. The compiler then knows which branches are
-//! taken and which functions are worth inlining; that gives more than any change of the sources that was tried (`docs/performance.md`).
+//! taken and which functions are worth inlining.
 //!
 //! What always holds: nothing is written but below `pgo` in the target directory, and the sources are those of any other build; so the programs
 //! do the same, in less time.
@@ -40,7 +40,9 @@ const WORK: [&str; 11] = [
 pub(crate) fn run(tree: &Tree) -> anyhow::Result<bool> {
     let folder = folder(tree)?;
     let merge = profdata()?;
-    let (raw, merged) = (folder.join("raw"), folder.join("merged.profdata"));
+    let raw = folder.join("raw");
+    // Cargo builds libraries anew for another flag, and not for another profile of the same name.
+    let merged = folder.join(format!("merged-{}.profdata", std::process::id()));
     forget(&raw)?;
     let trained = build(tree, &folder.join("training"), "-Cprofile-generate")?;
     let mut bench = Command::new(trained.join("bench"));
@@ -110,7 +112,8 @@ fn build(tree: &Tree, target: &Path, flag: &str) -> anyhow::Result<PathBuf> {
         .args(PROGRAMS.iter().flat_map(|program| ["--bin", program]))
         .arg("--target-dir")
         .arg(target)
-        .env("RUSTFLAGS", flag)
+        // Encoded, for it may have spaces, and goes before what the environment says otherwise.
+        .env("CARGO_ENCODED_RUSTFLAGS", flag)
         .current_dir(tree.path(Path::new("")));
     done(&mut command)?;
     Ok(target.join(host.trim()).join("release"))

@@ -168,7 +168,11 @@ pub(crate) async fn run(runtime: &Runtime, arguments: GrowArgs) -> Result<(), an
             }
         }
     }
-    let mut by_shards = Curve::new("shards", "shards (of 100,000 made-up terms)", Axis::Even);
+    let mut by_shards = Curve::new(
+        "shards",
+        "shards (of at most 100,000 made-up terms)",
+        Axis::Even,
+    );
     let most = arguments.terms.iter().copied().max().unwrap_or(1);
     for shards in &arguments.shards {
         let mut cluster = Cluster::start(runtime, most.min(SHARDED_TERMS), *shards).await?;

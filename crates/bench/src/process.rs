@@ -146,6 +146,8 @@ pub(crate) fn version(program: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+
     use super::*;
 
     #[tokio::test]
@@ -161,8 +163,14 @@ mod tests {
         assert!(ended.finish(&runtime, long).await.is_err(), "not well");
         let ended = Process::start(&mut Command::new("true")).unwrap();
         ended.finish(&runtime, long).await.unwrap();
-        let script = "trap 'exit 0' TERM; while :; do sleep 0.01; done";
-        let orderly = Process::start(Command::new("sh").args(["-c", script])).unwrap();
+        let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).stdout(Stdio::piped());
+        let mut orderly = Process::start(&mut shell).unwrap();
+        let mut line = String::new();
+        let mut said = BufReader::new(orderly.take_stdout().unwrap());
+        said.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
         orderly.end(&runtime, long).await.unwrap();
     }
 

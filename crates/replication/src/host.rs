@@ -134,6 +134,14 @@ impl Host {
         self.inner.context.know(addresses);
     }
 
+    /// Says which identities are lost for good, for all groups; what was said before is forgotten. Nothing that one of them sends is taken:
+    /// its process may still run, or its disk turn up again, and it may count on members that have left and come back without what they
+    /// had promised. To be said before a group is joined, so that such a member does not hear of them.
+    pub fn know_lost(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        let lost = nodes.into_iter().map(|node| node.0).collect();
+        self.inner.registry.know_lost(lost);
+    }
+
     /// Who this node is.
     #[must_use]
     pub fn identity(&self) -> Identity {

@@ -163,7 +163,7 @@ impl Node {
         if let Some(host) = opened {
             self.watch_disk(&host);
             drop(self.host.set(host));
-            self.tell_addresses();
+            self.tell_peers();
             self.reconcile();
         }
         let spawn = |name, task| drop(self.vital.spawn(name, task));
@@ -207,12 +207,15 @@ impl Node {
         self.view.load_full()
     }
 
-    /// Tells the groups where the map says that their peers are: after a restart a node may have another address.
-    fn tell_addresses(&self) {
+    /// Tells the groups what the map says of their peers: where they are, for after a restart a node may have another address, and who is
+    /// lost and must not be heard.
+    fn tell_peers(&self) {
         let view = self.view();
         if let (Some(host), Some(map)) = (self.host(), view.map()) {
             let nodes = map.nodes.values();
             host.know_addresses(nodes.map(|node| (node.id, node.address.clone())));
+            let lost = map.nodes.values().filter(|node| node.lost);
+            host.know_lost(lost.map(|node| node.id));
         }
     }
 

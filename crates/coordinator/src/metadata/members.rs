@@ -6,8 +6,8 @@
 //! What always holds:
 //! - Each change names the version of the members that it was made for; of two that race one is refused.
 //! - A newcomer begins as a learner, gets its vote in a step of its own, and only the node that the change names leaves.
-//! - An identity that left is not let in again in the same life of the shard while it is not known that every voter has heard of
-//!   its leaving: who has not might still count its vote, and it remembers nothing of what it promised.
+//! - An identity that left is not let in again in the same life of the shard while it is not known that every voter that is not lost
+//!   has heard of its leaving (the lost ones are not heard, see `replication::Host::know_lost`): who has not might still count its vote, and it remembers nothing of what it promised.
 //! - A shard always has a voter.
 //! - What is kept of changes that are over is bounded: the last [`ENDED_MAX`] of each shard.
 //!

@@ -271,8 +271,9 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether it is time to ask if all have heard of those who left. A lost identity votes for nobody, whatever it has heard: were it
-    /// waited for, the only spare could be one that may not come to replace it.
+    /// Whether it is time to ask if all have heard of those who left. A lost identity is not waited for, or the only spare could be one
+    /// that may not come to replace it. Should its process still run, whoever comes again does not hear it: the map that a newcomer is told
+    /// of before it joins says who is lost.
     fn settle(&self, shard: &ShardView) -> Option<Step> {
         let is_lost = |id: NodeId| self.nodes.get(&id).is_none_or(|node| node.lost);
         let mut voters = shard.members.iter().filter(|at| at.voter);
@@ -432,7 +433,7 @@ impl Planner<'_> {
         }
         if shard.former.contains(&node.id) {
             return Err(
-                "has held the shard before, and somebody may not know that it has left: it may come again when all servers that held the shard are back, or at once with an empty directory",
+                "has held the shard before, and somebody may not know that it has left: it may come again when all servers that held the shard and are not lost are back, or at once with an empty directory",
             );
         }
         for member in &shard.members {

@@ -209,7 +209,7 @@ impl Store {
             && hasher.finalize() == blake3::Hash::from_bytes(held.hash);
         if !whole {
             drop(writer);
-            self.vfs.remove_file(&temporary)?;
+            self.remove_half(&temporary);
             let problem = "what was received does not match its length and hash";
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         }

@@ -1,6 +1,6 @@
 //! The groups that run on a node, whatever their state machines, by their ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,6 +72,8 @@ pub(crate) struct Registry {
     /// Bytes of snapshots that were not sent again.
     resumed_bytes: AtomicU64,
     running: RwLock<BTreeMap<GroupId, Arc<dyn Running>>>,
+    /// Identities that nobody may use any more, as far as this node was told.
+    lost: RwLock<BTreeSet<u64>>,
 }
 
 impl fmt::Debug for Registry {
@@ -94,7 +96,18 @@ impl Registry {
             numbers: AtomicU64::new(0),
             resumed_bytes: AtomicU64::new(0),
             running: RwLock::default(),
+            lost: RwLock::default(),
         }
+    }
+
+    /// Takes over which identities are lost; what was known before is forgotten.
+    pub(super) fn know_lost(&self, lost: BTreeSet<u64>) {
+        *self.lost.write() = lost;
+    }
+
+    /// Whether an identity is lost, as far as this node was told.
+    pub(crate) fn is_lost(&self, node: u64) -> bool {
+        self.lost.read().contains(&node)
     }
 
     pub(crate) fn cluster(&self) -> ClusterId {

@@ -83,6 +83,8 @@ impl RaftServer {
     ) -> Result<AppendRequest, Status> {
         let unpacked = self.unpacker.unpack(message);
         let message = unpacked.map_err(|error| not_unpacked(&error))?;
+        // A stream may have begun before it was known.
+        self.check_sender(from_node(message.envelope.as_ref()))?;
         hosted.hear(from_node(message.envelope.as_ref()), &message.standings)?;
         let request = convert::append_from_wire(message).map_err(|error| refuse(&error))?;
         hosted.admit(&request)?;
@@ -104,10 +106,20 @@ impl RaftServer {
             );
             return Err(ApiError::new(Reason::WrongNode, message));
         }
+        self.check_sender(envelope.from_node)?;
         let group = GroupId(envelope.group_id);
         self.registry
             .hosted(group)
             .ok_or_else(|| ApiError::new(Reason::NotFound, format!("group {group} is not here")))
+    }
+
+    /// Refuses whoever is lost, whatever it says.
+    fn check_sender(&self, node: u64) -> Result<(), ApiError> {
+        if self.registry.is_lost(node) {
+            let message = format!("node {node} is lost, its identity is nobody's any more");
+            return Err(ApiError::new(Reason::NodeLost, message));
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use replication::{ReadError, Role, Start, StartError};
+use replication::{NodeId, ReadError, Role, Start, StartError};
 use runtime::Runtime;
 use vfs::SimDisk;
 
@@ -87,6 +87,42 @@ async fn a_leader_that_is_cut_off(one_way: bool) {
         assert!(answered.unwrap().is_err());
     }
     assert_eq!(leader.machine.get("lonely"), 0);
+    trio.end().await;
+}
+
+/// A lost identity whose process still runs leads nobody who knows of the loss, whether it led before or stands again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_lost_is_not_heard_by_whoever_was_told() {
+    let trio = Trio::new().await;
+    let (leads, others) = trio.roles().await;
+    let lost = &trio.replicas[&leads];
+    put(&lost.group, "before", 1).await.unwrap();
+    let tell = |nodes: &[u64]| {
+        for other in &others {
+            let nodes = nodes.iter().copied().map(NodeId);
+            trio.replicas[other].node.host.know_lost(nodes);
+        }
+    };
+    tell(&[leads]);
+    lease_runs_out(lost).await;
+    let leader = leader_of(&trio, &others).await;
+    let term = leader.group.status().term;
+    assert!(term > 1);
+    for _ in 0..10 {
+        put(&leader.group, "meanwhile", 1).await.unwrap();
+    }
+    // It hears the others, as it may: what it has promised it keeps. But it cannot take the lead.
+    assert!(
+        lost.group
+            .request_lead(timing().election_max)
+            .await
+            .is_err()
+    );
+    put(&leader.group, "meanwhile", 1).await.unwrap();
+    assert_eq!(leader.group.status().term, term);
+    tell(&[]);
+    trio.agree().await;
+    assert_eq!(lost.machine.get("meanwhile"), 11);
     trio.end().await;
 }
 

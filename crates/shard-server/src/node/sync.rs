@@ -198,7 +198,7 @@ impl Node {
             self.names.caught_up(&view);
             tracing::info!(epoch = %view.epoch(), "a new map");
             self.view.store(Arc::new(view));
-            self.tell_addresses();
+            self.tell_peers();
             self.upkeep_now.notify_one();
         }
         {
