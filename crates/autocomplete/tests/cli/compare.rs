@@ -24,7 +24,7 @@ async fn a_comparison_measures_everybody_who_is_there() {
         redisearch: Args::redisearch_of_debian(),
         no_peers: false,
         no_records: false,
-        end_in_order: true,
+        end_in_order: false,
         out: None,
     };
     let report = bench::compare(&Runtime::real(), arguments).await.unwrap();
