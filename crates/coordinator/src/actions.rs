@@ -143,13 +143,11 @@ impl Actions {
 
     /// The last of what was done, the newest last, as the coordinator of this number.
     pub(crate) fn told(&self, coordinator_id: u64) -> Vec<ActionReport> {
-        let noted = self.kept.list().into_iter();
-        noted
-            .map(|noted| ActionReport {
-                coordinator_id,
-                ..noted.what.seen(noted.times, noted.first_ms, noted.last_ms)
-            })
-            .collect()
+        let mut told = self.kept.told(ActionReport::seen);
+        for report in &mut told {
+            report.coordinator_id = coordinator_id;
+        }
+        told
     }
 
     /// Another replica is to take the place of one that is lost or gone.

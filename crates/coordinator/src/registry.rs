@@ -457,6 +457,12 @@ mod tests {
 
     use super::*;
 
+    /// What a report is refused for; nothing where it is taken.
+    fn refused_field(request: &SyncRequest) -> Option<String> {
+        let refused = check_report(request).err()?;
+        refused.field_name().map(str::to_owned)
+    }
+
     #[test]
     fn a_report_of_more_than_a_node_can_host_is_refused() {
         let report = |replicas: usize, audits: usize, hash: usize| {
@@ -472,8 +478,7 @@ mod tests {
                 replicas: vec![replica; replicas],
                 ..SyncRequest::default()
             };
-            let refused = check_report(&request).err();
-            refused.and_then(|error| error.field_name().map(str::to_owned))
+            refused_field(&request)
         };
         assert_eq!(
             report(limits::SHARDS_MAX, AUDITS_MAX, AUDIT_HASH_BYTES),
@@ -494,8 +499,7 @@ mod tests {
                 actions: vec![action; count],
                 ..SyncRequest::default()
             };
-            let refused = check_report(&request).err();
-            refused.and_then(|error| error.field_name().map(str::to_owned))
+            refused_field(&request)
         };
         let (count, bytes) = (limits::NODE_ACTIONS_MAX, limits::ACTION_TEXT_BYTES_MAX);
         assert_eq!(actions(count, bytes), None);

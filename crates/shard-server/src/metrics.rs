@@ -434,10 +434,7 @@ impl NodeMetrics {
 
     /// The last of what was done, the newest last.
     pub(crate) fn recent_actions(&self) -> Vec<ActionReport> {
-        let noted = self.recent.list().into_iter();
-        noted
-            .map(|noted| noted.what.seen(noted.times, noted.first_ms, noted.last_ms))
-            .collect()
+        self.recent.told(ActionReport::seen)
     }
 
     pub(crate) fn set_log(&self, stats: &WalStats) {

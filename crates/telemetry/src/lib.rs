@@ -21,4 +21,4 @@ pub use metrics::{
     Counter, CounterFamily, Gauge, GaugeFamily, Histogram, HistogramFamily, Metrics, MetricsError,
     Part, RecoveryMetrics, SERIES_MAX, latency_buckets,
 };
-pub use recent::{Noted, Recent};
+pub use recent::Recent;

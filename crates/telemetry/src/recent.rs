@@ -19,16 +19,12 @@ pub struct Recent<T> {
 }
 
 /// Something that was noted, once or several times.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Noted<T> {
-    /// What it was.
-    pub what: T,
-    /// How often.
-    pub times: u64,
-    /// When first, milliseconds since the Unix epoch by this machine's clock.
-    pub first_ms: i64,
-    /// When last.
-    pub last_ms: i64,
+#[derive(Debug, Clone)]
+struct Noted<T> {
+    what: T,
+    times: u64,
+    first_ms: i64,
+    last_ms: i64,
 }
 
 impl<T> Clone for Recent<T> {
@@ -69,10 +65,14 @@ impl<T: Clone + PartialEq> Recent<T> {
         });
     }
 
-    /// All that is kept, the newest last.
-    #[must_use]
-    pub fn list(&self) -> Vec<Noted<T>> {
-        self.kept.lock().iter().cloned().collect()
+    /// All that is kept, the newest last, in words of whoever asks: `tell` gets what it was, how often, and when first and
+    /// last, milliseconds since the Unix epoch by this machine's clock.
+    pub fn told<R>(&self, tell: impl Fn(T, u64, i64, i64) -> R) -> Vec<R> {
+        let kept = self.kept.lock();
+        let noted = kept.iter().cloned();
+        noted
+            .map(|noted| tell(noted.what, noted.times, noted.first_ms, noted.last_ms))
+            .collect()
     }
 }
 
@@ -83,13 +83,10 @@ mod tests {
     const LIMIT: usize = 4;
 
     fn told(recent: &Recent<u64>) -> Vec<(u64, u64)> {
-        let noted = recent.list();
-        assert!(
-            noted
-                .iter()
-                .all(|at| at.first_ms <= at.last_ms && at.first_ms > 0)
-        );
-        noted.iter().map(|at| (at.what, at.times)).collect()
+        recent.told(|what, times, first_ms, last_ms| {
+            assert!(first_ms <= last_ms && first_ms > 0);
+            (what, times)
+        })
     }
 
     #[test]

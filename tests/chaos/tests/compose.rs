@@ -47,6 +47,7 @@ async fn run(seed: u64, faults: Vec<Fault>) -> Option<u64> {
         standstill: Duration::from_secs(12),
     };
     let report = prove(&runtime, &mut compose, &plan).await;
+    assert_eq!(report.open, 0, "every Record was settled in the end");
     assert_eq!(report.blows.len(), plan.faults.len());
     Some(report.recoveries_counted)
 }

@@ -136,11 +136,7 @@ impl Piece for SendSnapshotRequest {
     }
 
     fn announce(&mut self, file: &[u8]) {
-        if let Some(info) = &mut self.snapshot {
-            let hash = blake3::hash(file);
-            info.bytes = file.len() as u64;
-            info.hash = Bytes::copy_from_slice(hash.as_bytes());
-        }
+        announce(self.snapshot.as_mut(), file);
     }
 }
 
@@ -174,11 +170,16 @@ impl Piece for SnapshotChunk {
     }
 
     fn announce(&mut self, file: &[u8]) {
-        if let Some(info) = &mut self.snapshot {
-            let hash = blake3::hash(file);
-            info.bytes = file.len() as u64;
-            info.hash = Bytes::copy_from_slice(hash.as_bytes());
-        }
+        announce(self.snapshot.as_mut(), file);
+    }
+}
+
+/// Has a first message name the length and the hash of the file that follows.
+fn announce(info: Option<&mut SnapshotInfo>, file: &[u8]) {
+    if let Some(info) = info {
+        let hash = blake3::hash(file);
+        info.bytes = file.len() as u64;
+        info.hash = Bytes::copy_from_slice(hash.as_bytes());
     }
 }
 
