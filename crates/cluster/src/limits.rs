@@ -49,8 +49,8 @@ pub const SHARDS_MAX: usize = 1_024;
 /// Positions of a session token.
 pub const TOKEN_POSITIONS_MAX: usize = SHARDS_MAX;
 
-/// Actions that a shard server tells the coordinators of: the last ones.
-pub const NODE_ACTIONS_MAX: usize = 16;
+/// Actions that a shard server or a watchdog tells the coordinators of: the last ones.
+pub const ACTIONS_TOLD_MAX: usize = 16;
 /// Bytes of what is said of an action, and of why it failed.
 pub const ACTION_TEXT_BYTES_MAX: usize = 256;
 

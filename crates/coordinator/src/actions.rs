@@ -8,7 +8,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use api::admin::v1::ActionReport;
-use cluster::{NodeId, ShardId};
+use api::{ApiError, Reason};
+use cluster::{NodeId, ShardId, limits};
 use runtime::Runtime;
 use telemetry::{CounterFamily, Metrics, MetricsError, Recent, RecoveryMetrics};
 
@@ -159,4 +160,20 @@ impl Actions {
     pub(crate) fn recovered(&self, shard_key: &str, took: Duration) {
         self.recoveries.ended(shard_key, took);
     }
+}
+
+/// Whether what somebody else did is told as the limits want it, since it is kept.
+pub(crate) fn check_actions(field: &'static str, actions: &[ActionReport]) -> Result<(), ApiError> {
+    let is_short = |action: &ActionReport| {
+        let texts = [&action.kind, &action.reason, &action.error];
+        texts
+            .iter()
+            .all(|text| text.len() <= limits::ACTION_TEXT_BYTES_MAX)
+    };
+    if actions.len() <= limits::ACTIONS_TOLD_MAX && actions.iter().all(is_short) {
+        return Ok(());
+    }
+    let (count, bytes) = (limits::ACTIONS_TOLD_MAX, limits::ACTION_TEXT_BYTES_MAX);
+    let problem = format!("must be at most {count}, with texts of {bytes} bytes each");
+    Err(ApiError::field(Reason::BadArgument, field, problem))
 }

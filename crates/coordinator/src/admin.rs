@@ -3,6 +3,7 @@
 pub(crate) mod members;
 mod others;
 pub(crate) mod turns;
+mod watchdogs;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::recovery::{Recovery, Repair};
 use crate::routing::Router;
 use crate::snapshots::{Held, Store, push, take_and_pull};
 use crate::status;
+pub(crate) use watchdogs::Watchdogs;
 
 /// `ClusterAdminService`.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ pub(crate) struct Admin {
     pub(crate) recovery: Recovery,
     pub(crate) repair: Repair,
     pub(crate) actions: Actions,
+    pub(crate) watchdogs: Watchdogs,
 }
 
 #[tonic::async_trait]
@@ -49,12 +52,20 @@ impl ClusterAdminService for Admin {
         &self,
         request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
+        let GetStatusRequest {
+            ask_others,
+            watchdog,
+        } = request.into_inner();
+        if let Some(report) = watchdog {
+            self.watchdogs.hear(&self.runtime, report)?;
+        }
         let mut status = cluster_status(&self.meta, &self.liveness);
         let myself = status.coordinators.iter().find(|at| at.answers);
         let myself = myself.map_or(0, |at| at.coordinator_id);
         status.actions.extend(self.actions.told(myself));
+        status.actions.extend(self.watchdogs.told());
         status.actions.sort_by_key(|action| action.last_ms);
-        if request.into_inner().ask_others {
+        if ask_others {
             others::ask(self.meta.arrival(), &mut status).await;
         }
         Ok(Response::new(status))

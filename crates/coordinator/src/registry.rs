@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::admin::v1::{ActionReport, ReplicaAudit};
+use api::admin::v1::ReplicaAudit;
 use api::registry::v1::registry_service_server::RegistryService;
 use api::registry::v1::{
     AgreedAudit, Assignment, ClearNamespaceRequest, ClearNamespaceResponse, RegisterRequest,
@@ -16,7 +16,7 @@ use runtime::Runtime;
 use term::NamespaceName;
 use tonic::{Request, Response, Status};
 
-use crate::actions::{About, Action, Actions};
+use crate::actions::{About, Action, Actions, check_actions};
 use crate::liveness::{Liveness, Report};
 use crate::meta::{Meta, unexpected};
 use crate::metadata::{self, Command, Registration, ShardRecord, State};
@@ -383,19 +383,7 @@ pub(crate) fn check_report(request: &SyncRequest) -> Result<(), ApiError> {
             return Err(ApiError::field(Reason::BadArgument, field, problem));
         }
     }
-    let is_short = |action: &ActionReport| {
-        let texts = [&action.kind, &action.reason, &action.error];
-        texts
-            .iter()
-            .all(|text| text.len() <= limits::ACTION_TEXT_BYTES_MAX)
-    };
-    let actions = &request.actions;
-    if actions.len() > limits::NODE_ACTIONS_MAX || !actions.iter().all(is_short) {
-        let (count, bytes) = (limits::NODE_ACTIONS_MAX, limits::ACTION_TEXT_BYTES_MAX);
-        let problem = format!("must be at most {count}, with texts of {bytes} bytes each");
-        return Err(ApiError::field(Reason::BadArgument, "actions", problem));
-    }
-    Ok(())
+    check_actions("actions", &request.actions)
 }
 
 pub(crate) fn registration(request: RegisterRequest) -> Result<Registration, ApiError> {
@@ -452,7 +440,7 @@ pub(crate) fn namespace(name: &str) -> Result<NamespaceName, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use api::admin::v1::ReplicaStatus;
+    use api::admin::v1::{ActionReport, ReplicaStatus};
     use cluster::{Incarnation, Replica};
 
     use super::*;
@@ -501,7 +489,7 @@ mod tests {
             };
             refused_field(&request)
         };
-        let (count, bytes) = (limits::NODE_ACTIONS_MAX, limits::ACTION_TEXT_BYTES_MAX);
+        let (count, bytes) = (limits::ACTIONS_TOLD_MAX, limits::ACTION_TEXT_BYTES_MAX);
         assert_eq!(actions(count, bytes), None);
         for (count, bytes) in [(count + 1, 0), (1, bytes + 1)] {
             assert_eq!(actions(count, bytes).as_deref(), Some("actions"));

@@ -14,7 +14,7 @@ use telemetry::Metrics;
 use vfs::Vfs;
 
 use crate::actions::Actions;
-use crate::admin::Admin;
+use crate::admin::{Admin, Watchdogs};
 use crate::arrival::{Arrival, Myself};
 use crate::config::Config;
 use crate::giving_up;
@@ -327,6 +327,7 @@ impl Parts {
             recovery: self.recovery.clone(),
             repair: self.repair.clone(),
             actions: self.actions.clone(),
+            watchdogs: Watchdogs::default(),
         };
         (public, registry, admin)
     }

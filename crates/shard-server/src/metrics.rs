@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use api::admin::v1::ActionReport;
 use cluster::ShardId;
-use cluster::limits::NODE_ACTIONS_MAX;
+use cluster::limits::ACTIONS_TOLD_MAX;
 use replication::{Host, ScrubStats};
 use runtime::Runtime;
 use telemetry::{
@@ -310,7 +310,7 @@ impl NodeMetrics {
         drop(actions.with([node, Action::RestartReplica.label(), "fault", "done"]));
         Ok(Self {
             actions,
-            recent: Recent::new(runtime, NODE_ACTIONS_MAX),
+            recent: Recent::new(runtime, ACTIONS_TOLD_MAX),
             base: base.clone(),
             node: node.to_owned(),
             shards: ShardFamilies::new(base)?,

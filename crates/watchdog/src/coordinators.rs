@@ -13,7 +13,7 @@ use api::ApiError;
 use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
 use api::admin::v1::{
     BeginRecoveryRequest, BeginRecoveryResponse, EndRecoveryRequest, GetMapRequest,
-    GetStatusRequest, RecoverShardRequest, RecoverShardResponse,
+    GetStatusRequest, RecoverShardRequest, RecoverShardResponse, WatchdogReport,
 };
 use cluster::ShardId;
 use futures::StreamExt;
@@ -79,25 +79,28 @@ impl Coordinators {
         })
     }
 
-    /// The map and the states of all shards, from one coordinator: from one with a quorum, if any answers that has one.
-    pub(crate) async fn view(&self) -> Result<View, Status> {
-        let (asked, view) = self.ask_any(self.timeout, view_of).await?;
+    /// The map and the states of all shards, from one coordinator: from one with a quorum, if any answers that has one. Whoever is asked is told
+    /// what this watchdog did.
+    pub(crate) async fn view(&self, report: &WatchdogReport) -> Result<View, Status> {
+        let look = |client| view_of(client, report);
+        let (asked, view) = self.ask_any(self.timeout, look).await?;
         if view.has_quorum {
             return Ok(view);
         }
-        Ok(self.view_with_quorum(asked).await.unwrap_or(view))
+        let better = self.view_with_quorum(asked, report).await;
+        Ok(better.unwrap_or(view))
     }
 
     /// What one of the others says that has a quorum. They are asked at the same time, so that those that are away hold up the poll for one
     /// timeout only.
-    async fn view_with_quorum(&self, asked: usize) -> Option<View> {
+    async fn view_with_quorum(&self, asked: usize, report: &WatchdogReport) -> Option<View> {
         let mut views: FuturesUnordered<BoxFuture<'_, (usize, Option<View>)>> =
             FuturesUnordered::new();
         for (at, client) in self.clients.iter().enumerate() {
             if at == asked {
                 continue;
             }
-            let look = view_of(client.clone());
+            let look = view_of(client.clone(), report);
             views.push(Box::pin(async move {
                 let answer = self.runtime.timeout(self.timeout, look).await;
                 (at, answer.ok().and_then(Result::ok))
@@ -196,11 +199,12 @@ impl Coordinators {
     }
 }
 
-async fn view_of(mut client: Client) -> Result<View, Status> {
-    let status = client
-        .get_status(GetStatusRequest::default())
-        .await?
-        .into_inner();
+async fn view_of(mut client: Client, report: &WatchdogReport) -> Result<View, Status> {
+    let request = GetStatusRequest {
+        ask_others: false,
+        watchdog: Some(report.clone()),
+    };
+    let status = client.get_status(request).await?.into_inner();
     let map = client
         .get_map(GetMapRequest {})
         .await?

@@ -19,6 +19,7 @@
 //!
 //! The two parts that judge and decide are pure; time, chance and what was seen come in as values.
 
+mod actions;
 mod cli;
 pub mod config;
 mod coordinators;
@@ -46,6 +47,7 @@ pub use config::{Config, Settings};
 pub use fleet::NodeTarget;
 pub use server::{ServeError, serve};
 
+use actions::Actions;
 use coordinators::Coordinators;
 use metrics::Metrics;
 use prober::Prober;
@@ -109,11 +111,18 @@ fn prepare(
             .map_err(StartError::Coordinator)?;
     let name = format!("watchdog-{:016x}", runtime.random_u64());
     tracing::info!(name, "watching");
+    let actions = Actions::new(&runtime);
     let tools = Tools {
         name,
         coordinators,
         prober: Prober::new(runtime.clone(), config.probe_timeout),
-        restarts: Restarts::new(runtime.clone(), restarter, config.attempt_timeout),
+        restarts: Restarts::new(
+            runtime.clone(),
+            restarter,
+            config.attempt_timeout,
+            actions.clone(),
+        ),
+        actions,
         attempt_timeout: config.attempt_timeout,
         poll_interval: config.poll_interval,
         runtime,

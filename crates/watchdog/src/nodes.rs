@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::Config;
+use crate::actions::For;
 use crate::detector::{Detector, Health, Observation};
 use crate::fleet::{Fleet, NodeTarget};
 use crate::metrics::Metrics;
@@ -282,7 +283,7 @@ impl Attempt {
 
     async fn restart(&self, node: &NodeTarget) {
         let (name, address) = (&node.name, &node.address);
-        match self.tools.restarts.restart(node).await {
+        match self.tools.restarts.restart(node, For::Reserve).await {
             Ok(Some(done)) => {
                 self.metrics.node_restarted(name);
                 info!(node = %node.id, name, address, ?done, "restart of a process without replicas");

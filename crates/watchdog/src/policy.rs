@@ -60,6 +60,14 @@ pub enum Freeze {
 }
 
 impl Freeze {
+    /// A word for the status.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::NoQuorum => "no_quorum",
+            Self::SecondViewDisagrees => "second_view_disagrees",
+        }
+    }
+
     /// Whether nothing is to be begun with all of these in this health.
     pub(crate) fn among<K>(health: &BTreeMap<K, Health>, second: SecondView) -> Option<Self> {
         let down = health.values().filter(|health| health.looks_down()).count();

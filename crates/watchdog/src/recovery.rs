@@ -21,6 +21,7 @@ use runtime::{CancellationToken, Instant, Runtime};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::actions::{Actions, For};
 use crate::coordinators::Coordinators;
 use crate::detector::Observation;
 use crate::fleet::{Fleet, NodeTarget};
@@ -77,6 +78,7 @@ pub(crate) struct Tools {
     pub(crate) coordinators: Coordinators,
     pub(crate) prober: Prober,
     pub(crate) restarts: Restarts,
+    pub(crate) actions: Actions,
     pub(crate) attempt_timeout: Duration,
     pub(crate) poll_interval: Duration,
 }
@@ -200,8 +202,9 @@ impl Recovery {
     }
 
     async fn restart_processes(&self, nodes: &[NodeTarget]) {
+        let why = For::Shard(self.shard);
         for node in nodes {
-            match self.tools.restarts.restart(node).await {
+            match self.tools.restarts.restart(node, why).await {
                 Ok(Some(done)) => {
                     info!(shard = %self.shard, node = node.name, address = node.address, ?done, "restart of a process")
                 }

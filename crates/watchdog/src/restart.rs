@@ -25,6 +25,7 @@ use runtime::{Instant, Runtime};
 pub use command::{Command, CommandTemplate, TemplateError};
 pub use container::{Container, NODE_LABEL};
 
+use crate::actions::{Actions, For};
 use crate::fleet::NodeTarget;
 
 /// What a restarter did.
@@ -87,20 +88,32 @@ pub(crate) struct Restarts {
     /// Both the least time between two restarts of a node, and the most that one may take.
     spacing: Duration,
     last: Mutex<HashMap<NodeId, Instant>>,
+    actions: Actions,
 }
 
 impl Restarts {
-    pub(crate) fn new(runtime: Runtime, restarter: Arc<dyn Restarter>, spacing: Duration) -> Self {
+    /// What is done is noted in `actions`.
+    pub(crate) fn new(
+        runtime: Runtime,
+        restarter: Arc<dyn Restarter>,
+        spacing: Duration,
+        actions: Actions,
+    ) -> Self {
         Self {
             runtime,
             restarter,
             spacing,
             last: Mutex::default(),
+            actions,
         }
     }
 
     /// Restarts a node, unless that was done a short while ago; says which.
-    pub(crate) async fn restart(&self, node: &NodeTarget) -> Result<Option<Restart>, RestartError> {
+    pub(crate) async fn restart(
+        &self,
+        node: &NodeTarget,
+        why: For,
+    ) -> Result<Option<Restart>, RestartError> {
         let now = self.runtime.now();
         {
             let mut last = self.last.lock();
@@ -112,11 +125,11 @@ impl Restarts {
         }
         let restart = self.restarter.restart(node);
         let result = self.runtime.timeout(self.spacing, restart).await;
-        result
-            .map_err(|_| RestartError::TooSlow {
-                limit: self.spacing,
-            })?
-            .map(Some)
+        let result = result.unwrap_or(Err(RestartError::TooSlow {
+            limit: self.spacing,
+        }));
+        self.actions.note_restart(node.id, why, &result);
+        result.map(Some)
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use api::admin::v1::WatchdogReport;
 use cluster::{NodeId, ShardId};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -174,7 +175,11 @@ impl Watch {
 
     /// Asks for the fleet; keeps the last one, without what may have changed, if nobody answers.
     async fn refresh(&mut self) -> SecondView {
-        match self.tools.coordinators.view().await {
+        let report = WatchdogReport {
+            name: self.tools.name.clone(),
+            actions: self.tools.actions.told(),
+        };
+        match self.tools.coordinators.view(&report).await {
             Ok(View { fleet, has_quorum }) => {
                 if std::mem::take(&mut self.unanswered) >= UNANSWERED_MAX {
                     info!("a coordinator answers again");
@@ -399,6 +404,7 @@ impl Watch {
             ),
             None => info!("recovery goes on"),
         }
+        self.tools.actions.note_freeze(self.freeze, freeze);
         self.freeze = freeze;
     }
 }

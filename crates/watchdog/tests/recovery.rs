@@ -238,6 +238,14 @@ async fn a_process_without_replicas_that_died_is_restarted() {
     cluster.until_node_up(4, Some(true)).await;
     assert_eq!(*cluster.supervisor.restarted.lock(), ["node-4"]);
     assert!((1..=3).all(|shard| cluster.attempts(shard) == 0.0));
+    // The coordinator is told with the next poll.
+    cluster.polls(2).await;
+    let told = cluster.coordinator.script.lock().told.clone();
+    assert!(told.name.starts_with("watchdog-"), "{told:?}");
+    let actions = told.actions.iter();
+    let actions = actions.map(|at| (at.kind.as_str(), at.reason.as_str(), at.node_id));
+    let actions: Vec<_> = actions.collect();
+    assert_eq!(actions, [("restart", "silent_without_replicas", 4)]);
     cluster.stop().await;
 }
 

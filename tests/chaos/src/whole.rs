@@ -48,7 +48,10 @@ fn is_whole(status: &GetStatusResponse, shape: Shape, within: Duration) -> bool 
 async fn look(runtime: &Runtime, address: &str) -> anyhow::Result<GetStatusResponse> {
     let channel = runtime.channel(format!("http://{address}").parse()?);
     let mut coordinator = ClusterAdminServiceClient::new(channel);
-    let asked = Box::pin(coordinator.get_status(GetStatusRequest { ask_others: true }));
+    let asked = Box::pin(coordinator.get_status(GetStatusRequest {
+        ask_others: true,
+        ..GetStatusRequest::default()
+    }));
     let answer = runtime.timeout(LOOK_PATIENCE, asked).await;
     let answer = answer.with_context(|| format!("the coordinator at {address} does not answer"))?;
     let answer = answer.with_context(|| format!("asking the coordinator at {address}"))?;

@@ -1,4 +1,4 @@
-//! What the other coordinators say: whether they answer, and what they did.
+//! What the other coordinators say: whether they answer, what they did, and what watchdogs told them.
 //!
 //! Each is asked once, all at the same time, and none is waited for longer than [`PATIENCE`]; one that does not answer is told as such and
 //! keeps nothing from being told of the rest.
@@ -11,6 +11,7 @@ use api::{ApiError, Reason};
 use futures::future::join_all;
 use rpc::Deadline;
 
+use super::watchdogs::once_each;
 use crate::arrival::Arrival;
 use crate::status::ANSWER_BYTES_MAX;
 
@@ -23,9 +24,10 @@ pub(super) async fn ask(arrival: &Arrival, status: &mut GetStatusResponse) {
     let said = join_all(asked.map(|other| hear(arrival, other))).await;
     status.actions.extend(said.into_iter().flatten());
     status.actions.sort_by_key(|action| action.last_ms);
+    once_each(&mut status.actions);
 }
 
-/// What one of them did; notes whether it answered.
+/// What one of them and its watchdogs did; notes whether it answered.
 async fn hear(arrival: &Arrival, other: &mut CoordinatorStatus) -> Vec<ActionReport> {
     match actions_of(arrival, other).await {
         Ok(actions) => {
@@ -45,7 +47,7 @@ async fn actions_of(
 ) -> Result<Vec<ActionReport>, ApiError> {
     let runtime = &arrival.runtime;
     let deadline = Deadline::after(runtime, PATIENCE);
-    let request = deadline.request(runtime, GetStatusRequest { ask_others: false })?;
+    let request = deadline.request(runtime, GetStatusRequest::default())?;
     let peer = ClusterAdminServiceClient::new(arrival.pool.get(&other.address)?);
     let mut peer = peer.max_decoding_message_size(ANSWER_BYTES_MAX);
     let answer = Box::pin(peer.get_status(request));
@@ -58,6 +60,7 @@ async fn actions_of(
     }
     let mut actions = answer.actions;
     // Of the shard servers it knows what everybody knows.
-    actions.retain(|action| answering == Some(action.coordinator_id));
+    actions
+        .retain(|action| answering == Some(action.coordinator_id) || !action.watchdog.is_empty());
     Ok(actions)
 }

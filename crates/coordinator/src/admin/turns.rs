@@ -53,7 +53,7 @@ pub(crate) fn checked_end(request: EndRecoveryRequest) -> Result<TurnEnd, ApiErr
     Ok(TurnEnd {
         shard: ShardId(request.shard_id),
         outcome: outcome_of(request.outcome())?,
-        watchdog: name(request.watchdog)?,
+        watchdog: name("watchdog", request.watchdog)?,
         attempt: request.attempt,
     })
 }
@@ -76,7 +76,7 @@ pub(crate) fn checked(request: BeginRecoveryRequest) -> Result<TurnRequest, ApiE
     }
     Ok(TurnRequest {
         shard: ShardId(request.shard_id),
-        watchdog: name(request.watchdog)?,
+        watchdog: name("watchdog", request.watchdog)?,
         known: request.known_attempt,
         reason: request.reason,
         lease_ms: request.lease_ms,
@@ -88,9 +88,10 @@ pub(crate) fn checked(request: BeginRecoveryRequest) -> Result<TurnRequest, ApiE
     })
 }
 
-fn name(watchdog: String) -> Result<String, ApiError> {
+/// The name of a watchdog, in this field.
+pub(super) fn name(field: &'static str, watchdog: String) -> Result<String, ApiError> {
     if watchdog.is_empty() || watchdog.len() > TURN_TEXT_BYTES_MAX {
-        return Err(bad("watchdog", "must have 1 to 255 bytes"));
+        return Err(bad(field, "must have 1 to 255 bytes"));
     }
     Ok(watchdog)
 }

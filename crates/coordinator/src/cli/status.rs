@@ -31,7 +31,10 @@ impl Status {
         let mut connection = connect.connect()?;
         let status = connection
             .read(
-                GetStatusRequest { ask_others: true },
+                GetStatusRequest {
+                    ask_others: true,
+                    ..GetStatusRequest::default()
+                },
                 |mut admin, request| async move { admin.get_status(request).await },
             )
             .await?;
@@ -328,9 +331,10 @@ fn action_table(actions: &[ActionReport], now_ms: i64) -> Table {
 }
 
 fn doer(action: &ActionReport) -> String {
-    match action.by_node_id {
-        0 => format!("coordinator {}", action.coordinator_id),
-        node => format!("node {node}"),
+    match (action.by_node_id, action.coordinator_id) {
+        (0, 0) => action.watchdog.clone(),
+        (0, coordinator) => format!("coordinator {coordinator}"),
+        (node, _) => format!("node {node}"),
     }
 }
 
@@ -338,6 +342,7 @@ fn action_json(action: &ActionReport) -> Value {
     json!({
         "coordinator_id": action.coordinator_id,
         "by_node_id": action.by_node_id,
+        "watchdog": action.watchdog,
         "kind": action.kind,
         "reason": action.reason,
         "shard_id": action.shard_id,

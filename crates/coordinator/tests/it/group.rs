@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::admin::v1::{ActionReport, GetStatusRequest, GetStatusResponse};
+use api::admin::v1::{ActionReport, GetStatusRequest, GetStatusResponse, WatchdogReport};
 use api::meta::v1::{AdmitRequest, ProposeRequest};
 use api::registry::v1::RegisterRequest;
 use api::registry::v1::registry_service_client::RegistryServiceClient;
@@ -248,7 +248,10 @@ async fn told_of_all(cluster: &Cluster, place: usize, expected: &[u64]) -> GetSt
     let mut admin = cluster.admin_at(place);
     let tries = async {
         loop {
-            let request = GetStatusRequest { ask_others: true };
+            let request = GetStatusRequest {
+                ask_others: true,
+                ..GetStatusRequest::default()
+            };
             let status = admin.get_status(request).await.unwrap().into_inner();
             let reached = status.coordinators.iter().filter(|at| at.reached);
             let reached: Vec<u64> = reached.map(|at| at.coordinator_id).collect();
@@ -283,6 +286,28 @@ async fn any_coordinator_tells_what_the_others_did_and_which_do_not_answer() {
         assert!(status.actions.iter().any(is_placed), "{:?}", status.actions);
         let whens: Vec<i64> = status.actions.iter().map(|at| at.last_ms).collect();
         assert!(whens.is_sorted(), "{whens:?}");
+    }
+    // And what watchdogs told one of them, the newest once, though another was told it, too.
+    for (place, times) in [(2, 1), (1, 3)] {
+        let action = ActionReport::of("freeze", "no_quorum", (None, None), "");
+        let report = WatchdogReport {
+            name: "watchdog-7".to_owned(),
+            actions: vec![action.seen(times, 1_000, 1_000 + i64::try_from(times).unwrap())],
+        };
+        let request = GetStatusRequest {
+            watchdog: Some(report),
+            ..GetStatusRequest::default()
+        };
+        cluster.admin_at(place).get_status(request).await.unwrap();
+    }
+    for place in 0..3 {
+        let status = told_of_all(&cluster, place, &[1, 2, 3]).await;
+        let told = status
+            .actions
+            .iter()
+            .filter(|at| at.watchdog == "watchdog-7");
+        let told: Vec<_> = told.map(|at| (at.reason.as_str(), at.times)).collect();
+        assert_eq!(told, [("no_quorum", 3)]);
     }
     cluster.stop_coordinators(&[0]).await;
     let status = told_of_all(&cluster, 2, &[2, 3]).await;

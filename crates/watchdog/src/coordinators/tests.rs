@@ -156,7 +156,7 @@ impl ClusterAdminService for Stub {
 
 /// Whose view it is, and whether that one has a quorum.
 async fn view(coordinators: &Coordinators) -> (u64, bool) {
-    let view = coordinators.view().await.unwrap();
+    let view = coordinators.view(&WatchdogReport::default()).await.unwrap();
     let shards: Vec<u64> = view.fleet.shards.keys().map(|shard| shard.0).collect();
     assert_eq!(shards.len(), 1, "never a mixture");
     (shards[0], view.has_quorum)

@@ -48,11 +48,13 @@ fn recovery(
     };
     let restarter = Arc::clone(restarter) as Arc<dyn Restarter>;
     let metrics = telemetry::Metrics::new(&runtime).unwrap();
+    let actions = Actions::new(&runtime);
     let tools = Tools {
         name: "watchdog-1".to_owned(),
         coordinators: Coordinators::new(runtime.clone(), &[], hour).unwrap(),
         prober: Prober::new(runtime.clone(), hour),
-        restarts: Restarts::new(runtime.clone(), restarter, hour),
+        restarts: Restarts::new(runtime.clone(), restarter, hour, actions.clone()),
+        actions,
         attempt_timeout: hour,
         poll_interval: Duration::from_millis(20),
         runtime,

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cluster::ShardId;
+
 use super::*;
 use crate::fleet::node;
 
@@ -32,29 +34,61 @@ impl Restarter for Stuck {
 async fn a_node_is_restarted_once_for_all_its_shards() {
     let runtime = Runtime::real();
     let counting = Arc::new(Counting::default());
-    let restarts = Restarts::new(runtime.clone(), counting.clone(), Duration::from_secs(30));
+    let actions = Actions::new(&runtime);
+    let half_a_minute = Duration::from_secs(30);
+    let restarts = Restarts::new(
+        runtime.clone(),
+        counting.clone(),
+        half_a_minute,
+        actions.clone(),
+    );
     assert_eq!(
-        restarts.restart(&node(1)).await.unwrap(),
+        restarts.restart(&node(1), For::Reserve).await.unwrap(),
         Some(Restart::Begun)
     );
-    assert_eq!(restarts.restart(&node(1)).await.unwrap(), None);
     assert_eq!(
-        restarts.restart(&node(2)).await.unwrap(),
+        restarts.restart(&node(1), For::Reserve).await.unwrap(),
+        None
+    );
+    assert_eq!(
+        restarts
+            .restart(&node(2), For::Shard(ShardId(3)))
+            .await
+            .unwrap(),
         Some(Restart::Begun)
     );
     assert_eq!(counting.0.load(Ordering::SeqCst), 2);
-    runtime.sleep(Duration::from_secs(30)).await;
+    let told = actions.told();
+    let told: Vec<_> = told
+        .iter()
+        .map(|at| (at.reason.as_str(), at.node_id, at.shard_id))
+        .collect();
+    let expected = [
+        ("silent_without_replicas", 1, None),
+        ("shard_recovery", 2, Some(3)),
+    ];
+    assert_eq!(told, expected);
+    runtime.sleep(half_a_minute).await;
     assert_eq!(
-        restarts.restart(&node(1)).await.unwrap(),
+        restarts.restart(&node(1), For::Reserve).await.unwrap(),
         Some(Restart::Begun)
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_that_hangs_is_given_up() {
-    let restarts = Restarts::new(Runtime::real(), Arc::new(Stuck), Duration::from_secs(30));
-    let result = restarts.restart(&node(1)).await;
+    let runtime = Runtime::real();
+    let actions = Actions::new(&runtime);
+    let half_a_minute = Duration::from_secs(30);
+    let restarts = Restarts::new(runtime, Arc::new(Stuck), half_a_minute, actions.clone());
+    let result = restarts.restart(&node(1), For::Reserve).await;
     assert!(
         matches!(result, Err(RestartError::TooSlow { limit }) if limit == Duration::from_secs(30))
     );
+    let told = actions.told();
+    let told: Vec<_> = told
+        .iter()
+        .map(|at| (at.kind.as_str(), at.error.as_str()))
+        .collect();
+    assert_eq!(told, [("restart", "no result within 30s")]);
 }

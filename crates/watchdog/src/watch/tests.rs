@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::actions::Actions;
 use crate::coordinators::Coordinators;
 use crate::detector::Observation;
 use crate::fleet::{Report, Target, node};
@@ -30,11 +31,18 @@ impl Told {
         let runtime = Runtime::real();
         let config = Config::default();
         let metrics = telemetry::Metrics::new(&runtime).unwrap();
+        let actions = Actions::new(&runtime);
         let tools = Tools {
             name: "watchdog-1".to_owned(),
             coordinators: Coordinators::new(runtime.clone(), &[], config.probe_timeout).unwrap(),
             prober: Prober::new(runtime.clone(), config.probe_timeout),
-            restarts: Restarts::new(runtime.clone(), Arc::new(External), config.attempt_timeout),
+            restarts: Restarts::new(
+                runtime.clone(),
+                Arc::new(External),
+                config.attempt_timeout,
+                actions.clone(),
+            ),
+            actions,
             attempt_timeout: config.attempt_timeout,
             poll_interval: config.poll_interval,
             runtime,
@@ -168,4 +176,20 @@ fn who_serves_another_shard_is_not_restarted_for_one_that_stands_still() {
     assert_eq!(ids(&stalled(ShardId(1), &health, &fleet)), [1]);
     health.insert(ShardId(2), Health::Suspect { misses: 1 });
     assert_eq!(ids(&stalled(ShardId(1), &health, &fleet)), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_freeze_is_told_when_it_begins_and_when_it_ends() {
+    let mut told = Told::new();
+    let frozen = Some(Freeze::NoQuorum);
+    for freeze in [None, frozen, frozen, None, None] {
+        told.watch.note_freeze(freeze);
+    }
+    let actions = told.watch.tools.actions.told();
+    let words = actions
+        .iter()
+        .map(|at| (at.kind.as_str(), at.reason.as_str(), at.times));
+    let words: Vec<_> = words.collect();
+    let expected = [("freeze", "no_quorum", 1), ("end_freeze", "no_quorum", 1)];
+    assert_eq!(words, expected);
 }

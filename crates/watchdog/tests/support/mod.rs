@@ -15,7 +15,7 @@ use api::admin::v1::{
     PushSnapshotRequest, PushSnapshotResponse, RecoverShardRequest, RecoverShardResponse,
     RecoveryAction, RecoveryTurn, ReplaceReplicaRequest, ReplaceReplicaResponse, ReplicaDescriptor,
     ReplicaStatus, ShardDescriptor, ShardMap, ShardState, ShardStatus, TransferLeaderRequest,
-    TransferLeaderResponse, TurnState, TurnVerdict,
+    TransferLeaderResponse, TurnState, TurnVerdict, WatchdogReport,
 };
 use cluster::ShardId;
 use futures::future::BoxFuture;
@@ -164,6 +164,8 @@ pub(crate) struct Script {
     pub(crate) granted: Vec<(u64, String)>,
     pub(crate) refused: u64,
     pub(crate) ended: Vec<EndRecoveryRequest>,
+    /// What the watchdog that polled last said of itself.
+    pub(crate) told: WatchdogReport,
 }
 
 /// A coordinator that follows a script. Node n holds shard n, and nothing where there is no such shard.
@@ -177,10 +179,11 @@ pub(crate) struct Coordinator {
 impl ClusterAdminService for Coordinator {
     async fn get_status(
         &self,
-        _: Request<GetStatusRequest>,
+        request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
         self.polls.fetch_add(1, Ordering::SeqCst);
-        let script = self.script.lock();
+        let mut script = self.script.lock();
+        script.told = request.into_inner().watchdog.unwrap_or_default();
         let nodes = script
             .addresses
             .keys()
