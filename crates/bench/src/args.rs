@@ -8,6 +8,9 @@ use crate::grow::GrowArgs;
 /// Where Debian's package redis-redisearch puts the module.
 const REDISEARCH: &str = "/usr/lib/redis/modules/redisearch.so";
 
+/// Where Debian's package liblucene8-java puts its libraries.
+const LUCENE: &str = "/usr/share/java";
+
 /// Measures the cluster beside its peers, in one run on this machine. Installs nothing: a peer that is absent is left out.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "bench", version, args_conflicts_with_subcommands = true)]
@@ -87,6 +90,10 @@ pub struct Args {
     )]
     pub redisearch: PathBuf,
 
+    /// The folder of the libraries of Lucene 8, whose completion field is asked through a small server; needs a Java of 17 or later
+    #[arg(long, value_name = "DIR", default_value = LUCENE)]
+    pub lucene: PathBuf,
+
     /// Ours alone
     #[arg(long)]
     pub no_peers: bool,
@@ -121,6 +128,7 @@ impl Args {
             baseline: None,
             replicated: false,
             redisearch: PathBuf::from(REDISEARCH),
+            lucene: PathBuf::from(LUCENE),
             no_peers: true,
             no_records: false,
             end_in_order: false,
@@ -132,5 +140,11 @@ impl Args {
     #[must_use]
     pub fn redisearch_of_debian() -> PathBuf {
         PathBuf::from(REDISEARCH)
+    }
+
+    /// Where Debian's package has the libraries of [`Args::lucene`].
+    #[must_use]
+    pub fn lucene_of_debian() -> PathBuf {
+        PathBuf::from(LUCENE)
     }
 }

@@ -13,6 +13,7 @@
 
 mod args;
 mod grow;
+mod lucene;
 mod machine;
 mod ours;
 mod plot;

@@ -55,7 +55,8 @@ impl Work {
     /// Whether a server has it.
     fn suits(self, server: Kind) -> bool {
         match self {
-            Self::Read | Self::ReadBatch | Self::Record | Self::RecordBatch => true,
+            Self::Read | Self::ReadBatch => true,
+            Self::Record | Self::RecordBatch => server != Kind::Lucene,
             Self::ReadDirect => server == Kind::Replicated,
             Self::ReadStream => {
                 matches!(server, Kind::Ours | Kind::Baseline | Kind::Replicated)

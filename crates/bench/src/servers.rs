@@ -9,12 +9,13 @@ use runtime::Runtime;
 use serde::Serialize;
 use workload::{Measured, Plan};
 
+use crate::lucene::Lucene;
 use crate::ours::{Programs, Way};
 use crate::process::{Processes, is_file, on_path, version};
 use crate::redis_server::Design;
 use crate::report::Loaded;
 use crate::terms::Terms;
-use crate::{Args, ours, redis_server};
+use crate::{Args, lucene, ours, redis_server};
 
 /// How long a process may take to end: it writes down what it has in memory.
 const END_PATIENCE: Duration = Duration::from_secs(60);
@@ -33,16 +34,19 @@ pub enum Kind {
     Dictionary,
     /// A sorted set of Redis for each prefix.
     SortedSets,
+    /// The completion field of Lucene, without a search engine around it.
+    Lucene,
 }
 
 impl Kind {
     /// All of them, in the order in which they are asked.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Ours,
         Self::Baseline,
         Self::Replicated,
         Self::Dictionary,
         Self::SortedSets,
+        Self::Lucene,
     ];
 
     /// Its name in reports.
@@ -54,6 +58,7 @@ impl Kind {
             Self::Replicated => "autocomplete, three replicas",
             Self::Dictionary => "RediSearch dictionary",
             Self::SortedSets => "Redis sorted sets",
+            Self::Lucene => "Lucene completion field",
         }
     }
 }
@@ -65,15 +70,26 @@ pub(crate) struct Server {
     processes: Processes,
     address: String,
     dir: PathBuf,
-    program: PathBuf,
-    design: Option<Design>,
+    /// What it says of its version, in one line.
+    version: String,
+    make: Make,
 }
 
-/// What it takes to start a server; the first is the program that says its version.
+/// How a server is loaded and asked.
+#[derive(Debug, Clone)]
+enum Make {
+    /// By this command.
+    Ours(PathBuf),
+    Redis(Design),
+    Lucene,
+}
+
+/// What it takes to start a server.
 enum Recipe {
     Up(PathBuf),
     Replicated(PathBuf, Programs),
     Redis(PathBuf, Design),
+    Lucene(Lucene),
     Absent(String),
 }
 
@@ -116,12 +132,16 @@ pub(crate) async fn start(
             ours::start_replicated(runtime, programs, shards, &dir).await
         }
         Recipe::Redis(program, design) => redis_server::start(runtime, program, design, &dir).await,
+        Recipe::Lucene(lucene) => lucene.start(runtime, &dir).await,
         Recipe::Absent(reason) => return Ok(Started::Absent(reason.clone())),
     };
     let (processes, address) = started.with_context(|| format!("starting {}", kind.name()))?;
-    let (program, design) = match recipe {
-        Recipe::Up(program) | Recipe::Replicated(program, _) => (program, None),
-        Recipe::Redis(program, design) => (program, Some(design)),
+    let (version, make) = match recipe {
+        Recipe::Up(program) | Recipe::Replicated(program, _) => {
+            (version(&program), Make::Ours(program))
+        }
+        Recipe::Redis(program, design) => (version(&program), Make::Redis(design)),
+        Recipe::Lucene(lucene) => (lucene.version(), Make::Lucene),
         Recipe::Absent(reason) => return Ok(Started::Absent(reason)),
     };
     Ok(Started::Running(Server {
@@ -129,8 +149,8 @@ pub(crate) async fn start(
         processes,
         address,
         dir,
-        program,
-        design,
+        version,
+        make,
     }))
 }
 
@@ -150,7 +170,9 @@ fn recipe(kind: Kind, arguments: &Args) -> Result<Recipe, anyhow::Error> {
             None => absent("not asked for"),
         },
         Kind::Replicated if !arguments.replicated => absent("not asked for"),
-        Kind::Dictionary | Kind::SortedSets if arguments.no_peers => absent("not asked for"),
+        Kind::Dictionary | Kind::SortedSets | Kind::Lucene if arguments.no_peers => {
+            absent("not asked for")
+        }
         Kind::Replicated => {
             let program = ours()?;
             match Programs::beside(&program) {
@@ -171,6 +193,16 @@ fn recipe(kind: Kind, arguments: &Args) -> Result<Recipe, anyhow::Error> {
                 Some(_) => absent(&format!("there is no {}", module.display())),
             }
         }
+        Kind::Lucene => {
+            let folder = &arguments.lucene;
+            match on_path("java") {
+                None => absent("there is no java"),
+                Some(java) => match Lucene::find(java, folder) {
+                    None => absent(&format!("there is no Lucene 8 in {}", folder.display())),
+                    Some(lucene) => Recipe::Lucene(lucene),
+                },
+            }
+        }
     })
 }
 
@@ -189,20 +221,16 @@ impl Server {
         );
         let count = match self.kind {
             Kind::SortedSets => terms.terms.len().min(arguments.sorted_set_terms),
-            Kind::Ours | Kind::Baseline | Kind::Replicated | Kind::Dictionary => terms.terms.len(),
-        };
-        match &self.design {
-            None => {
-                ours::load(
-                    runtime,
-                    &self.program,
-                    &self.address,
-                    &terms.file,
-                    &self.dir,
-                )
-                .await?;
+            Kind::Ours | Kind::Baseline | Kind::Replicated | Kind::Dictionary | Kind::Lucene => {
+                terms.terms.len()
             }
-            Some(design) => {
+        };
+        match &self.make {
+            Make::Ours(program) => {
+                ours::load(runtime, program, &self.address, &terms.file, &self.dir).await?;
+            }
+            Make::Lucene => lucene::load(runtime, &self.address, &terms.file).await?,
+            Make::Redis(design) => {
                 let loaded = terms.terms.get(..count).unwrap_or_default();
                 redis_server::load(&self.address, design, loaded, &terms.counts).await?;
             }
@@ -210,7 +238,7 @@ impl Server {
         self.processes.ensure_run()?;
         Ok(Loaded {
             server: self.kind,
-            version: version(&self.program),
+            version: self.version.clone(),
             terms: count,
             seconds: runtime.now().saturating_since(began).as_secs_f64(),
             cpu_seconds: self.processes.cpu().saturating_sub(cpu).as_secs_f64(),
@@ -242,8 +270,8 @@ impl Server {
         } = how;
         let before = self.processes.cpu();
         let address = self.address.clone();
-        let measured = match self.design.clone() {
-            None => {
+        let measured = match self.make.clone() {
+            Make::Ours(_) => {
                 let world = runtime.clone();
                 let make = move || {
                     let target = ours::target(&world, &address, k, way);
@@ -251,7 +279,15 @@ impl Server {
                 };
                 workload::run(runtime, connections, make, terms, plan).await?
             }
-            Some(design) => {
+            Make::Lucene => {
+                let world = runtime.clone();
+                let make = move || {
+                    let (world, address) = (world.clone(), address.clone());
+                    async move { lucene::target(&world, &address, k).await }
+                };
+                workload::run(runtime, connections, make, terms, plan).await?
+            }
+            Make::Redis(design) => {
                 let make = move || {
                     let (address, design) = (address.clone(), design.clone());
                     async move { redis_server::target(&address, design, k).await }

@@ -9,13 +9,14 @@
 //! - [`faults`]: what is done to its servers; [`proxy`]: how the network between them is cut.
 //! - [`standstill`]: a leader that does nothing for long.
 //! - [`queries`], [`workload`]: what is streamed and read, and how; [`journal`] asks, and [`history`] keeps what was asked and answered.
-//! - [`oracle`]: the judge. [`scenario`]: one run from start to verdict; `whole`: when the cluster is whole. [`report`]: what it leaves behind.
-//! - [`failover`]: how long nobody can write after the death of a leader.
+//! - [`oracle`]: the judge. [`scenario`]: one run from start to verdict; [`whole`]: when the cluster is whole. [`report`]: what it leaves behind.
+//! - [`failover`]: how long nobody can write after the death of a leader. [`backlog`]: what a leader keeps for a follower that hears nothing.
 //!
 //! What always holds: a run talks only to loopback and to containers that it started; it ends only processes that it
 //! started, by their ids; it is bounded in operations and in time. A run that could not prove anything (no fault hit, too few
 //! acknowledgements) fails, and leaves what it has all the same.
 
+pub mod backlog;
 pub mod compose;
 pub mod deployment;
 mod disk;
@@ -30,5 +31,5 @@ pub mod queries;
 pub mod report;
 pub mod scenario;
 pub mod standstill;
-mod whole;
+pub mod whole;
 pub mod workload;

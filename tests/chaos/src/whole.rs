@@ -62,7 +62,7 @@ async fn look(runtime: &Runtime, address: &str) -> anyhow::Result<GetStatusRespo
 ///
 /// # Errors
 /// When it is not within the limit; the text has the last look.
-pub(crate) async fn wait_until_whole(
+pub async fn wait_until_whole(
     runtime: &Runtime,
     deployment: &dyn Deployment,
     limit: Duration,

@@ -4,28 +4,50 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
-use chaos::deployment::Shape;
+use api::v1::RecordRequest;
+use chaos::backlog;
+use chaos::deployment::{Deployment as _, Shape};
 use chaos::faults::{Fault, Needs};
-use chaos::processes::{Processes, Programs, RunFolder};
+use chaos::processes::{Processes, Programs, RunFolder, Spec};
 use chaos::report::Report;
 use chaos::scenario;
+use chaos::whole::wait_until_whole;
+use chaos::workload::patient_client;
 use runtime::Runtime;
 use support::{chaos_queries, prove};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+/// For what takes a moment.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two clusters at once would take each other's ports, and time.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+/// Starts a cluster, whose processes keep everything in a folder below this one. Whoever asks has its turn.
+async fn start(
+    runtime: &Runtime,
+    scratch: &Path,
+    shape: Shape,
+    needs: Needs,
+) -> (Processes, RunFolder) {
+    let (folder, programs) = (
+        RunFolder::create(scratch).unwrap(),
+        Programs::build().unwrap(),
+    );
+    let started = Processes::start(runtime, folder.clone(), &programs, shape, needs).await;
+    (started.unwrap(), folder)
+}
+
 /// Runs a plan against a cluster of its own.
 async fn run(shape: Shape, seed: u64, faults: Vec<Fault>) -> Report {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let scratch = tempfile::tempdir().unwrap();
-    let folder = RunFolder::create(scratch.path()).unwrap();
-    let (runtime, programs) = (Runtime::real(), Programs::build().unwrap());
-    let needs = Needs::of(&faults);
-    let started = Processes::start(&runtime, folder, &programs, shape, needs).await;
-    let mut processes = started.unwrap();
+    let (runtime, scratch) = (Runtime::real(), tempfile::tempdir().unwrap());
+    let (mut processes, _) = start(&runtime, scratch.path(), shape, Needs::of(&faults)).await;
     let plan = scenario::Plan {
         name: "processes".to_owned(),
         seed,
@@ -78,6 +100,78 @@ async fn three_replicas_lose_nothing_when_links_are_cut_and_everything_happens_a
     ];
     let report = run(Shape::REPLICATED, 3, faults.clone()).await;
     assert_eq!(report.blows.len(), faults.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_id_is_in_the_log_of_every_process_that_its_request_passed() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let (runtime, scratch) = (Runtime::real(), tempfile::tempdir().unwrap());
+    let needs = Needs::default();
+    let (mut processes, folder) = start(&runtime, scratch.path(), Shape::SINGLE, needs).await;
+    wait_until_whole(&runtime, &processes, PATIENCE)
+        .await
+        .unwrap();
+    let client = patient_client(&runtime, processes.addresses()).unwrap();
+    let apple = RecordRequest {
+        term: "apple".to_owned(),
+        ..RecordRequest::default()
+    };
+    client.record(apple).await.unwrap();
+    suggest(&folder, "a", TRACE);
+    // Each writes its line when its part is over, which may be after the answer.
+    let told = async {
+        loop {
+            let logs = processes.logs();
+            let is_told = |line: &&str| line.contains(TRACE) && line.contains("traced call");
+            if logs.lines().filter(is_told).count() == 2 {
+                return;
+            }
+            runtime.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let told = runtime.timeout(PATIENCE, told).await;
+    let (logs, stopped) = (processes.logs(), processes.stop());
+    told.unwrap_or_else(|_| panic!("coordinator and shard do not both tell of the call\n{logs}"));
+    stopped.unwrap();
+    let parts = logs.split("--- ").filter(|part| part.contains(TRACE));
+    let kinds: Vec<&str> = parts.filter_map(|part| part.split('-').next()).collect();
+    assert_eq!(kinds, ["coordinator", "shard"], "{logs}");
+}
+
+/// Asks the first coordinator as a page does.
+fn suggest(folder: &RunFolder, prefix: &str, trace: &str) {
+    let spec = std::fs::read(folder.path("coordinator-1.json")).unwrap();
+    let spec: Spec = serde_json::from_slice(&spec).unwrap();
+    let arguments = spec.arguments.iter();
+    let mut arguments = arguments.skip_while(|argument| *argument != "--http-addr");
+    let address = arguments.nth(1).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!(
+        "GET /v1/suggest?q={prefix} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         traceparent: 00-{trace}-00f067aa0ba902b7-01\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// Batches of 100,000 bytes of terms.
+const BACKLOG_BATCHES: usize = 2_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_hears_nothing_costs_its_leaders_no_memory() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let (runtime, scratch) = (Runtime::real(), tempfile::tempdir().unwrap());
+    let needs = Needs::default();
+    let (mut processes, _) = start(&runtime, scratch.path(), Shape::REPLICATED, needs).await;
+    let backlog = backlog::measure(&runtime, &processes, BACKLOG_BATCHES).await;
+    let (logs, stopped) = (processes.logs(), processes.stop());
+    let backlog = backlog.unwrap_or_else(|error| panic!("{logs}\n{error:#}\n{stopped:?}"));
+    println!("{backlog:?}");
+    assert_eq!(backlog.growth.len(), 2, "{backlog:?}");
+    let limit = backlog.written_bytes / 2;
+    assert!(backlog.growth.values().all(|&at| at < limit), "{backlog:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

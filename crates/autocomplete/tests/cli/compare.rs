@@ -22,6 +22,7 @@ async fn a_comparison_measures_everybody_who_is_there() {
         baseline: None,
         replicated: true,
         redisearch: Args::redisearch_of_debian(),
+        lucene: Args::lucene_of_debian(),
         no_peers: false,
         no_records: false,
         end_in_order: false,

@@ -357,3 +357,38 @@ async fn newer_snapshots_are_fetched_unasked() {
         .await
         .unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_rotten_on_all_voters_stops_the_shards_and_no_election_mends_it() {
+    let mut cluster = Cluster::replicated().await;
+    for _ in 0..20 {
+        cluster.record("kiwi", 1).await;
+    }
+    for place in 0..3 {
+        cluster.stop_server(place).await;
+    }
+    let dirs: Vec<_> = (0..3).map(|at| cluster.server_dir(at).to_owned()).collect();
+    dirs.iter().for_each(|dir| damage_log(dir));
+    for place in 0..3 {
+        cluster.start_server(place).await;
+    }
+    until_state(&cluster, ShardState::DataLoss).await;
+    let record = RecordRequest {
+        term: "kiwi".into(),
+        ..RecordRequest::default()
+    };
+    let refused = cluster.client().record(record).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::DataLoss, "{refused}");
+    let refused = ask(&cluster, "k", false).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::DataLoss, "{refused}");
+    // Nobody gives anything up unless a person says so; all that is left stays where it is.
+    let needs = recover(&cluster, false, "").await.unwrap();
+    assert_eq!(needs.action(), RecoveryAction::NeedsAcceptLoss, "{needs:?}");
+    let refused = recover(&cluster, true, "lose shard 1").await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    for action in ["set_data_aside", "begin_anew"] {
+        assert_eq!(cluster.actions(action, "loss_accepted"), 0);
+    }
+    assert_eq!(cluster.actions("set_data_aside", "damaged"), 0);
+    assert!(dirs.iter().all(|dir| dir.join("wal").exists()));
+}
