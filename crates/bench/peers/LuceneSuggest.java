@@ -38,7 +38,7 @@ import org.apache.lucene.store.MMapDirectory;
  *   <li>Anything that fails: {@code ERR<TAB>why}.
  * </ul>
  *
- * <p>A count is indexed with its document and cannot be added to, so there is no record of a search here: that takes a document, a refresh and a
+ * <p>A count is at most 2^31 - 1, and told as a float. It is indexed with its document and cannot be added to, so there is no record of a search here: that takes a document, a refresh and a
  * commit, for each.
  */
 public final class LuceneSuggest {
@@ -54,6 +54,8 @@ public final class LuceneSuggest {
     }
 
     public static void main(String[] arguments) throws IOException {
+        // Whoever asks it to end wants to see it end well.
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> Runtime.getRuntime().halt(0)));
         LuceneSuggest server = new LuceneSuggest(Path.of(arguments[0]));
         try (ServerSocket listener = new ServerSocket(0, 1024, InetAddress.getLoopbackAddress())) {
             System.out.println("port " + listener.getLocalPort());
@@ -110,11 +112,14 @@ public final class LuceneSuggest {
         try (var writer = new IndexWriter(directory, config);
                 BufferedReader lines = Files.newBufferedReader(file, StandardCharsets.UTF_8)) {
             for (String line = lines.readLine(); line != null; line = lines.readLine()) {
+                if (line.isEmpty()) {
+                    continue;
+                }
                 int tab = line.indexOf('\t');
                 String term = tab < 0 ? line : line.substring(0, tab);
-                int count = tab < 0 ? 1 : Math.toIntExact(Long.parseLong(line.substring(tab + 1)));
+                long count = tab < 0 ? 1 : Long.parseLong(line.substring(tab + 1));
                 var document = new Document();
-                document.add(new SuggestField(FIELD, term, count));
+                document.add(new SuggestField(FIELD, term, (int) Math.min(count, Integer.MAX_VALUE)));
                 writer.addDocument(document);
             }
             writer.forceMerge(1);

@@ -193,16 +193,10 @@ fn recipe(kind: Kind, arguments: &Args) -> Result<Recipe, anyhow::Error> {
                 Some(_) => absent(&format!("there is no {}", module.display())),
             }
         }
-        Kind::Lucene => {
-            let folder = &arguments.lucene;
-            match on_path("java") {
-                None => absent("there is no java"),
-                Some(java) => match Lucene::find(java, folder) {
-                    None => absent(&format!("there is no Lucene 8 in {}", folder.display())),
-                    Some(lucene) => Recipe::Lucene(lucene),
-                },
-            }
-        }
+        Kind::Lucene => match Lucene::find(&arguments.lucene) {
+            Err(reason) => absent(&reason),
+            Ok(lucene) => Recipe::Lucene(lucene),
+        },
     })
 }
 
@@ -229,7 +223,7 @@ impl Server {
             Make::Ours(program) => {
                 ours::load(runtime, program, &self.address, &terms.file, &self.dir).await?;
             }
-            Make::Lucene => lucene::load(runtime, &self.address, &terms.file).await?,
+            Make::Lucene => lucene::load(runtime, &self.address, &terms.file, count).await?,
             Make::Redis(design) => {
                 let loaded = terms.terms.get(..count).unwrap_or_default();
                 redis_server::load(&self.address, design, loaded, &terms.counts).await?;
@@ -283,7 +277,7 @@ impl Server {
                 let world = runtime.clone();
                 let make = move || {
                     let (world, address) = (world.clone(), address.clone());
-                    async move { lucene::target(&world, &address, k).await }
+                    async move { Ok(lucene::target(&world, &address, k)) }
                 };
                 workload::run(runtime, connections, make, terms, plan).await?
             }

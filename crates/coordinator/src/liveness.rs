@@ -30,6 +30,12 @@ pub(crate) struct Report {
     pub(crate) actions: Vec<ActionReport>,
 }
 
+impl Report {
+    fn tells_of_damage(&self) -> bool {
+        self.data_loss || self.replicas.iter().any(|replica| replica.data_loss)
+    }
+}
+
 /// A node as it was last heard.
 #[derive(Debug, Clone)]
 pub(crate) struct Heard {
@@ -38,6 +44,8 @@ pub(crate) struct Heard {
     pub(crate) report: Report,
     /// Records and reads per second, by shard, between the last two reports.
     pub(crate) rates: BTreeMap<u64, Rates>,
+    /// It has told of damage for so short a time that others may count as alive who have not been heard since.
+    pub(crate) damage_is_news: bool,
 }
 
 /// How busy a replica is.
@@ -52,6 +60,8 @@ struct Entry {
     at: Instant,
     report: Report,
     rates: BTreeMap<u64, Rates>,
+    /// Since when all of its reports have told of damage.
+    damaged_since: Option<Instant>,
 }
 
 /// Everybody who was heard since the start.
@@ -79,18 +89,21 @@ impl Liveness {
     pub(crate) fn hear(&self, node: NodeId, report: Report) {
         let now = self.runtime.now();
         let mut heard = self.heard.write();
-        let rates = match heard.get(&node) {
+        let before = heard.get(&node);
+        let rates = match before {
             Some(before) => rates_between(before, &report, now),
             None => BTreeMap::new(),
         };
-        heard.insert(
-            node,
-            Entry {
-                at: now,
-                report,
-                rates,
-            },
-        );
+        let damaged_before = before.and_then(|before| before.damaged_since);
+        let entry = Entry {
+            at: now,
+            rates,
+            damaged_since: report
+                .tells_of_damage()
+                .then(|| damaged_before.unwrap_or(now)),
+            report,
+        };
+        heard.insert(node, entry);
     }
 
     /// A node is known to have ended.
@@ -146,9 +159,12 @@ impl Liveness {
     fn view(&self, entry: &Entry, now: Instant) -> Heard {
         let silent = now.saturating_since(entry.at);
         let alive = silent < self.silent_after;
+        let damaged = entry.damaged_since;
+        let damaged = damaged.map(|since| now.saturating_since(since));
         Heard {
             silent,
             alive,
+            damage_is_news: damaged.is_some_and(|damaged| damaged < self.silent_after),
             report: entry.report.clone(),
             rates: if alive {
                 entry.rates.clone()
@@ -266,6 +282,34 @@ mod tests {
         );
         liveness.hear(node, report(0));
         assert_eq!(liveness.silent_for(node), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn damage_is_news_until_whoever_is_alive_has_been_heard_since() {
+        let runtime = Runtime::real();
+        let liveness = Liveness::new(&runtime, Duration::from_secs(3));
+        let node = NodeId(1);
+        let is_news = || liveness.of(node).unwrap().damage_is_news;
+        let mut damaged = report(0);
+        damaged.replicas[0].data_loss = true;
+        let lost = Report {
+            data_loss: true,
+            ..Report::default()
+        };
+        liveness.hear(node, report(0));
+        assert!(!is_news());
+        for damage in [damaged, lost] {
+            // That it was damaged before it was whole again counts for nothing.
+            liveness.hear(node, report(0));
+            for _ in 0..3 {
+                liveness.hear(node, damage.clone());
+                assert!(is_news());
+                runtime.sleep(Duration::from_secs(1)).await;
+            }
+            assert!(!is_news());
+            liveness.hear(node, damage);
+            assert!(!is_news());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -242,7 +242,8 @@ async fn a_process_without_replicas_that_died_is_restarted() {
     cluster.polls(2).await;
     let told = cluster.coordinator.script.lock().told.clone();
     assert!(told.name.starts_with("watchdog-"), "{told:?}");
-    let actions = told.actions.iter();
+    // On a busy machine it may have frozen for a moment, too.
+    let actions = told.actions.iter().filter(|at| at.kind == "restart");
     let actions = actions.map(|at| (at.kind.as_str(), at.reason.as_str(), at.node_id));
     let actions: Vec<_> = actions.collect();
     assert_eq!(actions, [("restart", "silent_without_replicas", 4)]);

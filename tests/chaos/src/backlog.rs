@@ -5,7 +5,6 @@
 //! still; it goes on in the end, and the measurement fails unless the cluster is whole then.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use api::v1::{RecordBatchRequest, RecordItem};
@@ -18,9 +17,10 @@ use crate::scenario::{RECOVERY_LIMIT, START_LIMIT};
 use crate::whole::wait_until_whole;
 use crate::workload::patient_client;
 
-/// Terms of a batch, and their bytes. The log compresses little of them.
+/// Terms of a batch, and their bytes, of which compression leaves two thirds.
 const BATCH: usize = 500;
 const TERM_BYTES: usize = 200;
+const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 /// Batches after which nothing grows any more that does so at work.
 const WARM_BATCHES: usize = 200;
 /// Servers say so often how much memory they take.
@@ -60,12 +60,13 @@ pub async fn measure(
     pid.pause()?;
     let beside = beside(&client, &items, batches, &before).await;
     pid.resume()?;
+    let whole = wait_until_whole(runtime, deployment, RECOVERY_LIMIT).await;
+    // A watchdog may hold it for dead until then.
     deployment.guard(victim, false)?;
     let mut growth = beside?;
     growth.remove(victim);
-    wait_until_whole(runtime, deployment, RECOVERY_LIMIT)
-        .await
-        .with_context(|| format!("{victim} did not catch up"))?;
+    whole.with_context(|| format!("{victim} did not catch up"))?;
+    anyhow::ensure!(pid.is_alive(), "somebody ended {victim}");
     Ok(Backlog {
         written_bytes: u64::try_from(batches * BATCH * TERM_BYTES)?,
         growth,
@@ -76,10 +77,9 @@ pub async fn measure(
 fn items(runtime: &Runtime) -> Vec<RecordItem> {
     let item = |first: u8| {
         let mut term = char::from(first).to_string();
-        while term.len() < TERM_BYTES {
-            term.push_str(&format!("{:016x}", runtime.random_u64()));
-        }
-        term.truncate(TERM_BYTES);
+        let letters = std::iter::repeat_with(|| runtime.random_u64() % LETTERS.len() as u64);
+        let letters = letters.filter_map(|at| LETTERS.get(usize::try_from(at).ok()?));
+        term.extend(letters.take(TERM_BYTES - 1).map(|byte| char::from(*byte)));
         RecordItem { term, count: 1 }
     };
     (b'a'..=b'z').cycle().take(BATCH).map(item).collect()

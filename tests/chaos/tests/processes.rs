@@ -140,12 +140,13 @@ async fn a_trace_id_is_in_the_log_of_every_process_that_its_request_passed() {
 
 /// Asks the first coordinator as a page does.
 fn suggest(folder: &RunFolder, prefix: &str, trace: &str) {
-    let spec = std::fs::read(folder.path("coordinator-1.json")).unwrap();
-    let spec: Spec = serde_json::from_slice(&spec).unwrap();
+    let spec = std::fs::read_to_string(folder.path("coordinator-1.json")).unwrap();
+    let spec: Spec = serde_json::from_str(&spec).unwrap();
     let arguments = spec.arguments.iter();
     let mut arguments = arguments.skip_while(|argument| *argument != "--http-addr");
     let address = arguments.nth(1).unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!(
         "GET /v1/suggest?q={prefix} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
          traceparent: 00-{trace}-00f067aa0ba902b7-01\r\n\r\n"
@@ -157,10 +158,10 @@ fn suggest(folder: &RunFolder, prefix: &str, trace: &str) {
 }
 
 /// Batches of 100,000 bytes of terms.
-const BACKLOG_BATCHES: usize = 2_000;
+const BACKLOG_BATCHES: usize = 3_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_that_hears_nothing_costs_its_leaders_no_memory() {
+async fn a_follower_that_hears_nothing_costs_its_leaders_little_memory() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let (runtime, scratch) = (Runtime::real(), tempfile::tempdir().unwrap());
     let needs = Needs::default();
@@ -170,7 +171,8 @@ async fn a_follower_that_hears_nothing_costs_its_leaders_no_memory() {
     let backlog = backlog.unwrap_or_else(|error| panic!("{logs}\n{error:#}\n{stopped:?}"));
     println!("{backlog:?}");
     assert_eq!(backlog.growth.len(), 2, "{backlog:?}");
-    let limit = backlog.written_bytes / 2;
+    // One server leads more than half of it, and it takes two thirds of its bytes compressed.
+    let limit = backlog.written_bytes / 4;
     assert!(backlog.growth.values().all(|&at| at < limit), "{backlog:?}");
 }
 

@@ -331,10 +331,10 @@ fn action_table(actions: &[ActionReport], now_ms: i64) -> Table {
 }
 
 fn doer(action: &ActionReport) -> String {
-    match (action.by_node_id, action.coordinator_id) {
-        (0, 0) => action.watchdog.clone(),
-        (0, coordinator) => format!("coordinator {coordinator}"),
-        (node, _) => format!("node {node}"),
+    match action.by_node_id {
+        _ if !action.watchdog.is_empty() => action.watchdog.clone(),
+        0 => format!("coordinator {}", action.coordinator_id),
+        node => format!("node {node}"),
     }
 }
 

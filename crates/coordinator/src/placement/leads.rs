@@ -162,6 +162,7 @@ mod tests {
             lost: false,
             draining: false,
             damaged: false,
+            damage_is_news: false,
             full: false,
             stalled: false,
             silent: None,

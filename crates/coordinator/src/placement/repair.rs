@@ -34,6 +34,8 @@ pub struct NodeView {
     pub draining: bool,
     /// It reports that data on it is damaged.
     pub damaged: bool,
+    /// Others may count as alive who have not been heard since it first reported that.
+    pub damage_is_news: bool,
     /// It reports that it has no room for writes.
     pub full: bool,
     /// It reports that its disk does not answer, which may pass.
@@ -483,13 +485,12 @@ impl Planner<'_> {
         best.map(|node| node.id)
     }
 
-    /// A damaged node whose data nobody needs: every shard on it has a sound majority besides it. One that holds nothing is a spare that
-    /// is to be one again.
+    /// A damaged node whose data nobody needs: every shard on it has a sound majority besides it, and that has been heard since: where all were
+    /// restarted, what others said before says nothing of what they found. One that holds nothing is a spare that is to be one again.
     fn give_up(&self, shards: &[ShardView]) -> Option<NodeId> {
-        let mut damaged = self
-            .nodes
-            .values()
-            .filter(|node| node.damaged && !node.lost && node.silent.is_none());
+        let mut damaged = self.nodes.values().filter(|node| {
+            node.damaged && !node.damage_is_news && !node.lost && node.silent.is_none()
+        });
         let is_held = |node: NodeId| {
             let mut on_it = shards
                 .iter()

@@ -42,6 +42,9 @@ impl Observed {
             lost: record.node.lost,
             draining: record.draining,
             damaged: is_damaged(state, heard, record),
+            damage_is_news: heard
+                .get(&record.node.id)
+                .is_some_and(|heard| heard.damage_is_news),
             full: reports(record, |report| report.disk_full),
             stalled: reports(record, |report| report.disk_stalled),
             silent: silent_for(record.node.id),

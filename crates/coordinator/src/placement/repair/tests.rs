@@ -20,6 +20,7 @@ fn node(id: u64) -> NodeView {
         lost: false,
         draining: false,
         damaged: false,
+        damage_is_news: false,
         full: false,
         stalled: false,
         silent: None,
@@ -226,6 +227,9 @@ fn damaged_data_is_given_up_only_where_a_majority_does_without() {
     }
     let given_up = |nodes: &[NodeView], shards: &[ShardView]| plan(nodes, shards, rules()).give_up;
     assert_eq!(given_up(&nodes, &shards), Some(NodeId(2)));
+    nodes[1].damage_is_news = true;
+    assert_eq!(given_up(&nodes, &shards), None, "the others may be, too");
+    nodes[1].damage_is_news = false;
     shards.push(shard(3, &[2]));
     assert_eq!(given_up(&nodes, &shards), None, "the only one of shard 3");
     shards.pop();
