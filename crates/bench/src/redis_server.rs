@@ -68,7 +68,10 @@ pub(crate) async fn start(
 
 async fn connect(address: &str) -> Result<MultiplexedConnection, RedisError> {
     let client = Client::open(format!("redis://{address}"))?;
-    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER_PATIENCE));
+    // It may still be at work for those who asked before.
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(ANSWER_PATIENCE))
+        .set_response_timeout(Some(ANSWER_PATIENCE));
     client
         .get_multiplexed_async_connection_with_config(&config)
         .await
