@@ -1,6 +1,6 @@
 //! The terms of a run: in memory for choices and peers, as a file for us.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -49,26 +49,33 @@ fn read(file: PathBuf) -> Result<Terms, anyhow::Error> {
     })
 }
 
+/// Draws terms; each counts as often as it was drawn. (Where all counts are the same, some servers have to look at every term.)
 #[expect(
     clippy::disallowed_methods,
     reason = "scratch space; the vfs crate is for data that must survive"
 )]
 fn generate(arguments: &Args, path: PathBuf) -> Result<Terms, anyhow::Error> {
     let drawn = workload::generate(arguments.terms, arguments.seed);
-    let mut seen = HashSet::new();
-    let terms: Vec<String> = drawn
-        .iter()
-        .filter(|term| seen.insert(term.as_str()))
-        .cloned()
-        .collect();
+    let mut places = HashMap::new();
+    let (mut terms, mut counts): (Vec<String>, Vec<u64>) = (Vec::new(), Vec::new());
+    for term in &drawn {
+        let place = *places.entry(term.as_str()).or_insert(terms.len());
+        match counts.get_mut(place) {
+            Some(count) => *count += 1,
+            None => {
+                terms.push(term.clone());
+                counts.push(1);
+            }
+        }
+    }
     let mut text = String::new();
-    for term in &terms {
+    for (term, count) in terms.iter().zip(&counts) {
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{term}\t1");
+        let _ = writeln!(text, "{term}\t{count}");
     }
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     Ok(Terms {
-        counts: vec![1; terms.len()],
+        counts,
         terms: Arc::new(terms),
         file: path,
     })
