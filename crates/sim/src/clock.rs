@@ -24,6 +24,8 @@ pub(crate) struct MachineClock {
     booted: Duration,
     origin: tokio::time::Instant,
     knobs: Arc<Knobs>,
+    /// How many times too slow its monotonic clock is; timers are not.
+    slowness: u32,
 }
 
 impl MachineClock {
@@ -34,7 +36,13 @@ impl MachineClock {
             booted,
             origin: tokio::time::Instant::now(),
             knobs,
+            slowness: 1,
         }
+    }
+
+    /// The same, so many times too slow.
+    pub(crate) fn slowed(self, slowness: u32) -> Self {
+        Self { slowness, ..self }
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is an adapter")]
@@ -46,7 +54,8 @@ impl MachineClock {
 
 impl Clock for MachineClock {
     fn now(&self) -> Instant {
-        Instant::from_origin(self.since_start())
+        let ran = self.since_start().saturating_sub(self.booted);
+        Instant::from_origin(self.booted + ran / self.slowness)
     }
 
     fn wall_ms(&self) -> i64 {

@@ -26,6 +26,9 @@ use crate::tap::{self, Tapped};
 /// How far the world moves at a time.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
+/// How many times too slow a clock is that is (`Mutant::SlowClock`).
+const SLOWNESS: u32 = 4;
+
 /// How long a piece of blocking work takes on a healthy disk, in microseconds.
 const DISK_US: u64 = 700;
 
@@ -136,6 +139,8 @@ impl Machine {
             let _inside = executor.enter();
             MachineClock::new(now, Arc::clone(&self.knobs))
         };
+        let is_slow = self.mutant == Some(Mutant::SlowClock) && self.host % 10 == 1;
+        let clock = clock.slowed(if is_slow { SLOWNESS } else { 1 });
         let runtime = Runtime::with(Adapters {
             clock: Arc::new(clock),
             random: Arc::new(SeededRandom::new(self.dice.number())),
@@ -186,10 +191,7 @@ impl Machine {
             return;
         }
         let _span = tracing::error_span!("machine", name = %self.name).entered();
-        let mut target = until.saturating_sub(boot.began);
-        if self.mutant == Some(Mutant::SlowClock) && self.host % 10 == 1 {
-            target /= 4;
-        }
+        let target = until.saturating_sub(boot.began);
         let behind = target.saturating_sub(boot.ran);
         boot.ran = target;
         boot.executor.block_on(async {
