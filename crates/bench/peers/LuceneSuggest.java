@@ -38,8 +38,8 @@ import org.apache.lucene.store.MMapDirectory;
  *   <li>Anything that fails: {@code ERR<TAB>why}.
  * </ul>
  *
- * <p>A count is at most 2^31 - 1, and told as a float. It is indexed with its document and cannot be added to, so there is no record of a search here: that takes a document, a refresh and a
- * commit, for each.
+ * <p>A count is at most 2^31 - 1, and told as a float. It is indexed with its document and cannot be added to, so there is no record of a
+ * search here: that takes a document, a refresh and a commit, for each.
  */
 public final class LuceneSuggest {
     private static final String FIELD = "term";

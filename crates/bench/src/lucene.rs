@@ -11,7 +11,6 @@
 )]
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -110,14 +109,12 @@ impl Lucene {
             .arg(dir.join("index"))
             .stdout(Stdio::piped());
         let mut process = Process::start(&mut command)?;
-        let stdout = process.take_stdout().context("it has no output")?;
-        // Ends at the latest when the process does, which is when this function fails.
-        let port = runtime.spawn_blocking("banner", move || {
-            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            lines.find_map(|line| Some(line.strip_prefix("port ")?.to_owned()))
-        });
-        let port = runtime.timeout(START_PATIENCE, port).await;
-        let port = port.context("it does not start")??;
+        let look = |mut lines: &mut dyn Iterator<Item = String>| {
+            Iterator::find_map(&mut lines, |line| {
+                Some(line.strip_prefix("port ")?.to_owned())
+            })
+        };
+        let port = process.banner(runtime, START_PATIENCE, look).await?;
         let port = port.context("it ended before it listened")?;
         Ok((Processes(vec![process]), format!("127.0.0.1:{port}")))
     }

@@ -1,6 +1,5 @@
 //! Our cluster: `autocomplete up` as one process, or a coordinator and shard servers as processes of their own.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -71,10 +70,7 @@ pub(crate) async fn start(
         .args(["--shards", &shards.to_string()])
         .stdout(Stdio::piped());
     let mut process = Process::start(&mut up)?;
-    let stdout = process.take_stdout().context("it has no output")?;
-    // Ends at the latest when the process does, which is when this function fails.
-    let banner = runtime.spawn_blocking("banner", move || {
-        let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    let look = |lines: &mut dyn Iterator<Item = String>| {
         let mut address = None;
         for line in lines {
             if let Some(at) = line.trim().strip_prefix("gRPC ") {
@@ -85,9 +81,8 @@ pub(crate) async fn start(
             }
         }
         address
-    });
-    let banner = runtime.timeout(START_PATIENCE, banner).await;
-    let address = banner.context("it does not start")??;
+    };
+    let address = process.banner(runtime, START_PATIENCE, look).await?;
     let address = address.context("it ended before it served")?;
     Ok((Processes(vec![process]), address))
 }

@@ -1,8 +1,9 @@
 //! Processes that end with their owner.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -28,8 +29,24 @@ impl Process {
         Ok(Self(child))
     }
 
-    pub(crate) fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
+    pub(crate) fn take_stdout(&mut self) -> Option<ChildStdout> {
         self.0.stdout.take()
+    }
+
+    /// What is looked for in the lines that it says when it starts, on a piped standard output; none where it ended before.
+    pub(crate) async fn banner(
+        &mut self,
+        runtime: &Runtime,
+        patience: Duration,
+        look: impl FnOnce(&mut dyn Iterator<Item = String>) -> Option<String> + Send + 'static,
+    ) -> Result<Option<String>, anyhow::Error> {
+        let stdout = self.take_stdout().context("it has no output")?;
+        // Ends at the latest when the process does, which is when its owner fails.
+        let look = runtime.spawn_blocking("banner", move || {
+            look(&mut BufReader::new(stdout).lines().map_while(Result::ok))
+        });
+        let said = runtime.timeout(patience, look).await;
+        Ok(said.context("it does not start")??)
     }
 
     /// Waits until it ends well, at most for so long.
@@ -146,8 +163,6 @@ pub(crate) fn version(program: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader};
-
     use super::*;
 
     #[tokio::test]

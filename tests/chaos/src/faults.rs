@@ -355,7 +355,7 @@ pub(crate) async fn restarted(
 ///
 /// # Errors
 /// When it does not come to hold within the limit, or cannot be looked at.
-pub(crate) async fn wait_for(
+pub async fn wait_for(
     runtime: &Runtime,
     limit: Duration,
     mut condition: impl FnMut() -> anyhow::Result<bool>,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use api::v1::RecordRequest;
 use chaos::backlog;
 use chaos::deployment::{Deployment as _, Shape};
-use chaos::faults::{Fault, Needs};
+use chaos::faults::{Fault, Needs, wait_for};
 use chaos::processes::{Processes, Programs, RunFolder, Spec};
 use chaos::report::Report;
 use chaos::scenario;
@@ -119,17 +119,12 @@ async fn a_trace_id_is_in_the_log_of_every_process_that_its_request_passed() {
     client.record(apple).await.unwrap();
     suggest(&folder, "a", TRACE);
     // Each writes its line when its part is over, which may be after the answer.
-    let told = async {
-        loop {
-            let logs = processes.logs();
-            let is_told = |line: &&str| line.contains(TRACE) && line.contains("traced call");
-            if logs.lines().filter(is_told).count() == 2 {
-                return;
-            }
-            runtime.sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let told = runtime.timeout(PATIENCE, told).await;
+    let told = wait_for(&runtime, PATIENCE, || {
+        let logs = processes.logs();
+        let is_told = |line: &&str| line.contains(TRACE) && line.contains("traced call");
+        Ok(logs.lines().filter(is_told).count() == 2)
+    });
+    let told = told.await;
     let (logs, stopped) = (processes.logs(), processes.stop());
     told.unwrap_or_else(|_| panic!("coordinator and shard do not both tell of the call\n{logs}"));
     stopped.unwrap();

@@ -77,9 +77,12 @@ pub(super) fn once_each(actions: &mut Vec<ActionReport>) {
     let mut seen: Vec<ActionReport> = Vec::new();
     actions.reverse();
     actions.retain(|action| {
+        if action.watchdog.is_empty() {
+            return true;
+        }
         let what = what(action);
-        let is_new = action.watchdog.is_empty() || !seen.contains(&what);
-        if is_new && !action.watchdog.is_empty() {
+        let is_new = !seen.contains(&what);
+        if is_new {
             seen.push(what);
         }
         is_new
