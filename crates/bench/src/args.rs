@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::grow::GrowArgs;
+use crate::overload::OverloadArgs;
+use crate::routes::RoutesArgs;
+use crate::stalls::StallsArgs;
 
 /// Where Debian's package redis-redisearch puts the module.
 const REDISEARCH: &str = "/usr/lib/redis/modules/redisearch.so";
@@ -11,7 +14,8 @@ const REDISEARCH: &str = "/usr/lib/redis/modules/redisearch.so";
 /// Where Debian's package liblucene8-java puts its libraries.
 const LUCENE: &str = "/usr/share/java";
 
-/// Measures the cluster beside its peers, in one run on this machine. Installs nothing: a peer that is absent is left out.
+/// Measures the cluster beside its peers, in one run on this machine. Installs nothing: a peer that is absent is left out. The commands measure
+/// the cluster alone.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "bench", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -29,6 +33,12 @@ pub struct Cli {
 pub enum Command {
     /// How the cost of ours grows with terms, connections and the rest; as tables and drawings
     Grow(GrowArgs),
+    /// What the hop from a coordinator to a shard, and the merge of all shards, add to a completion
+    Routes(RoutesArgs),
+    /// How long requests wait while snapshots are taken and pulled, and while replicas move
+    Stalls(StallsArgs),
+    /// How many requests are still answered, and how fast the others refused, when there are more than a server takes on
+    Overload(OverloadArgs),
 }
 
 /// The comparison.
@@ -146,5 +156,17 @@ impl Args {
     #[must_use]
     pub fn lucene_of_debian() -> PathBuf {
         PathBuf::from(LUCENE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

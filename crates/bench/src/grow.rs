@@ -7,7 +7,6 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,14 +14,13 @@ use runtime::Runtime;
 use serde::Serialize;
 use workload::{Plan, Popularity, Prefixes};
 
-use crate::machine::{Machine, load_average};
-use crate::ours::Way;
+use crate::asking::{Answers, Asking};
+use crate::cluster::{Cluster, Load};
+use crate::figures::{float, median_of, millis, ratio, table};
+use crate::machine::{Circumstances, Machine};
+use crate::ours::{Form, Way};
 use crate::plot::Plot;
-use crate::report::{float, median, millis};
-use crate::rounds::WARM_UP_PARTS;
-use crate::servers::{self, Asking, Kind, Server};
-use crate::terms::{self, Terms};
-use crate::{Args, say, write};
+use crate::{publish, say, write};
 
 /// Connections, unless that is what grows.
 const CONNECTIONS: u16 = 16;
@@ -98,21 +96,10 @@ enum Axis {
     Names,
 }
 
-/// What loading so many terms took.
-#[derive(Debug, Clone, Serialize)]
-struct Load {
-    terms: usize,
-    seconds: f64,
-    cpu_us_per_term: f64,
-    bytes_per_term: f64,
-}
-
 #[derive(Debug, Serialize)]
 struct Growth {
-    machine: Machine,
-    load_after: String,
-    seconds: f64,
-    rounds: u16,
+    #[serde(flatten)]
+    circumstances: Circumstances,
     loads: Vec<Load>,
     curves: Vec<Curve>,
 }
@@ -143,6 +130,21 @@ impl Setting {
             prefixes: Prefixes::Typed,
         }
     }
+
+    fn asking(&self, time: Duration) -> Asking {
+        let usual = Asking::over(self.connections, time);
+        Asking {
+            k: self.k,
+            way: self.way,
+            plan: Plan {
+                record_percent: self.record_percent,
+                popularity: self.popularity,
+                prefixes: self.prefixes,
+                ..usual.plan
+            },
+            ..usual
+        }
+    }
 }
 
 /// Measures everything and writes it.
@@ -154,16 +156,16 @@ pub(crate) async fn run(runtime: &Runtime, arguments: GrowArgs) -> Result<(), an
     let (mut loads, mut curves) = (Vec::new(), Vec::new());
     let mut by_terms = Curve::new("terms", "terms", Axis::Powers);
     for (index, number) in arguments.terms.iter().enumerate() {
-        let mut cluster = Cluster::start(runtime, *number, 3).await?;
+        let mut cluster = Cluster::start(runtime, Form::Up(3), *number).await?;
         loads.push(cluster.loaded.clone());
         let setting = Setting::at(*number, number);
         by_terms
             .points
-            .extend(cluster.measure(&arguments, &[setting]).await?);
+            .extend(measure(&mut cluster, &arguments, &[setting]).await?);
         if index + 1 == arguments.terms.len() {
             for (curve, settings) in curves_of_one(&arguments) {
                 say(curve.name);
-                let points = cluster.measure(&arguments, &settings).await?;
+                let points = measure(&mut cluster, &arguments, &settings).await?;
                 curves.push(Curve { points, ..curve });
             }
         }
@@ -175,18 +177,16 @@ pub(crate) async fn run(runtime: &Runtime, arguments: GrowArgs) -> Result<(), an
     );
     let most = arguments.terms.iter().copied().max().unwrap_or(1);
     for shards in &arguments.shards {
-        let mut cluster = Cluster::start(runtime, most.min(SHARDED_TERMS), *shards).await?;
+        let terms = most.min(SHARDED_TERMS);
+        let mut cluster = Cluster::start(runtime, Form::Up(*shards), terms).await?;
         let setting = Setting::at(*shards, shards);
         by_shards
             .points
-            .extend(cluster.measure(&arguments, &[setting]).await?);
+            .extend(measure(&mut cluster, &arguments, &[setting]).await?);
     }
     curves.splice(0..0, [by_terms, by_shards]);
     let growth = Growth {
-        machine,
-        load_after: load_average(),
-        seconds: arguments.time.as_secs_f64(),
-        rounds: arguments.rounds,
+        circumstances: Circumstances::after(machine, arguments.rounds, arguments.time),
         loads,
         curves,
     };
@@ -249,92 +249,27 @@ fn curves_of_one(arguments: &GrowArgs) -> Vec<(Curve, Vec<Setting>)> {
     ]
 }
 
-/// A loaded cluster.
-#[derive(Debug)]
-struct Cluster {
-    runtime: Runtime,
-    terms: Terms,
-    server: Server,
-    loaded: Load,
-    _folder: tempfile::TempDir,
+/// Goes through all points of a curve, once a round.
+async fn measure(
+    cluster: &mut Cluster,
+    arguments: &GrowArgs,
+    settings: &[Setting],
+) -> Result<Vec<Point>, anyhow::Error> {
+    let mut rounds: Vec<Vec<Point>> = vec![Vec::new(); settings.len()];
+    for _ in 0..arguments.rounds {
+        for (setting, points) in settings.iter().zip(&mut rounds) {
+            let answers = cluster.ask(setting.asking(arguments.time)).await;
+            let answers = answers.with_context(|| format!("measuring at {}", setting.at))?;
+            points.push(Point::new(setting, &answers));
+        }
+    }
+    Ok(rounds.iter().filter_map(|points| middle(points)).collect())
 }
 
-impl Cluster {
-    async fn start(runtime: &Runtime, terms: u32, shards: u16) -> Result<Self, anyhow::Error> {
-        say(&format!("{terms} terms in {shards} shards"));
-        let folder = tempfile::tempdir().context("making a temporary folder")?;
-        let arguments = Args::ours(terms, shards);
-        let path = folder.path().join("terms.tsv");
-        let prepared = arguments.clone();
-        let terms = runtime
-            .spawn_blocking("terms", move || terms::prepare(&prepared, path))
-            .await??;
-        let started = servers::start(runtime, Kind::Ours, &arguments, folder.path()).await?;
-        let mut server = started.running()?;
-        let loaded = server.load(runtime, &terms, &arguments).await?;
-        let number = float(loaded.terms as u64).max(1.0);
-        let grown = loaded
-            .resident_bytes
-            .saturating_sub(loaded.resident_bytes_empty);
-        let loaded = Load {
-            terms: loaded.terms,
-            seconds: loaded.seconds,
-            cpu_us_per_term: loaded.cpu_seconds * 1e6 / number,
-            bytes_per_term: float(grown) / number,
-        };
-        Ok(Self {
-            runtime: runtime.clone(),
-            terms,
-            server,
-            loaded,
-            _folder: folder,
-        })
-    }
-
-    /// Goes through all points of a curve, once a round.
-    async fn measure(
-        &mut self,
-        arguments: &GrowArgs,
-        settings: &[Setting],
-    ) -> Result<Vec<Point>, anyhow::Error> {
-        let mut rounds: Vec<Vec<Point>> = vec![Vec::new(); settings.len()];
-        for _ in 0..arguments.rounds {
-            for (setting, points) in settings.iter().zip(&mut rounds) {
-                let point = self.one(arguments.time, setting).await;
-                points.push(point.with_context(|| format!("measuring at {}", setting.at))?);
-            }
-        }
-        Ok(rounds.iter().filter_map(|points| middle(points)).collect())
-    }
-
-    async fn one(&mut self, time: Duration, setting: &Setting) -> Result<Point, anyhow::Error> {
-        let plan = Plan {
-            seed: 1,
-            record_percent: setting.record_percent,
-            batch: 1,
-            questions: 1,
-            popularity: setting.popularity,
-            prefixes: setting.prefixes,
-            warm_up: time / WARM_UP_PARTS,
-            time,
-        };
-        let how = Asking {
-            connections: setting.connections,
-            k: setting.k,
-            way: setting.way,
-            plan,
-        };
-        let terms = Arc::clone(&self.terms.terms);
-        let (measured, cpu) = self.server.ask(&self.runtime, &terms, how).await?;
-        let (reads, records) = (measured.reads(time), measured.records(time));
-        let errors: u64 = measured.errors().values().sum();
-        let answers = reads.requests + records.requests;
-        anyhow::ensure!(
-            answers > 0,
-            "no request was answered: {:?}",
-            measured.errors()
-        );
-        Ok(Point {
+impl Point {
+    fn new(setting: &Setting, answers: &Answers) -> Self {
+        let (reads, records) = (&answers.reads, &answers.records);
+        Self {
             at: setting.at.clone(),
             place: setting.place,
             reads_per_second: float(reads.requests_per_second),
@@ -343,19 +278,31 @@ impl Cluster {
             read_p999_us: float(reads.p999_us),
             records_per_second: float(records.requests_per_second),
             record_p99_us: float(records.p99_us),
-            cpu_us: crate::rounds::cpu_per_request(cpu, time, answers),
-            errors,
-        })
+            cpu_us: answers.cpu_us,
+            errors: answers.errors,
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let has_records = self.records_per_second > 0.0;
+        let of_records = |text: String| if has_records { text } else { String::new() };
+        vec![
+            self.at.clone(),
+            format!("{:.0}", self.reads_per_second),
+            millis(self.read_p50_us),
+            millis(self.read_p99_us),
+            millis(self.read_p999_us),
+            of_records(format!("{:.0}", self.records_per_second)),
+            of_records(millis(self.record_p99_us)),
+            format!("{:.1} us", self.cpu_us),
+            self.errors.to_string(),
+        ]
     }
 }
 
 /// The medians of a point's rounds.
 fn middle(rounds: &[Point]) -> Option<Point> {
-    let of = |value: fn(&Point) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(value).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        median(&values)
-    };
+    let of = |value: fn(&Point) -> f64| median_of(rounds, value);
     let first = rounds.first()?;
     Some(Point {
         at: first.at.clone(),
@@ -381,30 +328,20 @@ impl Curve {
         }
     }
 
-    fn markdown(&self, text: &mut String) {
-        // Writing to a string does not fail.
-        let _ = write!(
-            text,
-            "\n**{}**\n\n| {} | reads a second | p50 | p99 | p99.9 | records a second | p99 | server CPU a request | refused |\n|---|---|---|---|---|---|---|---|---|\n",
-            self.name, self.across
-        );
-        for at in &self.points {
-            let records = match at.records_per_second {
-                0.0 => "| ".to_owned(),
-                rate => format!("{rate:.0} | {}", millis(at.record_p99_us)),
-            };
-            let _ = writeln!(
-                text,
-                "| {} | {:.0} | {} | {} | {} | {records} | {:.1} us | {} |",
-                at.at,
-                at.reads_per_second,
-                millis(at.read_p50_us),
-                millis(at.read_p99_us),
-                millis(at.read_p999_us),
-                at.cpu_us,
-                at.errors
-            );
-        }
+    fn markdown(&self) -> String {
+        let header = [
+            self.across,
+            "reads a second",
+            "p50",
+            "p99",
+            "p99.9",
+            "records a second",
+            "p99",
+            "server CPU a request",
+            "refused",
+        ];
+        let points = table(&header, self.points.iter().map(Point::cells));
+        format!("\n**{}**\n\n{points}", self.name)
     }
 
     fn plots(&self) -> [(&'static str, Plot<'_>); 2] {
@@ -432,9 +369,6 @@ impl Curve {
 
 impl Growth {
     fn write(&self, dir: &Path) -> Result<(), anyhow::Error> {
-        let text = self.markdown();
-        write(dir, "growth.md", text.as_bytes())?;
-        write(dir, "growth.json", &serde_json::to_vec_pretty(self)?)?;
         let drawn = self.curves.iter().filter(|at| at.axis != Axis::Names);
         for curve in drawn {
             for (what, plot) in curve.plots() {
@@ -442,34 +376,36 @@ impl Growth {
                 write(dir, &format!("{name}-{what}.svg"), plot.svg()?.as_bytes())?;
             }
         }
-        say(&text);
-        Ok(())
+        publish(Some(dir), "growth", &self.markdown(), self)
     }
 
     fn markdown(&self) -> String {
-        let mut text = self.machine.describe(&self.load_after);
+        let mut text = self.circumstances.describe();
+        let header = [
+            "terms",
+            "loaded in",
+            "terms a second",
+            "server CPU a term",
+            "memory a term",
+        ];
+        let loads = self.loads.iter().map(|at| {
+            vec![
+                at.terms.to_string(),
+                format!("{:.1} s", at.seconds),
+                format!("{:.0}", ratio(float(at.terms as u64), at.seconds)),
+                format!("{:.2} us", at.cpu_us_per_term),
+                format!("{:.1} bytes", at.bytes_per_term),
+            ]
+        });
         // Writing to a string does not fail.
         let _ = write!(
             text,
-            "Medians of {} rounds of {} s, server and clients on this machine; {CONNECTIONS} connections, k = 10, three shards and {} terms where nothing \
-             else is said.\n\n| terms | loaded in | terms a second | server CPU a term | memory a term |\n|---|---|---|---|---|\n",
-            self.rounds,
-            self.seconds,
-            self.loads.last().map_or(0, |at| at.terms)
+            "; {CONNECTIONS} connections, k = 10, three shards and {} terms where nothing else is said.\n\n{}",
+            self.loads.last().map_or(0, |at| at.terms),
+            table(&header, loads)
         );
-        for at in &self.loads {
-            let _ = writeln!(
-                text,
-                "| {} | {:.1} s | {:.0} | {:.2} us | {:.1} bytes |",
-                at.terms,
-                at.seconds,
-                float(at.terms as u64) / at.seconds.max(f64::EPSILON),
-                at.cpu_us_per_term,
-                at.bytes_per_term
-            );
-        }
         for curve in &self.curves {
-            curve.markdown(&mut text);
+            text.push_str(&curve.markdown());
         }
         text
     }

@@ -9,31 +9,46 @@
 //! - All servers run for the whole run, so that none has the machine's memory or caches to itself; one is asked at a time.
 //! - Every round asks every server, so that a busy minute of the machine falls on all of them. Medians over the rounds are compared.
 //!
+//! Besides the comparison there are measurements of ours alone: how its cost grows, what the ways of a completion cost, how long requests
+//! wait while snapshots are taken and replicas move, and what becomes of more requests than a server takes on ([`Command`]).
+//!
 //! On failure: the first server that does not start, load or answer ends the run with an error that names it.
 
 mod args;
+mod asking;
+mod cluster;
+mod figures;
 mod grow;
 mod lucene;
 mod machine;
+mod operator;
 mod ours;
+mod overload;
 mod plot;
 mod process;
 mod redis_server;
 mod report;
 mod rounds;
+mod routes;
 mod servers;
+mod stalls;
 mod terms;
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use anyhow::Context as _;
 use runtime::Runtime;
+use serde::Serialize;
 
 pub use args::{Args, Cli, Command};
 pub use grow::GrowArgs;
+pub use overload::OverloadArgs;
 pub use report::{Loaded, Report, Row};
 pub use rounds::Work;
+pub use routes::RoutesArgs;
 pub use servers::Kind;
+pub use stalls::StallsArgs;
 
 use machine::Machine;
 use servers::{Server, Started};
@@ -41,21 +56,18 @@ use servers::{Server, Started};
 /// Measures what was asked for, prints it, and writes it where asked.
 ///
 /// # Errors
-/// See [`compare`]; and when the result cannot be written.
+/// See [`compare`], which the other measurements fail like; and when the result cannot be written.
 pub async fn run(runtime: &Runtime, cli: Cli) -> Result<(), anyhow::Error> {
     let arguments = match cli.command {
         Some(Command::Grow(arguments)) => return grow::run(runtime, arguments).await,
+        Some(Command::Routes(arguments)) => return routes::run(runtime, arguments).await,
+        Some(Command::Stalls(arguments)) => return stalls::run(runtime, arguments).await,
+        Some(Command::Overload(arguments)) => return overload::run(runtime, arguments).await,
         None => cli.compare,
     };
     let out = arguments.out.clone();
     let report = compare(runtime, arguments).await?;
-    let text = report.markdown();
-    if let Some(dir) = out {
-        write(&dir, "bench.md", text.as_bytes())?;
-        write(&dir, "bench.json", &serde_json::to_vec_pretty(&report)?)?;
-    }
-    writeln!(io::stdout(), "{text}")?;
-    Ok(())
+    publish(out.as_deref(), "bench", &report.markdown(), &report)
 }
 
 /// Starts what is there, loads, measures, and ends it all.
@@ -101,11 +113,27 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Writes a result for people and for programs where that was asked for, and prints it.
+fn publish<T: Serialize>(
+    dir: Option<&Path>,
+    name: &str,
+    text: &str,
+    result: &T,
+) -> Result<(), anyhow::Error> {
+    if let Some(dir) = dir {
+        write(dir, &format!("{name}.md"), text.as_bytes())?;
+        let json = serde_json::to_vec_pretty(result)?;
+        write(dir, &format!("{name}.json"), &json)?;
+    }
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "a report; the vfs crate is for data that must survive"
 )]
-fn write(dir: &std::path::Path, name: &str, bytes: &[u8]) -> Result<(), anyhow::Error> {
+fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), anyhow::Error> {
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let path = dir.join(name);
     std::fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))

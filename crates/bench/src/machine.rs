@@ -1,5 +1,7 @@
 //! What the figures were taken on.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 /// The machine, as it says itself.
@@ -40,6 +42,37 @@ impl Machine {
             self.memory_kib / 1024,
             self.system,
             self.load_before,
+        )
+    }
+}
+
+/// On what something was measured, how often, and how busy that was before and after.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Circumstances {
+    machine: Machine,
+    /// Load averages of 1, 5 and 15 minutes after the run.
+    load_after: String,
+    rounds: u16,
+    seconds: f64,
+}
+
+impl Circumstances {
+    /// When all has been measured, in so many rounds of so long.
+    pub(crate) fn after(machine: Machine, rounds: u16, time: Duration) -> Self {
+        Self {
+            machine,
+            load_after: load_average(),
+            rounds,
+            seconds: time.as_secs_f64(),
+        }
+    }
+
+    /// All of it as text, which is to go on.
+    pub(crate) fn describe(&self) -> String {
+        let machine = self.machine.describe(&self.load_after);
+        let (rounds, seconds) = (self.rounds, self.seconds);
+        format!(
+            "{machine}Medians of {rounds} rounds of {seconds} s, server and clients on this machine"
         )
     }
 }

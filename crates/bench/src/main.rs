@@ -13,6 +13,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // Each of a thousand clients has a connection of its own.
+    runtime::raise_open_files();
     let cli = Cli::parse();
     let result = match Runtime::real().with_connection_threads() {
         Ok(runtime) => bench::run(&runtime, cli).await,

@@ -16,7 +16,7 @@ const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
 /// How long a cluster may take until it serves.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
-/// Shard servers of a replicated cluster, each with a replica of every shard.
+/// Replicas of each shard where there are several, and the servers that this takes.
 const REPLICAS: u8 = 3;
 /// How long a load may take: ten million terms, at a hundredth of the rate that is usual.
 const LOAD_PATIENCE: Duration = Duration::from_secs(4 * 3600);
@@ -28,7 +28,49 @@ pub(crate) fn beside() -> Option<PathBuf> {
     is_file(&path).then_some(path)
 }
 
-/// The programs of a replicated cluster, beside the command.
+/// How a cluster runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Form {
+    /// `autocomplete up`, with so many shards.
+    Up(u16),
+    /// A coordinator and shard servers as processes of their own.
+    Processes(Shape),
+}
+
+impl Form {
+    pub(crate) fn shards(self) -> u16 {
+        match self {
+            Self::Up(shards) => shards,
+            Self::Processes(shape) => shape.shards,
+        }
+    }
+}
+
+/// What a cluster of processes is made up of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) shards: u16,
+    /// Of each shard.
+    pub(crate) replicas: u8,
+    /// Shard servers, named shard-1, shard-2 and so on; at least as many as replicas.
+    pub(crate) servers: u8,
+    /// Calls that the coordinator works on at once, unless that is left to it.
+    pub(crate) calls_max: Option<u16>,
+}
+
+impl Shape {
+    /// [`REPLICAS`] of each shard, on as many servers.
+    pub(crate) fn replicated(shards: u16) -> Self {
+        Self {
+            shards,
+            replicas: REPLICAS,
+            servers: REPLICAS,
+            calls_max: None,
+        }
+    }
+}
+
+/// The programs of a cluster of processes, beside the command.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
     coordinator: PathBuf,
@@ -42,6 +84,11 @@ impl Programs {
             coordinator: find("coordinator")?,
             shard_server: find("shard-server")?,
         })
+    }
+
+    /// The command that also serves as the operator's.
+    pub(crate) fn coordinator(&self) -> Command {
+        command(&self.coordinator)
     }
 }
 
@@ -87,25 +134,28 @@ pub(crate) async fn start(
     Ok((Processes(vec![process]), address))
 }
 
-/// Starts a coordinator and [`REPLICAS`] shard servers in an empty folder; gives the coordinator's address once all shards are served.
-pub(crate) async fn start_replicated(
+/// Starts a coordinator and shard servers in an empty folder; gives the coordinator's address once all shards are served.
+pub(crate) async fn start_processes(
     runtime: &Runtime,
     programs: &Programs,
-    shards: u16,
+    shape: Shape,
     dir: &Path,
 ) -> Result<(Processes, String), anyhow::Error> {
     let address = format!("127.0.0.1:{}", free_port()?);
-    let replicas = REPLICAS.to_string();
-    let mut coordinator = command(&programs.coordinator);
+    let mut coordinator = programs.coordinator();
     coordinator
         .args(["serve", "--grpc-addr", &address, "--http-addr"])
         .args(["127.0.0.1:0", "--data-dir"])
         .arg(dir.join("coordinator"))
-        .args(["--shards", &shards.to_string()])
-        .args(["--replicas", &replicas, "--expect-nodes", &replicas])
+        .args(["--shards", &shape.shards.to_string()])
+        .args(["--replicas", &shape.replicas.to_string()])
+        .args(["--expect-nodes", &shape.servers.to_string()])
         .env(WORKER_THREADS, "1");
+    if let Some(calls_max) = shape.calls_max {
+        coordinator.args(["--calls-max", &calls_max.to_string()]);
+    }
     let mut processes = Processes(vec![Process::start(&mut coordinator)?]);
-    for number in 1..=REPLICAS {
+    for number in 1..=shape.servers {
         let name = format!("shard-{number}");
         let mut shard_server = command(&programs.shard_server);
         shard_server
@@ -118,7 +168,7 @@ pub(crate) async fn start_replicated(
     let deadline = runtime.now() + START_PATIENCE;
     loop {
         processes.ensure_run()?;
-        let mut look = command(&programs.coordinator);
+        let mut look = programs.coordinator();
         look.args(["healthcheck", "--addr", &address])
             .stdout(Stdio::null())
             .stderr(Stdio::null());

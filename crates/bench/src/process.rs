@@ -1,13 +1,13 @@
 //! Processes that end with their owner.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use runtime::Runtime;
+use runtime::{Runtime, Task};
 use rustix::process::{Pid, Signal, kill_process};
 
 const POLL: Duration = Duration::from_millis(20);
@@ -66,6 +66,23 @@ impl Process {
         }
     }
 
+    /// What it writes to a piped standard output until it ends well, at most for so long. Where it does not, the error has what it wrote to a
+    /// piped standard error.
+    pub(crate) async fn said(
+        mut self,
+        runtime: &Runtime,
+        limit: Duration,
+    ) -> Result<String, anyhow::Error> {
+        let stdout = self.take_stdout().context("it has no output")?;
+        let stderr = self.0.stderr.take().context("it has no output of errors")?;
+        // Both end at the latest when the process does, which is when it is not waited for any longer.
+        let (said, wrong) = (text(runtime, stdout), text(runtime, stderr));
+        let ended = self.finish(runtime, limit).await;
+        let (said, wrong) = (said.await??, wrong.await??);
+        ended.with_context(|| wrong.trim().to_owned())?;
+        Ok(said)
+    }
+
     /// Asks it to end, and waits until it has ended well, at most for so long.
     pub(crate) async fn end(self, runtime: &Runtime, limit: Duration) -> Result<(), anyhow::Error> {
         kill_process(Pid::from_child(&self.0), Signal::TERM).context("asking it to end")?;
@@ -92,8 +109,26 @@ impl Process {
 
     /// Memory that it holds. Zero where the system does not say.
     pub(crate) fn resident_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory that it held since that was last forgotten. Zero where the system does not say.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Has the system forget the most memory that it held. Where that is refused, it stays the most since it began.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a word to the system, which is no file"
+    )]
+    pub(crate) fn forget_peak(&self) {
+        let _ = std::fs::write(format!("/proc/{}/clear_refs", self.0.id()), "5");
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
         kib.unwrap_or(0) * 1024
     }
@@ -131,6 +166,21 @@ impl Processes {
     pub(crate) fn resident_bytes(&self) -> u64 {
         self.0.iter().map(Process::resident_bytes).sum()
     }
+
+    /// See [`Process::peak_bytes`]. They need not have held it at the same time.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.0.iter().map(Process::peak_bytes).sum()
+    }
+
+    /// See [`Process::forget_peak`].
+    pub(crate) fn forget_peak(&self) {
+        self.0.iter().for_each(Process::forget_peak);
+    }
+}
+
+/// All that is read until it ends.
+fn text(runtime: &Runtime, from: impl Read + Send + 'static) -> Task<io::Result<String>> {
+    runtime.spawn_blocking("output", move || io::read_to_string(from))
 }
 
 /// A free port of loopback. Somebody may take it until the server does; then the server ends, and the run with it.
@@ -171,6 +221,8 @@ mod tests {
         let mut sleeping = Process::start(Command::new("sleep").arg("1000")).unwrap();
         sleeping.ensure_runs().unwrap();
         assert!(sleeping.resident_bytes() > 0);
+        sleeping.forget_peak();
+        assert!(sleeping.peak_bytes() > 0);
         let limit = Duration::from_millis(1);
         assert!(sleeping.finish(&runtime, limit).await.is_err(), "too long");
         let ended = Process::start(&mut Command::new("false")).unwrap();
@@ -187,6 +239,22 @@ mod tests {
         said.read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
         orderly.end(&runtime, long).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_process_said_is_read_and_what_went_wrong_is_told() {
+        let runtime = Runtime::real();
+        let long = Duration::from_secs(60);
+        let shell = |script: &str| {
+            let mut shell = Command::new("sh");
+            let shell = shell.args(["-c", script]).stdout(Stdio::piped());
+            Process::start(shell.stderr(Stdio::piped())).unwrap()
+        };
+        let said = shell("echo answer; echo aside >&2").said(&runtime, long);
+        assert_eq!(said.await.unwrap(), "answer\n");
+        let failed = shell("echo half; echo the cause >&2; exit 3").said(&runtime, long);
+        let error = format!("{:#}", failed.await.unwrap_err());
+        assert!(error.starts_with("the cause: it ended with"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::Args;
+use crate::figures::{float, grouped, median, median_of, millis, ratio, sorted, table};
 use crate::machine::{Machine, load_average};
 use crate::rounds::{BATCH, QUESTIONS, Sample, Work};
 use crate::servers::Kind;
@@ -107,116 +108,114 @@ impl Report {
         for absent in &self.absent {
             let _ = writeln!(text, "Left out: {absent}.");
         }
-        text.push_str("\n| server | version | terms | loaded in | terms a second | server CPU a term | memory a term |\n|---|---|---|---|---|---|---|\n");
-        for at in &self.loaded {
-            let grown = at.resident_bytes.saturating_sub(at.resident_bytes_empty);
-            let terms = float(at.terms as u64).max(1.0);
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {:.1} s | {:.0} | {:.2} us | {:.1} bytes |",
-                at.server.name(),
-                at.version,
-                at.terms,
-                at.seconds,
-                terms / at.seconds.max(f64::EPSILON),
-                at.cpu_seconds * 1e6 / terms,
-                float(grown) / terms,
-            );
-        }
-        text.push_str("\n| work | connections | server | a second | slowest to fastest round | p50 | p99 | p99.9 | server CPU | our rate / its | our p99 / its |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
-        for row in &self.rows {
-            let (slowest, fastest) = row.per_second_range;
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {:.0} | {slowest:.0} to {fastest:.0} | {} | {} | {} | {:.1} us | {} | {} |{}",
-                row.work.name(),
-                row.connections,
-                row.server.name(),
-                row.per_second,
-                millis(row.p50_us),
-                millis(row.p99_us),
-                millis(row.p999_us),
-                row.cpu_us_per_request,
-                ratio(row.ours_rate_ratio),
-                ratio(row.ours_p99_ratio),
-                match row.errors {
-                    0 => String::new(),
-                    errors => format!(" {errors} without an answer |"),
-                },
-            );
-        }
+        let header = [
+            "server",
+            "version",
+            "terms",
+            "loaded in",
+            "terms a second",
+            "server CPU a term",
+            "memory a term",
+        ];
+        let loaded = table(&header, self.loaded.iter().map(Loaded::cells));
+        let header = [
+            "work",
+            "connections",
+            "server",
+            "a second",
+            "slowest to fastest round",
+            "p50",
+            "p99",
+            "p99.9",
+            "server CPU",
+            "our rate / its",
+            "our p99 / its",
+        ];
+        let rows = table(&header, self.rows.iter().map(Row::cells));
+        let _ = write!(text, "\n{loaded}\n{rows}");
         text
+    }
+}
+
+impl Loaded {
+    fn cells(&self) -> Vec<String> {
+        let grown = self
+            .resident_bytes
+            .saturating_sub(self.resident_bytes_empty);
+        let terms = float(self.terms as u64);
+        vec![
+            self.server.name().to_owned(),
+            self.version.clone(),
+            self.terms.to_string(),
+            format!("{:.1} s", self.seconds),
+            format!("{:.0}", ratio(terms, self.seconds)),
+            format!("{:.2} us", ratio(self.cpu_seconds * 1e6, terms)),
+            format!("{:.1} bytes", ratio(float(grown), terms)),
+        ]
+    }
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let compared = |ratio: Option<f64>| {
+            let text = |ratio: f64| format!("{ratio:.2}");
+            ratio.map_or_else(String::new, text)
+        };
+        let (slowest, fastest) = self.per_second_range;
+        let mut cells = vec![
+            self.work.name().to_owned(),
+            self.connections.to_string(),
+            self.server.name().to_owned(),
+            format!("{:.0}", self.per_second),
+            format!("{slowest:.0} to {fastest:.0}"),
+            millis(self.p50_us),
+            millis(self.p99_us),
+            millis(self.p999_us),
+            format!("{:.1} us", self.cpu_us_per_request),
+            compared(self.ours_rate_ratio),
+            compared(self.ours_p99_ratio),
+        ];
+        if self.errors > 0 {
+            cells.push(format!("{} without an answer", self.errors));
+        }
+        cells
     }
 }
 
 fn rows(samples: &[Sample]) -> Vec<Row> {
     let place = |at: &Sample| (at.work, at.connections, at.server);
-    let mut places: Vec<_> = samples.iter().map(place).collect();
-    places.sort_unstable();
-    places.dedup();
+    let mut places = grouped(samples, place);
+    places.sort_unstable_by_key(|(place, _)| *place);
     let mut rows: Vec<Row> = Vec::new();
-    for (work, connections, server) in places {
-        let of: Vec<&Sample> = samples
-            .iter()
-            .filter(|at| place(at) == (work, connections, server))
-            .collect();
-        let all = |value: &dyn Fn(&Sample) -> f64| -> Vec<f64> {
-            let mut values: Vec<f64> = of.iter().map(|at| value(at)).collect();
-            values.sort_unstable_by(f64::total_cmp);
-            values
-        };
-        let rates = all(&|at| float(at.per_second));
+    for ((work, connections, server), of) in places {
+        let rates = sorted(&of, |at| float(at.per_second));
         let range = (
             rates.first().copied().unwrap_or(0.0),
             rates.last().copied().unwrap_or(0.0),
         );
         let (per_second, p99_us) = (
             median(&rates),
-            median(&all(&|at| float(at.latencies.p99_us))),
+            median_of(&of, |at| float(at.latencies.p99_us)),
         );
         let ours = rows.iter().find(|row| {
             row.server == Kind::Ours && (row.work, row.connections) == (work, connections)
         });
         rows.push(Row {
-            ours_rate_ratio: ours.map(|ours| ours.per_second / per_second.max(f64::EPSILON)),
-            ours_p99_ratio: ours.map(|ours| ours.p99_us / p99_us.max(f64::EPSILON)),
+            ours_rate_ratio: ours.map(|ours| ratio(ours.per_second, per_second)),
+            ours_p99_ratio: ours.map(|ours| ratio(ours.p99_us, p99_us)),
             work,
             connections,
             server,
             per_second,
             per_second_range: range,
-            p50_us: median(&all(&|at| float(at.latencies.p50_us))),
+            p50_us: median_of(&of, |at| float(at.latencies.p50_us)),
             p99_us,
-            p999_us: median(&all(&|at| float(at.latencies.p999_us))),
-            cpu_us_per_request: median(&all(&|at| at.cpu_us_per_request)),
+            p999_us: median_of(&of, |at| float(at.latencies.p999_us)),
+            cpu_us_per_request: median_of(&of, |at| at.cpu_us_per_request),
             errors: of.iter().map(|at| at.errors).sum(),
         });
     }
     rows
-}
-
-/// The middle of sorted values, or of the two in the middle.
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let upper = values.get(values.len() / 2).copied().unwrap_or(0.0);
-    let lower = values.len().saturating_sub(1) / 2;
-    let lower = values.get(lower).copied().unwrap_or(0.0);
-    f64::midpoint(lower, upper)
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a figure for people, exact to 53 bits"
-)]
-pub(crate) fn float(number: u64) -> f64 {
-    number as f64
-}
-
-pub(crate) fn millis(micros: f64) -> String {
-    format!("{:.2} ms", micros / 1_000.0)
-}
-
-fn ratio(ratio: Option<f64>) -> String {
-    ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"))
 }
 
 #[cfg(test)]

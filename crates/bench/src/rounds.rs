@@ -1,19 +1,16 @@
 //! The measuring: every server in turn, several times.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use runtime::Runtime;
 use serde::Serialize;
-use workload::{Latencies, Plan, Popularity, Prefixes, per_second};
+use workload::{Latencies, Plan, per_second};
 
+use crate::asking::Asking;
 use crate::ours::Way;
-use crate::servers::{Asking, Kind, Server};
+use crate::servers::{Kind, Server};
 use crate::{Args, say};
-
-/// One part in so many of a measurement is run before it, uncounted.
-pub(crate) const WARM_UP_PARTS: u32 = 5;
 
 /// Terms of a request that records several.
 pub(crate) const BATCH: u16 = 100;
@@ -36,6 +33,8 @@ pub enum Work {
     Record,
     /// Records of a hundred terms each, in one call or one pipeline. What is counted are terms.
     RecordBatch,
+    /// The same as messages of one stream a connection, where there are streams.
+    RecordStream,
 }
 
 impl Work {
@@ -49,6 +48,7 @@ impl Work {
             Self::ReadBatch => "read, 32 at once",
             Self::Record => "record",
             Self::RecordBatch => "record, terms in batches",
+            Self::RecordStream => "record, batches over streams",
         }
     }
 
@@ -58,7 +58,7 @@ impl Work {
             Self::Read | Self::ReadBatch => true,
             Self::Record | Self::RecordBatch => server != Kind::Lucene,
             Self::ReadDirect => server == Kind::Replicated,
-            Self::ReadStream => {
+            Self::ReadStream | Self::RecordStream => {
                 matches!(server, Kind::Ours | Kind::Baseline | Kind::Replicated)
             }
         }
@@ -68,7 +68,7 @@ impl Work {
         match self {
             Self::Read | Self::Record | Self::RecordBatch => Way::Routed,
             Self::ReadDirect => Way::Direct,
-            Self::ReadStream | Self::ReadBatch => Way::Stream,
+            Self::ReadStream | Self::ReadBatch | Self::RecordStream => Way::Stream,
         }
     }
 
@@ -77,12 +77,12 @@ impl Work {
         match self {
             Self::Read | Self::ReadDirect | Self::ReadStream | Self::Record => 1,
             Self::ReadBatch => QUESTIONS,
-            Self::RecordBatch => BATCH,
+            Self::RecordBatch | Self::RecordStream => BATCH,
         }
     }
 
     fn is_record(self) -> bool {
-        matches!(self, Self::Record | Self::RecordBatch)
+        matches!(self, Self::Record | Self::RecordBatch | Self::RecordStream)
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn measure(
         Work::ReadBatch,
     ];
     if !arguments.no_records {
-        works.extend([Work::Record, Work::RecordBatch]);
+        works.extend([Work::Record, Work::RecordBatch, Work::RecordStream]);
     }
     works.retain(|work| servers.iter().any(|server| work.suits(server.kind)));
     let mut samples = Vec::new();
@@ -145,54 +145,33 @@ async fn one(
     arguments: &Args,
     (work, connections): (Work, u16),
 ) -> Result<Sample, anyhow::Error> {
-    let time = arguments.time;
-    let plan = Plan {
-        seed: arguments.seed,
-        record_percent: if work.is_record() { 100 } else { 0 },
-        batch: work.batch(),
-        questions: work.batch(),
-        popularity: Popularity::Skewed,
-        prefixes: Prefixes::Typed,
-        warm_up: time / WARM_UP_PARTS,
-        time,
-    };
+    let usual = Asking::over(connections, arguments.time);
     let how = Asking {
-        connections,
         k: arguments.k,
         way: work.way(),
-        plan,
+        plan: Plan {
+            seed: arguments.seed,
+            record_percent: if work.is_record() { 100 } else { 0 },
+            batch: work.batch(),
+            questions: work.batch(),
+            ..usual.plan
+        },
+        ..usual
     };
-    let (measured, cpu) = server.ask(runtime, terms, how).await?;
+    let answers = server.ask(runtime, terms, how).await?;
     let latencies = if work.is_record() {
-        measured.records(time)
+        answers.records
     } else {
-        measured.reads(time)
+        answers.reads
     };
     let counted = latencies.requests * u64::from(work.batch());
-    let errors: u64 = measured.errors().values().sum();
-    anyhow::ensure!(
-        latencies.requests > 0,
-        "no request was answered: {:?}",
-        measured.errors()
-    );
     Ok(Sample {
         server: server.kind,
         work,
         connections,
-        per_second: per_second(counted, time),
-        cpu_us_per_request: cpu_per_request(cpu, time, counted),
+        per_second: per_second(counted, arguments.time),
+        cpu_us_per_request: answers.cpu_us / f64::from(work.batch()),
         latencies,
-        errors,
+        errors: answers.errors,
     })
-}
-
-/// The processor time of a request. The warm-up used some too; it ran at the same rate.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a figure for people, exact to 53 bits"
-)]
-pub(crate) fn cpu_per_request(cpu: Duration, time: Duration, requests: u64) -> f64 {
-    let whole = time + time / WARM_UP_PARTS;
-    let counted = cpu.as_secs_f64() * time.as_secs_f64() / whole.as_secs_f64().max(f64::EPSILON);
-    counted * 1e6 / requests.max(1) as f64
 }

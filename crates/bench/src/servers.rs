@@ -7,15 +7,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use runtime::Runtime;
 use serde::Serialize;
-use workload::{Measured, Plan};
 
+use crate::asking::{Answers, Asking};
 use crate::lucene::Lucene;
-use crate::ours::{Programs, Way};
+use crate::operator::Operator;
+use crate::ours::{Form, Programs, Shape};
 use crate::process::{Processes, is_file, on_path, version};
 use crate::redis_server::Design;
 use crate::report::Loaded;
 use crate::terms::Terms;
 use crate::{Args, lucene, ours, redis_server};
+
+const NOT_BUILT: &str =
+    "there is no autocomplete beside this program: build it, or give --autocomplete";
+const NO_PROGRAMS: &str = "there are no coordinator and shard-server beside autocomplete";
 
 /// How long a process may take to end: it writes down what it has in memory.
 const END_PATIENCE: Duration = Duration::from_secs(60);
@@ -86,11 +91,21 @@ enum Make {
 
 /// What it takes to start a server.
 enum Recipe {
-    Up(PathBuf),
-    Replicated(PathBuf, Programs),
+    /// With so many shards.
+    Up(PathBuf, u16),
+    Processes(PathBuf, Programs, Shape),
     Redis(PathBuf, Design),
     Lucene(Lucene),
     Absent(String),
+}
+
+impl Recipe {
+    fn processes(program: PathBuf, shape: Shape) -> Self {
+        match Programs::beside(&program) {
+            Some(programs) => Self::Processes(program, programs, shape),
+            None => Self::Absent(NO_PROGRAMS.to_owned()),
+        }
+    }
 }
 
 /// What came of starting one.
@@ -103,7 +118,7 @@ pub(crate) enum Started {
 
 impl Started {
     /// The server, which has to be there.
-    pub(crate) fn running(self) -> Result<Server, anyhow::Error> {
+    fn running(self) -> Result<Server, anyhow::Error> {
         match self {
             Self::Running(server) => Ok(server),
             Self::Absent(reason) => anyhow::bail!(reason),
@@ -112,32 +127,58 @@ impl Started {
 }
 
 /// Starts a server where it is there.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "scratch space; the vfs crate is for data that must survive"
-)]
 pub(crate) async fn start(
     runtime: &Runtime,
     kind: Kind,
     arguments: &Args,
     folder: &Path,
 ) -> Result<Started, anyhow::Error> {
-    let recipe = recipe(kind, arguments)?;
+    let begun = begin(runtime, kind, recipe(kind, arguments)?, folder).await;
+    begun.with_context(|| format!("starting {}", kind.name()))
+}
+
+/// Starts a cluster of the programs beside this one.
+///
+/// # Errors
+/// When they are not there, or it does not come to serve.
+pub(crate) async fn start_ours(
+    runtime: &Runtime,
+    form: Form,
+    folder: &Path,
+) -> Result<Server, anyhow::Error> {
+    let program = ours::beside().context(NOT_BUILT)?;
+    let (kind, recipe) = match form {
+        Form::Up(shards) => (Kind::Ours, Recipe::Up(program, shards)),
+        Form::Processes(shape) => (Kind::Replicated, Recipe::processes(program, shape)),
+    };
+    let begun = begin(runtime, kind, recipe, folder).await;
+    begun.context("starting the cluster")?.running()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "scratch space; the vfs crate is for data that must survive"
+)]
+async fn begin(
+    runtime: &Runtime,
+    kind: Kind,
+    recipe: Recipe,
+    folder: &Path,
+) -> Result<Started, anyhow::Error> {
     let dir = folder.join(format!("{kind:?}").to_lowercase());
     std::fs::create_dir_all(&dir)?;
-    let shards = arguments.shards;
     let started = match &recipe {
-        Recipe::Up(program) => ours::start(runtime, program, shards, &dir).await,
-        Recipe::Replicated(_, programs) => {
-            ours::start_replicated(runtime, programs, shards, &dir).await
+        Recipe::Up(program, shards) => ours::start(runtime, program, *shards, &dir).await,
+        Recipe::Processes(_, programs, shape) => {
+            ours::start_processes(runtime, programs, *shape, &dir).await
         }
         Recipe::Redis(program, design) => redis_server::start(runtime, program, design, &dir).await,
         Recipe::Lucene(lucene) => lucene.start(runtime, &dir).await,
         Recipe::Absent(reason) => return Ok(Started::Absent(reason.clone())),
     };
-    let (processes, address) = started.with_context(|| format!("starting {}", kind.name()))?;
+    let (processes, address) = started?;
     let (version, make) = match recipe {
-        Recipe::Up(program) | Recipe::Replicated(program, _) => {
+        Recipe::Up(program, _) | Recipe::Processes(program, _, _) => {
             (version(&program), Make::Ours(program))
         }
         Recipe::Redis(program, design) => (version(&program), Make::Redis(design)),
@@ -159,27 +200,20 @@ fn recipe(kind: Kind, arguments: &Args) -> Result<Recipe, anyhow::Error> {
     let absent = |reason: &str| Recipe::Absent(reason.to_owned());
     let ours = || {
         let given = arguments.autocomplete.clone().or_else(ours::beside);
-        given.context(
-            "there is no autocomplete beside this program: build it, or give --autocomplete",
-        )
+        given.context(NOT_BUILT)
     };
+    let shards = arguments.shards;
     Ok(match kind {
-        Kind::Ours => Recipe::Up(ours()?),
+        Kind::Ours => Recipe::Up(ours()?, shards),
         Kind::Baseline => match &arguments.baseline {
-            Some(program) => Recipe::Up(program.clone()),
+            Some(program) => Recipe::Up(program.clone(), shards),
             None => absent("not asked for"),
         },
         Kind::Replicated if !arguments.replicated => absent("not asked for"),
         Kind::Dictionary | Kind::SortedSets | Kind::Lucene if arguments.no_peers => {
             absent("not asked for")
         }
-        Kind::Replicated => {
-            let program = ours()?;
-            match Programs::beside(&program) {
-                Some(programs) => Recipe::Replicated(program, programs),
-                None => absent("there are no coordinator and shard-server beside autocomplete"),
-            }
-        }
+        Kind::Replicated => Recipe::processes(ours()?, Shape::replicated(shards)),
         Kind::Dictionary | Kind::SortedSets => {
             let module = &arguments.redisearch;
             match on_path("redis-server") {
@@ -249,13 +283,35 @@ impl Server {
         Ok(())
     }
 
-    /// Asks for a while over so many connections. Also gives the processor time that the server used, warm-up included.
+    /// Where it is reached.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn processes(&mut self) -> &mut Processes {
+        &mut self.processes
+    }
+
+    /// Whoever runs it, where it is ours.
+    ///
+    /// # Errors
+    /// When the operator's command is not there.
+    pub(crate) fn operator(&self, runtime: &Runtime) -> Result<Operator, anyhow::Error> {
+        let programs = match &self.make {
+            Make::Ours(program) => Programs::beside(program),
+            Make::Redis(_) | Make::Lucene => None,
+        };
+        let programs = programs.context(NO_PROGRAMS)?;
+        Ok(Operator::new(runtime, programs, &self.address))
+    }
+
+    /// Asks for a while over so many connections.
     pub(crate) async fn ask(
         &mut self,
         runtime: &Runtime,
         terms: &Arc<Vec<String>>,
         how: Asking,
-    ) -> Result<(Measured, Duration), anyhow::Error> {
+    ) -> Result<Answers, anyhow::Error> {
         let Asking {
             connections,
             k,
@@ -290,15 +346,7 @@ impl Server {
             }
         };
         self.processes.ensure_run()?;
-        Ok((measured, self.processes.cpu().saturating_sub(before)))
+        let cpu = self.processes.cpu().saturating_sub(before);
+        Answers::of(&measured, cpu, plan.time)
     }
-}
-
-/// How a server is asked.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Asking {
-    pub(crate) connections: u16,
-    pub(crate) k: u32,
-    pub(crate) way: Way,
-    pub(crate) plan: Plan,
 }

@@ -45,6 +45,10 @@ pub(crate) enum Action {
     SetDataAside,
     /// A shard began a new life.
     BeginAnew,
+    /// A snapshot was fetched from a shard.
+    PullSnapshot,
+    /// A held snapshot was sent to a shard's node.
+    PushSnapshot,
 }
 
 impl Action {
@@ -63,6 +67,8 @@ impl Action {
             Self::Drain => "drain",
             Self::SetDataAside => "set_data_aside",
             Self::BeginAnew => "begin_anew",
+            Self::PullSnapshot => "pull_snapshot",
+            Self::PushSnapshot => "push_snapshot",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What operators and the watchdog ask.
 
 pub(crate) mod members;
-mod others;
+pub(crate) mod others;
 pub(crate) mod turns;
 mod watchdogs;
 
@@ -146,7 +146,12 @@ impl ClusterAdminService for Admin {
         &self,
         request: Request<PullSnapshotRequest>,
     ) -> Result<Response<PullSnapshotResponse>, Status> {
-        let held = self.pull(ShardId(request.into_inner().shard_id)).await?;
+        let shard = ShardId(request.into_inner().shard_id);
+        let pulled = self.pull(shard).await;
+        let about = About::shard(shard);
+        self.actions
+            .count(Action::PullSnapshot, ASKED, about, &pulled);
+        let held = pulled?;
         Ok(Response::new(PullSnapshotResponse {
             snapshot: Some((&held).into()),
         }))
@@ -157,7 +162,11 @@ impl ClusterAdminService for Admin {
         request: Request<PushSnapshotRequest>,
     ) -> Result<Response<PushSnapshotResponse>, Status> {
         let shard = ShardId(request.into_inner().shard_id);
-        let (held, node) = self.push(shard).await?;
+        let pushed = self.push(shard).await;
+        let about = About::shard(shard).with_node(pushed.as_ref().ok().map(|(_, node)| *node));
+        self.actions
+            .count(Action::PushSnapshot, ASKED, about, &pushed);
+        let (held, node) = pushed?;
         Ok(Response::new(PushSnapshotResponse {
             snapshot: Some((&held).into()),
             node_id: node.0,

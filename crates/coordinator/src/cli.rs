@@ -9,8 +9,8 @@ mod map;
 mod members;
 mod recover;
 mod serve;
-mod snapshot;
-mod status;
+pub(crate) mod snapshot;
+pub(crate) mod status;
 mod transfer;
 
 use std::process::ExitCode;

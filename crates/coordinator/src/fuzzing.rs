@@ -1,4 +1,5 @@
-//! A door to what a coordinator takes from its disk, from browsers, nodes, watchdogs and other coordinators, for `crates/fuzz`.
+//! A door to what a coordinator takes from its disk, from browsers, nodes, watchdogs and other coordinators, and to what its commands
+//! show of a coordinator's answers, for `crates/fuzz`.
 //!
 //! On failure: what is refused says why. Nothing here sends anything, and files are kept only on the disk that is given.
 
@@ -7,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api::admin::v1::{
-    BeginRecoveryRequest, DrainNodeRequest, EndRecoveryRequest, PromoteReplicaRequest,
-    RecoverShardRequest, ReplaceReplicaRequest, SnapshotInfo,
+    BeginRecoveryRequest, DrainNodeRequest, EndRecoveryRequest, GetStatusResponse,
+    ListSnapshotsResponse, PromoteReplicaRequest, RecoverShardRequest, ReplaceReplicaRequest,
+    SnapshotInfo,
 };
 use api::meta::v1::{AdmitRequest, GreetResponse, ProposeRequest};
 use api::registry::v1::{
@@ -21,11 +23,13 @@ use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use cluster::{ClusterId, Incarnation, NodeId, Replica, Shard, ShardId};
 use runtime::Runtime;
+use serde_json::Value;
 use term::NamespaceName;
 use vfs::Vfs;
 
-use crate::admin::{members, turns};
+use crate::admin::{members, others, turns};
 use crate::arrival::Next;
+use crate::cli::{snapshot, status};
 use crate::http::origin::{self, Origin};
 use crate::identity::{Identity, Membership};
 use crate::liveness::{Report, voices};
@@ -312,4 +316,37 @@ pub fn fetch(vfs: &Arc<dyn Vfs>, dir: &Path, chunks: &[SnapshotChunk]) -> Option
         content,
         held: open()?.list().iter().map(Into::into).collect(),
     })
+}
+
+/// What `coordinator status` prints of an answer, at a moment of the wall clock.
+#[must_use]
+pub fn status_text(status: &GetStatusResponse, now_ms: i64) -> String {
+    status::as_text(status, now_ms)
+}
+
+/// What `coordinator status --json` prints of an answer.
+#[must_use]
+pub fn status_json(status: &GetStatusResponse) -> Value {
+    status::as_json(status)
+}
+
+/// What `coordinator snapshot list` prints of an answer.
+#[must_use]
+pub fn snapshot_table(listed: &ListSnapshotsResponse) -> String {
+    snapshot::table_of(&listed.snapshots).to_string()
+}
+
+/// A status, once the other coordinators that are in it have answered, in their order; one without an answer is left as it is.
+#[must_use]
+pub fn heard_from_others(
+    mut status: GetStatusResponse,
+    answers: Vec<GetStatusResponse>,
+) -> GetStatusResponse {
+    let asked = status.coordinators.iter().filter(|at| !at.answers);
+    let said = asked
+        .zip(answers)
+        .map(|(other, answer)| others::actions_of(other, answer))
+        .collect();
+    others::add(&mut status, said);
+    status
 }

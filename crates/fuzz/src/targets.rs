@@ -12,6 +12,7 @@ mod requests;
 mod services;
 mod shards;
 mod snapshots;
+mod status;
 mod text;
 mod transfers;
 
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Target> {
         services::targets(),
         shards::targets(),
         snapshots::targets(),
+        status::targets(),
         text::targets(),
         transfers::targets(),
     ];

@@ -37,6 +37,8 @@ pub(crate) struct Grants {
     by_peer: Mutex<BTreeMap<u64, u32>>,
     shortest_ms: AtomicU32,
     next: AtomicU64,
+    /// The first request of the newest term in which there was one.
+    first: RwLock<Option<Stamp>>,
     /// The newest request that each peer has accepted.
     accepted: RwLock<BTreeMap<u64, Stamp>>,
     news: Notify,
@@ -51,6 +53,7 @@ impl Grants {
             by_peer: Mutex::default(),
             shortest_ms: AtomicU32::new(own_ms),
             next: AtomicU64::new(0),
+            first: RwLock::default(),
             accepted: RwLock::default(),
             news: Notify::new(),
         }
@@ -78,11 +81,26 @@ impl Grants {
 
     /// For a request of the leader of a term that is about to be sent.
     pub(crate) fn stamp(&self, term: u64, now: Instant) -> Stamp {
-        Stamp {
+        let stamp = Stamp {
             term,
             number: self.next.fetch_add(1, Ordering::SeqCst),
             at: now,
+        };
+        if self.asked_since(term).is_none() {
+            let mut first = self.first.write();
+            if first.is_none_or(|first| first.term < term) {
+                *first = Some(stamp);
+            }
         }
+        stamp
+    }
+
+    /// Since when the leader of a term, or of a later one, has asked its peers for anything; `None` before it has.
+    pub(crate) fn asked_since(&self, term: u64) -> Option<Instant> {
+        let first = *self.first.read();
+        first
+            .filter(|first| first.term >= term)
+            .map(|first| first.at)
     }
 
     /// The number from which on requests have not been stamped yet.
@@ -209,6 +227,19 @@ mod tests {
         assert!(!confirmed(&grants));
         grants.accepted(2, after);
         assert!(confirmed(&grants));
+    }
+
+    #[test]
+    fn a_leader_asks_since_the_first_request_of_its_term() {
+        let grants = Grants::new(Duration::from_millis(450));
+        assert_eq!(grants.asked_since(1), None);
+        grants.stamp(2, at(5));
+        grants.stamp(2, at(6));
+        assert_eq!(grants.asked_since(2), Some(at(5)));
+        assert_eq!(grants.asked_since(3), None);
+        grants.stamp(3, at(7));
+        grants.stamp(2, at(8));
+        assert_eq!(grants.asked_since(3), Some(at(7)));
     }
 
     #[test]

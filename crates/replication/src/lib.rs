@@ -44,10 +44,10 @@ pub use config::{
 pub use error::{
     ChangeError, OpenError, Outcome, ProposeError, ReadError, SnapshotError, StartError,
 };
-pub use group::{Committed, Group, Pending, ReadPoint};
+pub use group::{Committed, GivenUp, Group, Pending, ReadPoint};
 pub use host::{Host, RecoveryReport, ReplayWatch, ScrubStats};
 pub use machine::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
-pub use member::{METADATA_GROUP, Member, Peer, shard_group};
+pub use member::{METADATA_GROUP, Member, Peer, shard_group, shard_of};
 pub use network::AppendSize;
 pub use network::service::RaftServer;
 pub use snapshot::{SnapshotFile, SnapshotInfo};

@@ -45,3 +45,24 @@ pub const fn shard_group(shard: ShardId, incarnation: Incarnation) -> GroupId {
     // Both are counted up from 1 and stay far below 2^32, so that no two pairs share a group.
     GroupId((shard.0 << 32) | (incarnation.0 & 0xffff_ffff))
 }
+
+/// The shard that a group is of; none where it is the cluster's metadata.
+#[must_use]
+pub const fn shard_of(group: GroupId) -> Option<ShardId> {
+    match group.0 >> 32 {
+        0 => None,
+        shard => Some(ShardId(shard)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_names_its_shard() {
+        let group = shard_group(ShardId(7), Incarnation(3));
+        assert_eq!(shard_of(group), Some(ShardId(7)));
+        assert_eq!(shard_of(METADATA_GROUP), None);
+    }
+}

@@ -6,6 +6,15 @@ use std::sync::Arc;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
+/// The packages whose methods are not [`Method::shed`].
+const UNSHED: [&str; 5] = [
+    "grpc.health.v1",
+    "autocomplete.raft.v1",
+    "autocomplete.meta.v1",
+    "autocomplete.registry.v1",
+    "autocomplete.admin.v1",
+];
+
 /// What is known of a method.
 #[derive(Debug, Clone)]
 pub(crate) struct Method {
@@ -13,9 +22,9 @@ pub(crate) struct Method {
     pub(crate) name: Arc<str>,
     /// A stream on either side.
     pub(crate) streaming: bool,
-    /// Counts against the limit of calls in work. Health and Raft do not: an overloaded server is alive, and
-    /// shedding the traffic between replicas would make overload permanent. Nor do calls between coordinators: what they pass
-    /// on was counted where it came in.
+    /// Counts against the limit of calls in work. Health, Raft and reports of shard servers do not: an overloaded server is alive, and
+    /// shedding the traffic between servers would make overload permanent. Nor does what servers ask a coordinator for a caller's sake,
+    /// and coordinators each other: it was counted where it came in. Nor what watchdogs and operators ask, who are needed most then.
     pub(crate) shed: bool,
 }
 
@@ -47,10 +56,7 @@ impl Methods {
                         let entry = Method {
                             name: name.as_str().into(),
                             streaming: method.client_streaming() || method.server_streaming(),
-                            shed: !matches!(
-                                package.as_str(),
-                                "grpc.health.v1" | "autocomplete.raft.v1" | "autocomplete.meta.v1"
-                            ),
+                            shed: !UNSHED.contains(&package.as_str()),
                         };
                         by_path.insert(format!("/{name}"), entry);
                     }
@@ -97,6 +103,8 @@ mod tests {
             "/grpc.health.v1.Health/Check",
             "/autocomplete.raft.v1.RaftService/Vote",
             "/autocomplete.meta.v1.MetadataService/Propose",
+            "/autocomplete.registry.v1.RegistryService/Sync",
+            "/autocomplete.admin.v1.ClusterAdminService/BeginRecovery",
         ] {
             let method = methods.of(path);
             assert!(!method.shed && !method.streaming, "{path}");

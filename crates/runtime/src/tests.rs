@@ -17,6 +17,21 @@ fn the_same_seed_draws_the_same_numbers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn work_at_a_pace_takes_as_long_as_its_bytes_may() {
+    let runtime = Runtime::real();
+    let begun = runtime.now();
+    let pace = Pace::new(&runtime, 1 << 20);
+    for _ in 0..4 {
+        pace.keep(1 << 18).await;
+    }
+    let took = runtime.now().saturating_since(begun);
+    assert_eq!(took, Duration::from_secs(1));
+    Pace::new(&runtime, 0).keep(1).await;
+    let took = runtime.now().saturating_since(begun);
+    assert_eq!(took, Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn paused_time_moves_the_clock_and_the_timers_together() {
     let runtime = Runtime::real();
     let start = runtime.now();

@@ -53,6 +53,8 @@ pub(crate) enum Action {
     RemoveReplica,
     /// Damaged data is set aside, with the identity.
     SetDataAside,
+    /// A snapshot is not used any more, and another is taken.
+    ReplaceSnapshot,
 }
 
 impl Action {
@@ -64,6 +66,7 @@ impl Action {
             Self::StopReplica => "stop_replica",
             Self::RemoveReplica => "remove_replica",
             Self::SetDataAside => "set_data_aside",
+            Self::ReplaceSnapshot => "replace_snapshot",
         }
     }
 }

@@ -10,28 +10,12 @@ mod common;
 
 use std::sync::OnceLock;
 
-use common::{contents, entry, id, open_with, payload, vote};
+use common::{Seen, entry, id, open_with, payload, seen, vote};
 use vfs::{
     SimDisk,
     sim::{Effect, Fault},
 };
-use wal::{AppendError, Entry, GroupId, GroupState, LogId, Record, Wal, WalOptions};
-
-/// What must be found of all groups, commit hints apart.
-#[derive(Debug, Clone, PartialEq)]
-struct Seen(Vec<(GroupId, GroupState, Vec<Entry>)>);
-
-fn seen(wal: &Wal) -> Seen {
-    let mut contents = contents(wal);
-    let groups = wal.groups().into_iter().map(|id| {
-        let state = GroupState {
-            committed: None,
-            ..wal.group(id)
-        };
-        (id, state, contents.remove(&id.0).unwrap_or_default())
-    });
-    Seen(groups.collect())
-}
+use wal::{AppendError, GroupId, LogId, Record, Wal, WalOptions};
 
 /// Small segments, nothing cached, so that reads ask the disk.
 fn plain() -> WalOptions {

@@ -1,4 +1,4 @@
-//! What this watchdog did lately beside its turns at recoveries, for the status that the coordinators give.
+//! What this watchdog did lately beside its turns at recoveries: counted, and kept for the status that the coordinators give.
 //!
 //! Coordinators are told all of it with every poll: one that was away, or has started anew, knows it after the next. What is kept is bounded, and goes
 //! with the process.
@@ -7,7 +7,7 @@ use api::admin::v1::ActionReport;
 use cluster::limits::ACTIONS_TOLD_MAX;
 use cluster::{NodeId, ShardId};
 use runtime::Runtime;
-use telemetry::Recent;
+use telemetry::{CounterFamily, Metrics, MetricsError, Recent};
 
 use crate::policy::Freeze;
 use crate::restart::{Restart, RestartError};
@@ -21,17 +21,23 @@ pub(crate) enum For {
     Reserve,
 }
 
-/// The last of it. Clones share it.
+/// `autocomplete_watchdog_actions_total`, and the last of it. Clones share both.
 #[derive(Debug, Clone)]
 pub(crate) struct Actions {
+    counters: CounterFamily<3>,
     kept: Recent<ActionReport>,
 }
 
 impl Actions {
-    pub(crate) fn new(runtime: &Runtime) -> Self {
-        Self {
+    pub(crate) fn new(runtime: &Runtime, metrics: &Metrics) -> Result<Self, MetricsError> {
+        Ok(Self {
+            counters: metrics.part("watchdog")?.counters(
+                "actions_total",
+                "What this watchdog did beside its turns at recoveries, by why and by what came of it.",
+                ["kind", "reason", "outcome"],
+            )?,
             kept: Recent::new(runtime, ACTIONS_TOLD_MAX),
-        }
+        })
     }
 
     /// Nothing is begun from now on, or things are begun again.
@@ -41,9 +47,17 @@ impl Actions {
             (Some(why), None) => ("end_freeze", why),
             (None, None) => return,
         };
-        let reason = why.as_str();
-        self.kept
-            .note(ActionReport::of(kind, reason, (None, None), ""));
+        self.note(kind, why.as_str(), (None, None), "");
+    }
+
+    /// A shard should have been recovered, and no coordinator with a quorum could say whose turn that is.
+    pub(crate) fn note_withheld(&self, shard: ShardId) {
+        self.note(
+            "withhold_recovery",
+            Freeze::NoQuorum.as_str(),
+            (Some(shard), None),
+            "",
+        );
     }
 
     /// A process was restarted, or left to whoever else does that, or neither could be done.
@@ -63,12 +77,32 @@ impl Actions {
         };
         let error = result.as_ref().err().map(ToString::to_string);
         let error = error.unwrap_or_default();
-        self.kept
-            .note(ActionReport::of(kind, reason, (shard, Some(node)), &error));
+        self.note(kind, reason, (shard, Some(node)), &error);
+    }
+
+    /// `kind` and `reason` are each one of a few words, `error` is empty where it was done.
+    fn note(
+        &self,
+        kind: &'static str,
+        reason: &'static str,
+        about: (Option<ShardId>, Option<NodeId>),
+        error: &str,
+    ) {
+        let outcome = if error.is_empty() { "done" } else { "failed" };
+        self.counters.with([kind, reason, outcome]).increment();
+        self.kept.note(ActionReport::of(kind, reason, about, error));
     }
 
     /// All that is kept, the newest last.
     pub(crate) fn told(&self) -> Vec<ActionReport> {
         self.kept.told(ActionReport::seen)
+    }
+}
+
+#[cfg(test)]
+impl Actions {
+    /// Those of a watchdog that nobody scrapes.
+    pub(crate) fn of_a_test(runtime: &Runtime) -> Self {
+        Self::new(runtime, &Metrics::new(runtime).unwrap()).unwrap()
     }
 }

@@ -1,7 +1,13 @@
-//! A door to what a Docker Engine answers to a watchdog, for `crates/fuzz`.
+//! A door to what a coordinator and a Docker Engine answer to a watchdog, for `crates/fuzz`.
 
+use std::collections::BTreeMap;
+
+use api::admin::v1::{GetStatusResponse, ShardMap};
+use cluster::ShardId;
 use hyper::StatusCode;
 
+use crate::NodeTarget;
+use crate::fleet::Fleet;
 use crate::restart::{RestartError, container};
 
 /// Where the engine is asked to restart the container of node `n7`, of those that it lists for it.
@@ -16,4 +22,37 @@ pub fn restart_path(listed: &[u8]) -> Result<String, RestartError> {
 #[must_use]
 pub fn refused(body: &[u8]) -> RestartError {
     container::refused(StatusCode::INTERNAL_SERVER_ERROR, body)
+}
+
+/// What is watched after an answer of a coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    /// The shards, and where each is looked for.
+    pub shards: BTreeMap<ShardId, Vec<NodeTarget>>,
+    /// How many of them the coordinator does not see serving.
+    pub down: usize,
+    /// The nodes that somebody waits for.
+    pub nodes: Vec<NodeTarget>,
+    /// How many of them the coordinator does not hear of.
+    pub silent: usize,
+}
+
+/// What is watched after a coordinator's status and map, and once it has not been heard of for a while.
+#[must_use]
+pub fn watched(status: &GetStatusResponse, map: &ShardMap) -> [Watched; 2] {
+    let fleet = Fleet::new(status, map);
+    let later = fleet.without_reports();
+    [fleet, later].map(shown)
+}
+
+fn shown(fleet: Fleet) -> Watched {
+    let (down, silent) = (fleet.down(), fleet.silent_nodes());
+    let shards = fleet.shards.into_iter();
+    let nodes = fleet.nodes.into_values();
+    Watched {
+        shards: shards.map(|(id, shard)| (id, shard.nodes)).collect(),
+        down,
+        nodes: nodes.map(|node| node.target).collect(),
+        silent,
+    }
 }

@@ -105,13 +105,13 @@ fn prepare(
         metrics,
         restarter,
     } = deps;
+    let actions = Actions::new(&runtime, &metrics)?;
     let metrics = Metrics::new(&metrics)?;
     let coordinators =
         Coordinators::new(runtime.clone(), &config.coordinators, config.probe_timeout)
             .map_err(StartError::Coordinator)?;
     let name = format!("watchdog-{:016x}", runtime.random_u64());
     tracing::info!(name, "watching");
-    let actions = Actions::new(&runtime);
     let tools = Tools {
         name,
         coordinators,

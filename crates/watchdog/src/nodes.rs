@@ -10,7 +10,7 @@
 //! Watchdogs take no turns here. A turn is a vote in the coordinators' metadata and guards a recovery, which repairs and takes minutes;
 //! this is only a restart, of a process that serves nobody, so that a second one costs nothing but the time of a start. That two
 //! restart the same process is made rare all the same: each waits for a random while first, and looks again; and who has a process restarted
-//! in vain backs off.
+//! in vain backs off. Without a coordinator that has a quorum nothing is begun, as with shards, which get no turn then.
 //!
 //! On failure: an attempt whose process does not answer in time has failed; the next one comes after the backoff, for ever, and a
 //! human is told.
@@ -108,7 +108,8 @@ impl Nodes {
         let is_idle = |id: &NodeId| fleet.nodes.get(id).is_some_and(|node| !node.has_replicas);
         let idle: BTreeMap<NodeId, Health> =
             health.into_iter().filter(|(id, _)| is_idle(id)).collect();
-        for id in self.policy.decide_unless(now, &idle, freeze).recover {
+        let held_back = freeze.or((!seen.has_quorum).then_some(Freeze::NoQuorum));
+        for id in self.policy.decide_unless(now, &idle, held_back).recover {
             self.begin_attempt(id, &fleet, seen);
         }
         self.note_alerts(now, &fleet);

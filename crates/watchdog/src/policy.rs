@@ -206,7 +206,7 @@ impl<K: Copy + Ord> Policy<K> {
         }
     }
 
-    /// Nothing was begun, for another watchdog acts: it does not count.
+    /// Nothing was begun, for another watchdog acts, or nobody may: it does not count.
     pub fn forgo(&mut self, now: Instant, id: K, draw: impl FnOnce(Duration) -> Duration) {
         let pause = self.config.backoff_min;
         if let Some(shard) = self.shards.get_mut(&id) {

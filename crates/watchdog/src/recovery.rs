@@ -1,7 +1,7 @@
 //! One attempt to bring one shard back: take the turn, see to it that its processes are restarted, have the coordinator diagnose and
 //! repair, verify that it serves.
 //!
-//! What always holds: while coordinators answer, nothing is done without the turn, which only one watchdog has at a time (see
+//! What always holds: nothing is done without the turn, which only one watchdog has at a time and which coordinators with a quorum grant (see
 //! [`turn`]). Nothing acknowledged is given up, whatever is found; that needs a person. An attempt ends: when the shard
 //! serves, when only a person can go on, or when nothing has moved for the configured time. A process is restarted by it once at most;
 //! and where it is for silence, only one that has missed enough polls and is silent still: taking the turn takes time.
@@ -46,6 +46,8 @@ pub(crate) enum Outcome {
     GivenUp,
     /// Another watchdog has the turn, or had it since the shard was looked at, or enough shards are acted upon. Nothing was done.
     NotOurTurn,
+    /// No coordinator with a quorum answers that could grant the turn. Nothing was done.
+    NobodyGrants,
 }
 
 /// An attempt that has ended.
@@ -65,6 +67,7 @@ impl Outcome {
             Self::TimedOut => "timed_out",
             Self::GivenUp => "given_up",
             Self::NotOurTurn => "not_our_turn",
+            Self::NobodyGrants => "nobody_grants",
         }
     }
 }
@@ -115,29 +118,30 @@ impl Recovery {
             () = shutdown.cancelled() => Err(Refused::Gone),
             taken = Turn::take(&self) => taken,
         };
-        let mut turn = match taken {
-            Ok(turn) => turn,
-            Err(refused) => {
-                let outcome = match refused {
-                    Refused::NotOurs => Outcome::NotOurTurn,
-                    Refused::Gone => Outcome::GivenUp,
-                };
-                return Finished {
-                    outcome,
-                    turn: None,
-                };
-            }
+        let outcome = match taken {
+            Ok(turn) => return self.act(turn).await,
+            Err(Refused::NotOurs) => Outcome::NotOurTurn,
+            Err(Refused::NobodyGrants) => Outcome::NobodyGrants,
+            Err(Refused::Gone) => Outcome::GivenUp,
         };
+        Finished {
+            outcome,
+            turn: None,
+        }
+    }
+
+    /// What is done with the turn, until it is given back.
+    async fn act(&self, mut turn: Turn) -> Finished {
         self.metrics.attempt_began(&self.key);
         let outcome = tokio::select! {
             biased;
-            () = shutdown.cancelled() => Outcome::GivenUp,
+            () = self.shutdown.cancelled() => Outcome::GivenUp,
             outcome = self.attempt(&mut turn) => outcome,
         };
         turn.end(outcome).await;
         Finished {
             outcome,
-            turn: turn.number(),
+            turn: Some(turn.number()),
         }
     }
 
@@ -186,7 +190,7 @@ impl Recovery {
     }
 
     fn lost_turn(&self) -> Outcome {
-        warn!(shard = %self.shard, "the turn at the shard's recovery went to another watchdog");
+        warn!(shard = %self.shard, "the turn at the shard's recovery is over, or went to another watchdog");
         Outcome::GivenUp
     }
 

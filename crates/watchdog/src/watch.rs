@@ -343,7 +343,7 @@ impl Watch {
             }
             finished.outcome
         });
-        if matches!(outcome, Ok(Outcome::NotOurTurn)) {
+        if matches!(outcome, Ok(Outcome::NotOurTurn | Outcome::NobodyGrants)) {
             self.policy.forgo(now, id, draw);
         } else {
             self.policy.end_attempt(now, id, draw);
@@ -361,6 +361,10 @@ impl Watch {
                 self.metrics.recovered(&shard.key, after);
             }
             Ok(Outcome::GivenUp | Outcome::NotOurTurn) => {}
+            Ok(outcome @ Outcome::NobodyGrants) => {
+                self.metrics.attempt_failed(&shard.key, Some(outcome));
+                self.tools.actions.note_withheld(id);
+            }
             Ok(outcome @ (Outcome::NeedsAcceptLoss | Outcome::TimedOut)) => {
                 warn!(shard = %id, shard_key = %shard.key, ?after, outcome = outcome.as_str(), "recovery ended without success");
                 self.metrics.attempt_failed(&shard.key, Some(outcome));

@@ -195,19 +195,24 @@ async fn a_hopeless_shard_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_coordinator_one_shard_is_recovered_but_not_most() {
+async fn without_a_coordinator_nothing_is_done_but_to_tell() {
     let mut cluster = Cluster::start(3, config()).await;
+    cluster.add_spare(4).await;
     cluster.kill_coordinator().await;
-    cluster.process(1).lock().await.kill().await;
-    until(&cluster.runtime, "shard 1 is recovered", || {
-        cluster.recovered(1) == 1
+    for process in [1, 4] {
+        cluster.process(process).lock().await.kill().await;
+    }
+    let withheld = || cluster.value("autocomplete_watchdog_recovery_failures_total", 1);
+    until(&cluster.runtime, "it says that it may not", || {
+        withheld() >= Some(3.0)
     })
     .await;
-    // Now most of them: nobody confirms it, so nothing is begun.
-    for shard in 1..=2 {
-        cluster.process(shard).lock().await.kill().await;
-    }
+    cluster.until_node_up(4, Some(false)).await;
+    // Now most of them: nobody confirms it.
+    cluster.process(2).lock().await.kill().await;
     until(&cluster.runtime, "it freezes", || cluster.frozen()).await;
+    assert_eq!((cluster.attempts(1), cluster.attempts(2)), (0.0, 0.0));
+    assert_eq!(*cluster.supervisor.restarted.lock(), Vec::<String>::new());
     let before = cluster.attempts(1) + cluster.attempts(2);
     // The coordinator is back, and sees them serving: the fault may be ours.
     cluster.restart_coordinator().await;
@@ -222,6 +227,16 @@ async fn without_a_coordinator_one_shard_is_recovered_but_not_most() {
         cluster.until_up(shard, true).await;
     }
     assert!(cluster.attempts(1) + cluster.attempts(2) >= before + 2.0);
+    cluster.until_node_up(4, Some(true)).await;
+    let told = cluster.coordinator.script.lock().told.clone();
+    let actions = told.actions.iter();
+    let mut withheld = actions.filter(|at| at.kind == "withhold_recovery");
+    let withheld = withheld.next().unwrap();
+    assert_eq!(
+        (withheld.reason.as_str(), withheld.shard_id),
+        ("no_quorum", Some(1))
+    );
+    assert!(withheld.times >= 3, "{withheld:?}");
     cluster.stop().await;
 }
 

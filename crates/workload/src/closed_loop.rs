@@ -16,6 +16,11 @@ pub trait Target: Send + 'static {
     fn read(&mut self, prefixes: &[&str]) -> impl Future<Output = Result<(), String>> + Send;
     /// Counts each of the terms once in one request, and waits until that is acknowledged.
     fn record(&mut self, terms: &[&str]) -> impl Future<Output = Result<(), String>> + Send;
+    /// Waits after a request that got no answer, for this reason, before the next is sent; it is part of no request's time. By default
+    /// nothing is waited for.
+    fn back_off(&mut self, _reason: &str) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// What is sent, and for how long.
@@ -151,13 +156,16 @@ impl<T: Target> Worker<T> {
                 self.target.read(&prefixes).await
             };
             let time = self.runtime.now().saturating_since(begun);
-            if begun < start {
-                continue;
-            }
             match result {
+                Ok(()) if begun < start => {}
                 Ok(()) if is_record => measured.record(time, u64::from(self.plan.batch)),
                 Ok(()) => measured.read(time),
-                Err(reason) => measured.error(&reason),
+                Err(reason) => {
+                    if begun >= start {
+                        measured.error(&reason, time)?;
+                    }
+                    self.target.back_off(&reason).await;
+                }
             }
         }
     }
@@ -205,6 +213,10 @@ mod tests {
         let measured = run(&runtime, 2, make.clone(), &terms, plan).await.unwrap();
         assert_eq!(measured.answers() + measured.errors()["EVEN"], 40);
         assert_eq!(measured.errors()["EVEN"], 20);
+        let failures = measured.failures("EVEN", plan.time);
+        assert_eq!(failures.requests, 20);
+        assert!((10_000..11_500).contains(&failures.p50_us), "{failures:?}");
+        assert_eq!(measured.failures("ODD", plan.time).requests, 0);
         let reads = measured.reads(plan.time);
         assert_eq!(reads.requests_per_second, 100);
         assert!((10_000..11_500).contains(&reads.p50_us), "{reads:?}");
@@ -212,5 +224,46 @@ mod tests {
         plan.record_percent = 100;
         let measured = run(&runtime, 2, make, &terms, plan).await.unwrap();
         assert_eq!((measured.answers(), measured.terms()), (20, 60));
+    }
+
+    struct Full(Runtime);
+
+    impl Target for Full {
+        async fn read(&mut self, _prefixes: &[&str]) -> Result<(), String> {
+            self.0.sleep(Duration::from_millis(10)).await;
+            Err("OVERLOADED".to_owned())
+        }
+
+        async fn record(&mut self, _terms: &[&str]) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn back_off(&mut self, reason: &str) {
+            assert_eq!(reason, "OVERLOADED");
+            self.0.sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_after_a_refusal_is_part_of_no_request() {
+        let runtime = Runtime::real();
+        let terms = Arc::new(vec!["a".to_owned()]);
+        let plan = Plan {
+            seed: 1,
+            record_percent: 0,
+            batch: 1,
+            questions: 1,
+            popularity: Popularity::Skewed,
+            prefixes: Prefixes::Typed,
+            warm_up: Duration::from_millis(100),
+            time: Duration::from_millis(200),
+        };
+        let world = runtime.clone();
+        let make = move || std::future::ready(Ok(Full(world.clone())));
+        let measured = run(&runtime, 2, make, &terms, plan).await.unwrap();
+        // Begun at 120, 160, 200, 240 and 280 ms.
+        assert_eq!(measured.errors()["OVERLOADED"], 10);
+        let refused = measured.failures("OVERLOADED", plan.time);
+        assert!((10_000..11_500).contains(&refused.max_us), "{refused:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! What was measured.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -16,12 +17,14 @@ pub struct Measured {
     records: Histogram<u64>,
     terms: u64,
     errors: BTreeMap<String, u64>,
+    /// How long it took to hear of them.
+    failures: BTreeMap<String, Histogram<u64>>,
 }
 
 /// The latencies of one kind of request. Times are in microseconds, to three digits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Latencies {
-    /// Requests that were answered.
+    /// Requests that were answered; of failures, those that were not.
     pub requests: u64,
     /// How many that were a second.
     pub requests_per_second: u64,
@@ -42,10 +45,11 @@ impl Measured {
     /// When the histograms cannot be made, which their fixed bounds rule out.
     pub fn new() -> Result<Self, anyhow::Error> {
         Ok(Self {
-            reads: Histogram::new_with_bounds(1, LONGEST_MICROS, 3)?,
-            records: Histogram::new_with_bounds(1, LONGEST_MICROS, 3)?,
+            reads: histogram()?,
+            records: histogram()?,
             terms: 0,
             errors: BTreeMap::new(),
+            failures: BTreeMap::new(),
         })
     }
 
@@ -58,8 +62,17 @@ impl Measured {
         self.terms += terms;
     }
 
-    pub(crate) fn error(&mut self, reason: &str) {
+    pub(crate) fn error(&mut self, reason: &str, time: Duration) -> Result<(), anyhow::Error> {
         *self.errors.entry(reason.to_owned()).or_default() += 1;
+        self.failed(reason)?.saturating_record(micros(time));
+        Ok(())
+    }
+
+    fn failed(&mut self, reason: &str) -> Result<&mut Histogram<u64>, anyhow::Error> {
+        match self.failures.entry(reason.to_owned()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(new) => Ok(new.insert(histogram()?)),
+        }
     }
 
     pub(crate) fn add(&mut self, other: &Self) -> Result<(), anyhow::Error> {
@@ -68,6 +81,9 @@ impl Measured {
         self.terms += other.terms;
         for (reason, number) in &other.errors {
             *self.errors.entry(reason.clone()).or_default() += number;
+        }
+        for (reason, times) in &other.failures {
+            self.failed(reason)?.add(times)?;
         }
         Ok(())
     }
@@ -90,6 +106,13 @@ impl Measured {
         &self.errors
     }
 
+    /// The requests of both kinds that got no answer for this reason, over a time.
+    #[must_use]
+    pub fn failures(&self, reason: &str, time: Duration) -> Latencies {
+        let failures = self.failures.get(reason);
+        failures.map_or_else(Latencies::default, |failures| latencies(failures, time))
+    }
+
     /// The answers to reads, over a time.
     #[must_use]
     pub fn reads(&self, time: Duration) -> Latencies {
@@ -101,6 +124,10 @@ impl Measured {
     pub fn records(&self, time: Duration) -> Latencies {
         latencies(&self.records, time)
     }
+}
+
+fn histogram() -> Result<Histogram<u64>, anyhow::Error> {
+    Ok(Histogram::new_with_bounds(1, LONGEST_MICROS, 3)?)
 }
 
 fn latencies(histogram: &Histogram<u64>, time: Duration) -> Latencies {

@@ -40,9 +40,15 @@ async fn a_comparison_measures_everybody_who_is_there() {
     assert!(is_there(Kind::Replicated) || !whole, "{:?}", report.absent);
     for at in &report.loaded {
         let is_of_it = |work| move |row: &&bench::Row| row.server == at.server && row.work == work;
-        for work in [Work::Read, Work::ReadBatch, Work::Record, Work::RecordBatch] {
-            let is_record = matches!(work, Work::Record | Work::RecordBatch);
-            let does_it = at.server != Kind::Lucene || !is_record;
+        let is_ours = matches!(at.server, Kind::Ours | Kind::Baseline | Kind::Replicated);
+        for (work, does_it) in [
+            (Work::Read, true),
+            (Work::ReadBatch, true),
+            (Work::ReadStream, is_ours),
+            (Work::Record, at.server != Kind::Lucene),
+            (Work::RecordBatch, at.server != Kind::Lucene),
+            (Work::RecordStream, is_ours),
+        ] {
             let rows = report.rows.iter().filter(is_of_it(work)).count();
             assert_eq!(rows, if does_it { 2 } else { 0 }, "{at:?}");
         }

@@ -98,6 +98,19 @@ fn every_alert_is_explained() {
 }
 
 #[test]
+fn every_alert_has_a_case_in_which_it_fires() {
+    let read = |name: &str| std::fs::read_to_string(deploy().join("prometheus").join(name));
+    let (rules, cases) = (read("rules.yml").unwrap(), read("rules_test.yml").unwrap());
+    let alerts = rules.lines().filter_map(|line| line.split_once("alert: "));
+    for (_, alert) in alerts {
+        let named = format!("alertname: {alert}\n");
+        let mut of_it = cases.split(named.as_str()).skip(1);
+        let fires = of_it.any(|case| case.trim_start().starts_with("exp_alerts:\n"));
+        assert!(fires, "{alert}");
+    }
+}
+
+#[test]
 fn the_rules_fire_when_they_should() {
     let promtool = |arguments: &[&str]| {
         Command::new("promtool")

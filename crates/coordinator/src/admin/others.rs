@@ -20,31 +20,31 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Adds to a status what the other coordinators say.
 pub(super) async fn ask(arrival: &Arrival, status: &mut GetStatusResponse) {
-    let asked = status.coordinators.iter_mut().filter(|at| !at.answers);
+    let asked = status.coordinators.iter().filter(|at| !at.answers);
     let said = join_all(asked.map(|other| hear(arrival, other))).await;
-    status.actions.extend(said.into_iter().flatten());
+    add(status, said);
+}
+
+/// What was heard of one of them: what it and its watchdogs did, or why nothing was.
+type Said = Result<Vec<ActionReport>, ApiError>;
+
+/// Adds what was heard of those that were to be asked, in their order.
+pub(crate) fn add(status: &mut GetStatusResponse, said: Vec<Said>) {
+    let asked = status.coordinators.iter_mut().filter(|at| !at.answers);
+    for (other, said) in asked.zip(said) {
+        match said {
+            Ok(actions) => {
+                other.reached = true;
+                status.actions.extend(actions);
+            }
+            Err(error) => other.reason = error.to_string(),
+        }
+    }
     status.actions.sort_by_key(|action| action.last_ms);
     once_each(&mut status.actions);
 }
 
-/// What one of them and its watchdogs did; notes whether it answered.
-async fn hear(arrival: &Arrival, other: &mut CoordinatorStatus) -> Vec<ActionReport> {
-    match actions_of(arrival, other).await {
-        Ok(actions) => {
-            other.reached = true;
-            actions
-        }
-        Err(error) => {
-            other.reason = error.to_string();
-            Vec::new()
-        }
-    }
-}
-
-async fn actions_of(
-    arrival: &Arrival,
-    other: &CoordinatorStatus,
-) -> Result<Vec<ActionReport>, ApiError> {
+async fn hear(arrival: &Arrival, other: &CoordinatorStatus) -> Said {
     let runtime = &arrival.runtime;
     let deadline = Deadline::after(runtime, PATIENCE);
     let request = deadline.request(runtime, GetStatusRequest::default())?;
@@ -52,6 +52,11 @@ async fn actions_of(
     let mut peer = peer.max_decoding_message_size(ANSWER_BYTES_MAX);
     let answer = Box::pin(peer.get_status(request));
     let answer = deadline.call(runtime, answer).await?.into_inner();
+    actions_of(other, answer)
+}
+
+/// What one of them and its watchdogs did, as its answer tells it.
+pub(crate) fn actions_of(other: &CoordinatorStatus, answer: GetStatusResponse) -> Said {
     let answering = answer.coordinators.iter().find(|at| at.answers);
     let answering = answering.map(|at| at.coordinator_id);
     if answering != Some(other.coordinator_id) {

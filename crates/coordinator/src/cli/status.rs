@@ -38,48 +38,50 @@ impl Status {
                 |mut admin, request| async move { admin.get_status(request).await },
             )
             .await?;
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            writeln!(out, "{:#}", as_json(&status))?;
+        let text = if self.json {
+            format!("{:#}", as_json(&status))
         } else {
-            let metadata = if status.metadata_available {
-                "available"
-            } else {
-                "not available"
-            };
-            writeln!(
-                out,
-                "cluster {}  epoch {}  namespaces {}  metadata {metadata}",
-                hex(&status.cluster_id),
-                status.epoch,
-                status.namespaces
-            )?;
-            for at in &status.coordinators {
-                writeln!(
-                    out,
-                    "coordinator {}  {}{}{}",
-                    at.coordinator_id,
-                    at.address,
-                    if at.leads { "  leads" } else { "" },
-                    heard(at),
-                )?;
-            }
-            writeln!(out, "{}", shard_table(&status.shards))?;
-            writeln!(out, "{}", replica_table(&status))?;
-            writeln!(out, "{}", node_table(&status.nodes))?;
-            if status.shards.iter().any(|shard| !shard.turns.is_empty()) {
-                writeln!(out, "{}", turn_table(&status.shards))?;
-            }
-            if status.shards.iter().any(|shard| !shard.changes.is_empty()) {
-                writeln!(out, "{}", change_table(&status.shards))?;
-            }
-            if !status.actions.is_empty() {
-                let now_ms = connection.runtime.wall_ms();
-                writeln!(out, "{}", action_table(&status.actions, now_ms))?;
-            }
-        }
+            as_text(&status, connection.runtime.wall_ms())
+        };
+        writeln!(std::io::stdout(), "{text}")?;
         Ok(())
     }
+}
+
+/// All of it for people: lines, and tables below them.
+pub(crate) fn as_text(status: &GetStatusResponse, now_ms: i64) -> String {
+    let metadata = if status.metadata_available {
+        "available"
+    } else {
+        "not available"
+    };
+    let mut parts = vec![format!(
+        "cluster {}  epoch {}  namespaces {}  metadata {metadata}",
+        hex(&status.cluster_id),
+        status.epoch,
+        status.namespaces
+    )];
+    parts.extend(status.coordinators.iter().map(|at| {
+        let leads = if at.leads { "  leads" } else { "" };
+        let (id, address) = (at.coordinator_id, &at.address);
+        format!("coordinator {id}  {address}{leads}{}", heard(at))
+    }));
+    let mut tables = vec![
+        shard_table(&status.shards),
+        replica_table(status),
+        node_table(&status.nodes),
+    ];
+    if status.shards.iter().any(|shard| !shard.turns.is_empty()) {
+        tables.push(turn_table(&status.shards));
+    }
+    if status.shards.iter().any(|shard| !shard.changes.is_empty()) {
+        tables.push(change_table(&status.shards));
+    }
+    if !status.actions.is_empty() {
+        tables.push(action_table(&status.actions, now_ms));
+    }
+    parts.extend(tables.iter().map(Table::to_string));
+    parts.join("\n")
 }
 
 /// Whether a coordinator is there, as the one that was asked sees it.
@@ -428,7 +430,8 @@ fn turn_json(turn: &RecoveryTurn) -> Value {
     })
 }
 
-fn as_json(status: &GetStatusResponse) -> Value {
+/// All of it for programs.
+pub(crate) fn as_json(status: &GetStatusResponse) -> Value {
     let shard = |shard: &ShardStatus| {
         let turns: Vec<Value> = shard.turns.iter().map(turn_json).collect();
         let changes: Vec<Value> = shard.changes.iter().map(past_change_json).collect();

@@ -18,7 +18,7 @@ const SNAPSHOT_ENTRIES: u64 = 300;
 const SEARCHES: u64 = SNAPSHOT_ENTRIES + 20;
 
 /// The newest snapshot of shard 2, which has what lies between "g" and "p".
-fn newest_snapshot(dir: &Path) -> PathBuf {
+pub(super) fn newest_snapshot(dir: &Path) -> PathBuf {
     let disk = RealDisk::new();
     let group = replication::shard_group(cluster::ShardId(2), cluster::Incarnation::FIRST);
     let dir = dir.join("snapshots").join(format!("{:016x}", group.0));

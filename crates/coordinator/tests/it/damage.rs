@@ -10,6 +10,7 @@ use api::v1::{Consistency, GetTopKRequest, RecordRequest, SessionToken, TermRang
 use api::{Outcome, Reason};
 use tonic::{Code, Status};
 
+use super::audit::newest_snapshot;
 use super::harness::{Cluster, listed, reason};
 
 async fn recover(
@@ -148,6 +149,8 @@ async fn a_lost_disk_is_given_up_only_by_word_and_comes_back_from_the_snapshot()
         Code::FailedPrecondition,
         "it serves"
     );
+    assert_eq!(cluster.actions("pull_snapshot", "asked"), 1);
+    assert_eq!(cluster.actions("push_snapshot", "asked"), 0, "it failed");
 
     let late = RecordRequest {
         term: "lemon".into(),
@@ -321,6 +324,33 @@ pub(super) fn damage_log(dir: &std::path::Path) {
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     bytes[end / 2] ^= 0xff;
     std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotten_snapshot_is_replaced_and_told_of() {
+    let mut cluster = Cluster::start().await;
+    for _ in 0..2 {
+        cluster.record("kiwi", 1).await;
+        let request = PullSnapshotRequest { shard_id: 2 };
+        cluster.admin().pull_snapshot(request).await.unwrap();
+    }
+    cluster.record("kiwi", 1).await;
+    cluster.kill_server(1).await;
+    let newest = newest_snapshot(cluster.server_dir(1));
+    let mut bytes = std::fs::read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&newest, bytes).unwrap();
+    cluster.start_server(1).await;
+    let told = |status: &GetStatusResponse| {
+        let mut actions = status.actions.iter();
+        actions.any(|at| at.kind == "replace_snapshot" && at.shard_id == Some(2))
+    };
+    cluster.until("the status tells of it", told).await;
+    cluster.until_serving().await;
+    assert_eq!(cluster.server_actions(1, "replace_snapshot", "rotten"), 1);
+    let answer = cluster.top("k", 1).await;
+    assert_eq!(listed(&answer), [("kiwi", 3)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::admin::v1::{GetStatusResponse, ReplicaRole, ShardState, TransferLeaderRequest};
 use api::v1::{Consistency, GetCountRequest, GetTopKRequest, RecordRequest, RequestId};
-use api::{ApiError, Reason};
+use api::{ApiError, Outcome, Reason};
 use bytes::Bytes;
 use runtime::{Runtime, Task};
 use tonic::{Code, Request, Status};
@@ -377,6 +377,43 @@ async fn without_a_majority_nothing_strict_is_answered_and_stale_reads_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_no_majority_follows_knows_it_by_itself() {
+    let mut cluster = Cluster::replicated().await;
+    cluster.record("kiwi", 3).await;
+    let lonely = cluster.leader_of(2).await;
+    for other in (0..3).filter(|place| *place != lonely) {
+        cluster.kill_server(other).await;
+    }
+    // Asked without a coordinator, and with time enough for many elections.
+    let mut outcomes = Vec::new();
+    for _ in 0..3 {
+        let mut request = Request::new(record("kiwi", 1, None));
+        request.set_timeout(AMPLE);
+        let refused = cluster.client_of(lonely).record(request).await.unwrap_err();
+        assert_eq!(reason(&refused), Reason::NoQuorum, "{refused}");
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        outcomes.push(ApiError::from_status(&refused).outcome());
+        let mut request = Request::new(GetCountRequest {
+            term: "kiwi".into(),
+            consistency: Consistency::Linearizable.into(),
+            ..GetCountRequest::default()
+        });
+        request.set_timeout(AMPLE);
+        let refused = cluster.client_of(lonely).get_count(request).await;
+        assert_eq!(reason(&refused.unwrap_err()), Reason::NoQuorum);
+    }
+    // Of the first it may not know yet that nobody follows.
+    assert_eq!(outcomes[1..], [Some(Outcome::NotApplied); 2]);
+    for other in (0..3).filter(|place| *place != lonely) {
+        cluster.start_server(other).await;
+    }
+    cluster.until("all replicas serve", all_serve).await;
+    let may_have_been = u64::from(outcomes[0] != Some(Outcome::NotApplied));
+    let found = count_again(&cluster, "kiwi").await;
+    assert!((3..=3 + may_have_been).contains(&found), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_all_come_back_at_other_addresses_find_each_other() {
     let mut cluster = Cluster::replicated().await;
     for term in TERMS {
@@ -395,8 +432,8 @@ async fn servers_that_all_come_back_at_other_addresses_find_each_other() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_whose_disk_does_not_answer_gives_its_leads_away() {
+/// Three servers with three replicas, on disks that do what they are told to.
+async fn on_simulated_disks() -> Cluster {
     let mut cluster = Cluster::of(Shape {
         replicas: 3,
         simulated: true,
@@ -407,6 +444,12 @@ async fn a_leader_whose_disk_does_not_answer_gives_its_leads_away() {
         cluster.add_server(&format!("shard-{number}")).await;
     }
     cluster.until("all replicas serve", all_serve).await;
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_does_not_answer_gives_its_leads_away() {
+    let cluster = on_simulated_disks().await;
     cluster.record("kit", 1).await;
     let hung = cluster.leader_of(2).await;
     cluster.disk(hung).hold_syncs(true);
@@ -431,4 +474,49 @@ async fn a_leader_whose_disk_does_not_answer_gives_its_leads_away() {
     cluster.disk(hung).hold_syncs(false);
     cluster.until("all replicas serve", all_serve).await;
     writers.end(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_is_full_refuses_and_gives_its_leads_away() {
+    let cluster = on_simulated_disks().await;
+    cluster.record("kiwi", 1).await;
+    let full = cluster.leader_of(2).await;
+    let disk = cluster.disk(full);
+    disk.set_capacity(Some(disk.used_bytes()));
+    let write = || async {
+        let mut request = Request::new(record("kiwi", 1, None));
+        request.set_timeout(AMPLE);
+        cluster.client().record(request).await
+    };
+    let (mut acknowledged, mut unknown) = (1, 0);
+    let moved = async {
+        while cluster.leader_of(2).await == full {
+            match write().await {
+                Ok(_) => acknowledged += 1,
+                Err(refused) => {
+                    let outcome = ApiError::from_status(&refused).outcome();
+                    unknown += u64::from(outcome != Some(Outcome::NotApplied));
+                }
+            }
+        }
+    };
+    cluster.runtime.timeout(PATIENCE, moved).await.unwrap();
+    // Counted when it is over, which is after others have seen it.
+    let counted = async {
+        while cluster.actions("move_lead", "disk") == 0 {
+            cluster.runtime.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    cluster.runtime.timeout(PATIENCE, counted).await.unwrap();
+    for _ in 0..20 {
+        write().await.unwrap();
+        acknowledged += 1;
+    }
+    disk.set_capacity(None);
+    cluster.until("all replicas serve", all_serve).await;
+    let found = count_again(&cluster, "kiwi").await;
+    assert!(
+        (acknowledged..=acknowledged + unknown).contains(&found),
+        "{found}"
+    );
 }

@@ -11,13 +11,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
-use runtime::{CancellationToken, Runtime};
+use runtime::{CancellationToken, Pace};
 use wal::{ReadError, ScrubPosition};
 
 use super::Inner;
-use crate::SnapshotError;
 use crate::snapshot::{Reread, SnapshotFile};
 use crate::status::StopCause;
+use crate::{GroupId, SnapshotError};
 
 /// The most that is read before the next pause.
 const STEP_BYTES_MAX: u64 = 1 << 20;
@@ -32,28 +32,15 @@ pub struct ScrubStats {
     pub passes: u64,
     /// Bytes that were read again and found sound.
     pub bytes: u64,
-    /// Snapshots that were found rotten.
+    /// Snapshots that were found rotten, also by the start of their group. Another is taken for each.
     pub rotten_snapshots: u64,
+    /// Whose was found last.
+    pub newest_rotten: Option<GroupId>,
 }
 
-/// How fast it goes.
-#[derive(Debug, Clone)]
-struct Pace {
-    runtime: Runtime,
-    bytes_per_second: u64,
-}
-
-impl Pace {
-    fn step_bytes(&self) -> u64 {
-        (self.bytes_per_second / 4).clamp(1, STEP_BYTES_MAX)
-    }
-
-    /// Waits as long as so many bytes may take.
-    async fn keep(&self, bytes: u64) {
-        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second.max(1));
-        let pause = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        self.runtime.sleep(pause).await;
-    }
+/// Bytes that are read at once.
+fn step_bytes(pace: &Pace) -> u64 {
+    (pace.bytes_per_second() / 4).clamp(1, STEP_BYTES_MAX)
 }
 
 /// Makes pass after pass until the node ends or its log is found rotten.
@@ -67,15 +54,12 @@ pub(super) async fn run(host: Weak<Inner>, ended: CancellationToken) {
 async fn passes(host: &Weak<Inner>) {
     while let Some(inner) = host.upgrade() {
         let pause = inner.options.scrub_pause;
-        let pace = Pace {
-            runtime: inner.runtime.clone(),
-            bytes_per_second: inner.options.scrub_bytes_per_second,
-        };
+        let pace = Pace::new(&inner.runtime, inner.options.scrub_bytes_per_second);
         drop(inner);
         if pass(host, &pace).await.is_none() {
             return;
         }
-        pace.runtime.sleep(pause).await;
+        pace.runtime().sleep(pause).await;
     }
 }
 
@@ -85,9 +69,9 @@ async fn pass(host: &Weak<Inner>, pace: &Pace) -> Option<()> {
     let mut failed = false;
     while let Some(from) = position {
         let inner = host.upgrade()?;
-        let (wal, limit) = (inner.wal.clone(), pace.step_bytes());
+        let (wal, limit) = (inner.wal.clone(), step_bytes(pace));
         let step = pace
-            .runtime
+            .runtime()
             .spawn_blocking("log-scrub", move || wal.scrub(from, limit))
             .await
             .ok()?;
@@ -111,7 +95,7 @@ async fn pass(host: &Weak<Inner>, pace: &Pace) -> Option<()> {
                 tracing::warn!(%error, "the log could not be read again, another read decides");
                 drop(inner);
                 failed = true;
-                pace.runtime.sleep(RETRY_PAUSE).await;
+                pace.runtime().sleep(RETRY_PAUSE).await;
             }
             Err(error @ ReadError::Io(_)) => {
                 tracing::warn!(%error, "the log could not be read again");
@@ -135,7 +119,7 @@ async fn snapshot(host: &Weak<Inner>, pace: &Pace, file: &SnapshotFile) -> Optio
             Err(error) if error.is_unreadable() && !failed => {
                 tracing::warn!(%error, "a snapshot could not be read again, another read decides");
                 failed = true;
-                pace.runtime.sleep(RETRY_PAUSE).await;
+                pace.runtime().sleep(RETRY_PAUSE).await;
             }
             Err(error)
                 if error.is_unreadable() || matches!(error, SnapshotError::Damaged { .. }) =>
@@ -163,12 +147,12 @@ async fn read_again(
         Err(error) => return Some(Err(error)),
     };
     loop {
-        let limit = pace.step_bytes();
+        let limit = step_bytes(pace);
         let work = move || {
             let read = reading.step(limit);
             (reading, read)
         };
-        let done = pace.runtime.spawn_blocking("snapshot-scrub", work).await;
+        let done = pace.runtime().spawn_blocking("snapshot-scrub", work).await;
         let (back, read) = done.ok()?;
         reading = back;
         let inner = host.upgrade()?;
@@ -213,9 +197,18 @@ impl Inner {
 
     fn note_rotten(&self, file: &SnapshotFile, error: &SnapshotError) {
         if !file.is_rotten() {
-            self.scrub.lock().rotten_snapshots += 1;
+            self.count_rotten(file.info().group, 1);
         }
         file.mark_rotten(&error.to_string());
+    }
+
+    /// So many snapshots of a group are rotten.
+    pub(super) fn count_rotten(&self, group: GroupId, snapshots: usize) {
+        if snapshots > 0 {
+            let mut stats = self.scrub.lock();
+            stats.rotten_snapshots += snapshots as u64;
+            stats.newest_rotten = Some(group);
+        }
     }
 
     /// Stops every group for the loss of its log's integrity.

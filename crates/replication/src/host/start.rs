@@ -126,6 +126,7 @@ impl Host {
             network,
             policy: config.snapshots,
             command_bytes_max: config.command_bytes_max,
+            cut_off_after: config.timing.election_max,
             silent_until: silent.then(|| inner.runtime.now() + Timing::longest_lease()),
             snapshot_turn: Arc::clone(&inner.snapshot_turn),
         });
@@ -204,8 +205,11 @@ impl Inner {
     fn stored(&self, group: GroupId) -> Result<recover::Stored, StartError> {
         let (store, found) =
             SnapshotStore::open(Arc::clone(&self.vfs), &self.snapshot_root, group)?;
+        let damaged = found.damaged.len();
         let opened = (store.in_life(self.registry.next_number()), found);
-        recover::Stored::open(&self.wal, opened, group)
+        let stored = recover::Stored::open(&self.wal, opened, group)?;
+        self.count_rotten(group, damaged);
+        Ok(stored)
     }
 
     /// To the other members of a group.

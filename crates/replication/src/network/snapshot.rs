@@ -1,11 +1,12 @@
-//! Sending a snapshot in pieces.
+//! Sending a snapshot in pieces, no faster than [`SNAPSHOT_BYTES_PER_SECOND`].
 
 use std::io::Read as _;
 use std::time::Duration;
 
 use api::raft::v1 as wire;
+use cluster::limits::SNAPSHOT_BYTES_PER_SECOND;
 use futures::Stream;
-use runtime::{Runtime, TaskFailed};
+use runtime::{Pace, Runtime, TaskFailed};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -38,6 +39,7 @@ pub(super) fn send(
 ) -> impl Stream<Item = wire::InstallSnapshotRequest> + Send + 'static {
     let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
     let mut first = Some((envelope, convert::vote_to_wire(vote), header(file)));
+    let pace = Pace::new(runtime, SNAPSHOT_BYTES_PER_SECOND);
     let (file, spawner, runtime) = (file.clone(), runtime, runtime.clone());
     let read = async move {
         let open = || runtime.spawn_blocking("snapshot-read", move || file.read_from(offset));
@@ -66,6 +68,7 @@ pub(super) fn send(
                 return Ok(());
             }
             offset += bytes;
+            pace.keep(bytes).await;
         }
     };
     let sending = async move {

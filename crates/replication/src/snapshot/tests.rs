@@ -1,4 +1,5 @@
 mod every_call;
+mod power_lost;
 mod resume;
 
 use std::collections::{BTreeMap, BTreeSet};

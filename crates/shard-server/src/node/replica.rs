@@ -1,12 +1,15 @@
 //! A running replica of a shard: its group, its queue of writes, and the three ways to read it.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::{ApiError, Consistency, Outcome, Reason};
 use cluster::{Generation, Incarnation, Position, ShardId};
 use parking_lot::Mutex;
-use replication::{Committed, Group, GroupStatus, ProposeError, ReadError, Role, StopCause};
+use replication::{
+    Committed, GivenUp, Group, GroupStatus, ProposeError, ReadError, Role, StopCause,
+};
 use rpc::Deadline;
 use runtime::{Instant, Runtime};
 
@@ -167,8 +170,11 @@ impl Replica {
         self.settled(ticket, deadline).await
     }
 
-    /// Queues writes: what is put in first is applied first.
+    /// Queues writes: what is put in first is applied first. A leader that no majority follows takes none.
     pub(crate) fn put(&self, writes: Vec<Write>, deadline: Deadline) -> Result<Ticket, ApiError> {
+        if self.group.is_cut_off() {
+            return Err(self.cut_off().with_outcome(Outcome::NotApplied));
+        }
         self.queue.put(writes, Some(deadline.at())).map_err(refused)
     }
 
@@ -178,11 +184,7 @@ impl Replica {
         ticket: Ticket,
         deadline: Deadline,
     ) -> Result<Answer, ApiError> {
-        let settled = deadline
-            .limit(&self.runtime, ticket)
-            .await
-            .map_err(|error| error.with_outcome(Outcome::Unknown))?;
-        match settled {
+        match self.answered(ticket, deadline).await? {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(WriteError::Expired)) => {
                 Err(Deadline::error().with_outcome(Outcome::NotApplied))
@@ -200,11 +202,32 @@ impl Replica {
         command: bytes::Bytes,
         deadline: Deadline,
     ) -> Result<Committed<Response>, ApiError> {
-        deadline
-            .limit(&self.runtime, self.group.propose(kind, command))
-            .await
-            .map_err(|error| error.with_outcome(Outcome::Unknown))?
-            .map_err(|error| self.not_proposed(&error))
+        if self.group.is_cut_off() {
+            return Err(self.cut_off().with_outcome(Outcome::NotApplied));
+        }
+        let proposed = self.group.propose(kind, command);
+        let answered = self.answered(proposed, deadline).await?;
+        answered.map_err(|error| self.not_proposed(&error))
+    }
+
+    /// Waits for what becomes of something that was handed over, for as long as a majority follows.
+    async fn answered<F: Future>(
+        &self,
+        future: F,
+        deadline: Deadline,
+    ) -> Result<F::Output, ApiError> {
+        let left = deadline.remaining(&self.runtime);
+        let answered = self.group.unless_cut_off(left, future).await;
+        let given_up = |why| match why {
+            GivenUp::Late => Deadline::error(),
+            GivenUp::CutOff => self.cut_off(),
+        };
+        answered.map_err(|why| given_up(why).with_outcome(Outcome::Unknown))
+    }
+
+    fn cut_off(&self) -> ApiError {
+        let message = format!("no majority follows the leader of shard {}", self.shard);
+        ApiError::new(Reason::NoQuorum, message)
     }
 
     /// Looks something up in a namespace, as fresh as asked for.

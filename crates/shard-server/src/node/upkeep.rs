@@ -1,6 +1,7 @@
 //! Small chores, each second and whenever something changed: gauges, groups that were joined, clears that a shard has not heard of, settings that are part of
 //! the state, starts that are due again, and freeing what generations left behind.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use replication::Role;
 use rpc::Deadline;
 
 use super::{Node, Replica};
+use crate::metrics::Action;
 use crate::state::command;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -17,6 +19,7 @@ const RECLAIM_TERMS: usize = 4096;
 
 /// The task that does the chores until the node stops.
 pub(super) async fn run(node: Arc<Node>) {
+    let mut rotten = 0;
     loop {
         for replica in node.replicas() {
             replica.metrics().set(&replica);
@@ -29,7 +32,15 @@ pub(super) async fn run(node: Arc<Node>) {
         node.metrics.set_damaged(node.has_damage());
         if let Some(host) = node.host() {
             node.metrics.set_log(&host.wal_stats());
-            node.metrics.set_scrub(host.scrub_stats());
+            let scrub = host.scrub_stats();
+            node.metrics.set_scrub(scrub);
+            for _ in rotten..scrub.rotten_snapshots {
+                let shard = scrub.newest_rotten.and_then(replication::shard_of);
+                let done = Ok::<(), Infallible>(());
+                node.metrics
+                    .count_action(Action::ReplaceSnapshot, "rotten", shard, &done);
+            }
+            rotten = scrub.rotten_snapshots;
             let resumed = host.resumed_snapshot_bytes();
             node.metrics.set_resumed_snapshot_bytes(resumed);
         }

@@ -10,8 +10,8 @@ use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 use vfs::{SimDisk, Vfs};
 use wal::{
-    AppendError, Entry, GroupId, Identity, LogId, OpenError, Record, RecoveryReport, Vote, Wal,
-    WalOptions, Writer,
+    AppendError, Entry, GroupId, GroupState, Identity, LogId, OpenError, Record, RecoveryReport,
+    Vote, Wal, WalOptions, Writer,
 };
 
 pub(crate) fn dir() -> &'static Path {
@@ -100,6 +100,22 @@ pub(crate) fn contents(wal: &Wal) -> BTreeMap<u64, Vec<Entry>> {
             (group.0, entries)
         })
         .collect()
+}
+
+/// What must be found of all groups, commit hints apart.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Seen(pub(crate) Vec<(GroupId, GroupState, Vec<Entry>)>);
+
+pub(crate) fn seen(wal: &Wal) -> Seen {
+    let mut contents = contents(wal);
+    let groups = wal.groups().into_iter().map(|id| {
+        let state = GroupState {
+            committed: None,
+            ..wal.group(id)
+        };
+        (id, state, contents.remove(&id.0).unwrap_or_default())
+    });
+    Seen(groups.collect())
 }
 
 /// Small pseudo-random numbers.

@@ -27,6 +27,12 @@ impl Restarter for Noting {
 
 const SHARD: ShardId = ShardId(1);
 
+/// The turn at an attempt, just granted.
+fn granted(recovery: &Recovery) -> Turn {
+    let now = recovery.tools.runtime.now();
+    Turn::granted(recovery, turn::request(recovery), 1, now)
+}
+
 /// An attempt, without any coordinator, at a shard on these nodes.
 fn recovery(
     restarter: &Arc<Noting>,
@@ -48,7 +54,7 @@ fn recovery(
     };
     let restarter = Arc::clone(restarter) as Arc<dyn Restarter>;
     let metrics = telemetry::Metrics::new(&runtime).unwrap();
-    let actions = Actions::new(&runtime);
+    let actions = Actions::of_a_test(&runtime);
     let tools = Tools {
         name: "watchdog-1".to_owned(),
         coordinators: Coordinators::new(runtime.clone(), &[], hour).unwrap(),
@@ -93,7 +99,7 @@ async fn what_dies_while_an_attempt_is_open_is_restarted_by_it_and_nothing_else(
         assert_eq!(restarter.restarted(), [1, 2], "each once");
         shutdown.cancel();
     };
-    let (finished, ()) = tokio::join!(recovery.run(), script);
+    let (finished, ()) = tokio::join!(recovery.act(granted(&recovery)), script);
     assert_eq!(finished.outcome, Outcome::GivenUp);
 }
 
@@ -118,13 +124,51 @@ async fn a_process_that_has_come_back_before_the_turn_was_taken_is_left_alone() 
         }
         shutdown.cancel();
     };
-    let both = async { tokio::join!(recovery.run(), script) };
+    let both = async { tokio::join!(recovery.act(granted(&recovery)), script) };
     let (finished, ()) = runtime
         .timeout(Duration::from_secs(30), both)
         .await
         .unwrap();
     assert_eq!(finished.outcome, Outcome::GivenUp);
     assert_eq!(restarter.restarted(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_coordinator_there_is_no_turn_and_nothing_is_done() {
+    let restarter = Arc::new(Noting::default());
+    let dead = watch::Sender::new(vec![node(1)]);
+    let shutdown = CancellationToken::new();
+    let finished = recovery(&restarter, vec![node(1)], &dead, &shutdown).run();
+    let finished = finished.await;
+    assert_eq!(finished.outcome, Outcome::NobodyGrants);
+    assert_eq!(finished.turn, None);
+    assert_eq!(restarter.restarted(), Vec::<u64>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_nobody_prolongs_is_over_with_its_lease() {
+    let restarter = Arc::new(Noting::default());
+    let dead = watch::Sender::new(Vec::new());
+    let shutdown = CancellationToken::new();
+    let recovery = recovery(&restarter, vec![node(1)], &dead, &shutdown);
+    let runtime = &recovery.tools.runtime;
+    let mut turn = granted(&recovery);
+    for _ in 0..14 {
+        runtime.sleep(Duration::from_secs(1)).await;
+        assert!(turn.keep(false).await, "it may still be ours");
+    }
+    runtime.sleep(Duration::from_secs(1)).await;
+    assert!(!turn.keep(false).await);
+    // What is going on with it is broken off.
+    let mut turn = granted(&recovery);
+    let endless = std::future::pending::<()>();
+    let begun = runtime.now();
+    let done = turn.keep_during(endless, &AtomicBool::new(false)).await;
+    assert_eq!(done, None);
+    assert_eq!(
+        runtime.now().saturating_since(begun),
+        Duration::from_secs(15)
+    );
 }
 
 #[test]

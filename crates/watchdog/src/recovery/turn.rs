@@ -1,8 +1,10 @@
 //! The turn at a shard's recovery: asked for before anything is done, prolonged while it lasts, given back at the end.
 //!
-//! The coordinators' metadata, where all watchdogs meet, grant it to one at a time. Where no coordinator answers there is nobody to
-//! grant anything, and a process that died is brought back all the same: that may be what the coordinators wait for, and
-//! restarting is safe to repeat.
+//! The coordinators' metadata, where all watchdogs meet, grant it to one at a time, for as long as a lease. A watchdog to which no coordinator
+//! grants anything does nothing but tell: it may be the one that is cut off, and what it would restart may be well.
+//!
+//! What always holds: a turn is ours from a grant until the lease that it came with is over, counted from before it was asked for; in that time
+//! nobody else has it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +30,8 @@ pub(super) enum Refused {
     NotOurs,
     /// There is no such shard any more.
     Gone,
+    /// No coordinator with a quorum answers.
+    NobodyGrants,
 }
 
 /// What a coordinator takes of a reason, which names the processes, and each may have a long name.
@@ -36,31 +40,37 @@ pub(super) fn fitting(reason: &str) -> String {
     reason.get(..end).unwrap_or_default().to_owned()
 }
 
-/// A turn; or, where no coordinator answered, the need to do without.
+/// How the turn is asked for that an attempt needs.
+pub(super) fn request(recovery: &Recovery) -> BeginRecoveryRequest {
+    BeginRecoveryRequest {
+        shard_id: recovery.shard.0,
+        watchdog: recovery.tools.name.clone(),
+        known_attempt: recovery.known_attempt,
+        reason: fitting(&recovery.reason),
+        lease_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
+        concurrent_percent: recovery.concurrent_percent,
+        watching: false,
+    }
+}
+
+/// A turn that was granted.
 #[derive(Debug)]
 pub(super) struct Turn {
     tools: Arc<Tools>,
     request: BeginRecoveryRequest,
-    /// None without a coordinator.
-    number: Option<u64>,
+    number: u64,
+    /// When it was last asked for, whether or not somebody answered.
     asked_at: Instant,
+    ours_until: Instant,
 }
 
 impl Turn {
     pub(super) async fn take(recovery: &Recovery) -> Result<Self, Refused> {
-        let tools = Arc::clone(&recovery.tools);
-        let request = BeginRecoveryRequest {
-            shard_id: recovery.shard.0,
-            watchdog: tools.name.clone(),
-            known_attempt: recovery.known_attempt,
-            reason: fitting(&recovery.reason),
-            lease_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
-            concurrent_percent: recovery.concurrent_percent,
-            watching: false,
-        };
+        let tools = &recovery.tools;
+        let request = request(recovery);
         let asked_at = tools.runtime.now();
         let number = match tools.coordinators.begin_turn(&request).await {
-            Ok(answer) if answer.verdict() == TurnVerdict::Granted => Some(answer.attempt),
+            Ok(answer) if answer.verdict() == TurnVerdict::Granted => answer.attempt,
             Ok(answer) => {
                 let verdict = answer.verdict().as_str_name();
                 info!(
@@ -74,29 +84,40 @@ impl Turn {
             }
             Err(status) if status.code() == Code::NotFound => return Err(Refused::Gone),
             Err(status) => {
-                warn!(shard = request.shard_id, code = ?status.code(), message = status.message(), "no coordinator grants turns, going on without");
-                None
+                warn!(shard = request.shard_id, reason = request.reason, code = ?status.code(), message = status.message(), "no coordinator grants turns: nothing is done but to tell");
+                return Err(Refused::NobodyGrants);
             }
         };
-        Ok(Self {
-            tools,
+        Ok(Self::granted(recovery, request, number, asked_at))
+    }
+
+    /// The turn of this number, asked for at that time.
+    pub(super) fn granted(
+        recovery: &Recovery,
+        request: BeginRecoveryRequest,
+        number: u64,
+        asked_at: Instant,
+    ) -> Self {
+        Self {
+            tools: Arc::clone(&recovery.tools),
             request,
             number,
             asked_at,
-        })
+            ours_until: asked_at + LEASE,
+        }
     }
 
     /// The number of the turn.
-    pub(super) fn number(&self) -> Option<u64> {
+    pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Prolongs the turn when it is time. Says whether it is still ours; one that nobody can tell about is.
+    /// Prolongs the turn when it is time. Says whether it is still ours; while nobody can tell, it is until its lease is over.
     pub(super) async fn keep(&mut self, watching: bool) -> bool {
         let now = self.tools.runtime.now();
         let is_due = now.saturating_since(self.asked_at) >= PROLONG_EVERY;
-        if self.number.is_none() || (!is_due && watching == self.request.watching) {
-            return true;
+        if !is_due && watching == self.request.watching {
+            return now < self.ours_until;
         }
         self.asked_at = now;
         let request = BeginRecoveryRequest {
@@ -106,11 +127,12 @@ impl Turn {
         match self.tools.coordinators.begin_turn(&request).await {
             Ok(answer) => {
                 self.request = request;
+                self.ours_until = now + LEASE;
                 answer.verdict() == TurnVerdict::Granted
             }
             Err(status) => {
                 warn!(shard = request.shard_id, code = ?status.code(), message = status.message(), "the turn was not prolonged");
-                true
+                self.tools.runtime.now() < self.ours_until
             }
         }
     }
@@ -138,19 +160,16 @@ impl Turn {
 
     /// Gives the turn back. Where that fails it ends with its lease.
     pub(super) async fn end(&self, outcome: Outcome) {
-        let Some(attempt) = self.number else {
-            return;
-        };
         let state = match outcome {
             Outcome::Recovered => TurnState::Recovered,
             Outcome::NeedsAcceptLoss => TurnState::NeedsAcceptLoss,
             Outcome::TimedOut => TurnState::TimedOut,
-            Outcome::GivenUp | Outcome::NotOurTurn => TurnState::GivenUp,
+            Outcome::GivenUp | Outcome::NotOurTurn | Outcome::NobodyGrants => TurnState::GivenUp,
         };
         let request = EndRecoveryRequest {
             shard_id: self.request.shard_id,
             watchdog: self.request.watchdog.clone(),
-            attempt,
+            attempt: self.number,
             outcome: state.into(),
         };
         if let Err(status) = self.tools.coordinators.end_turn(&request).await {

@@ -34,7 +34,7 @@ impl Restarter for Stuck {
 async fn a_node_is_restarted_once_for_all_its_shards() {
     let runtime = Runtime::real();
     let counting = Arc::new(Counting::default());
-    let actions = Actions::new(&runtime);
+    let actions = Actions::of_a_test(&runtime);
     let half_a_minute = Duration::from_secs(30);
     let restarts = Restarts::new(
         runtime.clone(),
@@ -78,7 +78,7 @@ async fn a_node_is_restarted_once_for_all_its_shards() {
 #[tokio::test(start_paused = true)]
 async fn a_restart_that_hangs_is_given_up() {
     let runtime = Runtime::real();
-    let actions = Actions::new(&runtime);
+    let actions = Actions::of_a_test(&runtime);
     let half_a_minute = Duration::from_secs(30);
     let restarts = Restarts::new(runtime, Arc::new(Stuck), half_a_minute, actions.clone());
     let result = restarts.restart(&node(1), For::Reserve).await;

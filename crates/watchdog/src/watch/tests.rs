@@ -31,7 +31,7 @@ impl Told {
         let runtime = Runtime::real();
         let config = Config::default();
         let metrics = telemetry::Metrics::new(&runtime).unwrap();
-        let actions = Actions::new(&runtime);
+        let actions = Actions::of_a_test(&runtime);
         let tools = Tools {
             name: "watchdog-1".to_owned(),
             coordinators: Coordinators::new(runtime.clone(), &[], config.probe_timeout).unwrap(),

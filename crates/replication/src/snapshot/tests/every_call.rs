@@ -9,7 +9,7 @@ use vfs::sim::{Effect, Fault};
 
 use super::*;
 
-fn root() -> &'static Path {
+pub(super) fn root() -> &'static Path {
     Path::new("/snapshots")
 }
 
@@ -28,19 +28,23 @@ struct Promised {
     purged: u64,
 }
 
-fn open(vfs: &Arc<dyn Vfs>) -> Result<Arc<SnapshotStore>, SnapshotError> {
+pub(super) fn open(vfs: &Arc<dyn Vfs>) -> Result<Arc<SnapshotStore>, SnapshotError> {
     let (store, found) = SnapshotStore::open(Arc::clone(vfs), root(), GROUP)?;
     assert!(found.damaged.is_empty(), "{found:?}");
     Ok(Arc::new(store))
 }
 
-fn take_one(store: &SnapshotStore, index: u64) -> Result<(), SnapshotError> {
+pub(super) fn take_one(
+    store: &SnapshotStore,
+    index: u64,
+    body: &[u8],
+) -> Result<(), SnapshotError> {
     let temporary = store.temporary();
     write(
         store.vfs().as_ref(),
         &temporary,
         &header(index),
-        Bytes(body(index)),
+        Bytes(body.to_vec()),
     )
     .and_then(|info| store.publish(&temporary, header(index), info))
     .inspect_err(|_| store.discard(&temporary))
@@ -61,10 +65,14 @@ fn receive_from(
     })
 }
 
-fn receive_one(store: &Arc<SnapshotStore>, index: u64) -> Result<(), SnapshotError> {
+pub(super) fn receive_one(
+    store: &SnapshotStore,
+    index: u64,
+    body: &[u8],
+) -> Result<(), SnapshotError> {
     let (elsewhere, disk) = disk();
     let (from, _) = super::store(&elsewhere);
-    let sent = take(&from, index, &body(index));
+    let sent = take(&from, index, body);
     let bytes = disk.contents(sent.path())?;
     let announced = Announced {
         bytes: bytes.len() as u64,
@@ -129,7 +137,7 @@ fn judge_one(image: &SimDisk, promised: &Promised, what: &dyn Debug) -> Arc<Snap
     store
 }
 
-fn indices(store: &SnapshotStore) -> Vec<u64> {
+pub(super) fn indices(store: &SnapshotStore) -> Vec<u64> {
     let sound = store.sound();
     sound.iter().map(|file| file.info().applied.index).collect()
 }
@@ -163,9 +171,9 @@ fn workload(disk: &SimDisk, what: &dyn Debug) -> (Promised, bool) {
         promised.begun = index;
         let done = insist(disk, &promised, what, || {
             if index == 30 {
-                receive_one(&store, index)
+                receive_one(&store, index, &body(index))
             } else {
-                take_one(&store, index)
+                take_one(&store, index, &body(index))
             }
         });
         if done.is_none() {
