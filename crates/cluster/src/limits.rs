@@ -26,7 +26,7 @@ pub const ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const RAFT_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one chunk of a streamed snapshot.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 512 * 1024;
-/// How fast a snapshot is sent, in bytes a second: it leaves the network and both disks to requests, and is no more urgent.
+/// How fast a snapshot is sent to a replica, in bytes a second: it leaves the network and both disks to requests, and is no more urgent.
 pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
 /// Namespaces of a cluster.
 pub const NAMESPACES_MAX: usize = 10_000;

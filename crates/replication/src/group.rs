@@ -21,7 +21,6 @@ mod take;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -67,8 +66,6 @@ pub(crate) struct Parts<S: StateMachine> {
     pub(crate) network: Factory,
     pub(crate) policy: SnapshotPolicy,
     pub(crate) command_bytes_max: usize,
-    /// A leader that no majority has answered for this long is cut off.
-    pub(crate) cut_off_after: Duration,
     /// Before this moment the replica neither votes nor stands: a promise from before a restart may still bind it.
     pub(crate) silent_until: Option<Instant>,
     /// Whose turn it is to write a snapshot, of all groups of the node.
@@ -87,7 +84,6 @@ pub(crate) struct Inner<S: StateMachine> {
     network: Factory,
     policy: SnapshotPolicy,
     command_bytes_max: usize,
-    cut_off_after: Duration,
     silent_until: Option<Instant>,
     /// The term in which this leader began to hand over the lead; it has no lease in it any more.
     handing_over: AtomicU64,
@@ -136,7 +132,6 @@ impl<S: StateMachine> Group<S> {
             network: parts.network,
             policy: parts.policy,
             command_bytes_max: parts.command_bytes_max,
-            cut_off_after: parts.cut_off_after,
             silent_until: parts.silent_until,
             handing_over: AtomicU64::new(0),
             reads,

@@ -26,7 +26,7 @@ use vfs::{Vfs, durable};
 use wal::{GroupId, Record, Wal, WalStats, Writer};
 
 pub(crate) use registry::Registry;
-pub use scrub::ScrubStats;
+pub use scrub::{Rotten, ScrubStats};
 pub use start::ReplayWatch;
 #[cfg(test)]
 pub(crate) use starts::open_log;
@@ -76,6 +76,8 @@ pub(crate) struct Inner {
     /// Which groups have other voters, written before the log is.
     voters: Arc<VotersNote>,
     scrub: Mutex<ScrubStats>,
+    /// What nobody has asked for yet.
+    rotten: Mutex<Vec<Rotten>>,
     ended: CancellationToken,
     /// Groups that are being started or removed.
     busy: Mutex<Vec<GroupId>>,
@@ -183,6 +185,12 @@ impl Host {
     #[must_use]
     pub fn scrub_stats(&self) -> ScrubStats {
         self.inner.scrub_stats()
+    }
+
+    /// Snapshots that were found rotten since this was asked last, the first 64.
+    #[must_use]
+    pub fn take_rotten(&self) -> Vec<Rotten> {
+        self.inner.take_rotten()
     }
 
     /// For how long the disk has been at one write of the log; zero while it answers. Rises in steps of a tenth of a second.
@@ -354,6 +362,7 @@ impl Inner {
             standings: Mutex::default(),
             voters: Arc::new(voters),
             scrub: Mutex::default(),
+            rotten: Mutex::default(),
             ended: CancellationToken::new(),
             busy: Mutex::default(),
             snapshot_turn: Arc::default(),

@@ -30,6 +30,14 @@ pub(crate) struct Stamp {
     pub(crate) at: Instant,
 }
 
+/// What a peer has accepted.
+#[derive(Debug, Clone, Copy)]
+struct Accepted {
+    stamp: Stamp,
+    /// When it last said so of a request of the same term: later than that was sent, by as long as its disk took.
+    heard_at: Instant,
+}
+
 /// What the peers of a replica grant, in milliseconds, and what of its requests they have accepted.
 #[derive(Debug)]
 pub(crate) struct Grants {
@@ -40,7 +48,7 @@ pub(crate) struct Grants {
     /// The first request of the newest term in which there was one.
     first: RwLock<Option<Stamp>>,
     /// The newest request that each peer has accepted.
-    accepted: RwLock<BTreeMap<u64, Stamp>>,
+    accepted: RwLock<BTreeMap<u64, Accepted>>,
     news: Notify,
 }
 
@@ -108,12 +116,18 @@ impl Grants {
         self.next.load(Ordering::SeqCst)
     }
 
-    /// A peer has accepted the request that was stamped so: it followed its leader at some moment since.
-    pub(crate) fn accepted(&self, peer: u64, stamp: Stamp) {
+    /// A peer has just said that it accepted the request that was stamped so: it followed its leader at some moment since.
+    pub(crate) fn accepted(&self, peer: u64, stamp: Stamp, now: Instant) {
         let mut accepted = self.accepted.write();
-        let newest = accepted.entry(peer).or_insert(stamp);
-        if (newest.term, newest.number) < (stamp.term, stamp.number) {
-            *newest = stamp;
+        let newest = accepted.entry(peer).or_insert(Accepted {
+            stamp,
+            heard_at: now,
+        });
+        if newest.stamp.term <= stamp.term {
+            newest.heard_at = now;
+        }
+        if (newest.stamp.term, newest.stamp.number) < (stamp.term, stamp.number) {
+            newest.stamp = stamp;
         }
         drop(accepted);
         self.news.notify_waiters();
@@ -133,6 +147,28 @@ impl Grants {
         term: u64,
         recent: impl Fn(&Stamp) -> bool,
     ) -> bool {
+        self.majority(configs, leader, term, |at| recent(&at.stamp))
+    }
+
+    /// The same by when the answers came, and not by when what they answer was sent. It says that peers are there, and
+    /// nothing of a lease.
+    pub(crate) fn hears_majority(
+        &self,
+        configs: &[BTreeSet<u64>],
+        leader: u64,
+        term: u64,
+        recent: impl Fn(Instant) -> bool,
+    ) -> bool {
+        self.majority(configs, leader, term, |at| recent(at.heard_at))
+    }
+
+    fn majority(
+        &self,
+        configs: &[BTreeSet<u64>],
+        leader: u64,
+        term: u64,
+        counts: impl Fn(&Accepted) -> bool,
+    ) -> bool {
         // Who votes alone is asked by every read: without a lock.
         let is_alone = |voters: &BTreeSet<u64>| voters.len() == 1 && voters.contains(&leader);
         if !configs.is_empty() && configs.iter().all(is_alone) {
@@ -140,8 +176,8 @@ impl Grants {
         }
         let accepted = self.accepted.read();
         let follows = |voter: &&u64| {
-            let stamp = accepted.get(*voter);
-            **voter == leader || stamp.is_some_and(|stamp| stamp.term == term && recent(stamp))
+            let its = accepted.get(*voter);
+            **voter == leader || its.is_some_and(|at| at.stamp.term == term && counts(at))
         };
         let is_majority =
             |voters: &BTreeSet<u64>| voters.iter().filter(follows).count() > voters.len() / 2;
@@ -157,7 +193,8 @@ impl Grants {
     ) -> Option<Instant> {
         let moments: BTreeSet<Instant> = {
             let accepted = self.accepted.read();
-            let of_term = accepted.values().filter(|stamp| stamp.term == term);
+            let stamps = accepted.values().map(|at| at.stamp);
+            let of_term = stamps.filter(|stamp| stamp.term == term);
             of_term.map(|stamp| stamp.at).collect()
         };
         let has = |at: &Instant| self.has_majority(configs, leader, term, |stamp| stamp.at >= *at);
@@ -199,17 +236,17 @@ mod tests {
         let first = grants.stamp(7, at(10));
         let second = grants.stamp(7, at(20));
         assert_eq!(known(&grants, 7), None);
-        grants.accepted(2, first);
+        grants.accepted(2, first, at(50));
         assert_eq!(known(&grants, 7), Some(at(10)));
-        grants.accepted(3, second);
+        grants.accepted(3, second, at(50));
         assert_eq!(known(&grants, 7), Some(at(20)));
         // An answer that was held up makes nothing older.
-        grants.accepted(3, first);
+        grants.accepted(3, first, at(50));
         assert_eq!(known(&grants, 7), Some(at(20)));
         // One term's followers are not the next one's, nor are an old term's answers.
         assert_eq!(known(&grants, 8), None);
-        grants.accepted(2, grants.stamp(8, at(30)));
-        grants.accepted(2, second);
+        grants.accepted(2, grants.stamp(8, at(30)), at(50));
+        grants.accepted(2, second, at(50));
         assert_eq!(known(&grants, 8), Some(at(30)));
         assert_eq!(known(&grants, 7), Some(at(20)));
     }
@@ -223,10 +260,30 @@ mod tests {
         let after = grants.stamp(1, at(10));
         let confirmed =
             |grants: &Grants| grants.has_majority(&configs, 1, 1, |stamp| stamp.number >= mark);
-        grants.accepted(2, before);
+        grants.accepted(2, before, at(50));
         assert!(!confirmed(&grants));
-        grants.accepted(2, after);
+        grants.accepted(2, after, at(50));
         assert!(confirmed(&grants));
+    }
+
+    #[test]
+    fn peers_are_there_by_when_they_answer_and_followed_by_when_they_were_asked() {
+        let grants = Grants::new(Duration::from_millis(450));
+        let voters = [set(&[1, 2, 3])];
+        let hears = |since| grants.hears_majority(&voters, 1, 4, |heard| heard >= at(since));
+        // Its disk is slow: the answer comes long after.
+        let asked = grants.stamp(4, at(10));
+        grants.accepted(2, asked, at(300));
+        assert!(!grants.has_majority(&voters, 1, 4, |stamp| stamp.at >= at(11)));
+        assert!(hears(300) && !hears(301));
+        // What comes late still says that somebody is there.
+        grants.accepted(2, grants.stamp(4, at(20)), at(400));
+        grants.accepted(2, asked, at(500));
+        assert!(hears(500));
+        // Of another term it says nothing.
+        grants.accepted(2, grants.stamp(3, at(30)), at(600));
+        assert!(!hears(501));
+        assert!(!grants.hears_majority(&voters, 1, 5, |_| true));
     }
 
     #[test]
@@ -247,9 +304,9 @@ mod tests {
         let grants = Grants::new(Duration::from_millis(450));
         let recent = |_: &Stamp| true;
         let joint = [set(&[1, 2, 3]), set(&[1, 4, 5])];
-        grants.accepted(2, grants.stamp(1, at(1)));
+        grants.accepted(2, grants.stamp(1, at(1)), at(50));
         assert!(!grants.has_majority(&joint, 1, 1, recent));
-        grants.accepted(5, grants.stamp(1, at(2)));
+        grants.accepted(5, grants.stamp(1, at(2)), at(50));
         assert!(grants.has_majority(&joint, 1, 1, recent));
         assert!(!grants.has_majority(&joint, 9, 1, recent));
         assert!(!grants.has_majority(&[], 1, 1, recent));

@@ -6,13 +6,27 @@ use std::sync::Arc;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
-/// The packages whose methods are not [`Method::shed`].
-const UNSHED: [&str; 5] = [
-    "grpc.health.v1",
-    "autocomplete.raft.v1",
-    "autocomplete.meta.v1",
-    "autocomplete.registry.v1",
-    "autocomplete.admin.v1",
+/// Which limit of calls in work a method counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// None. An overloaded server is alive, and shedding the traffic between replicas would make overload permanent; and what coordinators
+    /// pass on was counted where it came in.
+    Free,
+    /// One that callers of the public interface have no part in. Reports of shard servers, turns of watchdogs and orders of operators
+    /// are needed most when there is too much of everything else.
+    Cluster,
+    /// The one of everybody.
+    Public,
+}
+
+/// The services that are not in [`Lane::Public`].
+const LANES: [(&str, Lane); 6] = [
+    ("grpc.health.v1.Health", Lane::Free),
+    ("autocomplete.raft.v1.RaftService", Lane::Free),
+    ("autocomplete.meta.v1.MetadataService", Lane::Free),
+    ("autocomplete.registry.v1.RegistryService", Lane::Cluster),
+    ("autocomplete.admin.v1.ClusterAdminService", Lane::Cluster),
+    ("autocomplete.shard.v1.NodeService", Lane::Cluster),
 ];
 
 /// What is known of a method.
@@ -22,10 +36,7 @@ pub(crate) struct Method {
     pub(crate) name: Arc<str>,
     /// A stream on either side.
     pub(crate) streaming: bool,
-    /// Counts against the limit of calls in work. Health, Raft and reports of shard servers do not: an overloaded server is alive, and
-    /// shedding the traffic between servers would make overload permanent. Nor does what servers ask a coordinator for a caller's sake,
-    /// and coordinators each other: it was counted where it came in. Nor what watchdogs and operators ask, who are needed most then.
-    pub(crate) shed: bool,
+    pub(crate) lane: Lane,
 }
 
 /// Every method of the interfaces that a server of ours may have.
@@ -51,12 +62,15 @@ impl Methods {
             for file in files {
                 let package = file.package().to_owned();
                 for service in &file.service {
+                    let service_name = format!("{package}.{}", service.name());
+                    let its = LANES.iter().find(|(name, _)| *name == service_name);
+                    let lane = its.map_or(Lane::Public, |(_, lane)| *lane);
                     for method in &service.method {
-                        let name = format!("{package}.{}/{}", service.name(), method.name());
+                        let name = format!("{service_name}/{}", method.name());
                         let entry = Method {
                             name: name.as_str().into(),
                             streaming: method.client_streaming() || method.server_streaming(),
-                            shed: !UNSHED.contains(&package.as_str()),
+                            lane,
                         };
                         by_path.insert(format!("/{name}"), entry);
                     }
@@ -68,7 +82,7 @@ impl Methods {
             unknown: Method {
                 name: "unknown".into(),
                 streaming: false,
-                shed: true,
+                lane: Lane::Public,
             },
         }
     }
@@ -88,7 +102,8 @@ mod tests {
         let methods = Methods::new();
         let record = methods.of("/autocomplete.v1.AutocompleteService/Record");
         assert_eq!(&*record.name, "autocomplete.v1.AutocompleteService/Record");
-        assert!(!record.streaming && record.shed);
+        assert!(!record.streaming);
+        assert_eq!(record.lane, Lane::Public);
         for path in [
             "/autocomplete.v1.AutocompleteService/TopKStream",
             "/autocomplete.shard.v1.NodeService/ReadSnapshot",
@@ -99,15 +114,30 @@ mod tests {
         ] {
             assert!(methods.of(path).streaming, "{path}");
         }
-        for path in [
-            "/grpc.health.v1.Health/Check",
-            "/autocomplete.raft.v1.RaftService/Vote",
-            "/autocomplete.meta.v1.MetadataService/Propose",
-            "/autocomplete.registry.v1.RegistryService/Sync",
-            "/autocomplete.admin.v1.ClusterAdminService/BeginRecovery",
+        for (path, lane) in [
+            ("/grpc.health.v1.Health/Check", Lane::Free),
+            ("/autocomplete.raft.v1.RaftService/Vote", Lane::Free),
+            ("/autocomplete.meta.v1.MetadataService/Propose", Lane::Free),
+            (
+                "/autocomplete.registry.v1.RegistryService/Sync",
+                Lane::Cluster,
+            ),
+            (
+                "/autocomplete.admin.v1.ClusterAdminService/BeginRecovery",
+                Lane::Cluster,
+            ),
+            (
+                "/autocomplete.shard.v1.NodeService/TransferLeader",
+                Lane::Cluster,
+            ),
+            ("/autocomplete.shard.v1.ShardService/Write", Lane::Public),
         ] {
             let method = methods.of(path);
-            assert!(!method.shed && !method.streaming, "{path}");
+            assert_eq!((method.lane, method.streaming), (lane, false), "{path}");
+        }
+        for (service, _) in LANES {
+            let its = |path: &String| path.starts_with(&format!("/{service}/"));
+            assert!(methods.by_path.keys().any(its), "{service}");
         }
         assert_eq!(&*methods.of("/made.up/Name").name, "unknown");
     }

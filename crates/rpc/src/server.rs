@@ -194,6 +194,7 @@ impl Server {
                 runtime: self.runtime.clone(),
                 methods: Methods::new(),
                 calls: Semaphore::new(self.config.calls_max),
+                cluster_calls: Semaphore::new(self.config.calls_max),
                 config: self.config.clone(),
                 observer: self.observer,
                 end_streams: end_streams.clone(),

@@ -55,6 +55,8 @@ pub(crate) enum Action {
     SetDataAside,
     /// A snapshot is not used any more, and another is taken.
     ReplaceSnapshot,
+    /// A start went without a snapshot.
+    PassOverSnapshot,
 }
 
 impl Action {
@@ -67,6 +69,7 @@ impl Action {
             Self::RemoveReplica => "remove_replica",
             Self::SetDataAside => "set_data_aside",
             Self::ReplaceSnapshot => "replace_snapshot",
+            Self::PassOverSnapshot => "pass_over_snapshot",
         }
     }
 }

@@ -50,14 +50,10 @@ impl Actions {
         self.note(kind, why.as_str(), (None, None), "");
     }
 
-    /// A shard should have been recovered, and no coordinator with a quorum could say whose turn that is.
-    pub(crate) fn note_withheld(&self, shard: ShardId) {
-        self.note(
-            "withhold_recovery",
-            Freeze::NoQuorum.as_str(),
-            (Some(shard), None),
-            "",
-        );
+    /// A shard should have been recovered, and no coordinator granted the turn. Without the shard, of which there may be more than
+    /// actions that are kept; the metric of failed recoveries has it.
+    pub(crate) fn note_withheld(&self) {
+        self.note("withhold_recovery", "no_turn", (None, None), "");
     }
 
     /// A process was restarted, or left to whoever else does that, or neither could be done.

@@ -4,7 +4,8 @@
 //! What always holds: nothing is done without the turn, which only one watchdog has at a time and which coordinators with a quorum grant (see
 //! [`turn`]). Nothing acknowledged is given up, whatever is found; that needs a person. An attempt ends: when the shard
 //! serves, when only a person can go on, or when nothing has moved for the configured time. A process is restarted by it once at most;
-//! and where it is for silence, only one that has missed enough polls and is silent still: taking the turn takes time.
+//! and where it is for silence, only one that has missed enough polls and is silent still: taking the turn takes time. None is begun
+//! once the turn's lease is over.
 //!
 //! On failure: every step may fail and is tried again until the attempt ends; the next attempt comes after the backoff.
 
@@ -28,7 +29,7 @@ use crate::fleet::{Fleet, NodeTarget};
 use crate::metrics::Metrics;
 use crate::prober::{Prober, Sighting};
 use crate::restart::Restarts;
-use turn::{Refused, Turn};
+use turn::{Refused, Standing, Turn};
 
 /// Time between two looks at a shard that is being recovered, at most; a shorter poll interval shortens it.
 pub(crate) const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ pub(crate) enum Outcome {
     GivenUp,
     /// Another watchdog has the turn, or had it since the shard was looked at, or enough shards are acted upon. Nothing was done.
     NotOurTurn,
-    /// No coordinator with a quorum answers that could grant the turn. Nothing was done.
+    /// No coordinator grants the turn. Nothing was done.
     NobodyGrants,
 }
 
@@ -160,11 +161,17 @@ impl Recovery {
             }
             let due = self.due(&sighting, &restarted);
             if !due.is_empty() {
-                let restarting = self.restart_processes(&due);
-                if turn.keep_during(restarting, &self.moving).await.is_none() {
-                    return self.lost_turn();
+                for node in &due {
+                    if turn.keep(self.is_moving()).await != Standing::Ours {
+                        return self.lost_turn();
+                    }
+                    let restarting = self.restart_process(node);
+                    let done = turn.keep_during(restarting, &self.moving).await;
+                    if done.is_none() {
+                        return self.lost_turn();
+                    }
+                    restarted.insert(node.id);
                 }
-                restarted.extend(due.iter().map(|node| node.id));
                 // The processes have all of it, however long their restart took.
                 deadline = Deadline::new(runtime.now(), self.tools.attempt_timeout);
                 continue;
@@ -176,7 +183,7 @@ impl Recovery {
             {
                 self.moving.store(true, Ordering::Relaxed);
             }
-            if !turn.keep(self.moving.load(Ordering::Relaxed)).await {
+            if turn.keep(self.is_moving()).await != Standing::Ours {
                 return self.lost_turn();
             }
             if self.diagnose().await == Some(RecoveryAction::NeedsAcceptLoss) {
@@ -187,6 +194,10 @@ impl Recovery {
             }
             runtime.sleep(pause).await;
         }
+    }
+
+    fn is_moving(&self) -> bool {
+        self.moving.load(Ordering::Relaxed)
     }
 
     fn lost_turn(&self) -> Outcome {
@@ -205,20 +216,22 @@ impl Recovery {
             .collect()
     }
 
-    async fn restart_processes(&self, nodes: &[NodeTarget]) {
-        let why = For::Shard(self.shard);
-        for node in nodes {
-            match self.tools.restarts.restart(node, why).await {
-                Ok(Some(done)) => {
-                    info!(shard = %self.shard, node = node.name, address = node.address, ?done, "restart of a process")
-                }
-                Ok(None) => {
-                    info!(shard = %self.shard, node = node.name, "was restarted a short while ago")
-                }
-                Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    warn!(shard = %self.shard, node = node.name, %error, cause, "could not restart a process");
-                }
+    async fn restart_process(&self, node: &NodeTarget) {
+        match self
+            .tools
+            .restarts
+            .restart(node, For::Shard(self.shard))
+            .await
+        {
+            Ok(Some(done)) => {
+                info!(shard = %self.shard, node = node.name, address = node.address, ?done, "restart of a process")
+            }
+            Ok(None) => {
+                info!(shard = %self.shard, node = node.name, "was restarted a short while ago")
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                warn!(shard = %self.shard, node = node.name, %error, cause, "could not restart a process");
             }
         }
     }

@@ -363,7 +363,7 @@ impl Watch {
             Ok(Outcome::GivenUp | Outcome::NotOurTurn) => {}
             Ok(outcome @ Outcome::NobodyGrants) => {
                 self.metrics.attempt_failed(&shard.key, Some(outcome));
-                self.tools.actions.note_withheld(id);
+                self.tools.actions.note_withheld();
             }
             Ok(outcome @ (Outcome::NeedsAcceptLoss | Outcome::TimedOut)) => {
                 warn!(shard = %id, shard_key = %shard.key, ?after, outcome = outcome.as_str(), "recovery ended without success");

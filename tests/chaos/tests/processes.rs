@@ -9,7 +9,6 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use api::v1::RecordRequest;
 use chaos::backlog;
 use chaos::deployment::{Deployment as _, Shape};
 use chaos::faults::{Fault, Needs, wait_for};
@@ -17,11 +16,22 @@ use chaos::processes::{Processes, Programs, RunFolder, Spec};
 use chaos::report::Report;
 use chaos::scenario;
 use chaos::whole::wait_until_whole;
-use chaos::workload::patient_client;
 use runtime::Runtime;
 use support::{chaos_queries, prove};
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+/// Calls as a page makes them, each with the trace id that it is to leave.
+const TRACED: [(&str, &str, &str); 2] = [
+    (
+        "4bf92f3577b34da6a3ce929d0e0e4736",
+        "POST /v1/record",
+        r#"{"term":"apple"}"#,
+    ),
+    (
+        "7d3efb1b173fecfa3ae1d5d8f3a1c2b0",
+        "GET /v1/suggest?q=a",
+        "",
+    ),
+];
 /// For what takes a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -111,30 +121,31 @@ async fn a_trace_id_is_in_the_log_of_every_process_that_its_request_passed() {
     wait_until_whole(&runtime, &processes, PATIENCE)
         .await
         .unwrap();
-    let client = patient_client(&runtime, processes.addresses()).unwrap();
-    let apple = RecordRequest {
-        term: "apple".to_owned(),
-        ..RecordRequest::default()
-    };
-    client.record(apple).await.unwrap();
-    suggest(&folder, "a", TRACE);
+    for (trace, what, body) in TRACED {
+        call(&folder, what, body, trace);
+    }
     // Each writes its line when its part is over, which may be after the answer.
     let told = wait_for(&runtime, PATIENCE, || {
         let logs = processes.logs();
-        let is_told = |line: &&str| line.contains(TRACE) && line.contains("traced call");
-        Ok(logs.lines().filter(is_told).count() == 2)
+        let told_of = |trace| {
+            let is_told = |line: &&str| line.contains(trace) && line.contains("traced call");
+            logs.lines().filter(is_told).count() == 2
+        };
+        Ok(TRACED.iter().all(|(trace, _, _)| told_of(trace)))
     });
     let told = told.await;
     let (logs, stopped) = (processes.logs(), processes.stop());
-    told.unwrap_or_else(|_| panic!("coordinator and shard do not both tell of the call\n{logs}"));
+    told.unwrap_or_else(|_| panic!("coordinator and shard do not both tell of the calls\n{logs}"));
     stopped.unwrap();
-    let parts = logs.split("--- ").filter(|part| part.contains(TRACE));
-    let kinds: Vec<&str> = parts.filter_map(|part| part.split('-').next()).collect();
-    assert_eq!(kinds, ["coordinator", "shard"], "{logs}");
+    for (trace, what, _) in TRACED {
+        let parts = logs.split("--- ").filter(|part| part.contains(trace));
+        let kinds: Vec<&str> = parts.filter_map(|part| part.split('-').next()).collect();
+        assert_eq!(kinds, ["coordinator", "shard"], "{what}: {logs}");
+    }
 }
 
-/// Asks the first coordinator as a page does.
-fn suggest(folder: &RunFolder, prefix: &str, trace: &str) {
+/// Calls the first coordinator as a page does.
+fn call(folder: &RunFolder, what: &str, body: &str, trace: &str) {
     let spec = std::fs::read_to_string(folder.path("coordinator-1.json")).unwrap();
     let spec: Spec = serde_json::from_str(&spec).unwrap();
     let arguments = spec.arguments.iter();
@@ -142,14 +153,16 @@ fn suggest(folder: &RunFolder, prefix: &str, trace: &str) {
     let address = arguments.nth(1).unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let bytes = body.len();
     let request = format!(
-        "GET /v1/suggest?q={prefix} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-         traceparent: 00-{trace}-00f067aa0ba902b7-01\r\n\r\n"
+        "{what} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {bytes}\r\n\
+         traceparent: 00-{trace}-00f067aa0ba902b7-01\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{what}: {answer}");
 }
 
 /// Batches of 100,000 bytes of terms.

@@ -1,5 +1,4 @@
-//! Sending a held snapshot to the node that is to begin a shard's new life from it, no faster than
-//! [`limits::SNAPSHOT_BYTES_PER_SECOND`].
+//! Sending a held snapshot to the node that is to begin a shard's new life from it.
 
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use api::ApiError;
 use api::shard::v1::SendSnapshotRequest;
 use bytes::Bytes;
 use cluster::{Incarnation, limits};
-use runtime::{Pace, Runtime};
+use runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use vfs::FileReader;
@@ -64,7 +63,6 @@ async fn feed(
     held: Held,
     target: Incarnation,
 ) -> io::Result<()> {
-    let pace = Pace::new(&runtime, limits::SNAPSHOT_BYTES_PER_SECOND);
     let mut header = Some((&held).into());
     let mut offset = 0;
     loop {
@@ -91,6 +89,5 @@ async fn feed(
         if sender.send(message).await.is_err() {
             return Ok(());
         }
-        pace.keep(length).await;
     }
 }

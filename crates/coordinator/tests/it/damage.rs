@@ -327,7 +327,7 @@ pub(super) fn damage_log(dir: &std::path::Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotten_snapshot_is_replaced_and_told_of() {
+async fn a_start_that_goes_without_a_rotten_snapshot_is_told_of() {
     let mut cluster = Cluster::start().await;
     for _ in 0..2 {
         cluster.record("kiwi", 1).await;
@@ -344,11 +344,11 @@ async fn a_rotten_snapshot_is_replaced_and_told_of() {
     cluster.start_server(1).await;
     let told = |status: &GetStatusResponse| {
         let mut actions = status.actions.iter();
-        actions.any(|at| at.kind == "replace_snapshot" && at.shard_id == Some(2))
+        actions.any(|at| at.kind == "pass_over_snapshot" && at.shard_id == Some(2))
     };
     cluster.until("the status tells of it", told).await;
     cluster.until_serving().await;
-    assert_eq!(cluster.server_actions(1, "replace_snapshot", "rotten"), 1);
+    assert_eq!(cluster.server_actions(1, "pass_over_snapshot", "rotten"), 1);
     let answer = cluster.top("k", 1).await;
     assert_eq!(listed(&answer), [("kiwi", 3)]);
 }

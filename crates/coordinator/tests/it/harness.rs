@@ -13,6 +13,7 @@ use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::v1::{GetTopKRequest, GetTopKResponse, RecordRequest};
 use cluster::{Layout, NodeId, ShardId};
 use coordinator::{ClusterConfig, Config, CoordinatorsConfig, Deps, LimitsConfig};
+use futures::future::join_all;
 use rpc::Neighbours;
 use rpc::channel::{PoolConfig, connect};
 use rpc::services::ShardNeighbour;
@@ -466,10 +467,19 @@ impl Cluster {
 
     /// Takes a server away without a word, as a killed process goes.
     pub(crate) async fn kill_server(&mut self, place: usize) {
-        let server = &mut self.servers[place];
-        let machine = server.running.take().unwrap();
-        let gone = machine.kill(&self.runtime, &server.dir);
-        let gone = self.runtime.timeout(PATIENCE, gone).await;
+        self.kill_servers(&[place]).await;
+    }
+
+    /// Takes servers away at the same moment.
+    pub(crate) async fn kill_servers(&mut self, places: &[usize]) {
+        let runtime = self.runtime.clone();
+        let servers = self.servers.iter_mut().enumerate();
+        let struck = servers.filter(|(place, _)| places.contains(place));
+        let gone = struck.map(|(_, server)| {
+            let machine = server.running.take().unwrap();
+            machine.kill(&runtime, &server.dir)
+        });
+        let gone = runtime.timeout(PATIENCE, join_all(gone)).await;
         gone.expect("the directory of a killed server is still in use");
     }
 

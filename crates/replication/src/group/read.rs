@@ -32,9 +32,9 @@ pub struct ReadPoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUp {
     /// The time was up.
-    Late,
-    /// This replica leads and no majority follows it: what was waited for may come yet, or never.
-    CutOff,
+    TimedOut,
+    /// This replica leads and no majority answers it: what was waited for may come yet, or never.
+    QuorumLost,
 }
 
 type Confirmed = oneshot::Sender<Result<u64, ReadError>>;
@@ -60,32 +60,32 @@ impl<S: StateMachine> Group<S> {
         self.inner.lease_check()
     }
 
-    /// Whether this replica leads, as far as it knows, and no majority has accepted anything that it sent within the last
-    /// election timeout: another may lead by now, and what is proposed here may never be answered. The role alone does not say so.
-    /// Takes about a microsecond. Never so where it votes alone.
+    /// Whether this replica leads, as far as it knows, and no majority has answered it for as long as a request to a peer is waited for
+    /// (two election timeouts, 1.2 seconds at least): another may lead by now, and what is proposed here may never be answered. The role
+    /// alone does not say so. Takes about a microsecond. Never so where it votes alone.
     #[must_use]
-    pub fn is_cut_off(&self) -> bool {
-        self.inner.is_cut_off()
+    pub fn has_lost_quorum(&self) -> bool {
+        self.inner.has_lost_quorum()
     }
 
-    /// Runs a future for at most `limit`, or until this replica is cut off ([`Group::is_cut_off`]), which is noticed within a quarter of an
-    /// election timeout. The future is dropped then.
+    /// Runs a future for at most `limit`, or until this replica has lost its quorum ([`Group::has_lost_quorum`]) at two looks in a row. The
+    /// future is dropped then.
     ///
     /// # Errors
     /// See [`GivenUp`].
-    pub async fn unless_cut_off<F: Future>(
+    pub async fn unless_quorum_is_lost<F: Future>(
         &self,
         limit: Duration,
         future: F,
     ) -> Result<F::Output, GivenUp> {
-        self.inner.unless_cut_off(limit, future).await
+        self.inner.unless_quorum_is_lost(limit, future).await
     }
 
     /// Confirms with a majority that this replica leads, and waits until everything that was committed before the
     /// call is applied. Calls that arrive together share one confirmation.
     ///
     /// # Errors
-    /// See [`ReadError`]; `limit` bounds the whole wait, and whoever is cut off says so before.
+    /// See [`ReadError`]; `limit` bounds the whole wait, and who has lost its quorum says so before.
     pub async fn read_index(&self, limit: Duration) -> Result<ReadPoint, ReadError> {
         let inner = &self.inner;
         let confirm = async {
@@ -95,10 +95,10 @@ impl<S: StateMachine> Group<S> {
             let index = receiver.await.map_err(|_| gone())??;
             inner.applied_at_least(index).await
         };
-        if inner.is_cut_off() {
+        if inner.has_lost_quorum() {
             return Err(ReadError::NoQuorum);
         }
-        let confirmed = inner.unless_cut_off(limit, confirm).await;
+        let confirmed = inner.unless_quorum_is_lost(limit, confirm).await;
         confirmed.map_err(|_| ReadError::NoQuorum)?
     }
 
@@ -170,36 +170,48 @@ impl<S: StateMachine> Inner<S> {
         }
     }
 
-    fn is_cut_off(&self) -> bool {
+    fn has_lost_quorum(&self) -> bool {
+        if self.shared.halt.is_set() {
+            return false;
+        }
         let metrics = self.metrics.borrow_watched();
         if metrics.state != ServerState::Leader {
             return false;
         }
-        let now = self.runtime().now();
-        let is_recent = |at: Instant| now.saturating_since(at) < self.cut_off_after;
+        let (now, limit) = (self.runtime().now(), self.network.limits.answer);
+        let is_recent = |at: Instant| now.saturating_since(at) < limit;
         // A new leader has had no time to be answered.
         let asked = self.grants.asked_since(metrics.current_term);
+        let configs = metrics.membership_config.membership().get_joint_config();
         asked.is_some_and(|since| !is_recent(since))
-            && !self.is_followed(&metrics, |sent| is_recent(sent.at))
+            && !self
+                .grants
+                .hears_majority(configs, self.node, metrics.current_term, is_recent)
     }
 
-    async fn unless_cut_off<F: Future>(
+    async fn unless_quorum_is_lost<F: Future>(
         &self,
         limit: Duration,
         future: F,
     ) -> Result<F::Output, GivenUp> {
         let runtime = self.runtime();
-        let (deadline, look_every) = (runtime.now() + limit, self.cut_off_after / 4);
+        let (deadline, look_every) = (runtime.now() + limit, self.network.limits.answer / 4);
         let mut future = std::pin::pin!(future);
+        // One that stood still finds the answers that came meanwhile only after the first look.
+        let mut was_lost = false;
         loop {
             let left = deadline.saturating_since(runtime.now());
             let waited = runtime.timeout(left.min(look_every), future.as_mut());
             match waited.await {
                 Ok(done) => return Ok(done),
-                Err(_) if left <= look_every => return Err(GivenUp::Late),
-                Err(_) if self.is_cut_off() => return Err(GivenUp::CutOff),
+                Err(_) if left <= look_every => return Err(GivenUp::TimedOut),
                 Err(_) => {}
             }
+            let is_lost = self.has_lost_quorum();
+            if is_lost && was_lost {
+                return Err(GivenUp::QuorumLost);
+            }
+            was_lost = is_lost;
         }
     }
 

@@ -32,11 +32,21 @@ pub struct ScrubStats {
     pub passes: u64,
     /// Bytes that were read again and found sound.
     pub bytes: u64,
-    /// Snapshots that were found rotten, also by the start of their group. Another is taken for each.
+    /// Snapshots that were found rotten.
     pub rotten_snapshots: u64,
-    /// Whose was found last.
-    pub newest_rotten: Option<GroupId>,
 }
+
+/// Whose snapshot was found rotten, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotten {
+    /// By the scrub: it is not used any more, and another is taken.
+    Reread(GroupId),
+    /// By the start of the group, which went without it.
+    Started(GroupId),
+}
+
+/// Of so many it is remembered whose they were, until somebody asks.
+const ROTTEN_MAX: usize = 64;
 
 /// Bytes that are read at once.
 fn step_bytes(pace: &Pace) -> u64 {
@@ -197,18 +207,22 @@ impl Inner {
 
     fn note_rotten(&self, file: &SnapshotFile, error: &SnapshotError) {
         if !file.is_rotten() {
-            self.count_rotten(file.info().group, 1);
+            self.scrub.lock().rotten_snapshots += 1;
+            self.note_found(Rotten::Reread(file.info().group));
         }
         file.mark_rotten(&error.to_string());
     }
 
-    /// So many snapshots of a group are rotten.
-    pub(super) fn count_rotten(&self, group: GroupId, snapshots: usize) {
-        if snapshots > 0 {
-            let mut stats = self.scrub.lock();
-            stats.rotten_snapshots += snapshots as u64;
-            stats.newest_rotten = Some(group);
+    pub(super) fn note_found(&self, found: Rotten) {
+        let mut rotten = self.rotten.lock();
+        if rotten.len() < ROTTEN_MAX {
+            rotten.push(found);
         }
+    }
+
+    /// What was found since this was asked last.
+    pub(super) fn take_rotten(&self) -> Vec<Rotten> {
+        std::mem::take(&mut *self.rotten.lock())
     }
 
     /// Stops every group for the loss of its log's integrity.

@@ -126,7 +126,6 @@ impl Host {
             network,
             policy: config.snapshots,
             command_bytes_max: config.command_bytes_max,
-            cut_off_after: config.timing.election_max,
             silent_until: silent.then(|| inner.runtime.now() + Timing::longest_lease()),
             snapshot_turn: Arc::clone(&inner.snapshot_turn),
         });
@@ -208,7 +207,9 @@ impl Inner {
         let damaged = found.damaged.len();
         let opened = (store.in_life(self.registry.next_number()), found);
         let stored = recover::Stored::open(&self.wal, opened, group)?;
-        self.count_rotten(group, damaged);
+        for _ in 0..damaged {
+            self.note_found(super::Rotten::Started(group));
+        }
         Ok(stored)
     }
 

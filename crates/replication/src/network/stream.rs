@@ -151,7 +151,8 @@ impl Answers {
         let result = convert::append_result_from_wire(message, asked.prev, asked.last)
             .map_err(|error| malformed(&error))?;
         if result.is_ok() {
-            self.grants.accepted(self.target, asked.stamp);
+            let now = self.runtime.now();
+            self.grants.accepted(self.target, asked.stamp, now);
         }
         Ok(result)
     }

@@ -619,7 +619,9 @@ async fn a_damaged_snapshot_is_replaced(
         assert!(runtime.now() < deadline, "{:?}", host.scrub_stats());
         runtime.sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(host.scrub_stats().newest_rotten, Some(group.id()));
+    let found = [replication::Rotten::Reread(group.id())];
+    assert_eq!(host.take_rotten(), found);
+    assert_eq!(host.take_rotten(), []);
     assert_eq!(group.status().stopped, None);
     assert_eq!(*host.damaged().borrow(), None);
     put(&group, "a", 1).await.unwrap();

@@ -12,7 +12,8 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Open calls of one connection; HTTP/2 holds the caller back above it.
     pub streams_per_connection_max: u32,
-    /// Unary calls in work at a time, over all connections; further ones get `OVERLOADED`. Health and Raft are exempt.
+    /// Unary calls in work at a time, over all connections; further ones get `OVERLOADED`. What shard servers report, and watchdogs and
+    /// operators ask, has as many to itself. Health, Raft and calls between coordinators are exempt.
     pub calls_max: usize,
     /// When a refused caller should come back; the advice is spread between this and twice this.
     pub overload_delay: Duration,

@@ -24,7 +24,7 @@ use super::config::ServerConfig;
 use super::lifecycle::Busy;
 use super::verdict;
 use crate::deadline::{Deadline, TIMEOUT_HEADER, parse_timeout};
-use crate::methods::{Method, Methods};
+use crate::methods::{Lane, Method, Methods};
 use crate::observer::{Call, RpcObserver, code_name};
 use crate::trace::{Trace, follow};
 
@@ -36,6 +36,7 @@ pub(super) struct Shared {
     pub(super) config: ServerConfig,
     pub(super) methods: Methods,
     pub(super) calls: Semaphore,
+    pub(super) cluster_calls: Semaphore,
     pub(super) observer: Option<Arc<dyn RpcObserver>>,
     /// Cancelled when streams have had their time to end.
     pub(super) end_streams: CancellationToken,
@@ -159,11 +160,13 @@ async fn unary(
         return Err(ApiError::deadline("the deadline had passed on arrival")
             .with_outcome(api::Outcome::NotApplied));
     }
-    let permit = if method.shed {
-        Some(shared.calls.try_acquire().map_err(|_| overloaded(shared))?)
-    } else {
-        None
+    let limit = match method.lane {
+        Lane::Free => None,
+        Lane::Cluster => Some(&shared.cluster_calls),
+        Lane::Public => Some(&shared.calls),
     };
+    let permit = limit.map(Semaphore::try_acquire).transpose();
+    let permit = permit.map_err(|_| overloaded(shared))?;
     let deadline = Deadline::after(&shared.runtime, patience);
     request.extensions_mut().insert(deadline);
     let answer = shared

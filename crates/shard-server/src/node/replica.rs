@@ -170,11 +170,9 @@ impl Replica {
         self.settled(ticket, deadline).await
     }
 
-    /// Queues writes: what is put in first is applied first. A leader that no majority follows takes none.
+    /// Queues writes: what is put in first is applied first. A leader that has lost its quorum takes none.
     pub(crate) fn put(&self, writes: Vec<Write>, deadline: Deadline) -> Result<Ticket, ApiError> {
-        if self.group.is_cut_off() {
-            return Err(self.cut_off().with_outcome(Outcome::NotApplied));
-        }
+        self.check_quorum()?;
         self.queue.put(writes, Some(deadline.at())).map_err(refused)
     }
 
@@ -202,31 +200,36 @@ impl Replica {
         command: bytes::Bytes,
         deadline: Deadline,
     ) -> Result<Committed<Response>, ApiError> {
-        if self.group.is_cut_off() {
-            return Err(self.cut_off().with_outcome(Outcome::NotApplied));
-        }
+        self.check_quorum()?;
         let proposed = self.group.propose(kind, command);
         let answered = self.answered(proposed, deadline).await?;
         answered.map_err(|error| self.not_proposed(&error))
     }
 
-    /// Waits for what becomes of something that was handed over, for as long as a majority follows.
+    /// Waits for what becomes of something that was handed over, for as long as there is a quorum.
     async fn answered<F: Future>(
         &self,
         future: F,
         deadline: Deadline,
     ) -> Result<F::Output, ApiError> {
         let left = deadline.remaining(&self.runtime);
-        let answered = self.group.unless_cut_off(left, future).await;
+        let answered = self.group.unless_quorum_is_lost(left, future).await;
         let given_up = |why| match why {
-            GivenUp::Late => Deadline::error(),
-            GivenUp::CutOff => self.cut_off(),
+            GivenUp::TimedOut => Deadline::error(),
+            GivenUp::QuorumLost => self.no_quorum(),
         };
         answered.map_err(|why| given_up(why).with_outcome(Outcome::Unknown))
     }
 
-    fn cut_off(&self) -> ApiError {
-        let message = format!("no majority follows the leader of shard {}", self.shard);
+    fn check_quorum(&self) -> Result<(), ApiError> {
+        if self.group.has_lost_quorum() {
+            return Err(self.no_quorum().with_outcome(Outcome::NotApplied));
+        }
+        Ok(())
+    }
+
+    fn no_quorum(&self) -> ApiError {
+        let message = format!("no majority answers the leader of shard {}", self.shard);
         ApiError::new(Reason::NoQuorum, message)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{Generation, NamespaceId, limits};
-use replication::Role;
+use replication::{Role, Rotten, shard_of};
 use rpc::Deadline;
 
 use super::{Node, Replica};
@@ -19,7 +19,6 @@ const RECLAIM_TERMS: usize = 4096;
 
 /// The task that does the chores until the node stops.
 pub(super) async fn run(node: Arc<Node>) {
-    let mut rotten = 0;
     loop {
         for replica in node.replicas() {
             replica.metrics().set(&replica);
@@ -32,15 +31,15 @@ pub(super) async fn run(node: Arc<Node>) {
         node.metrics.set_damaged(node.has_damage());
         if let Some(host) = node.host() {
             node.metrics.set_log(&host.wal_stats());
-            let scrub = host.scrub_stats();
-            node.metrics.set_scrub(scrub);
-            for _ in rotten..scrub.rotten_snapshots {
-                let shard = scrub.newest_rotten.and_then(replication::shard_of);
-                let done = Ok::<(), Infallible>(());
-                node.metrics
-                    .count_action(Action::ReplaceSnapshot, "rotten", shard, &done);
-            }
-            rotten = scrub.rotten_snapshots;
+            node.metrics.set_scrub(host.scrub_stats());
+            host.take_rotten().into_iter().for_each(|rotten| {
+                let (action, group) = match rotten {
+                    Rotten::Reread(group) => (Action::ReplaceSnapshot, group),
+                    Rotten::Started(group) => (Action::PassOverSnapshot, group),
+                };
+                let (shard, done) = (shard_of(group), Ok::<(), Infallible>(()));
+                node.metrics.count_action(action, "rotten", shard, &done);
+            });
             let resumed = host.resumed_snapshot_bytes();
             node.metrics.set_resumed_snapshot_bytes(resumed);
         }

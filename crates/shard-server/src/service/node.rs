@@ -6,12 +6,10 @@ use std::time::Duration;
 use api::shard::v1 as wire;
 use api::shard::v1::node_service_server::NodeService;
 use api::{ApiError, Reason};
-use cluster::limits::{SNAPSHOT_BYTES_PER_SECOND, SNAPSHOT_CHUNK_BYTES};
 use cluster::{Incarnation, NodeId, ShardId};
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use replication::SnapshotFile;
 use rpc::Deadline;
-use runtime::Pace;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::snapshots::{check_announced, piece, seed_error, snapshot_error};
@@ -67,14 +65,10 @@ impl Services {
             return Err(ApiError::field(Reason::BadArgument, "offset", problem));
         }
         let node = Arc::clone(&self.node);
-        let pace = Pace::new(&node.runtime, SNAPSHOT_BYTES_PER_SECOND);
         let first = (Some(described), request.offset);
         let chunks = stream::try_unfold(first, move |(described, offset)| {
-            let (node, file, pace) = (Arc::clone(&node), file.clone(), pace.clone());
+            let (node, file) = (Arc::clone(&node), file.clone());
             async move {
-                if described.is_none() {
-                    pace.keep(SNAPSHOT_CHUNK_BYTES as u64).await;
-                }
                 let vfs = Arc::clone(&node.vfs);
                 let read = move || piece(vfs.as_ref(), &file, offset);
                 let data = node

@@ -126,7 +126,7 @@ async fn a_process_that_has_come_back_before_the_turn_was_taken_is_left_alone() 
     };
     let both = async { tokio::join!(recovery.act(granted(&recovery)), script) };
     let (finished, ()) = runtime
-        .timeout(Duration::from_secs(30), both)
+        .timeout(Duration::from_secs(30), Box::pin(both))
         .await
         .unwrap();
     assert_eq!(finished.outcome, Outcome::GivenUp);
@@ -155,20 +155,29 @@ async fn a_turn_that_nobody_prolongs_is_over_with_its_lease() {
     let mut turn = granted(&recovery);
     for _ in 0..14 {
         runtime.sleep(Duration::from_secs(1)).await;
-        assert!(turn.keep(false).await, "it may still be ours");
+        assert_eq!(turn.keep(false).await, Standing::Ours);
     }
     runtime.sleep(Duration::from_secs(1)).await;
-    assert!(!turn.keep(false).await);
-    // What is going on with it is broken off.
+    assert_eq!(turn.keep(false).await, Standing::Over);
+    // What was begun with it is ended.
     let mut turn = granted(&recovery);
-    let endless = std::future::pending::<()>();
-    let begun = runtime.now();
-    let done = turn.keep_during(endless, &AtomicBool::new(false)).await;
-    assert_eq!(done, None);
-    assert_eq!(
-        runtime.now().saturating_since(begun),
-        Duration::from_secs(15)
-    );
+    let restart = runtime.sleep(Duration::from_secs(40));
+    let done = turn.keep_during(restart, &AtomicBool::new(false)).await;
+    assert_eq!(done, Some(()));
+    assert_eq!(turn.keep(false).await, Standing::Over);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_begun_once_the_lease_of_the_turn_is_over() {
+    let restarter = Arc::new(Noting::default());
+    let dead = watch::Sender::new(vec![node(1)]);
+    let shutdown = CancellationToken::new();
+    let recovery = recovery(&restarter, vec![node(1)], &dead, &shutdown);
+    let turn = granted(&recovery);
+    recovery.tools.runtime.sleep(Duration::from_secs(15)).await;
+    let finished = recovery.act(turn).await;
+    assert_eq!(finished.outcome, Outcome::GivenUp);
+    assert_eq!(restarter.restarted(), Vec::<u64>::new());
 }
 
 #[test]

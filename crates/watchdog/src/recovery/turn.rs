@@ -3,8 +3,8 @@
 //! The coordinators' metadata, where all watchdogs meet, grant it to one at a time, for as long as a lease. A watchdog to which no coordinator
 //! grants anything does nothing but tell: it may be the one that is cut off, and what it would restart may be well.
 //!
-//! What always holds: a turn is ours from a grant until the lease that it came with is over, counted from before it was asked for; in that time
-//! nobody else has it.
+//! What always holds: a turn is ours from a grant until the lease that it came with is over, counted from before it was asked for. As long as
+//! the clock of the coordinators' leader does not jump ahead, nobody else has it in that time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use super::{Outcome, Recovery, Tools};
 
 /// How long a turn lasts when its watchdog is not heard of again.
 const LEASE: Duration = Duration::from_secs(15);
-/// How often it is prolonged: often enough for two tries to fail.
+/// How often it is prolonged: often enough for a try to fail.
 const PROLONG_EVERY: Duration = Duration::from_secs(5);
 
 /// Why there is no turn.
@@ -30,8 +30,19 @@ pub(super) enum Refused {
     NotOurs,
     /// There is no such shard any more.
     Gone,
-    /// No coordinator with a quorum answers.
+    /// No coordinator grants it: none has a quorum, or they refuse, which the log tells.
     NobodyGrants,
+}
+
+/// Whose a turn is that was ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is ours.
+    Ours,
+    /// Its lease is over, and nobody prolonged it; whose it is now is not known.
+    Over,
+    /// It is another's, or nobody's any more.
+    Lost,
 }
 
 /// What a coordinator takes of a reason, which names the processes, and each may have a long name.
@@ -112,33 +123,57 @@ impl Turn {
         self.number
     }
 
-    /// Prolongs the turn when it is time. Says whether it is still ours; while nobody can tell, it is until its lease is over.
-    pub(super) async fn keep(&mut self, watching: bool) -> bool {
-        let now = self.tools.runtime.now();
+    /// Prolongs the turn when it is time, and says whose it is.
+    pub(super) async fn keep(&mut self, watching: bool) -> Standing {
+        let runtime = self.tools.runtime.clone();
+        let now = runtime.now();
+        let left = self.ours_until.saturating_since(now);
+        if left.is_zero() {
+            return Standing::Over;
+        }
         let is_due = now.saturating_since(self.asked_at) >= PROLONG_EVERY;
         if !is_due && watching == self.request.watching {
-            return now < self.ours_until;
+            return Standing::Ours;
         }
         self.asked_at = now;
         let request = BeginRecoveryRequest {
             watching,
             ..self.request.clone()
         };
-        match self.tools.coordinators.begin_turn(&request).await {
-            Ok(answer) => {
+        let asked = self.tools.coordinators.begin_turn(&request);
+        match runtime.timeout(left, asked).await {
+            Ok(Ok(answer)) if answer.verdict() == TurnVerdict::Granted => {
                 self.request = request;
                 self.ours_until = now + LEASE;
-                answer.verdict() == TurnVerdict::Granted
+                Standing::Ours
             }
-            Err(status) => {
+            Ok(Ok(_)) => Standing::Lost,
+            Ok(Err(status)) => {
                 warn!(shard = request.shard_id, code = ?status.code(), message = status.message(), "the turn was not prolonged");
-                self.tools.runtime.now() < self.ours_until
+                self.standing()
+            }
+            Err(_) => {
+                warn!(
+                    shard = request.shard_id,
+                    "no coordinator prolonged the turn"
+                );
+                self.standing()
             }
         }
     }
 
-    /// Does something that may take longer than the turn lasts, and prolongs it meanwhile. What is done is broken off when the turn is
-    /// lost, which is said by `None`.
+    /// As far as it is known without asking.
+    fn standing(&self) -> Standing {
+        if self.tools.runtime.now() < self.ours_until {
+            Standing::Ours
+        } else {
+            Standing::Over
+        }
+    }
+
+    /// Does something that may take longer than the turn lasts, and prolongs it meanwhile. What is done is broken off when somebody else has
+    /// the turn, which is said by `None`. Where nobody prolongs it, what was begun is ended all the same: half a restart is a process
+    /// that is gone.
     pub(super) async fn keep_during<T>(
         &mut self,
         work: impl Future<Output = T>,
@@ -147,13 +182,18 @@ impl Turn {
         let runtime = self.tools.runtime.clone();
         let mut work = std::pin::pin!(work);
         loop {
+            let prolonging = async {
+                runtime.sleep(PROLONG_EVERY).await;
+                self.keep(moving.load(Ordering::Relaxed)).await
+            };
             tokio::select! {
                 biased;
                 done = &mut work => return Some(done),
-                () = runtime.sleep(PROLONG_EVERY) => {}
-            }
-            if !self.keep(moving.load(Ordering::Relaxed)).await {
-                return None;
+                standing = prolonging => {
+                    if standing == Standing::Lost {
+                        return None;
+                    }
+                }
             }
         }
     }

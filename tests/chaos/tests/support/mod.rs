@@ -32,7 +32,7 @@ pub(crate) fn chaos_queries(seed: u64) -> Vec<String> {
 }
 
 /// Runs a plan to its end and stops the cluster. Wants no promise broken, and every Record settled but those that only a leader that stands
-/// still was asked for. Otherwise report and history are left in a folder that the panic names.
+/// still was asked for. Report and history are left in a folder that is named, whatever came of it.
 pub(crate) async fn prove(
     runtime: &Runtime,
     deployment: &mut dyn Deployment,
@@ -41,12 +41,12 @@ pub(crate) async fn prove(
     let never = std::future::pending();
     let (report, history) = scenario::run(runtime, deployment, plan, never).await;
     let open = left_open(&history);
+    let saved = leave(&report, &history);
     if report.error.is_none() && report.violations.is_empty() && open == 0 {
         deployment.stop().unwrap();
-        println!("{report}");
+        println!("{report}\nreport and history: {saved}");
         return report;
     }
-    let saved = leave(&report, &history);
     let logs = deployment.logs();
     let stopped = deployment.stop();
     panic!(
