@@ -23,7 +23,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use common::{Seen, dir, entry, id, identity, open_with, payload, seen, vote};
+use common::{Seen, dir, identity, open_with, seen};
 use parking_lot::Mutex;
 use vfs::{DirEntry, LockGuard, SimDisk, Vfs, VfsFile, sim::BLOCK_BYTES};
 use wal::{Ambiguous, GroupId, OpenError, Place, Record, RotReason, Wal, WalOptions, Writer};
@@ -256,32 +256,14 @@ fn reserving_ahead() -> WalOptions {
     }
 }
 
-/// Batches over several segments, some of which are retired. Each changes something.
+/// The batches of [`common::script`] that change something: hints do not.
 fn script() -> &'static [(u64, Vec<Record>)] {
     static SCRIPT: OnceLock<Vec<(u64, Vec<Record>)>> = OnceLock::new();
-    let purge = |term, index| Record::Purge {
-        upto: id(term, index),
-        chain: None,
-    };
-    let text = |index: u64| payload(1, index, 300);
+    let is_hint = |record: &Record| matches!(record, Record::Committed(_));
     SCRIPT.get_or_init(|| {
-        vec![
-            (1, vec![vote(1), entry(1, 0, b"")]),
-            (1, vec![entry(1, 1, &text(1)), entry(1, 2, &text(2))]),
-            (2, vec![entry(1, 0, &payload(2, 0, 1500))]),
-            (1, vec![Record::Truncate { from_index: 2 }, vote(2)]),
-            (1, vec![entry(2, 2, &text(3))]),
-            (1, vec![purge(1, 1)]),
-            (2, vec![entry(1, 1, &[b'z'; 3000]), entry(1, 2, b"small")]),
-            (3, vec![vote(9)]),
-            (2, vec![purge(1, 1)]),
-            (1, vec![purge(7, 40), entry(8, 41, &text(9))]),
-            (3, vec![Record::Remove]),
-            (2, vec![vote(4), entry(2, 3, &payload(2, 3, 1700))]),
-            (1, vec![entry(8, 42, &text(42))]),
-            (2, vec![purge(2, 3)]),
-            (1, vec![entry(8, 43, &payload(1, 43, 900))]),
-        ]
+        let all = common::script().into_iter();
+        all.filter(|(_, batch)| !batch.iter().all(is_hint))
+            .collect()
     })
 }
 

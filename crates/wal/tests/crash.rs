@@ -5,11 +5,11 @@
 
 mod common;
 
-use common::{Dice, append, contents, entry, id, open_with, payload, vote};
+use common::{Dice, append, contents, entry, open_with, payload, script, vote};
 use std::sync::Arc;
 use vfs::{SimDisk, Vfs, sim::Fate, sim::PendingKind};
 use wal::{
-    Ambiguous, Entry, GroupId, LogId, OpenError, Record, Vote, Wal, WalOptions,
+    Ambiguous, Entry, GroupId, LogId, OpenError, Vote, Wal, WalOptions,
     inspect::{self, Verdict},
 };
 
@@ -48,33 +48,6 @@ fn options() -> WalOptions {
         segment_bytes: 4 << 10,
         ..WalOptions::small()
     }
-}
-
-/// Batches that between them do all there is to do, over several segments.
-fn script() -> Vec<(u64, Vec<Record>)> {
-    let purge = |term, index| Record::Purge {
-        upto: id(term, index),
-        chain: None,
-    };
-    let text = |index: u64| payload(1, index, 300);
-    vec![
-        (1, vec![vote(1), entry(1, 0, b"")]),
-        (1, vec![entry(1, 1, &text(1)), entry(1, 2, &text(2))]),
-        (2, vec![entry(1, 0, &payload(2, 0, 1500))]),
-        (1, vec![Record::Committed(id(1, 1))]),
-        (1, vec![Record::Truncate { from_index: 2 }, vote(2)]),
-        (1, vec![entry(2, 2, &text(3))]),
-        (1, vec![purge(1, 1)]),
-        (2, vec![entry(1, 1, &[b'z'; 3000]), entry(1, 2, b"small")]),
-        (3, vec![vote(9)]),
-        (2, vec![purge(1, 1)]),
-        (1, vec![purge(7, 40), entry(8, 41, &text(9))]),
-        (3, vec![Record::Remove]),
-        (2, vec![vote(4), entry(2, 3, &payload(2, 3, 1700))]),
-        (1, vec![entry(8, 42, &text(42))]),
-        (2, vec![purge(2, 3)]),
-        (1, vec![entry(8, 43, &payload(1, 43, 900))]),
-    ]
 }
 
 /// What a run left: the disk, the states after each batch, and how many batches were acknowledged.

@@ -102,6 +102,33 @@ pub(crate) fn contents(wal: &Wal) -> BTreeMap<u64, Vec<Entry>> {
         .collect()
 }
 
+/// Batches that between them do all there is to do, over several segments.
+pub(crate) fn script() -> Vec<(u64, Vec<Record>)> {
+    let purge = |term, index| Record::Purge {
+        upto: id(term, index),
+        chain: None,
+    };
+    let text = |index: u64| payload(1, index, 300);
+    vec![
+        (1, vec![vote(1), entry(1, 0, b"")]),
+        (1, vec![entry(1, 1, &text(1)), entry(1, 2, &text(2))]),
+        (2, vec![entry(1, 0, &payload(2, 0, 1500))]),
+        (1, vec![Record::Committed(id(1, 1))]),
+        (1, vec![Record::Truncate { from_index: 2 }, vote(2)]),
+        (1, vec![entry(2, 2, &text(3))]),
+        (1, vec![purge(1, 1)]),
+        (2, vec![entry(1, 1, &[b'z'; 3000]), entry(1, 2, b"small")]),
+        (3, vec![vote(9)]),
+        (2, vec![purge(1, 1)]),
+        (1, vec![purge(7, 40), entry(8, 41, &text(9))]),
+        (3, vec![Record::Remove]),
+        (2, vec![vote(4), entry(2, 3, &payload(2, 3, 1700))]),
+        (1, vec![entry(8, 42, &text(42))]),
+        (2, vec![purge(2, 3)]),
+        (1, vec![entry(8, 43, &payload(1, 43, 900))]),
+    ]
+}
+
 /// What must be found of all groups, commit hints apart.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen(pub(crate) Vec<(GroupId, GroupState, Vec<Entry>)>);
