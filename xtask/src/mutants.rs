@@ -14,7 +14,7 @@ use crate::tree::{Tree, cargo};
 
 const BANK: &str = "crates/sim/mutants.toml";
 /// Seeds that a bug may need to show.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 150;
 /// How the kernel ends a process that has used up its processor time.
 const SIGXCPU: i32 = 24;
 

@@ -5,7 +5,8 @@
 //! at once, with the time at which it went wrong:
 //!
 //! - *Election safety*: a term has one leader.
-//! - *Votes*: a log never goes back to an earlier term, nor from one candidate to another of the same term, unless that one has won.
+//! - *Votes*: a log never goes back to an earlier term, nor from one candidate to another of the same term, unless that one has won. Who
+//!   wins a term has votes that a majority of disks have synced.
 //! - *Log matching*: what has the same group, index and term is the same.
 //! - *Commits*: what a log says is committed has been synced by a majority of disks, and is the same everywhere for ever.
 //! - *Leader completeness*: a leader has all that was committed in earlier terms.
@@ -83,7 +84,47 @@ struct Disk {
 #[derive(Debug)]
 struct Segment {
     follower: SegmentFollower,
-    unsynced: Vec<(GroupId, u64, u64)>,
+    unsynced: Vec<Unsynced>,
+}
+
+/// What others rely on once it is synced.
+#[derive(Debug, Clone, Copy)]
+enum Unsynced {
+    Entry {
+        group: GroupId,
+        index: u64,
+        term: u64,
+    },
+    /// For a candidate, or for one that has won.
+    Vote {
+        group: GroupId,
+        term: u64,
+        node: u64,
+    },
+}
+
+impl Unsynced {
+    fn of(record: &RecordKind) -> Option<Self> {
+        let for_candidate = |group, vote: Vote| Self::Vote {
+            group,
+            term: vote.term,
+            node: vote.node,
+        };
+        match *record {
+            RecordKind::Entry {
+                group, term, index, ..
+            } => Some(Self::Entry { group, index, term }),
+            RecordKind::Vote { group, vote } => Some(for_candidate(group, vote)),
+            RecordKind::State { group, vote, .. } => vote.map(|vote| for_candidate(group, vote)),
+            RecordKind::Segment { .. }
+            | RecordKind::Committed { .. }
+            | RecordKind::Truncate { .. }
+            | RecordKind::Purge { .. }
+            | RecordKind::Remove { .. }
+            | RecordKind::Marker { .. }
+            | RecordKind::Damage { .. } => None,
+        }
+    }
 }
 
 /// What was found on all disks so far.
@@ -95,6 +136,8 @@ pub(crate) struct Logs {
     first: BTreeMap<(Key, u64, u64), [u8; 16]>,
     /// Who ever synced an entry, by index and term.
     synced: BTreeMap<(Key, u64, u64), BTreeSet<HostId>>,
+    /// Who ever synced a vote, by term and candidate.
+    voted: BTreeMap<(Key, u64, u64), BTreeSet<HostId>>,
     committed: BTreeMap<Key, BTreeMap<u64, Commit>>,
     pub(crate) problems: Vec<String>,
     /// Committed entries that were compared.
@@ -159,16 +202,9 @@ impl Logs {
         if let Some(segment) = self.segment(host, path) {
             let mut keep = |record: &RecordInfo| records.push(record.kind.clone());
             segment.follower.written(offset, bytes, &mut keep);
-            let entries = records.iter().filter_map(|kind| {
-                let RecordKind::Entry {
-                    group, term, index, ..
-                } = kind
-                else {
-                    return None;
-                };
-                Some((*group, *index, *term))
-            });
-            segment.unsynced.extend(entries);
+            segment
+                .unsynced
+                .extend(records.iter().filter_map(Unsynced::of));
         }
         let Some(mut disk) = self.disks.remove(&host) else {
             return;
@@ -187,9 +223,16 @@ impl Logs {
         let Some(cluster) = self.disks.get(&host).map(|disk| disk.cluster) else {
             return;
         };
-        for (group, index, term) in synced {
-            let key = ((cluster, group), index, term);
-            self.synced.entry(key).or_default().insert(host);
+        for synced in synced {
+            let hosts = match synced {
+                Unsynced::Entry { group, index, term } => {
+                    self.synced.entry(((cluster, group), index, term))
+                }
+                Unsynced::Vote { group, term, node } => {
+                    self.voted.entry(((cluster, group), term, node))
+                }
+            };
+            hosts.or_default().insert(host);
         }
     }
 
@@ -279,6 +322,7 @@ impl Logs {
             self.lead(disk, group, vote.term, vote.node);
             if vote.node == disk.node && before != Some(vote) && !disk.is_old {
                 self.complete(disk, group, vote.term);
+                self.elected(disk, group, vote);
             }
         }
     }
@@ -292,6 +336,17 @@ impl Logs {
         let leader = *self.leaders.entry((key, term)).or_insert(node);
         if leader != node {
             let text = format!("group {group}, term {term} is led by {leader} and {node}");
+            self.tell(disk, &text);
+        }
+    }
+
+    /// Who wins has the votes of a majority of disks.
+    fn elected(&mut self, disk: &Disk, group: GroupId, vote: Vote) {
+        let key = ((disk.cluster, group), vote.term, vote.node);
+        let votes = self.voted.get(&key).map_or(0, BTreeSet::len);
+        if votes < disk.cluster.majority {
+            let term = vote.term;
+            let text = format!("group {group}: leads term {term} with {votes} votes");
             self.tell(disk, &text);
         }
     }

@@ -44,13 +44,19 @@ const fn committed(index: u64) -> RecordKind {
     RecordKind::Committed { group: G, index }
 }
 
-/// What is said of records that reach two disks, after both have synced what was given first.
+/// What is said of records that reach two disks, after both have synced what was given first, and all votes.
 fn verdict(synced: &[(u64, u64, u64)], records: &[(u64, RecordKind)]) -> String {
     let mut logs = Logs::default();
     for (host, index, term) in synced {
         let host = HostId::try_from(*host).unwrap();
         let key = ((CLUSTER, G), *index, *term);
         logs.synced.entry(key).or_default().insert(host);
+    }
+    for (_, record) in records {
+        if let RecordKind::Vote { group, vote } = record {
+            let key = ((CLUSTER, *group), vote.term, vote.node);
+            logs.voted.insert(key, BTreeSet::from([1, 2]));
+        }
     }
     let mut disks = [disk(1), disk(2)];
     for (number, record) in records {
@@ -114,6 +120,27 @@ fn what_is_committed_was_synced_by_a_majority_and_stays() {
     };
     let said = verdict(&both, &[&records[..], &[(1, cut)]].concat());
     assert!(said.contains("cut group"), "{said}");
+}
+
+#[test]
+fn who_wins_has_the_votes_of_a_majority_of_disks() {
+    let mut logs = Logs::default();
+    let mut won = |votes: &[HostId]| {
+        let key = ((CLUSTER, G), 3, 1);
+        logs.voted.insert(key, votes.iter().copied().collect());
+        logs.record(&mut disk(1), vote(3, 1, true));
+        std::mem::take(&mut logs.problems).join("; ")
+    };
+    assert_eq!(won(&[1, 2]), "");
+    assert!(won(&[1]).contains("leads term 3 with 1 votes"));
+    // Who follows the one that won needs none, and what is read at a start was done long before.
+    logs.record(&mut disk(2), vote(4, 1, true));
+    let mut old = Disk {
+        is_old: true,
+        ..disk(1)
+    };
+    logs.record(&mut old, vote(5, 1, true));
+    assert_eq!(logs.problems, [""; 0]);
 }
 
 #[test]
