@@ -52,8 +52,8 @@ pub(crate) struct Circumstances {
     machine: Machine,
     /// Load averages of 1, 5 and 15 minutes after the run.
     load_after: String,
-    rounds: u16,
-    seconds: f64,
+    pub(crate) rounds: u16,
+    pub(crate) seconds: f64,
 }
 
 impl Circumstances {
@@ -67,9 +67,14 @@ impl Circumstances {
         }
     }
 
+    /// The machine and its loads, as a line of text.
+    pub(crate) fn machine(&self) -> String {
+        self.machine.describe(&self.load_after)
+    }
+
     /// All of it as text, which is to go on.
     pub(crate) fn describe(&self) -> String {
-        let machine = self.machine.describe(&self.load_after);
+        let machine = self.machine();
         let (rounds, seconds) = (self.rounds, self.seconds);
         format!(
             "{machine}Medians of {rounds} rounds of {seconds} s, server and clients on this machine"
@@ -78,7 +83,7 @@ impl Circumstances {
 }
 
 /// Load averages of 1, 5 and 15 minutes, as text.
-pub(crate) fn load_average() -> String {
+fn load_average() -> String {
     let text = first_line("/proc/loadavg");
     text.split_whitespace()
         .take(3)

@@ -250,7 +250,7 @@ async fn measure(
     let terms = &cluster.terms.terms;
     let measured = workload::run(&cluster.runtime, usual.connections, make, terms, plan).await?;
     cluster.server.processes().ensure_run()?;
-    let mut failed = measured.errors().clone();
+    let mut failed = measured.errors();
     failed.remove(OVERLOADED);
     let answered = match request {
         Request::GetTopK => measured.reads(plan.time),

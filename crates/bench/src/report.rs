@@ -6,18 +6,15 @@ use serde::Serialize;
 
 use crate::Args;
 use crate::figures::{float, grouped, median, median_of, millis, ratio, sorted, table};
-use crate::machine::{Machine, load_average};
+use crate::machine::{Circumstances, Machine};
 use crate::rounds::{BATCH, QUESTIONS, Sample, Work};
 use crate::servers::Kind;
 
 /// A whole run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    machine: Machine,
-    /// Load averages of 1, 5 and 15 minutes after the run.
-    load_after: String,
-    rounds: u16,
-    seconds: f64,
+    #[serde(flatten)]
+    circumstances: Circumstances,
     k: u32,
     /// Servers that were left out, and why.
     pub absent: Vec<String>,
@@ -84,10 +81,7 @@ impl Report {
         samples: &[Sample],
     ) -> Self {
         Self {
-            machine,
-            load_after: load_average(),
-            rounds: arguments.rounds,
-            seconds: arguments.time.as_secs_f64(),
+            circumstances: Circumstances::after(machine, arguments.rounds, arguments.time),
             k: arguments.k,
             absent,
             loaded,
@@ -98,12 +92,12 @@ impl Report {
     /// The run as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let mut text = self.machine.describe(&self.load_after);
+        let mut text = self.circumstances.machine();
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
             "Medians of {} rounds of {} s each, all servers and the clients on this machine, k = {}. A batch has {BATCH} terms, and {QUESTIONS} prefixes are asked for at once where several are; rates and processor times are of terms and prefixes, latencies of all of them together.",
-            self.rounds, self.seconds, self.k,
+            self.circumstances.rounds, self.circumstances.seconds, self.k,
         );
         for absent in &self.absent {
             let _ = writeln!(text, "Left out: {absent}.");

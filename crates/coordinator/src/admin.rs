@@ -64,9 +64,10 @@ impl ClusterAdminService for Admin {
         let myself = myself.map_or(0, |at| at.coordinator_id);
         status.actions.extend(self.actions.told(myself));
         status.actions.extend(self.watchdogs.told());
-        status.actions.sort_by_key(|action| action.last_ms);
         if ask_others {
             others::ask(self.meta.arrival(), &mut status).await;
+        } else {
+            status.actions.sort_by_key(|action| action.last_ms);
         }
         Ok(Response::new(status))
     }

@@ -175,6 +175,20 @@ impl<T: Target> Worker<T> {
 mod tests {
     use super::*;
 
+    /// Reads alone, for a fifth of a second.
+    fn reads() -> Plan {
+        Plan {
+            seed: 1,
+            record_percent: 0,
+            batch: 1,
+            questions: 1,
+            popularity: Popularity::Skewed,
+            prefixes: Prefixes::Typed,
+            warm_up: Duration::from_millis(100),
+            time: Duration::from_millis(200),
+        }
+    }
+
     struct Slow(Runtime, u64);
 
     impl Target for Slow {
@@ -199,14 +213,8 @@ mod tests {
         let runtime = Runtime::real();
         let terms = Arc::new(vec!["a".to_owned()]);
         let mut plan = Plan {
-            seed: 1,
-            record_percent: 0,
             batch: 3,
-            questions: 1,
-            popularity: Popularity::Skewed,
-            prefixes: Prefixes::Typed,
-            warm_up: Duration::from_millis(100),
-            time: Duration::from_millis(200),
+            ..reads()
         };
         let world = runtime.clone();
         let make = move || std::future::ready(Ok(Slow(world.clone(), 0)));
@@ -248,16 +256,7 @@ mod tests {
     async fn a_pause_after_a_refusal_is_part_of_no_request() {
         let runtime = Runtime::real();
         let terms = Arc::new(vec!["a".to_owned()]);
-        let plan = Plan {
-            seed: 1,
-            record_percent: 0,
-            batch: 1,
-            questions: 1,
-            popularity: Popularity::Skewed,
-            prefixes: Prefixes::Typed,
-            warm_up: Duration::from_millis(100),
-            time: Duration::from_millis(200),
-        };
+        let plan = reads();
         let world = runtime.clone();
         let make = move || std::future::ready(Ok(Full(world.clone())));
         let measured = run(&runtime, 2, make, &terms, plan).await.unwrap();

@@ -16,8 +16,7 @@ pub struct Measured {
     reads: Histogram<u64>,
     records: Histogram<u64>,
     terms: u64,
-    errors: BTreeMap<String, u64>,
-    /// How long it took to hear of them.
+    /// How long it took until there was no answer, by reason.
     failures: BTreeMap<String, Histogram<u64>>,
 }
 
@@ -48,7 +47,6 @@ impl Measured {
             reads: histogram()?,
             records: histogram()?,
             terms: 0,
-            errors: BTreeMap::new(),
             failures: BTreeMap::new(),
         })
     }
@@ -63,7 +61,6 @@ impl Measured {
     }
 
     pub(crate) fn error(&mut self, reason: &str, time: Duration) -> Result<(), anyhow::Error> {
-        *self.errors.entry(reason.to_owned()).or_default() += 1;
         self.failed(reason)?.saturating_record(micros(time));
         Ok(())
     }
@@ -79,9 +76,6 @@ impl Measured {
         self.reads.add(&other.reads)?;
         self.records.add(&other.records)?;
         self.terms += other.terms;
-        for (reason, number) in &other.errors {
-            *self.errors.entry(reason.clone()).or_default() += number;
-        }
         for (reason, times) in &other.failures {
             self.failed(reason)?.add(times)?;
         }
@@ -102,8 +96,11 @@ impl Measured {
 
     /// How often there was no answer, by reason. Of our servers the reasons are a closed set.
     #[must_use]
-    pub fn errors(&self) -> &BTreeMap<String, u64> {
-        &self.errors
+    pub fn errors(&self) -> BTreeMap<String, u64> {
+        let failures = self.failures.iter();
+        failures
+            .map(|(reason, times)| (reason.clone(), times.len()))
+            .collect()
     }
 
     /// The requests of both kinds that got no answer for this reason, over a time.

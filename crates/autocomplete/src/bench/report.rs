@@ -44,7 +44,7 @@ pub(super) fn text(arguments: &BenchArgs, measured: &Measured) -> String {
         let _ = write!(text, "\nterms   {rate:>9}/s");
     }
     for (reason, number) in measured.errors() {
-        let _ = write!(text, "\nerror   {:>9}     {reason}", grouped(*number));
+        let _ = write!(text, "\nerror   {:>9}     {reason}", grouped(number));
     }
     text
 }

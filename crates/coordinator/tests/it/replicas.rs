@@ -432,6 +432,16 @@ async fn servers_that_all_come_back_at_other_addresses_find_each_other() {
     }
 }
 
+/// Waits until something was counted, which is when it is over.
+async fn until_counted(cluster: &Cluster, count: impl Fn() -> u64) {
+    let counted = async {
+        while count() == 0 {
+            cluster.runtime.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    cluster.runtime.timeout(PATIENCE, counted).await.unwrap();
+}
+
 /// Three servers with three replicas, on disks that do what they are told to.
 async fn on_simulated_disks() -> Cluster {
     let mut cluster = Cluster::of(Shape {
@@ -464,13 +474,11 @@ async fn a_leader_whose_disk_does_not_answer_gives_its_leads_away() {
     writers.go_on(&runtime, 20).await;
     // By itself, or because a coordinator was quicker; counted when that is over. On a starved machine the other may take the lead when
     // nobody waits for it any more, and then it counts as failed.
-    let handed = async {
-        let by_itself = ["hand_over_lead", "slow_disk"];
-        while cluster.attempts(hung, by_itself, ["move_lead", "disk"]) == 0 {
-            runtime.sleep(Duration::from_millis(20)).await;
-        }
-    };
-    runtime.timeout(PATIENCE, handed).await.unwrap();
+    let by_itself = ["hand_over_lead", "slow_disk"];
+    until_counted(&cluster, || {
+        cluster.attempts(hung, by_itself, ["move_lead", "disk"])
+    })
+    .await;
     cluster.disk(hung).hold_syncs(false);
     cluster.until("all replicas serve", all_serve).await;
     writers.end(&cluster).await;
@@ -502,12 +510,7 @@ async fn a_leader_whose_disk_is_full_refuses_and_gives_its_leads_away() {
     };
     cluster.runtime.timeout(PATIENCE, moved).await.unwrap();
     // Counted when it is over, which is after others have seen it.
-    let counted = async {
-        while cluster.actions("move_lead", "disk") == 0 {
-            cluster.runtime.sleep(Duration::from_millis(20)).await;
-        }
-    };
-    cluster.runtime.timeout(PATIENCE, counted).await.unwrap();
+    until_counted(&cluster, || cluster.actions("move_lead", "disk")).await;
     for _ in 0..20 {
         write().await.unwrap();
         acknowledged += 1;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::admin::v1::{BeginRecoveryRequest, EndRecoveryRequest, TurnState, TurnVerdict};
 use cluster::limits;
 use runtime::Instant;
-use tonic::Code;
+use tonic::{Code, Status};
 use tracing::{info, warn};
 
 use super::{Outcome, Recovery, Tools};
@@ -125,12 +125,11 @@ impl Turn {
 
     /// Prolongs the turn when it is time, and says whose it is.
     pub(super) async fn keep(&mut self, watching: bool) -> Standing {
-        let runtime = self.tools.runtime.clone();
-        let now = runtime.now();
-        let left = self.ours_until.saturating_since(now);
-        if left.is_zero() {
+        if self.standing() == Standing::Over {
             return Standing::Over;
         }
+        let runtime = &self.tools.runtime;
+        let now = runtime.now();
         let is_due = now.saturating_since(self.asked_at) >= PROLONG_EVERY;
         if !is_due && watching == self.request.watching {
             return Standing::Ours;
@@ -140,23 +139,18 @@ impl Turn {
             watching,
             ..self.request.clone()
         };
+        let left = self.ours_until.saturating_since(now);
         let asked = self.tools.coordinators.begin_turn(&request);
-        match runtime.timeout(left, asked).await {
-            Ok(Ok(answer)) if answer.verdict() == TurnVerdict::Granted => {
+        let answer = runtime.timeout(left, asked).await;
+        match answer.unwrap_or_else(|elapsed| Err(Status::deadline_exceeded(elapsed.to_string()))) {
+            Ok(answer) if answer.verdict() == TurnVerdict::Granted => {
                 self.request = request;
                 self.ours_until = now + LEASE;
                 Standing::Ours
             }
-            Ok(Ok(_)) => Standing::Lost,
-            Ok(Err(status)) => {
+            Ok(_) => Standing::Lost,
+            Err(status) => {
                 warn!(shard = request.shard_id, code = ?status.code(), message = status.message(), "the turn was not prolonged");
-                self.standing()
-            }
-            Err(_) => {
-                warn!(
-                    shard = request.shard_id,
-                    "no coordinator prolonged the turn"
-                );
                 self.standing()
             }
         }
