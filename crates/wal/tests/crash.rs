@@ -5,43 +5,13 @@
 
 mod common;
 
-use common::{Dice, append, contents, entry, open_with, payload, script, vote};
+use common::{Dice, Seen, append, entry, open_with, payload, script, seen, vote};
 use std::sync::Arc;
 use vfs::{SimDisk, Vfs, sim::Fate, sim::PendingKind};
 use wal::{
-    Ambiguous, Entry, GroupId, LogId, OpenError, Vote, Wal, WalOptions,
+    Ambiguous, GroupId, OpenError, WalOptions,
     inspect::{self, Verdict},
 };
-
-/// What must be found of all groups, commit hints apart.
-#[derive(Debug, Clone, PartialEq)]
-struct Snapshot(Vec<Group>);
-
-#[derive(Debug, Clone, PartialEq)]
-struct Group {
-    id: GroupId,
-    vote: Option<Vote>,
-    purged: Option<LogId>,
-    last: Option<LogId>,
-    chain: u32,
-    entries: Vec<Entry>,
-}
-
-fn snapshot(wal: &Wal) -> Snapshot {
-    let mut contents = contents(wal);
-    let groups = wal.groups().into_iter().map(|id| {
-        let state = wal.group(id);
-        Group {
-            id,
-            vote: state.vote,
-            purged: state.purged,
-            last: state.last,
-            chain: state.chain,
-            entries: contents.remove(&id.0).unwrap_or_default(),
-        }
-    });
-    Snapshot(groups.collect())
-}
 
 fn options() -> WalOptions {
     WalOptions {
@@ -53,7 +23,7 @@ fn options() -> WalOptions {
 /// What a run left: the disk, the states after each batch, and how many batches were acknowledged.
 struct Run {
     disk: SimDisk,
-    states: Vec<Snapshot>,
+    states: Vec<Seen>,
     acked: usize,
 }
 
@@ -62,7 +32,7 @@ fn run(halt_after: Option<u64>) -> Run {
     let disk = SimDisk::new();
     disk.halt_after(halt_after);
     let mut run = Run {
-        states: vec![Snapshot(Vec::new())],
+        states: vec![Seen(Vec::new())],
         acked: 0,
         disk: disk.clone(),
     };
@@ -85,15 +55,15 @@ fn run(halt_after: Option<u64>) -> Run {
 }
 
 /// The state after the first batches, from a log that never fails.
-fn expected_after(count: usize) -> Snapshot {
+fn expected_after(count: usize) -> Seen {
     use std::sync::OnceLock;
-    static STATES: OnceLock<Vec<Snapshot>> = OnceLock::new();
+    static STATES: OnceLock<Vec<Seen>> = OnceLock::new();
     let states = STATES.get_or_init(|| {
         let (wal, _) = open_with(&SimDisk::new(), options()).expect("opens");
-        let mut states = vec![snapshot(&wal)];
+        let mut states = vec![seen(&wal)];
         for (group, batch) in script() {
             wal.append_sync(GroupId(group), batch).expect("appends");
-            states.push(snapshot(&wal));
+            states.push(seen(&wal));
         }
         states
     });
@@ -103,7 +73,7 @@ fn expected_after(count: usize) -> Snapshot {
 /// Opens what a crash left and judges it; then once more.
 fn check(run: &Run, image: &SimDisk, what: &dyn std::fmt::Debug) {
     let (wal, _) = open_with(image, options()).unwrap_or_else(|error| panic!("{what:?}: {error}"));
-    let found = snapshot(&wal);
+    let found = seen(&wal);
     let allowed = &run.states[run.acked..];
     assert!(
         allowed.contains(&found),
@@ -114,7 +84,7 @@ fn check(run: &Run, image: &SimDisk, what: &dyn std::fmt::Debug) {
     drop(wal);
     let again = image.crash_losing_all();
     let (wal, report) = open_with(&again, options()).expect("second recovery");
-    assert_eq!(snapshot(&wal), found, "{what:?}: second recovery differs");
+    assert_eq!(seen(&wal), found, "{what:?}: second recovery differs");
     assert_eq!((report.torn_bytes, report.ambiguous), (0, None), "{what:?}");
     wal.append_sync(GroupId(77), vec![entry(1, 0, b"and it goes on")])
         .expect("appends");
@@ -217,13 +187,13 @@ fn the_log_cut_at_every_byte() {
     let disk = SimDisk::new();
     let options = WalOptions::small();
     let (wal, _) = open_with(&disk, options.clone()).unwrap();
-    let mut states = vec![(0, snapshot(&wal))];
+    let mut states = vec![(0, seen(&wal))];
     let path = common::dir().join("00000000000000000001.wal");
     for index in 0..12 {
         let bytes = payload(1, index, 10 + index as usize * 70);
         wal.append_sync(GroupId(1), vec![entry(1, index, &bytes)])
             .unwrap();
-        states.push((disk.contents(&path).unwrap().len(), snapshot(&wal)));
+        states.push((disk.contents(&path).unwrap().len(), seen(&wal)));
     }
     let len = disk.contents(&path).unwrap().len();
     let first = 512;
@@ -233,7 +203,7 @@ fn the_log_cut_at_every_byte() {
         image.edit(&path, |bytes| bytes.truncate(cut)).unwrap();
         let (wal, report) = open_with(&image, options.clone()).unwrap();
         let (end, expected) = states.iter().rev().find(|(end, _)| *end <= cut).unwrap();
-        assert_eq!(snapshot(&wal), *expected, "cut at {cut}");
+        assert_eq!(seen(&wal), *expected, "cut at {cut}");
         let rest = image_bytes(&disk, &path, (*end).max(first)..cut);
         let garbage = rest.iter().any(|byte| *byte != 0);
         assert_eq!(report.torn_at.is_some(), garbage, "cut at {cut}");
@@ -250,7 +220,7 @@ fn a_batch_that_lacks_a_sector_before_its_marker_was_never_synced() {
     let (wal, _) = open_with(&disk, options()).unwrap();
     wal.append_sync(GroupId(1), vec![entry(1, 0, b"durable")])
         .unwrap();
-    let before = snapshot(&wal);
+    let before = seen(&wal);
     // The next batch spans several sectors; power goes before its sync returns.
     let end = wal.durable_end();
     disk.halt_after(Some(1));
@@ -275,7 +245,7 @@ fn a_batch_that_lacks_a_sector_before_its_marker_was_never_synced() {
     assert_eq!(report.ambiguous, None);
     assert!(report.torn_bytes > 1500);
     assert_eq!(report.found, end);
-    assert_eq!(snapshot(&wal), before);
+    assert_eq!(seen(&wal), before);
 
     // What else a sector may have instead says nothing of when.
     for fate in [Fate::Garbage(7), Fate::Torn(300)] {
@@ -285,7 +255,7 @@ fn a_batch_that_lacks_a_sector_before_its_marker_was_never_synced() {
         let (wal, report) = open_with(&image, options()).unwrap();
         assert!(report.ambiguous.is_some());
         assert!(report.ambiguous_bytes > 1500);
-        assert_eq!(snapshot(&wal), before);
+        assert_eq!(seen(&wal), before);
     }
 }
 
@@ -334,7 +304,7 @@ fn a_refused_tail_can_be_refused_again_looked_at_and_then_dropped() {
         .unwrap();
     wal.append_sync(GroupId(2), vec![entry(1, 0, b"durable")])
         .unwrap();
-    let before = snapshot(&wal);
+    let before = seen(&wal);
     let last = common::dir().join("00000000000000000001.wal");
     let damaged = disk.contents(&last).unwrap().len() as u64 + 700;
     append(&wal, 1, vec![entry(1, 1, &payload(1, 1, 1500))]);
@@ -370,11 +340,8 @@ fn a_refused_tail_can_be_refused_again_looked_at_and_then_dropped() {
     assert_eq!((report.cut, report.kept.len()), (Some(places[0]), 1));
     let kept = repaired.contents(&report.kept[0]).unwrap();
     assert_eq!(kept, disk.contents(&last).unwrap());
-    assert_eq!(
-        snapshot(&open_with(&repaired, refusing()).unwrap().0),
-        before
-    );
+    assert_eq!(seen(&open_with(&repaired, refusing()).unwrap().0), before);
     let (wal, report) = open_with(&disk, options()).unwrap();
     assert_eq!(report.ambiguous, Some(places[0]));
-    assert_eq!(snapshot(&wal), before);
+    assert_eq!(seen(&wal), before);
 }
