@@ -8,7 +8,9 @@
 //! count, or its time was wrong when the process started. Callers with right clocks would be refused for days, for what they issue lies
 //! too far ahead of the stamp. So the stamp is set after a minute.
 //!
-//! What [`StampClock::next`] gives never goes back, neither within a process nor behind what was applied before.
+//! What [`StampClock::next`] gives never goes back, neither within a process nor behind what was applied before. Nor does it stand still
+//! where this clock is behind that, as after a start of a machine whose time was set back: what ends by stamps, such as a lease of
+//! somebody who has died, would not end for hours. It goes on at half the pace then, so that a stamp that was wrongly ahead is met again.
 
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ const SLEW_PARTS: i64 = 1000;
 const FAR_AHEAD: Duration = Duration::from_secs(60);
 /// See [`FAR_AHEAD`].
 const STEADY_FOR: Duration = Duration::from_secs(60);
+/// What of the passed time a stamp goes on by that is ahead of this clock: one part in this many.
+const CREEP_PARTS: i64 = 2;
 
 #[derive(Debug)]
 pub(crate) struct StampClock {
@@ -32,16 +36,34 @@ pub(crate) struct StampClock {
 struct State {
     at: Instant,
     micros: i64,
-    newest_ms: i64,
+    newest: Option<Given>,
     /// Since when the wall clock was found far ahead each time.
     ahead_since: Option<Instant>,
+}
+
+/// A stamp that was given out, and when.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    micros: i64,
+    at: Instant,
+}
+
+impl Given {
+    /// Where stamps are that have gone on from it without a clock that is further.
+    fn crept(self, now: Instant) -> i64 {
+        let passed = micros_between(self.at, now);
+        self.micros.saturating_add(passed / CREEP_PARTS)
+    }
+}
+
+fn micros_between(from: Instant, to: Instant) -> i64 {
+    i64::try_from(to.saturating_since(from).as_micros()).unwrap_or(i64::MAX)
 }
 
 impl State {
     /// Where the clock stands without the wall clock, and how long it has gone there.
     fn straight(&self, now: Instant) -> (i64, i64) {
-        let passed = now.saturating_since(self.at).as_micros();
-        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
+        let passed = micros_between(self.at, now);
         (self.micros.saturating_add(passed), passed)
     }
 
@@ -68,7 +90,7 @@ impl StampClock {
         let state = State {
             at: runtime.now(),
             micros: runtime.wall_ms().saturating_mul(1000),
-            newest_ms: i64::MIN,
+            newest: None,
             ahead_since: None,
         };
         Self {
@@ -79,9 +101,10 @@ impl StampClock {
 
     /// The present stamp, at least `floor_ms`, which is the newest stamp known to be applied.
     pub(crate) fn next(&self, floor_ms: i64) -> i64 {
+        // Read under the lock: whoever comes later has not read them earlier, and no time counts twice.
+        let mut state = self.state.lock();
         let now = self.runtime.now();
         let wall_micros = self.runtime.wall_ms().saturating_mul(1000);
-        let mut state = self.state.lock();
         state.follow_steady(now, wall_micros);
         let (straight, passed) = state.straight(now);
         let slew = passed / SLEW_PARTS;
@@ -91,9 +114,11 @@ impl StampClock {
             state.at = now;
             state.micros = straight.saturating_add(drift);
         }
-        let stamp_ms = straight.saturating_add(drift) / 1000;
-        state.newest_ms = stamp_ms.max(floor_ms).max(state.newest_ms);
-        state.newest_ms
+        let floor = floor_ms.saturating_mul(1000);
+        let crept = state.newest.map_or(floor, |given| given.crept(now));
+        let micros = straight.saturating_add(drift).max(floor).max(crept);
+        state.newest = Some(Given { micros, at: now });
+        micros / 1000
     }
 }
 
@@ -192,11 +217,31 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_by_stamps_ends_where_the_clock_was_set_back_before_the_start() {
+        let (clock, stamps) = clock();
+        let applied = 1_000_000 + 3_000_000;
+        assert_eq!(stamps.next(applied), applied);
+        for second in 1..=60 {
+            pass(&clock, 1000, 1_000_000);
+            assert_eq!(stamps.next(applied), applied + second * 500);
+        }
+        // Asked often, the halves of single microseconds would be lost, and no more than those.
+        for _ in 0..1000 {
+            pass(&clock, 1, 1001);
+            stamps.next(applied);
+        }
+        assert_eq!(stamps.next(0), applied + 30_500);
+        // Once the clock is further, it is followed.
+        pass(&clock, 7_200_000, 7_200_000_000);
+        assert_eq!(stamps.next(0), clock.wall_ms());
+    }
+
+    #[test]
     fn it_never_goes_behind_what_was_applied_or_given_out() {
         let (clock, stamps) = clock();
         assert_eq!(stamps.next(5_000_000), 5_000_000);
         pass(&clock, 10, 10_000);
-        assert_eq!(stamps.next(0), 5_000_000);
+        assert_eq!(stamps.next(0), 5_000_005);
         let mut before = 0;
         for step in 0..10_000 {
             pass(&clock, -1, 100 + step % 1000);
