@@ -1,7 +1,8 @@
 //! The HTTP port: the page, the JSON interface it uses, suggestions for browsers, metrics and probes.
 //!
 //! What always holds: nothing is loaded from anywhere else, which the content security policy enforces; a browser may record only from the
-//! page's own origin or one that the configuration names; every error is JSON with the status and reason of the contract.
+//! page's own origin or one that the configuration names; every error of the JSON interface is JSON with the status and reason of the
+//! contract.
 
 mod error;
 pub(crate) mod origin;
@@ -70,6 +71,7 @@ pub(crate) fn routes(site: Site) -> Routes {
         )
         .route("/v1/status", get(status::status))
         .fallback(error::not_found)
+        .method_not_allowed_fallback(error::not_allowed)
         .with_state(site)
         .merge(admin)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

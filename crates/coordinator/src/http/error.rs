@@ -1,8 +1,8 @@
 //! Errors as JSON: `{"status": "INVALID_ARGUMENT", "reason": "BAD_TERM", "message": "...", "field": "term", "outcome": "NOT_APPLIED"}`.
 
-use api::ApiError;
+use api::{ApiError, Reason};
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tonic::Code;
@@ -39,7 +39,7 @@ impl IntoResponse for HttpError {
             field: error.field_name(),
             outcome: error.outcome().map(api::Outcome::as_str),
         };
-        let mut response = (status_of(code), Json(body)).into_response();
+        let mut response = (status_of(error), Json(body)).into_response();
         if let Some(delay) = error.retry_after() {
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             response
@@ -52,12 +52,24 @@ impl IntoResponse for HttpError {
 
 /// A path that is not served.
 pub(crate) async fn not_found() -> HttpError {
-    ApiError::new(api::Reason::NotFound, "there is nothing at this path").into()
+    ApiError::new(Reason::NotFound, "there is nothing at this path").into()
 }
 
-/// The HTTP status of a gRPC status, as gateways map them.
-fn status_of(code: Code) -> StatusCode {
-    match code {
+/// A path that is served, and not in this way.
+pub(crate) async fn not_allowed(method: Method) -> Response {
+    let message = format!("this path does not take {method}");
+    let mut response = HttpError(ApiError::new(Reason::Unimplemented, message)).into_response();
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+/// The HTTP status of an error: that of its gRPC status, as gateways map them. A body that is too large is told apart from a full server, for
+/// it will be as large the next time.
+fn status_of(error: &ApiError) -> StatusCode {
+    if error.reason() == Reason::MessageTooLarge {
+        return StatusCode::PAYLOAD_TOO_LARGE;
+    }
+    match error.code() {
         Code::Ok => StatusCode::OK,
         Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,

@@ -54,10 +54,24 @@ pub(crate) async fn json(
     State(site): State<Arc<Site>>,
     headers: HeaderMap,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Response, HttpError> {
-    let (prefix, answer) = ask(&site, question).await?;
+) -> Response {
+    let response = match ask(&site, question).await {
+        Ok((prefix, answer)) => {
+            let answer = Json(to_json(prefix, answer));
+            ([(header::CACHE_CONTROL, "no-store")], answer).into_response()
+        }
+        Err(error) => HttpError(error).into_response(),
+    };
+    // Reading is free for every page; only those in the configuration are told that they may.
+    match origin::check(&headers, &site.allowed_origins) {
+        Ok(from) => from.mark(response),
+        Err(_) => response,
+    }
+}
+
+fn to_json(prefix: String, answer: GetTopKResponse) -> Answer {
     let completeness = answer.completeness.unwrap_or_default();
-    let answer = Answer {
+    Answer {
         prefix,
         suggestions: answer
             .suggestions
@@ -84,13 +98,7 @@ pub(crate) async fn json(
                 end: range.end,
             })
             .collect(),
-    };
-    let response = ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response();
-    // Reading is free for every page; only those in the configuration are told that they may.
-    Ok(match origin::check(&headers, &site.allowed_origins) {
-        Ok(from) => from.mark(response),
-        Err(_) => response,
-    })
+    }
 }
 
 /// `["q", ["a", "b"]]`, as browsers want it.

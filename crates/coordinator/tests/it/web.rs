@@ -120,7 +120,7 @@ async fn foreign_pages_and_bad_requests_are_refused() {
     );
     let large = json!({"term": "x".repeat(20_000)}).to_string();
     let refused = post(&cluster, JSON, &large).await;
-    assert_eq!(refused.status, 429, "{}", refused.body);
+    assert_eq!(refused.status, 413, "{}", refused.body);
     assert_eq!(refused.json()["reason"], "MESSAGE_TOO_LARGE");
     let refused = get(&cluster, "/v1/suggest?k=many").await;
     assert_eq!(
@@ -130,6 +130,11 @@ async fn foreign_pages_and_bad_requests_are_refused() {
     let refused = get(&cluster, &format!("/v1/suggest?q={}", "p".repeat(300))).await;
     assert_eq!(refused.json()["reason"], "BAD_PREFIX");
     assert_eq!(get(&cluster, "/nothing").await.status, 404);
+    let refused = get(&cluster, "/v1/record").await;
+    assert_eq!(
+        (refused.status, refused.json()["reason"].clone()),
+        (405, json!("UNIMPLEMENTED"))
+    );
     assert!(
         cluster.top("", 1).await.suggestions.is_empty(),
         "nothing was recorded"
