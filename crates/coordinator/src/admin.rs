@@ -14,7 +14,8 @@ use api::admin::v1::{
     GetStatusResponse, ListSnapshotsRequest, ListSnapshotsResponse, PromoteReplicaRequest,
     PromoteReplicaResponse, PullSnapshotRequest, PullSnapshotResponse, PushSnapshotRequest,
     PushSnapshotResponse, RecoverShardRequest, RecoverShardResponse, ReplaceReplicaRequest,
-    ReplaceReplicaResponse, ShardState, TransferLeaderRequest, TransferLeaderResponse,
+    ReplaceReplicaResponse, ReplicaRole, ReplicaStatus, ShardState, TransferLeaderRequest,
+    TransferLeaderResponse,
 };
 use api::{ApiError, Reason};
 use cluster::{Incarnation, NodeId, ShardId};
@@ -211,11 +212,7 @@ impl Admin {
             return Err(ApiError::new(Reason::ShardUnavailable, message));
         }
         let heard = self.liveness.all();
-        let node = status::replicas(&heard, &record)
-            .into_iter()
-            .filter(|replica| replica.serving)
-            .map(|replica| NodeId(replica.node_id))
-            .next();
+        let node = best_source(status::replicas(&heard, &record));
         let node = node.or(record.shard.replicas.first().map(|at| at.node));
         let node = node.ok_or_else(starting)?;
         let link = self.router.link(node)?;
@@ -250,6 +247,14 @@ impl Admin {
     }
 }
 
+/// Who is asked for a snapshot: of those that serve the one that leads, else the one that has come furthest.
+fn best_source(replicas: Vec<&ReplicaStatus>) -> Option<NodeId> {
+    let serving = replicas.into_iter().filter(|replica| replica.serving);
+    let leads = |replica: &ReplicaStatus| replica.role() == ReplicaRole::Leader;
+    let best = serving.max_by_key(|replica| (leads(replica), replica.applied_index))?;
+    Some(NodeId(best.node_id))
+}
+
 /// The whole cluster as it looks from here.
 pub(crate) fn cluster_status(meta: &Meta, liveness: &Liveness) -> GetStatusResponse {
     let heard = liveness.all();
@@ -282,4 +287,33 @@ pub(crate) fn cluster_status(meta: &Meta, liveness: &Liveness) -> GetStatusRespo
 
 fn starting() -> ApiError {
     ApiError::new(Reason::Starting, "the metadata is not readable yet")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_comes_from_the_leader_or_from_whoever_has_come_furthest() {
+        let replica = |node_id, role: ReplicaRole, serving, applied_index| ReplicaStatus {
+            node_id,
+            role: role.into(),
+            serving,
+            applied_index,
+            ..ReplicaStatus::default()
+        };
+        let of = |replicas: &[ReplicaStatus]| best_source(replicas.iter().collect());
+        let mut replicas = [
+            replica(1, ReplicaRole::Learner, true, 7),
+            replica(2, ReplicaRole::Leader, true, 40),
+            replica(3, ReplicaRole::Follower, true, 39),
+            replica(4, ReplicaRole::Follower, false, 50),
+            replica(5, ReplicaRole::Follower, true, 41),
+        ];
+        assert_eq!(of(&replicas), Some(NodeId(2)), "its report is older");
+        replicas[1].serving = false;
+        assert_eq!(of(&replicas), Some(NodeId(5)));
+        assert_eq!(of(&replicas[..1]), Some(NodeId(1)));
+        assert_eq!(of(&replicas[3..4]), None);
+    }
 }

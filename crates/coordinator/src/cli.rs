@@ -7,10 +7,12 @@ mod connection;
 mod healthcheck;
 mod map;
 mod members;
+mod outlook;
 mod recover;
 mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod status;
+mod table;
 mod transfer;
 
 use std::process::ExitCode;

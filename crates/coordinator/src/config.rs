@@ -105,6 +105,13 @@ pub struct ClusterConfig {
     pub expect_nodes: usize,
 }
 
+impl ClusterConfig {
+    /// Whether one replica fewer would stand the loss of as many.
+    pub(crate) fn has_a_replica_in_vain(&self) -> bool {
+        self.replicas.is_multiple_of(2)
+    }
+}
+
 /// Limits of the public interface.
 #[derive(Debug, Clone, Copy)]
 pub struct LimitsConfig {

@@ -132,10 +132,7 @@ pub fn resolve(request: &ResolveNamespaceRequest) -> Result<NamespaceName, ApiEr
 /// # Errors
 /// As the operator is told.
 pub fn recover(request: &RecoverShardRequest) -> Result<(), ApiError> {
-    if request.accept_loss {
-        recovery::check_words(ShardId(request.shard_id), &request.confirmation)?;
-    }
-    Ok(())
+    recovery::check_acceptance(request)
 }
 
 /// The node that is to be drained.

@@ -10,6 +10,9 @@
 //!
 //! A shard of several replicas that has lost its majority for good can also begin anew from what one of them still has
 //! ([`Recovery::begin_from`]). What needs nobody's word, because a majority is there, is [`repair`].
+//!
+//! On failure: what was given up by then stays set aside. A shard that has held something begins empty only where a person has said so
+//! in words of their own: what is not held here, another coordinator may hold.
 
 mod balance;
 mod observed;
@@ -61,35 +64,33 @@ const GIVE_UP_PATIENCE: Duration = Duration::from_secs(10);
 /// What a shard begins anew from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// The newest snapshot that is held.
-    Held,
+    /// The newest sound snapshot that is held, unless a sound replica reaches as far; where nothing is left, and a person has accepted
+    /// that, nothing.
+    Held { or_nothing: bool },
     /// What a replica still has.
     Replica(NodeId),
 }
 
 impl Origin {
-    /// The sound replica that has come furthest, by its index in the present life, unless what is held reaches as far. What was held
-    /// of an earlier life is older than all of this one, whatever its index: lives count anew.
-    fn furthest(
-        present: Incarnation,
-        sound: impl Iterator<Item = (u64, NodeId)>,
-        held: impl Iterator<Item = (Incarnation, u64)>,
-    ) -> Self {
-        let (sound, held) = (sound.max(), held.max());
-        match sound {
-            Some((index, node)) if held.is_none_or(|held| held < (present, index)) => {
-                Self::Replica(node)
-            }
-            Some(_) | None => Self::Held,
-        }
-    }
-
     const fn label(self) -> &'static str {
         match self {
-            Self::Held => "from_snapshot",
+            Self::Held { .. } => "from_snapshot",
             Self::Replica(_) => "from_replica",
         }
     }
+}
+
+/// The sound replica that has come furthest, by its index in the present life, unless what is held reaches further. Of two that reach as
+/// far it is the replica, which may have come further since it said so, while a file may have rotted. What was held of an earlier life
+/// is older than all of this one, whatever its index: lives count anew.
+fn furthest(
+    present: Incarnation,
+    sound: impl Iterator<Item = (u64, NodeId)>,
+    held: impl Iterator<Item = (Incarnation, u64)>,
+) -> Option<NodeId> {
+    let (index, node) = sound.max()?;
+    let reaches = held.max().is_none_or(|held| held <= (present, index));
+    reaches.then_some(node)
 }
 
 type Outcome = Result<RecoverShardResponse, ApiError>;
@@ -131,9 +132,7 @@ impl Recovery {
     ) -> Result<RecoverShardResponse, ApiError> {
         let shard = ShardId(request.shard_id);
         let case = self.look(shard)?;
-        if request.accept_loss {
-            check_words(shard, &request.confirmation)?;
-        }
+        check_acceptance(&request)?;
         if let Some(run) = self.run_of(shard, &case, request.accept_loss) {
             return self.follow(run, deadline, &case).await;
         }
@@ -144,14 +143,11 @@ impl Recovery {
             | ShardState::Unreachable
             | ShardState::Unspecified => {
                 if steps::awaits_seed(&case.record) {
-                    let run = self.start(shard, Origin::Held);
+                    let run = self.start(shard, Origin::Held { or_nothing: false });
                     return self.follow(run, deadline, &case).await;
                 }
-                Ok(answer(
-                    &case,
-                    RecoveryAction::WaitForProcess,
-                    &waiting(&case),
-                ))
+                let message = self.waiting(&case);
+                Ok(answer(&case, RecoveryAction::WaitForProcess, &message))
             }
             ShardState::DataLoss if !request.accept_loss => {
                 let message = format!(
@@ -161,7 +157,10 @@ impl Recovery {
                 Ok(answer(&case, RecoveryAction::NeedsAcceptLoss, &message))
             }
             ShardState::DataLoss => {
-                let origin = self.best_left(&case);
+                self.check_all_are_heard_out(&case)?;
+                let or_nothing = request.accept_empty;
+                let replica = self.furthest_left(&case, &self.store.of(shard));
+                let origin = replica.map_or(Origin::Held { or_nothing }, Origin::Replica);
                 tracing::warn!(%shard, reason = case.reason, ?origin, "an operator accepts the loss of a shard's data");
                 let run = self.start(shard, origin);
                 self.follow(run, deadline, &case).await
@@ -215,6 +214,27 @@ impl Recovery {
         Ok(())
     }
 
+    /// Refuses that a life ends by a person's word while one of its replicas, which would be removed, may still turn out to be sound.
+    fn check_all_are_heard_out(&self, case: &Case) -> Result<(), ApiError> {
+        let heard = self.liveness.all();
+        let record = &case.record;
+        let open = self.meta.read(|state| {
+            let mut replicas = record.shard.replicas.iter();
+            replicas.find_map(|at| {
+                let why = status::not_heard_out(state, &heard, record, at)?;
+                Some((at.node, why))
+            })
+        });
+        let Some((node, why)) = open else {
+            return Ok(());
+        };
+        let shard = record.shard.id;
+        let message = format!(
+            "node {node} may still have something sound of shard {shard}: {why}; wait for it, or stop its server to go on without it"
+        );
+        Err(ApiError::new(Reason::Starting, message))
+    }
+
     /// How far a node's replica has come, if it is sound and holds anything.
     fn sound_index(&self, case: &Case, node: NodeId) -> Option<u64> {
         let shard = &case.record.shard;
@@ -224,30 +244,42 @@ impl Recovery {
         (!replica.data_loss && replica.applied_index > 0).then_some(replica.applied_index)
     }
 
-    /// What reaches furthest of all that is left of a shard: a sound replica, or the newest snapshot that is held here.
-    fn best_left(&self, case: &Case) -> Origin {
-        let shard = &case.record.shard;
-        let held = self.store.of(shard.id);
+    /// The sound replica that has come furthest, and how far.
+    fn best_replica(&self, case: &Case) -> Option<(u64, NodeId)> {
+        self.sound_replicas(case).max()
+    }
+
+    fn sound_replicas(&self, case: &Case) -> impl Iterator<Item = (u64, NodeId)> {
+        let replicas = case.record.shard.replicas.iter();
+        replicas.filter_map(move |at| Some((self.sound_index(case, at.node)?, at.node)))
+    }
+
+    /// The sound replica that a shard should begin anew from, unless one of these snapshots reaches further.
+    fn furthest_left(&self, case: &Case, held: &[Held]) -> Option<NodeId> {
         let held = held.iter().map(|held| (held.incarnation, held.index));
-        let replicas = shard.replicas.iter();
-        let sound = replicas.filter_map(|at| Some((self.sound_index(case, at.node)?, at.node)));
-        Origin::furthest(shard.incarnation, sound, held)
+        let present = case.record.shard.incarnation;
+        furthest(present, self.sound_replicas(case), held)
     }
 
     /// Goes on with what was broken off: a new life that still waits for its snapshot. Done by whoever leads, and by whoever holds
-    /// that very snapshot; sending it twice does no harm.
-    pub(crate) fn resume(&self) {
+    /// that very snapshot; sending it twice does no harm. Where the new life is lost, too, only by whoever holds it: nobody else can
+    /// begin another one from as much.
+    pub(crate) fn resume(&self, heard: &BTreeMap<NodeId, Heard>) {
         let leads = self.meta.leads();
         let open: Vec<(ShardId, Incarnation)> = self.meta.read(|state| {
+            let is_lost = |record: &ShardRecord| {
+                status::judge(state, heard, record).0 == ShardState::DataLoss
+            };
             let shards = state.shards.values();
             shards
-                .filter(|record| steps::awaits_seed(record) && (leads || self.holds_seed(record)))
+                .filter(|record| steps::awaits_seed(record))
+                .filter(|record| self.holds_seed(record) || (leads && !is_lost(record)))
                 .map(|record| (record.shard.id, record.shard.incarnation))
                 .collect()
         });
         for (shard, incarnation) in open {
             if !self.is_cared_for(shard, incarnation) {
-                self.start(shard, Origin::Held);
+                self.start(shard, Origin::Held { or_nothing: false });
             }
         }
     }
@@ -273,6 +305,52 @@ impl Recovery {
                 reason,
             })
         })
+    }
+
+    /// Who has to bring a shard back that nothing can be done about from here.
+    fn waiting(&self, case: &Case) -> String {
+        let (shard, reason) = (case.record.shard.id, &case.reason);
+        match case.state {
+            ShardState::Unreachable => format!(
+                "{reason}: bring its process back. If its disk is gone for good, start a server of the same name with an empty directory; \
+                 the shard then counts as lost and can be recovered"
+            ),
+            ShardState::Recovering => {
+                let resort = self.last_resort(case).unwrap_or_default();
+                format!("shard {shard} {reason}{resort}")
+            }
+            ShardState::Unplaced
+            | ShardState::Serving
+            | ShardState::DataLoss
+            | ShardState::Unspecified => format!("shard {shard} {reason}"),
+        }
+    }
+
+    /// The verb that helps where the majority of a shard's voters stays away; nothing as long as it may be at work.
+    fn last_resort(&self, case: &Case) -> Option<String> {
+        let heard = self.liveness.all();
+        let record = &case.record;
+        let voters = record.shard.replicas.iter().filter(|at| at.voter);
+        let able = self.meta.read(|state| {
+            let may_vote = |at: &&cluster::Replica| {
+                let is_alive = heard.get(&at.node).is_some_and(|heard| heard.alive);
+                is_alive && status::hopeless(state, &heard, record, at).is_none()
+            };
+            voters.clone().filter(may_vote).count()
+        });
+        if able > voters.count() / 2 {
+            return None;
+        }
+        let (index, node) = self.best_replica(case)?;
+        let name = self.meta.read(|state| {
+            let node = state.nodes.get(&node);
+            node.map_or_else(String::new, |known| known.node.name.clone())
+        });
+        let shard = record.shard.id;
+        Some(format!(
+            ": bring the servers back that are away. Only if they are gone for good, `coordinator promote {shard} {node} --accept-loss` begins the \
+             shard anew from the replica of node {node} ({name}), the one that reaches furthest, as of index {index}"
+        ))
     }
 
     /// Whether a recovery of the shard runs, or has brought it to this life: that the life has begun is known here a little later
@@ -318,9 +396,10 @@ impl Recovery {
         });
         self.runtime.spawn("recovery-end", async move {
             // One that panicked has ended, too: else the shard would be taken for cared for.
-            let outcome = task.await;
-            let outcome =
-                outcome.unwrap_or_else(|failed| Err(ApiError::internal(failed.to_string())));
+            let (origin, outcome) = match task.await {
+                Ok(ended) => ended,
+                Err(failed) => (origin, Err(ApiError::internal(failed.to_string()))),
+            };
             let about = About::shard(shard);
             actions.count(Action::BeginAnew, origin.label(), about, &outcome);
             match &outcome {
@@ -348,9 +427,27 @@ impl Recovery {
     }
 }
 
+/// The words by which a person accepts a loss, or that nothing at all may be left.
+pub(crate) fn words_of_loss(shard: ShardId, all: bool) -> String {
+    let all = if all { "all of " } else { "" };
+    format!("lose {all}shard {shard}")
+}
+
 /// A loss is accepted only in a person's words.
 pub(crate) fn check_words(shard: ShardId, confirmation: &str) -> Result<(), ApiError> {
-    let words = format!("lose shard {shard}");
+    check_confirmed(&words_of_loss(shard, false), confirmation)
+}
+
+/// As [`check_words`], where a loss is accepted at all; that nothing may be left is accepted in other words.
+pub(crate) fn check_acceptance(request: &RecoverShardRequest) -> Result<(), ApiError> {
+    if !request.accept_loss {
+        return Ok(());
+    }
+    let words = words_of_loss(ShardId(request.shard_id), request.accept_empty);
+    check_confirmed(&words, &request.confirmation)
+}
+
+fn check_confirmed(words: &str, confirmation: &str) -> Result<(), ApiError> {
     if confirmation == words {
         return Ok(());
     }
@@ -378,22 +475,6 @@ async fn give_up(
     Ok(())
 }
 
-fn waiting(case: &Case) -> String {
-    let shard = case.record.shard.id;
-    match case.state {
-        ShardState::Unreachable => format!(
-            "{}: bring its process back. If its disk is gone for good, start a server of the same name with an empty directory; \
-             the shard then counts as lost and can be recovered",
-            case.reason
-        ),
-        ShardState::Unplaced
-        | ShardState::Recovering
-        | ShardState::Serving
-        | ShardState::DataLoss
-        | ShardState::Unspecified => format!("shard {shard} {}", case.reason),
-    }
-}
-
 fn answer(case: &Case, action: RecoveryAction, message: &str) -> RecoverShardResponse {
     RecoverShardResponse {
         action: action.into(),
@@ -409,22 +490,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_held_of_an_earlier_life_outweighs_no_sound_replica() {
+    fn the_replica_is_taken_unless_what_is_held_reaches_further_in_its_life() {
         let present = Incarnation(3);
         let held = |life, index| Some((Incarnation(life), index));
-        let replica = Origin::Replica(NodeId(2));
+        let replica = Some(NodeId(2));
         let sound = [(39, NodeId(3)), (40, NodeId(2)), (7, NodeId(1))];
-        let furthest = |held: Option<_>| {
+        let best = |held: Option<_>| {
             let held = held.into_iter().chain([(Incarnation(1), 9_999)]);
-            Origin::furthest(present, sound.into_iter(), held)
+            furthest(present, sound.into_iter(), held)
         };
-        assert_eq!(furthest(None), replica);
-        assert_eq!(furthest(held(3, 39)), replica);
-        assert_eq!(furthest(held(3, 40)), Origin::Held);
-        assert_eq!(furthest(held(2, 9_000)), replica, "lives count anew");
-        let without =
-            |held: Option<_>| Origin::furthest(present, std::iter::empty(), held.into_iter());
-        assert_eq!(without(held(2, 1)), Origin::Held);
-        assert_eq!(without(None), Origin::Held);
+        assert_eq!(best(None), replica);
+        assert_eq!(best(held(3, 39)), replica);
+        assert_eq!(best(held(3, 40)), replica, "a file may have rotted");
+        assert_eq!(best(held(3, 41)), None);
+        assert_eq!(best(held(2, 9_000)), replica, "lives count anew");
+        let without = |held: Option<_>| furthest(present, std::iter::empty(), held.into_iter());
+        assert_eq!(without(held(2, 1)), None);
+        assert_eq!(without(None), None);
+    }
+
+    #[test]
+    fn that_nothing_is_left_is_accepted_in_other_words_than_a_loss() {
+        let asked = |accept_loss, accept_empty, words: &str| {
+            check_acceptance(&RecoverShardRequest {
+                shard_id: 7,
+                accept_loss,
+                confirmation: words.to_owned(),
+                accept_empty,
+            })
+        };
+        assert_eq!(asked(false, false, ""), Ok(()));
+        assert_eq!(asked(true, false, "lose shard 7"), Ok(()));
+        assert_eq!(asked(true, true, "lose all of shard 7"), Ok(()));
+        for (accept_empty, words) in [
+            (false, ""),
+            (false, "lose all of shard 7"),
+            (true, "lose shard 7"),
+            (true, "lose all of shard 1"),
+        ] {
+            let refused = asked(true, accept_empty, words).unwrap_err();
+            assert_eq!(refused.reason(), Reason::ConfirmationRequired, "{words:?}");
+        }
     }
 }

@@ -162,6 +162,13 @@ async fn live(
             telemetry::admin::serve(&world, listener, http::routes(site), stop).await;
         }));
     }
+    if config.cluster.has_a_replica_in_vain() {
+        let replicas = config.cluster.replicas;
+        tracing::warn!(
+            replicas,
+            "an even number of replicas stands the loss of no more of them than one fewer does"
+        );
+    }
     tracing::info!(cluster = %parts.meta.cluster(), coordinator = %myself.id(), "coordinator started");
 
     let failure = tokio::select! {

@@ -4,7 +4,7 @@
 //! here from numbers and the hash; nothing that a node sends reaches a path. Of each shard the newest few are kept.
 //!
 //! On failure: a transfer that breaks leaves a temporary file, which is removed; what was held stays. A held file that does not match its
-//! hash any more is passed over, with a loud word in the log, and an older one is used.
+//! hash any more is passed over, with a loud word in the log, and an older one is used; until the next start it counts as not held.
 
 pub(crate) mod name;
 mod puller;

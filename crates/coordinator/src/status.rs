@@ -71,7 +71,15 @@ pub(crate) fn shard_status(
             agreeing_node_ids: verdict.agreeing.iter().map(|node| node.0).collect(),
             differing_node_ids: verdict.differing.iter().map(|node| node.0).collect(),
         }),
+        last_known_index: last_known_index(heard, record),
     }
+}
+
+/// How far a shard's present life is known to have come: as it was written down, or further, as alive nodes say.
+pub(crate) fn last_known_index(heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -> u64 {
+    let reported = replicas(heard, record).into_iter();
+    let reported = reported.map(|replica| replica.applied_index).max();
+    record.last_known_index.max(reported.unwrap_or_default())
 }
 
 /// What comparing a shard's replicas came to, as far as it was heard.
@@ -146,6 +154,13 @@ pub(crate) fn replicas<'a>(
             node.report.replica(id, incarnation)
         })
         .collect()
+}
+
+/// How many replicas that a shard should have do not serve, or are not heard of.
+pub(crate) fn not_serving(heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -> usize {
+    let serving = replicas(heard, record).into_iter();
+    let serving = serving.filter(|replica| replica.serving).count();
+    record.shard.replicas.len().saturating_sub(serving)
 }
 
 /// The state of a shard and why it is so, or what it lacks; for several replicas the best of them counts as long as it serves.
@@ -246,6 +261,32 @@ pub(crate) fn hopeless(
     }
     let replica = report.replica(record.shard.id, record.shard.incarnation)?;
     replica.data_loss.then(|| replica.reason.clone())
+}
+
+/// Why a replica that is not lost cannot say yet how far it has come, where that is so: it may have come further than all that is known.
+pub(crate) fn not_heard_out(
+    state: &State,
+    heard: &BTreeMap<NodeId, Heard>,
+    record: &ShardRecord,
+    at: &cluster::Replica,
+) -> Option<String> {
+    let alive = heard.get(&at.node).filter(|heard| heard.alive)?;
+    if hopeless(state, heard, record, at).is_some() {
+        return None;
+    }
+    let Some(replica) = alive
+        .report
+        .replica(record.shard.id, record.shard.incarnation)
+    else {
+        return Some("its node has not opened it yet".to_owned());
+    };
+    match replica.role() {
+        ReplicaRole::Unspecified | ReplicaRole::Stopped => Some(replica.reason.clone()),
+        ReplicaRole::Follower
+        | ReplicaRole::Candidate
+        | ReplicaRole::Leader
+        | ReplicaRole::Learner => None,
+    }
 }
 
 /// What a node did lately.

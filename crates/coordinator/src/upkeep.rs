@@ -53,6 +53,7 @@ pub(crate) struct Gauges {
     shards: GaugeFamily<1>,
     nodes: GaugeFamily<1>,
     states: GaugeFamily<1>,
+    not_serving: GaugeFamily<1>,
     changes: Gauge,
     differing: GaugeFamily<1>,
     majority: Gauge,
@@ -72,6 +73,11 @@ impl Gauges {
             states: part.gauges(
                 "shard_serving_ratio",
                 "1 while the shard serves, as far as this coordinator has heard, else 0.",
+                ["shard_key"],
+            )?,
+            not_serving: part.gauges(
+                "replicas_not_serving_count",
+                "Replicas of the shard that do not serve, as far as this coordinator has heard.",
                 ["shard_key"],
             )?,
             changes: part.gauge(
@@ -127,7 +133,7 @@ impl Upkeep {
                 self.repair.look(&observed);
                 self.balance.look(&observed);
             }
-            self.recovery.resume();
+            self.recovery.resume(&heard);
             let epoch = self.meta.read(|state| state.epoch);
             if epoch != memory.epoch {
                 memory.epoch = epoch;
@@ -234,6 +240,8 @@ impl Upkeep {
                     .states
                     .with([&key])
                     .set_count(u64::from(serving));
+                let away = status::not_serving(heard, record) as u64;
+                self.gauges.not_serving.with([&key]).set_count(away);
             }
             for (id, record) in &state.nodes {
                 let alive = heard.get(id).is_some_and(|heard| heard.alive);

@@ -120,8 +120,7 @@ impl Coordinators {
         self.ask(RECOVER_TIMEOUT, |mut client| async move {
             let request = RecoverShardRequest {
                 shard_id: shard.0,
-                accept_loss: false,
-                confirmation: String::new(),
+                ..RecoverShardRequest::default()
             };
             client
                 .recover_shard(request)

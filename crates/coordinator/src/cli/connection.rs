@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
 use api::{ApiError, Reason};
+use futures::future::join_all;
 use rpc::Deadline;
 use rpc::channel::{PoolConfig, connect};
 use runtime::Runtime;
@@ -28,8 +29,18 @@ const READ_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Connection {
     pub(super) runtime: Runtime,
     /// The one that answered last stands first.
-    admins: VecDeque<ClusterAdminServiceClient<Channel>>,
+    admins: VecDeque<Named>,
 }
+
+/// A coordinator, as it was named.
+#[derive(Debug)]
+struct Named {
+    address: String,
+    admin: ClusterAdminServiceClient<Channel>,
+}
+
+/// What each coordinator said, by its address.
+pub(super) type Said<A> = Vec<(String, Result<A, ApiError>)>;
 
 impl Connection {
     pub(super) fn new(runtime: &Runtime, addresses: &[String]) -> Result<Self, ApiError> {
@@ -40,7 +51,10 @@ impl Connection {
         let admin = |address: &String| {
             let channel = connect(runtime, address, &config)?;
             let admin = ClusterAdminServiceClient::new(channel);
-            Ok(admin.max_decoding_message_size(ANSWER_BYTES_MAX))
+            Ok(Named {
+                address: address.clone(),
+                admin: admin.max_decoding_message_size(ANSWER_BYTES_MAX),
+            })
         };
         Ok(Self {
             runtime: runtime.clone(),
@@ -78,6 +92,40 @@ impl Connection {
         self.ask_in_turn(READ_PATIENCE, message, call).await
     }
 
+    /// Asks every coordinator for what only it can tell, all at the same time.
+    pub(super) async fn each<Q, A, F>(
+        &self,
+        message: &Q,
+        call: impl Fn(ClusterAdminServiceClient<Channel>, Request<Q>) -> F,
+    ) -> Said<A>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let patience = match self.admins.len() {
+            1 => PATIENCE,
+            _ => READ_PATIENCE,
+        };
+        let deadline = Deadline::after(&self.runtime, patience);
+        let asked = self.admins.iter().map(|Named { address, admin }| {
+            let request = deadline.request(&self.runtime, message.clone());
+            let answer = request.map(|request| call(admin.clone(), request));
+            async move {
+                let said = match answer {
+                    Ok(answer) => deadline.call(&self.runtime, answer).await,
+                    Err(error) => Err(error),
+                };
+                (address.clone(), said.map(Response::into_inner))
+            }
+        });
+        join_all(asked).await
+    }
+
+    /// From now on asks this coordinator alone: what it holds, the others may not.
+    pub(super) fn pin(&mut self, address: &str) {
+        self.admins.retain(|named| named.address == address);
+    }
+
     /// The last of them is given all the time that is left.
     async fn ask_in_turn<Q, A, F>(
         &mut self,
@@ -92,9 +140,10 @@ impl Connection {
         let end = Deadline::after(&self.runtime, PATIENCE);
         let mut failure = ApiError::new(Reason::BadArgument, "no coordinator was named");
         for others in (0..self.admins.len()).rev() {
-            let Some(admin) = self.admins.front().cloned() else {
+            let Some(named) = self.admins.front() else {
                 break;
             };
+            let admin = named.admin.clone();
             let deadline = match others {
                 0 => end,
                 _ => end.min(Deadline::after(&self.runtime, patience)),

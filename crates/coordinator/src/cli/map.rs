@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Done;
 use super::connection::Connect;
-use super::status::{new_table, right};
+use super::table::Table;
 
 /// The options of `map`.
 #[derive(Debug, clap::Args)]
@@ -34,7 +34,7 @@ impl Map {
             return Ok(());
         }
         writeln!(out, "epoch {}", map.epoch)?;
-        let mut table = new_table(&["from", "to", "shard", "life", "nodes"]);
+        let mut table = Table::new(&["from", "to", "shard", "life", "nodes"]);
         let ranges = map
             .template
             .as_ref()
@@ -53,10 +53,10 @@ impl Map {
                 nodes.join(", "),
             ]);
         }
-        right(&mut table, &[2, 3]);
+        table.right(&[2, 3]);
         writeln!(out, "{table}")?;
         if !map.namespaces.is_empty() {
-            let mut table = new_table(&["namespace", "id", "generation", "normaliser"]);
+            let mut table = Table::new(&["namespace", "id", "generation", "normaliser"]);
             for namespace in &map.namespaces {
                 table.add_row(vec![
                     namespace.name.clone(),
@@ -65,7 +65,7 @@ impl Map {
                     namespace.normaliser_version.to_string(),
                 ]);
             }
-            right(&mut table, &[1, 2, 3]);
+            table.right(&[1, 2, 3]);
             writeln!(out, "{table}")?;
         }
         Ok(())

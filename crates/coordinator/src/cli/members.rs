@@ -4,10 +4,13 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use api::admin::v1::{DrainNodeRequest, PromoteReplicaRequest, ReplaceReplicaRequest};
+use cluster::ShardId;
 
 use super::connection::Connect;
+use super::outlook::{Outlook, tell};
 use super::recover::confirmed;
 use super::{Done, Failure};
+use crate::recovery::words_of_loss;
 
 /// Between two questions whether a change is done.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -59,12 +62,16 @@ pub(super) struct Promote {
 
 impl Promote {
     pub(super) async fn run(self, connect: &impl Connect) -> Done {
+        let mut connection = connect.connect()?;
         let confirmation = if self.accept_loss {
+            let outlook = Outlook::of(&mut connection, self.shard).await;
+            tell(&outlook.of_promotion(&self.node))?;
             let loss = format!(
                 "What shard {} acknowledged and node {} does not have will be gone for good.",
                 self.shard, self.node
             );
-            confirmed(self.shard, self.confirm.as_deref(), &loss)?
+            let words = words_of_loss(ShardId(self.shard), false);
+            confirmed(words, self.confirm.as_deref(), &loss)?
         } else {
             String::new()
         };
@@ -74,7 +81,6 @@ impl Promote {
             accept_loss: self.accept_loss,
             confirmation,
         };
-        let mut connection = connect.connect()?;
         let mut said = Said::default();
         loop {
             let done = connection

@@ -4,9 +4,12 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use api::admin::v1::{RecoverShardRequest, RecoveryAction};
+use cluster::ShardId;
 
-use super::connection::Connect;
+use super::connection::{Connect, Connection};
+use super::outlook::{Outlook, tell};
 use super::{Done, EXIT_NOT_SO, EXIT_USAGE, Failure};
+use crate::recovery::words_of_loss;
 
 /// Between two questions whether a recovery has ended.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -17,25 +20,29 @@ pub(super) struct Recover {
     /// Number of the shard
     #[arg(value_name = "SHARD")]
     shard: u64,
-    /// Give up what is lost and begin the shard anew from the newest snapshot held by the coordinator, or from a sound replica that reaches
-    /// further
+    /// Give up what is lost and begin the shard anew from the newest snapshot held by a coordinator, or from a sound replica that reaches
+    /// as far
     #[arg(long)]
     accept_loss: bool,
-    /// The words "lose shard SHARD", instead of typing them when asked
+    /// Begin the shard anew empty where no snapshot is held and no replica is sound
+    #[arg(long, requires = "accept_loss")]
+    accept_empty: bool,
+    /// The words "lose shard SHARD" (with --accept-empty "lose all of shard SHARD"), instead of typing them when asked
     #[arg(long, value_name = "WORDS", requires = "accept_loss")]
     confirm: Option<String>,
 }
 
 impl Recover {
     pub(super) async fn run(self, connect: &impl Connect) -> Done {
-        let confirmation = self.confirmation()?;
         let mut connection = connect.connect()?;
+        let confirmation = self.confirmation(&mut connection).await?;
         let mut said = String::new();
         loop {
             let request = RecoverShardRequest {
                 shard_id: self.shard,
                 accept_loss: self.accept_loss,
                 confirmation: confirmation.clone(),
+                accept_empty: self.accept_empty,
             };
             let done = connection
                 .call(request, |mut admin, request| async move {
@@ -72,25 +79,32 @@ impl Recover {
         }
     }
 
-    /// The words that a person must have typed.
-    fn confirmation(&self) -> Result<String, Failure> {
+    /// The words that a person must have typed, after being told what is left. Whoever holds most of it is asked from then on.
+    async fn confirmation(&self, connection: &mut Connection) -> Result<String, Failure> {
         if !self.accept_loss {
             return Ok(String::new());
         }
+        let mut outlook = Outlook::of(connection, self.shard).await;
+        if let Some(address) = outlook.holder() {
+            connection.pin(address);
+            // It acts by what it has heard, which may be less than what another one has.
+            outlook.hear(connection).await;
+        }
+        tell(&outlook.of_recovery())?;
         let loss = format!(
-            "What shard {} acknowledged after the newest snapshot held by the coordinator, or after what a sound replica has, will be gone for good.",
+            "What shard {} acknowledged beyond that will be gone for good.",
             self.shard
         );
-        confirmed(self.shard, self.confirm.as_deref(), &loss)
+        let words = words_of_loss(ShardId(self.shard), self.accept_empty);
+        confirmed(words, self.confirm.as_deref(), &loss)
     }
 }
 
 /// The words by which a person accepts a loss: given, or typed after being told of the loss.
-pub(super) fn confirmed(shard: u64, given: Option<&str>, loss: &str) -> Result<String, Failure> {
+pub(super) fn confirmed(words: String, given: Option<&str>, loss: &str) -> Result<String, Failure> {
     if let Some(words) = given {
         return Ok(words.to_owned());
     }
-    let words = format!("lose shard {shard}");
     if !std::io::stdin().is_terminal() {
         let message =
             format!("accepting a loss needs --confirm {words:?}, or a terminal to type it");

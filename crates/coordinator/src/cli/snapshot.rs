@@ -7,11 +7,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use api::admin::v1::{
     ListSnapshotsRequest, PullSnapshotRequest, PushSnapshotRequest, SnapshotInfo,
 };
-use comfy_table::Table;
 
 use super::Done;
-use super::connection::Connect;
-use super::status::{hex, mebibytes, new_table, right};
+use super::connection::{Connect, Connection, Said};
+use super::table::{Table, hex, mebibytes};
 
 /// What to do with snapshots.
 #[derive(Debug, clap::Subcommand)]
@@ -28,7 +27,7 @@ pub(super) enum Snapshot {
         #[arg(value_name = "SHARD")]
         shard: u64,
     },
-    /// Show what is held
+    /// Show what is held, by each of the coordinators that are named
     List,
 }
 
@@ -55,39 +54,95 @@ impl Snapshot {
                 writeln!(std::io::stdout(), "sent to node {}", pushed.node_id)?;
                 pushed.snapshot.into_iter().collect()
             }
-            Self::List => {
-                let listed = connection
-                    .read(ListSnapshotsRequest {}, |mut admin, request| async move {
-                        admin.list_snapshots(request).await
-                    })
-                    .await?;
-                listed.snapshots
-            }
+            Self::List => return list(&connection).await,
         };
         writeln!(std::io::stdout(), "{}", table_of(&held))?;
         Ok(())
     }
 }
 
+/// What each coordinator holds, or why it did not say so.
+pub(super) async fn held_by_each(connection: &Connection) -> Said<Vec<SnapshotInfo>> {
+    let said = connection
+        .each(&ListSnapshotsRequest {}, |mut admin, request| async move {
+            admin.list_snapshots(request).await
+        })
+        .await;
+    let held = said.into_iter();
+    held.map(|(address, said)| (address, said.map(|listed| listed.snapshots)))
+        .collect()
+}
+
+/// Shows what each coordinator holds. Fails where none says it.
+async fn list(connection: &Connection) -> Done {
+    let mut held = Vec::new();
+    let mut silent = Vec::new();
+    for (address, said) in held_by_each(connection).await {
+        match said {
+            Ok(snapshots) => held.push((address, snapshots)),
+            Err(error) => silent.push((address, error)),
+        }
+    }
+    let table = match (held.as_slice(), silent.as_slice()) {
+        ([(_, held)], []) => table_of(held),
+        _ => table_by_coordinator(&held),
+    };
+    if held.is_empty()
+        && let Some((_, error)) = silent.pop()
+    {
+        return Err(error.into());
+    }
+    writeln!(std::io::stdout(), "{table}")?;
+    for (address, error) in silent {
+        writeln!(
+            std::io::stderr(),
+            "{address} does not say what it holds: {error}"
+        )?;
+    }
+    Ok(())
+}
+
+const HEADER: [&str; 6] = ["shard", "life", "index", "size", "taken", "BLAKE3"];
+const NUMBERS: [usize; 4] = [0, 1, 2, 3];
+
 /// What is held.
 pub(crate) fn table_of(held: &[SnapshotInfo]) -> Table {
-    let mut table = new_table(&["shard", "life", "index", "size", "taken", "BLAKE3"]);
+    let mut table = Table::new(&HEADER);
     for at in held {
-        table.add_row(vec![
-            at.shard_id.to_string(),
-            at.incarnation.to_string(),
-            at.index.to_string(),
-            mebibytes(at.bytes),
-            moment(at.taken_at_ms),
-            hex(&at.hash).chars().take(16).collect(),
-        ]);
+        table.add_row(cells_of(at));
     }
-    right(&mut table, &[0, 1, 2, 3]);
+    table.right(&NUMBERS);
     table
 }
 
+/// What is held, and by whom.
+fn table_by_coordinator(held: &[(String, Vec<SnapshotInfo>)]) -> Table {
+    let header: Vec<&str> = HEADER.into_iter().chain(["coordinator"]).collect();
+    let mut table = Table::new(&header);
+    for (address, snapshots) in held {
+        for at in snapshots {
+            let mut cells = cells_of(at);
+            cells.push(address.clone());
+            table.add_row(cells);
+        }
+    }
+    table.right(&NUMBERS);
+    table
+}
+
+fn cells_of(at: &SnapshotInfo) -> Vec<String> {
+    vec![
+        at.shard_id.to_string(),
+        at.incarnation.to_string(),
+        at.index.to_string(),
+        mebibytes(at.bytes),
+        moment(at.taken_at_ms),
+        hex(&at.hash).chars().take(16).collect(),
+    ]
+}
+
 /// A moment of a wall clock. One before 1970 or after 9999, which no clock that goes right has said, is shown as the number that it is.
-fn moment(wall_ms: i64) -> String {
+pub(super) fn moment(wall_ms: i64) -> String {
     let written = || {
         let since_epoch = Duration::from_millis(u64::try_from(wall_ms).ok()?);
         let moment = UNIX_EPOCH.checked_add(since_epoch)?;
@@ -125,5 +180,26 @@ mod tests {
             let text = table_of(&[held]).to_string();
             assert!(text.contains(shown), "{taken_at_ms}: {text}");
         }
+    }
+
+    #[test]
+    fn of_several_coordinators_it_is_told_which_holds_what() {
+        let held = |index| SnapshotInfo {
+            index,
+            ..SnapshotInfo::default()
+        };
+        let held = [
+            ("one:1".to_owned(), vec![held(4_711)]),
+            ("two:1".to_owned(), Vec::new()),
+            ("three:1".to_owned(), vec![held(4_710), held(4_709)]),
+        ];
+        let text = table_by_coordinator(&held).to_string();
+        let holder = |index: &str| {
+            let line = text.lines().find(|line| line.contains(index));
+            line.and_then(|line| line.split_whitespace().nth_back(1))
+        };
+        let holders = ["coordinator", "4711", "4710", "4709"].map(holder);
+        let expected = ["coordinator", "one:1", "three:1", "three:1"].map(Some);
+        assert_eq!(holders, expected, "{text}");
     }
 }

@@ -6,12 +6,11 @@ use api::admin::v1::{
     ActionReport, CoordinatorStatus, GetStatusRequest, GetStatusResponse, MemberChange, NodeStatus,
     PastChange, RecoveryTurn, ShardAudit, ShardState, ShardStatus, TurnState,
 };
-use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
 use super::Done;
 use super::connection::Connect;
+use super::table::{Table, hex, mebibytes, printable};
 use crate::status::{entries_behind, role_name};
 use crate::upkeep::label;
 
@@ -64,7 +63,7 @@ pub(crate) fn as_text(status: &GetStatusResponse, now_ms: i64) -> String {
     parts.extend(status.coordinators.iter().map(|at| {
         let leads = if at.leads { "  leads" } else { "" };
         let (id, address) = (at.coordinator_id, &at.address);
-        format!("coordinator {id}  {address}{leads}{}", heard(at))
+        printable(&format!("coordinator {id}  {address}{leads}{}", heard(at)))
     }));
     let mut tables = vec![
         shard_table(&status.shards),
@@ -100,7 +99,7 @@ fn state_of(shard: &ShardStatus) -> &'static str {
 }
 
 fn shard_table(shards: &[ShardStatus]) -> Table {
-    let mut table = new_table(&[
+    let mut table = Table::new(&[
         "shard",
         "from",
         "state",
@@ -134,7 +133,7 @@ fn shard_table(shards: &[ShardStatus]) -> Table {
             why(shard),
         ]);
     }
-    right(&mut table, &[0, 3, 4, 5, 6, 7, 8, 9]);
+    table.right(&[0, 3, 4, 5, 6, 7, 8, 9]);
     table
 }
 
@@ -217,7 +216,7 @@ fn coordinator_json(at: &CoordinatorStatus) -> Value {
 
 /// Who leads, and how far everybody is.
 fn replica_table(status: &GetStatusResponse) -> Table {
-    let mut table = new_table(&[
+    let mut table = Table::new(&[
         "shard", "node", "name", "role", "serves", "term", "applied", "behind", "why",
     ]);
     for shard in &status.shards {
@@ -237,12 +236,15 @@ fn replica_table(status: &GetStatusResponse) -> Table {
             ]);
         }
     }
-    right(&mut table, &[0, 1, 5, 6, 7]);
+    table.right(&[0, 1, 5, 6, 7]);
     table
 }
 
+/// Before the reasons, so that the columns of numbers stay where they are.
+const REGION_COLUMN: usize = 7;
+
 fn node_table(nodes: &[NodeStatus]) -> Table {
-    let mut table = new_table(&[
+    let mut header = vec![
         "node",
         "name",
         "address",
@@ -251,7 +253,12 @@ fn node_table(nodes: &[NodeStatus]) -> Table {
         "memory",
         "disk free",
         "why",
-    ]);
+    ];
+    let has_regions = nodes.iter().any(|node| !node.region.is_empty());
+    if has_regions {
+        header.insert(REGION_COLUMN, "region");
+    }
+    let mut table = Table::new(&header);
     for node in nodes {
         let state = match (node.lost, node.alive, node.draining) {
             (true, _, _) => "lost",
@@ -263,7 +270,7 @@ fn node_table(nodes: &[NodeStatus]) -> Table {
             -1 => "never".to_owned(),
             silent => format!("{:.1} s ago", silent as f64 / 1000.0),
         };
-        table.add_row(vec![
+        let mut cells = vec![
             node.node_id.to_string(),
             node.name.clone(),
             node.address.clone(),
@@ -272,15 +279,19 @@ fn node_table(nodes: &[NodeStatus]) -> Table {
             mebibytes(node.process_memory_bytes),
             mebibytes(node.disk_free_bytes),
             node.reason.clone(),
-        ]);
+        ];
+        if has_regions {
+            cells.insert(REGION_COLUMN, node.region.clone());
+        }
+        table.add_row(cells);
     }
-    right(&mut table, &[0, 4, 5, 6]);
+    table.right(&[0, 4, 5, 6]);
     table
 }
 
 /// What was done about the members of the shards.
 fn change_table(shards: &[ShardStatus]) -> Table {
-    let mut table = new_table(&["shard", "came", "left", "took", "why"]);
+    let mut table = Table::new(&["shard", "came", "left", "took", "why"]);
     for shard in shards {
         for change in &shard.changes {
             table.add_row(vec![
@@ -292,7 +303,7 @@ fn change_table(shards: &[ShardStatus]) -> Table {
             ]);
         }
     }
-    right(&mut table, &[0, 1, 2, 3]);
+    table.right(&[0, 1, 2, 3]);
     table
 }
 
@@ -312,7 +323,7 @@ fn took(began_ms: i64, ended_ms: i64) -> String {
 
 /// What coordinators and shard servers did lately, the newest first.
 fn action_table(actions: &[ActionReport], now_ms: i64) -> Table {
-    let mut table = new_table(&[
+    let mut table = Table::new(&[
         "ago", "by", "action", "why", "shard", "node", "times", "failed",
     ]);
     for action in actions.iter().rev().take(ACTIONS_SHOWN) {
@@ -328,7 +339,7 @@ fn action_table(actions: &[ActionReport], now_ms: i64) -> Table {
             action.error.clone(),
         ]);
     }
-    right(&mut table, &[0, 4, 5, 6]);
+    table.right(&[0, 4, 5, 6]);
     table
 }
 
@@ -358,7 +369,7 @@ fn action_json(action: &ActionReport) -> Value {
 
 /// What watchdogs did, and do.
 fn turn_table(shards: &[ShardStatus]) -> Table {
-    let mut table = new_table(&["shard", "recovery", "state", "took", "watchdog", "why"]);
+    let mut table = Table::new(&["shard", "recovery", "state", "took", "watchdog", "why"]);
     for shard in shards {
         for turn in &shard.turns {
             let took = if turn.state() == TurnState::Open {
@@ -376,7 +387,7 @@ fn turn_table(shards: &[ShardStatus]) -> Table {
             ]);
         }
     }
-    right(&mut table, &[0, 1, 3]);
+    table.right(&[0, 1, 3]);
     table
 }
 
@@ -392,33 +403,6 @@ fn turn_state(turn: &RecoveryTurn) -> &'static str {
     }
 }
 
-/// A table in the style of all of them.
-pub(super) fn new_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY);
-    table.set_header(header.iter().copied());
-    table
-}
-
-/// Aligns columns of numbers.
-pub(super) fn right(table: &mut Table, columns: &[usize]) {
-    for column in columns {
-        if let Some(column) = table.column_mut(*column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-}
-
-/// Bytes for people.
-pub(super) fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / (1024.0 * 1024.0))
-}
-
-/// Bytes as hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn turn_json(turn: &RecoveryTurn) -> Value {
     json!({
         "attempt": turn.attempt,
@@ -427,6 +411,22 @@ fn turn_json(turn: &RecoveryTurn) -> Value {
         "reason": turn.reason,
         "began_ms": turn.began_ms,
         "ends_ms": turn.ends_ms,
+    })
+}
+
+fn node_json(node: &NodeStatus) -> Value {
+    json!({
+        "node_id": node.node_id,
+        "name": node.name,
+        "address": node.address,
+        "region": node.region,
+        "silent_ms": node.silent_ms,
+        "alive": node.alive,
+        "lost": node.lost,
+        "reason": node.reason,
+        "draining": node.draining,
+        "process_memory_bytes": node.process_memory_bytes,
+        "disk_free_bytes": node.disk_free_bytes,
     })
 }
 
@@ -469,26 +469,12 @@ pub(crate) fn as_json(status: &GetStatusResponse) -> Value {
             "audit": shard.audit.as_ref().map(audit_json),
             "records_per_second": shard.records_per_second,
             "reads_per_second": shard.reads_per_second,
+            "last_known_index": shard.last_known_index,
             "recoveries": shard.recoveries,
             "turns": turns,
             "change": shard.change.as_ref().map(change_json),
             "changes": changes,
             "replicas": replicas,
-        })
-    };
-    let node = |node: &NodeStatus| {
-        json!({
-            "node_id": node.node_id,
-            "name": node.name,
-            "address": node.address,
-            "region": node.region,
-            "silent_ms": node.silent_ms,
-            "alive": node.alive,
-            "lost": node.lost,
-            "reason": node.reason,
-            "draining": node.draining,
-            "process_memory_bytes": node.process_memory_bytes,
-            "disk_free_bytes": node.disk_free_bytes,
         })
     };
     json!({
@@ -499,7 +485,45 @@ pub(crate) fn as_json(status: &GetStatusResponse) -> Value {
         "version": status.version,
         "coordinators": status.coordinators.iter().map(coordinator_json).collect::<Vec<_>>(),
         "shards": status.shards.iter().map(shard).collect::<Vec<_>>(),
-        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
         "actions": status.actions.iter().map(action_json).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text_of(name: &str, region: &str) -> String {
+        let node = NodeStatus {
+            node_id: 1,
+            name: name.to_owned(),
+            region: region.to_owned(),
+            ..NodeStatus::default()
+        };
+        let coordinator = CoordinatorStatus {
+            address: name.to_owned(),
+            ..CoordinatorStatus::default()
+        };
+        let status = GetStatusResponse {
+            nodes: vec![node],
+            coordinators: vec![coordinator],
+            ..GetStatusResponse::default()
+        };
+        as_text(&status, 0)
+    }
+
+    #[test]
+    fn regions_have_a_column_where_there_are_any() {
+        assert!(!text_of("shard-1", "").contains("region"));
+        let text = text_of("shard-1", "north");
+        assert!(text.contains("region") && text.contains("north"), "{text}");
+    }
+
+    #[test]
+    fn a_name_has_no_power_over_the_terminal() {
+        let text = text_of("shard\u{1b}[2J", "");
+        assert_eq!(text.matches("shard\u{fffd}[2J").count(), 2, "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
 }

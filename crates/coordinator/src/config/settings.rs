@@ -35,7 +35,7 @@ settings::settings! {
     /// First terms of the second, third, ... shard of a new cluster, comma separated [default: an even split of English]
     #[arg(value_delimiter = ',')]
     split_points: Vec<String>, "SPLIT_POINTS", "TERM,...";
-    /// Replicas of each shard of a new cluster, 1 to 7 [default: 1]
+    /// Replicas of each shard of a new cluster, 1 to 7; an even number stands the loss of no more than one fewer does [default: 1]
     replicas: usize, "REPLICAS", "N";
     /// Shard servers that must have registered before shards are placed [default: as many as shards]
     expect_nodes: usize, "EXPECT_NODES", "N";

@@ -24,6 +24,19 @@ fn as_many_servers_are_waited_for_as_replicas_need() {
 }
 
 #[test]
+fn an_even_number_of_replicas_is_accepted_and_known_to_be_no_better() {
+    let even = (1..=7).map(|replicas| {
+        let settings = Settings {
+            replicas: Some(replicas),
+            ..Settings::default()
+        };
+        settings.check().unwrap().cluster.has_a_replica_in_vain()
+    });
+    let even: Vec<bool> = even.collect();
+    assert_eq!(even, [false, true, false, true, false, true, false]);
+}
+
+#[test]
 fn every_problem_is_named_at_once() {
     let problems = Settings {
         grpc_addr: Some("nowhere".into()),

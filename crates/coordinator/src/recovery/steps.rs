@@ -7,7 +7,7 @@ use api::admin::v1::{RecoverShardResponse, RecoveryAction, ShardState};
 use api::{ApiError, Reason};
 use cluster::{NodeId, ShardId};
 
-use super::{Case, Origin, Recovery};
+use super::{Case, Origin, Outcome, Recovery};
 use crate::actions::{About, Action};
 use crate::liveness::Heard;
 use crate::meta::unexpected;
@@ -28,35 +28,67 @@ pub(super) fn awaits_seed(record: &ShardRecord) -> bool {
 }
 
 impl Recovery {
-    /// Ends a shard's life and begins the next, or goes on with a next one that was begun and does not serve yet.
-    pub(super) async fn begin_anew(
-        &self,
-        shard: ShardId,
-        origin: Origin,
-    ) -> Result<RecoverShardResponse, ApiError> {
+    /// Ends a shard's life and begins the next, or goes on with a next one that was begun and does not serve yet. Says from what, which
+    /// may be another than was meant.
+    pub(super) async fn begin_anew(&self, shard: ShardId, meant: Origin) -> (Origin, Outcome) {
+        let mut origin = meant;
+        let outcome = match self.begin_life(shard, &mut origin).await {
+            Ok(last_known) => self.seed_and_serve(shard, last_known).await,
+            Err(error) => Err(error),
+        };
+        (origin, outcome)
+    }
+
+    /// Ends a shard's life and begins the next, unless that was done. Returns how far the old one is known to have come.
+    async fn begin_life(&self, shard: ShardId, origin: &mut Origin) -> Result<u64, ApiError> {
         let case = self.look(shard)?;
-        let mut last_known = case.record.last_known_index;
-        match origin {
-            Origin::Replica(node) => {
-                let rescued = self.rescue(shard, node).await?;
-                // That took a while, in which a majority may have come back.
-                self.check_origin(&self.look(shard)?, node)?;
-                last_known = self.new_life(&case, node, Some(rescued)).await?;
+        let or_nothing = match *origin {
+            Origin::Replica(node) => return self.life_from_replica(&case, node).await,
+            Origin::Held { .. } if case.state != ShardState::DataLoss => {
+                return Ok(case.record.last_known_index);
             }
-            Origin::Held if case.state == ShardState::DataLoss => {
-                self.give_up(&case).await?;
-                let node = self.fresh_node(&case).await?;
-                let seed = self.store.newest_sound(shard).await;
-                let now = self.look(shard)?;
-                if now.state != ShardState::DataLoss {
-                    let message = format!("shard {shard} has come back: {}", now.reason);
-                    return Err(ApiError::new(Reason::NotNeeded, message));
-                }
-                last_known = self.new_life(&case, node, seed).await?;
-            }
-            Origin::Held => {}
+            Origin::Held { or_nothing } => or_nothing,
+        };
+        // Chosen was by names: only now it is known what of that is sound.
+        let newest = self.store.of(shard).into_iter().next();
+        let seed = self.store.newest_sound(shard).await;
+        if let Some(node) = self.furthest_left(&case, seed.as_slice()) {
+            *origin = Origin::Replica(node);
+            return self.life_from_replica(&case, node).await;
         }
-        self.seed_and_serve(shard, last_known).await
+        let reaches = |held: &Held| (held.incarnation, held.index);
+        if let Some(rotten) =
+            newest.filter(|newest| seed.as_ref().map(reaches) < Some(reaches(newest)))
+        {
+            return Err(not_what_was_accepted(&rotten));
+        }
+        if seed.is_none() && !or_nothing {
+            let heard = self.liveness.all();
+            let known = status::last_known_index(&heard, &case.record);
+            check_never_held(&case.record, known)?;
+        }
+        self.give_up(&case).await?;
+        let fresh = self.fresh_node(&case).await?;
+        let now = self.look(shard)?;
+        if now.state != ShardState::DataLoss {
+            let message = format!("shard {shard} has come back: {}", now.reason);
+            return Err(ApiError::new(Reason::NotNeeded, message));
+        }
+        // That took a while, in which a sound replica may have come back.
+        if let Some(node) = self.furthest_left(&case, seed.as_slice()) {
+            *origin = Origin::Replica(node);
+            return self.life_from_replica(&case, node).await;
+        }
+        self.check_all_are_heard_out(&case)?;
+        self.new_life(&case, fresh, seed).await
+    }
+
+    async fn life_from_replica(&self, case: &Case, node: NodeId) -> Result<u64, ApiError> {
+        let shard = case.record.shard.id;
+        let rescued = self.rescue(shard, node).await?;
+        // That took a while, in which a majority may have come back.
+        self.check_origin(&self.look(shard)?, node)?;
+        self.new_life(case, node, Some(rescued)).await
     }
 
     /// The node whose whole log is damaged sets it aside and ends, to come back empty.
@@ -204,6 +236,30 @@ impl Recovery {
         push(&self.runtime, &self.store, &link, &held, shard.incarnation).await?;
         Ok(())
     }
+}
+
+/// What was to be begun from has rotted. It is not held any more, and what is left is less than what a person was told: they have to
+/// be asked again, for another coordinator may hold more.
+fn not_what_was_accepted(rotten: &Held) -> ApiError {
+    let (shard, index) = (rotten.shard, rotten.index);
+    let message = format!(
+        "the snapshot of shard {shard} that reaches to index {index} is damaged, and so is not held here any more: look at what is left by          `coordinator snapshot list`, of every coordinator, and ask again"
+    );
+    ApiError::new(Reason::UnknownSnapshot, message)
+}
+
+/// Refuses that a shard which has held something begins empty: a coordinator that lost its directory holds nothing, and others may.
+fn check_never_held(record: &ShardRecord, index: u64) -> Result<(), ApiError> {
+    let shard = record.shard.id;
+    if !record.begun && index == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "shard {shard} had come to index {index} at least, and this coordinator holds no sound snapshot of it; another may: ask each of them by \
+         `coordinator snapshot list`, and recover through the one that holds the newest. If none holds any, the shard can only begin empty \
+         (recover {shard} --accept-loss --accept-empty)"
+    );
+    Err(ApiError::new(Reason::UnknownSnapshot, message))
 }
 
 /// Whether a new life may begin on a node: it is there, and has no replica of the last one that may still be sound, for that would be

@@ -33,7 +33,7 @@ pub(crate) async fn take_and_pull(
     pull(runtime, store, link, shard).await
 }
 
-/// Fetches the newest snapshot of a shard into the store. One that is held already is not fetched again.
+/// Fetches the newest snapshot of a shard into the store. One that is held already, and sound, is not fetched again.
 pub(crate) async fn pull(
     runtime: &Runtime,
     store: &Arc<Store>,
@@ -50,7 +50,7 @@ pub(crate) async fn pull(
     let first = next(runtime, &mut chunks).await?;
     let first = first.ok_or_else(|| wrong("the node sent no chunk"))?;
     let held = announced(&first, shard)?;
-    if store.of(shard).contains(&held) {
+    if store.of(shard).contains(&held) && store.is_sound(&held).await {
         return Ok(held);
     }
     let files = Arc::clone(store);

@@ -134,18 +134,37 @@ impl Store {
     /// The newest held snapshot of a shard that still matches its hash.
     pub(crate) async fn newest_sound(self: &Arc<Self>, shard: ShardId) -> Option<Held> {
         for held in self.of(shard) {
-            let (store, wanted) = (Arc::clone(self), held.clone());
-            let task = move || store.verify_patiently(&wanted);
-            let verdict = self.runtime.spawn_blocking("snapshot-verify", task).await;
-            match verdict {
-                Ok(Ok(())) => return Some(held),
-                Ok(Err(error)) => {
-                    tracing::error!(%shard, index = held.index, %error, "a held snapshot is damaged");
-                }
-                Err(error) => tracing::error!(%shard, %error, "a held snapshot was not verified"),
+            if self.is_sound(&held).await {
+                return Some(held);
             }
         }
         None
+    }
+
+    /// Whether a held snapshot still matches its hash. One that does not is not held any more, so that it can be fetched again.
+    pub(crate) async fn is_sound(self: &Arc<Self>, held: &Held) -> bool {
+        let (shard, index) = (held.shard, held.index);
+        let (store, wanted) = (Arc::clone(self), held.clone());
+        let task = move || store.verify_patiently(&wanted);
+        match self.runtime.spawn_blocking("snapshot-verify", task).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::error!(%shard, index, %error, "a held snapshot is damaged");
+                self.forget(held);
+                false
+            }
+            Err(error) => {
+                tracing::error!(%shard, index, %error, "a held snapshot was not verified");
+                false
+            }
+        }
+    }
+
+    /// The file stays, for whoever wants to look into it, until the same snapshot comes again; a start judges it anew.
+    fn forget(&self, rotten: &Held) {
+        if let Some(list) = self.held.write().get_mut(&rotten.shard) {
+            list.retain(|held| held != rotten);
+        }
     }
 
     /// As [`Self::verify`], for a verdict: what could not be read is read once more, for an older snapshot
@@ -197,7 +216,7 @@ impl Store {
         })
     }
 
-    /// Gives a received snapshot its name, and removes what is older than what is kept. Blocks.
+    /// Gives a received snapshot its name, and removes what is older than what is kept, but not what was received. Blocks.
     pub(crate) fn publish(&self, received: Receiving) -> io::Result<Held> {
         let Receiving {
             held,
@@ -226,7 +245,10 @@ impl Store {
         list.retain(|other| *other != held);
         list.push(held.clone());
         list.sort_by_key(|held| std::cmp::Reverse(held.age()));
-        let old = list.split_off(list.len().min(self.kept));
+        let mut old = list.split_off(list.len().min(self.kept));
+        // Whoever fetched it may be about to begin a life from it, and what looks newer may be rotten: it goes with the next that comes.
+        let received = old.iter().position(|other| *other == held);
+        list.extend(received.map(|at| old.swap_remove(at)));
         drop(all);
         for held in old {
             durable::remove(self.vfs.as_ref(), &self.path(&held))?;
@@ -379,6 +401,37 @@ mod tests {
         file.write_all_at(b"X", 2).unwrap();
         assert_eq!(store.newest_sound(ShardId(1)).await.unwrap().index, 1);
         assert_eq!(store.newest_sound(ShardId(2)).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_has_rotted_is_not_held_until_it_comes_again() {
+        let disk = Arc::new(SimDisk::new());
+        let store = open(&disk);
+        let held = receive(&store, 2, b"newer").unwrap();
+        receive(&store, 1, b"older").unwrap();
+        let file = disk.open_write(&store.path(&held)).unwrap();
+        file.write_all_at(b"X", 2).unwrap();
+        assert!(!store.is_sound(&held).await);
+        assert_eq!(indexes(&store), [1]);
+        receive(&store, 2, b"newer").unwrap();
+        assert!(store.is_sound(&held).await);
+        assert_eq!(indexes(&open(&disk)), [2, 1]);
+    }
+
+    #[test]
+    fn what_was_just_received_stays_until_the_next_comes() {
+        let disk = Arc::new(SimDisk::new());
+        let store = open(&disk);
+        for (index, expected) in [
+            (20, &[20][..]),
+            (30, &[30, 20]),
+            (10, &[30, 20, 10]),
+            (40, &[40, 30]),
+        ] {
+            receive(&store, index, &content(index)).unwrap();
+            assert_eq!(indexes(&store), expected);
+        }
+        assert_eq!(disk.list_dir(Path::new("store/1")).unwrap().len(), 2);
     }
 
     #[test]

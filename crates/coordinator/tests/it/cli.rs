@@ -9,8 +9,16 @@ use super::harness::Cluster;
 
 /// Runs a command against a cluster: its exit code, and what it wrote to standard output and standard error.
 pub(super) async fn run(cluster: &Cluster, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let address = cluster.grpc.to_string();
-    let arguments: Vec<String> = ["--coordinator", &address]
+    run_through(cluster, &cluster.grpc.to_string(), arguments).await
+}
+
+/// As [`run`], by way of these coordinators, comma separated.
+pub(super) async fn run_through(
+    cluster: &Cluster,
+    coordinators: &str,
+    arguments: &[&str],
+) -> (Option<i32>, String, String) {
+    let arguments: Vec<String> = ["--coordinator", coordinators]
         .iter()
         .chain(arguments)
         .map(ToString::to_string)
@@ -110,8 +118,11 @@ async fn operators_see_the_cluster_and_its_map() {
     assert_eq!(pulled, listed);
     let (code, said, _) = run(&["recover", "2"]).await;
     assert_eq!((code, said.trim()), (Some(0), "the shard serves"));
-    let (code, _, refused) = run(&["recover", "2", "--accept-loss"]).await;
+    let (code, told, refused) = run(&["recover", "2", "--accept-loss"]).await;
     assert_eq!(code, Some(64), "nobody is there to type: {refused}");
+    assert!(told.contains("It serves, and is left alone"), "{told}");
+    let (code, _, refused) = run(&["recover", "2", "--accept-empty"]).await;
+    assert_eq!(code, Some(64), "{refused}");
     let (code, _, refused) = run(&["recover", "99"]).await;
     assert_eq!(code, Some(1));
     assert!(refused.contains("UNKNOWN_SHARD"), "{refused}");

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use api::admin::v1::{
     GetStatusResponse, ListSnapshotsRequest, PullSnapshotRequest, PushSnapshotRequest,
-    RecoverShardRequest, RecoverShardResponse, RecoveryAction, ShardState,
+    RecoverShardRequest, RecoverShardResponse, RecoveryAction, ShardState, SnapshotInfo,
 };
 use api::v1::{Consistency, GetTopKRequest, RecordRequest, SessionToken, TermRange};
 use api::{Outcome, Reason};
 use tonic::{Code, Status};
 
 use super::audit::newest_snapshot;
-use super::harness::{Cluster, listed, reason};
+use super::cli::{run, run_through};
+use super::harness::{Cluster, Shape, all_serve, listed, reason};
 
 async fn recover(
     cluster: &Cluster,
@@ -22,6 +23,7 @@ async fn recover(
         shard_id: 2,
         accept_loss,
         confirmation: confirmation.into(),
+        accept_empty: false,
     };
     let answer = cluster.admin().recover_shard(request).await;
     answer.map(tonic::Response::into_inner)
@@ -53,13 +55,16 @@ async fn ask(
     answer.map(tonic::Response::into_inner)
 }
 
+/// Has a coordinator fetch a snapshot of the second shard.
+async fn pull(cluster: &Cluster, place: usize) -> SnapshotInfo {
+    let request = PullSnapshotRequest { shard_id: 2 };
+    let pulled = cluster.admin_at(place).pull_snapshot(request).await;
+    pulled.unwrap().into_inner().snapshot.unwrap()
+}
+
 /// Has a snapshot of the second shard fetched, and then records what it does not contain.
 async fn lemons_since_the_snapshot(cluster: &Cluster) {
-    let mut admin = cluster.admin();
-    admin
-        .pull_snapshot(PullSnapshotRequest { shard_id: 2 })
-        .await
-        .unwrap();
+    pull(cluster, 0).await;
     for _ in 0..20 {
         cluster.record("lemon", 1).await;
     }
@@ -266,6 +271,201 @@ async fn the_last_sound_replica_is_what_a_shard_begins_anew_from() {
         let kept = ask(&cluster, prefix, false).await.unwrap();
         assert_eq!(listed(&kept), [whole], "none of it was lost");
     }
+}
+
+/// Three replicas of each shard, in which no entry is written but what somebody asks for, with something in the second shard of which
+/// the coordinator holds an older snapshot. All replicas have told of all of it.
+async fn with_an_older_snapshot() -> Cluster {
+    let mut cluster = Cluster::of(Shape {
+        replicas: 3,
+        audit_interval: None,
+        ..Shape::default()
+    })
+    .await;
+    for number in 1..=3 {
+        cluster.add_server(&format!("shard-{number}")).await;
+    }
+    cluster.until("all replicas serve", all_serve).await;
+    cluster.record("kiwi", 5).await;
+    lemons_since_the_snapshot(&cluster).await;
+    cluster
+        .until("all replicas have all", |status| {
+            let mut replicas = status.shards.iter().flat_map(|shard| &shard.replicas);
+            all_serve(status) && replicas.all(|at| at.shard_id != 2 || at.total_count == 25)
+        })
+        .await;
+    cluster
+}
+
+/// The folder of the snapshots of the second shard that a coordinator holds.
+fn held_dir(cluster: &mut Cluster, place: usize) -> std::path::PathBuf {
+    let dir = &cluster.coordinator_config(place).data_dir;
+    dir.join("held-snapshots").join("2")
+}
+
+/// Flips a bit in a snapshot of the second shard that the first coordinator holds.
+fn rot_held(cluster: &mut Cluster, held: &SnapshotInfo) {
+    let name = format!("{}-{}-", held.incarnation, held.index);
+    let entries = std::fs::read_dir(held_dir(cluster, 0)).unwrap();
+    let mut paths = entries.map(|entry| entry.unwrap().path());
+    let is_it = |path: &std::path::PathBuf| {
+        let file = path.file_name().unwrap().to_str().unwrap();
+        file.starts_with(&name)
+    };
+    let path = paths.find(is_it).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+}
+
+/// The disks of all but the leader of the second shard are lost; what its replica has is all there, when the loss was accepted.
+async fn the_leader_is_what_the_shard_begins_anew_from(cluster: &mut Cluster) {
+    let leader = cluster.leader_of(2).await;
+    let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
+    cluster.kill_servers(&others).await;
+    for place in others {
+        std::fs::remove_dir_all(cluster.server_dir(place)).unwrap();
+        cluster.start_server(place).await;
+    }
+    until_state(cluster, ShardState::DataLoss).await;
+    let done = recover_to_the_end(cluster).await;
+    assert_eq!(done.action(), RecoveryAction::NewIncarnation, "{done:?}");
+    assert_eq!(cluster.actions("begin_anew", "from_replica"), 1);
+    assert_eq!(cluster.actions("begin_anew", "from_snapshot"), 0);
+    for (prefix, whole) in [("k", ("kiwi", 5)), ("l", ("lemon", 20))] {
+        let kept = ask(cluster, prefix, false).await.unwrap();
+        assert_eq!(listed(&kept), [whole], "none of it was lost");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sound_replica_is_not_given_up_for_a_rotten_snapshot_of_the_same_entries() {
+    let mut cluster = with_an_older_snapshot().await;
+    let newest = pull(&cluster, 0).await;
+    rot_held(&mut cluster, &newest);
+    the_leader_is_what_the_shard_begins_anew_from(&mut cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotten_snapshot_that_says_to_reach_further_gives_no_sound_replica_up() {
+    let mut cluster = with_an_older_snapshot().await;
+    // What is held is known by its name until it is read.
+    let name = format!("1-999999-1-0-{}.snapshot", "ab".repeat(32));
+    cluster.stop_coordinator().await;
+    std::fs::write(held_dir(&mut cluster, 0).join(name), b"rotten").unwrap();
+    cluster.start_coordinator().await;
+    cluster.until("all replicas serve", all_serve).await;
+    the_leader_is_what_the_shard_begins_anew_from(&mut cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn less_than_a_person_was_told_of_is_begun_from_only_when_they_ask_again() {
+    let mut cluster = Cluster::start().await;
+    cluster.record("kiwi", 5).await;
+    let older = pull(&cluster, 0).await;
+    cluster.record("lemon", 20).await;
+    let newest = pull(&cluster, 0).await;
+    cluster.stop_server(1).await;
+    std::fs::remove_dir_all(cluster.server_dir(1)).unwrap();
+    rot_held(&mut cluster, &newest);
+    cluster.start_server(1).await;
+    until_state(&cluster, ShardState::DataLoss).await;
+    let refused = recover(&cluster, true, "lose shard 2").await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::UnknownSnapshot, "{refused}");
+    assert!(
+        refused.message().contains(&newest.index.to_string()),
+        "{refused}"
+    );
+    until_state(&cluster, ShardState::DataLoss).await;
+    let done = recover_to_the_end(&cluster).await;
+    assert_eq!(done.snapshot_index, older.index, "{done:?}");
+    let kept = ask(&cluster, "", false).await.unwrap();
+    assert_eq!(listed(&kept), [("kiwi", 5)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_begins_empty_only_where_that_was_accepted_in_words_of_its_own() {
+    let mut cluster = Cluster::start().await;
+    for (term, count) in [("ant", 1), ("kiwi", 2), ("zoo", 3)] {
+        cluster.record(term, count).await;
+    }
+    cluster.stop_server(1).await;
+    std::fs::remove_dir_all(cluster.server_dir(1)).unwrap();
+    cluster.start_server(1).await;
+    until_state(&cluster, ShardState::DataLoss).await;
+    let refused = recover(&cluster, true, "lose shard 2").await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::UnknownSnapshot, "{refused}");
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    assert!(refused.message().contains("snapshot list"), "{refused}");
+    until_state(&cluster, ShardState::DataLoss).await;
+
+    let ask_for = async |options: &[&str]| {
+        let arguments = [&["recover", "2", "--accept-loss"][..], options].concat();
+        run(&cluster, &arguments).await
+    };
+    let (code, told, refused) = ask_for(&["--confirm", "lose shard 2"]).await;
+    assert_eq!(code, Some(1), "{refused}");
+    assert!(told.contains("EMPTY: no snapshot is held"), "{told}");
+    assert!(refused.contains("UNKNOWN_SNAPSHOT"), "{refused}");
+    let (code, _, refused) = ask_for(&["--accept-empty", "--confirm", "lose shard 2"]).await;
+    assert_eq!(code, Some(1), "{refused}");
+    assert!(refused.contains("CONFIRMATION_REQUIRED"), "{refused}");
+    until_state(&cluster, ShardState::DataLoss).await;
+    let words = "lose all of shard 2";
+    let (code, told, refused) = ask_for(&["--accept-empty", "--confirm", words]).await;
+    assert_eq!(code, Some(0), "{told} {refused}");
+    assert!(told.contains("begun empty"), "{told}");
+    let whole = ask(&cluster, "", true).await.unwrap();
+    assert_eq!(listed(&whole), [("zoo", 3), ("ant", 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_is_recovered_through_the_coordinator_that_holds_a_snapshot() {
+    let mut cluster = Cluster::of_three().await;
+    cluster.record("kiwi", 5).await;
+    let held = pull(&cluster, 1).await;
+    cluster.stop_server(1).await;
+    std::fs::remove_dir_all(cluster.server_dir(1)).unwrap();
+    cluster.start_server(1).await;
+    until_state(&cluster, ShardState::DataLoss).await;
+    // The first coordinator comes back with an empty directory, and nobody is left from whom it could fetch what it held.
+    cluster.stop_coordinators(&[0]).await;
+    let config = cluster.coordinator_config(0);
+    config.data_dir = config.data_dir.with_extension("empty");
+    let addresses: Vec<String> = config.group.peers.values().cloned().collect();
+    cluster.start_coordinator_at(0).await;
+    cluster
+        .until_at(0, "it is taken in", |status| {
+            let shard = status.shards.iter().find(|at| at.shard_id == 2);
+            let is_lost = shard.is_some_and(|at| at.state() == ShardState::DataLoss);
+            status.metadata_available && is_lost
+        })
+        .await;
+    let refused = recover(&cluster, true, "lose shard 2").await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::UnknownSnapshot, "{refused}");
+
+    let coordinators = addresses.join(",");
+    let through_all = async |arguments: &[&str]| {
+        let (code, told, said) = run_through(&cluster, &coordinators, arguments).await;
+        assert_eq!(code, Some(0), "{arguments:?}: {told} {said}");
+        told
+    };
+    let table = through_all(&["snapshot", "list"]).await;
+    let holds = |address: &str| table.contains(address);
+    assert!(holds(&addresses[1]) && !holds(&addresses[0]), "{table}");
+    let arguments = ["recover", "2", "--accept-loss", "--confirm", "lose shard 2"];
+    let told = through_all(&arguments).await;
+    let begins = format!("the snapshot of index {} of its life 1", held.index);
+    assert!(told.contains(&begins), "{told}");
+    let holder = format!("which {} holds", addresses[1]);
+    assert!(told.contains(&holder), "{told}");
+    let request = GetTopKRequest {
+        prefix: "k".into(),
+        ..GetTopKRequest::default()
+    };
+    let kept = cluster.client_at(1).get_top_k(request).await.unwrap();
+    assert_eq!(listed(kept.get_ref()), [("kiwi", 5)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

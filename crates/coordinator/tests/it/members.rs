@@ -7,8 +7,9 @@ use std::time::Duration;
 use api::Reason;
 use api::admin::v1::{
     BeginRecoveryRequest, BeginRecoveryResponse, DrainNodeRequest, EndRecoveryRequest,
-    GetMapRequest, GetStatusResponse, PromoteReplicaRequest, ReplaceReplicaRequest,
-    ReplicaDescriptor, ReplicaRole, ReplicaStatus, ShardState, ShardStatus, TurnState, TurnVerdict,
+    GetMapRequest, GetStatusResponse, PromoteReplicaRequest, RecoverShardRequest, RecoveryAction,
+    ReplaceReplicaRequest, ReplicaDescriptor, ReplicaRole, ReplicaStatus, ShardState, ShardStatus,
+    TurnState, TurnVerdict,
 };
 use api::v1::{Consistency, GetTopKRequest};
 use tonic::{Code, Request};
@@ -135,6 +136,16 @@ async fn a_directory_that_is_emptied_under_a_running_server_is_noticed_and_rebui
         .until("what is away is told", |status| {
             let away = "1 of 3 replicas do not serve: shard-1";
             status.shards.iter().all(|shard| shard.reason == away)
+        })
+        .await;
+    let is_counted = |key: &str| {
+        let name = "autocomplete_coordinator_replicas_not_serving_count";
+        let line = format!("{name}{{shard_key={key:?}}} 1\n");
+        cluster.metrics().contains(&line)
+    };
+    cluster
+        .until("what is away is counted", |_| {
+            ["", "g", "p"].into_iter().all(is_counted)
         })
         .await;
     writers.end(&cluster).await;
@@ -456,6 +467,28 @@ async fn a_shard_without_a_majority_begins_anew_from_a_survivor_by_word_only() {
             shards.all(|at| at.state() != ShardState::Serving)
         })
         .await;
+    // Whoever only asks what is wrong is told what helps, as soon as the others are not counted on any more.
+    let status = cluster.until("there is a status", |_| true).await;
+    let mut nodes = status.nodes.iter();
+    let survivor = nodes.find(|node| node.name == "shard-1").unwrap().node_id;
+    let verb = format!("`coordinator promote 2 {survivor} --accept-loss`");
+    let told = async {
+        loop {
+            let request = RecoverShardRequest {
+                shard_id: 2,
+                ..RecoverShardRequest::default()
+            };
+            let answer = cluster.admin().recover_shard(request).await.unwrap();
+            let answer = answer.into_inner();
+            assert_eq!(answer.action(), RecoveryAction::WaitForProcess);
+            if answer.message.contains(&verb) {
+                return;
+            }
+            cluster.runtime.sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let told = cluster.runtime.timeout(PATIENCE, told).await;
+    told.expect("the verb that helps is named");
     let promote = async |confirmation: &str, accept_loss: bool| {
         let mut request = Request::new(PromoteReplicaRequest {
             shard_id: 2,

@@ -76,6 +76,15 @@ fn may_lose(accept_loss: bool, shard: u64, words: &str) -> bool {
     !accept_loss || words.strip_prefix("lose shard ") == Some(shard.to_string().as_str())
 }
 
+fn may_recover(asked: &RecoverShardRequest) -> bool {
+    let words = asked.confirmation.as_str();
+    if !asked.accept_empty {
+        return may_lose(asked.accept_loss, asked.shard_id, words);
+    }
+    let shard = asked.shard_id.to_string();
+    !asked.accept_loss || words.strip_prefix("lose all of shard ") == Some(shard.as_str())
+}
+
 /// Who is refused is told why.
 fn agrees<T: PartialEq + Debug>(answer: Result<T, ApiError>, expected: Option<T>) {
     if let Err(error) = &answer {
@@ -91,7 +100,7 @@ fn verbs(input: &[u8]) {
     match kind {
         0 => {
             if let Ok(asked) = RecoverShardRequest::decode(bytes) {
-                let may = may_lose(asked.accept_loss, asked.shard_id, &asked.confirmation);
+                let may = may_recover(&asked);
                 agrees(fuzzing::recover(&asked), may.then_some(()));
             }
         }
@@ -126,6 +135,12 @@ fn seeds() -> Vec<Vec<u8>> {
         shard_id: 12,
         accept_loss: true,
         confirmation: "lose shard 12".to_owned(),
+        accept_empty: false,
+    };
+    let recover_empty = RecoverShardRequest {
+        confirmation: "lose all of shard 12".to_owned(),
+        accept_empty: true,
+        ..recover.clone()
     };
     let promote = PromoteReplicaRequest {
         shard_id: 12,
@@ -144,6 +159,7 @@ fn seeds() -> Vec<Vec<u8>> {
     };
     vec![
         tagged(0, &recover.encode_to_vec()),
+        tagged(0, &recover_empty.encode_to_vec()),
         tagged(1, &drain("1").encode_to_vec()),
         tagged(1, &drain("gone").encode_to_vec()),
         tagged(2, &promote.encode_to_vec()),

@@ -153,6 +153,7 @@ fn shard() -> ShardStatus {
             began_ms: 1_699_999_000_000,
             ended_ms: 1_699_999_003_000,
         }],
+        last_known_index: 39,
     }
 }
 

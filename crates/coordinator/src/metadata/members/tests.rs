@@ -1,9 +1,12 @@
-use api::admin::v1::ShardState;
+use std::time::Duration;
+
+use api::admin::v1::{ReplicaRole, ReplicaStatus, ShardState};
 use cluster::{ClusterId, Layout};
 use proptest::prelude::*;
 
 use super::super::{Command, NewLife, Registration};
 use super::*;
+use crate::liveness::{Heard, Report};
 
 /// Nodes, and whether they vote.
 type Listed = [(u64, bool)];
@@ -340,7 +343,7 @@ fn a_learner_that_is_lost_makes_no_shard_hopeless() {
     assert_eq!(take(&mut state, &coming, intent(4, 0)), Response::Done);
     let judged = |state: &State| {
         let record = &state.shards[&SHARD];
-        crate::status::judge(state, &std::collections::BTreeMap::new(), record).0
+        crate::status::judge(state, &BTreeMap::new(), record).0
     };
     let lose = |state: &mut State, node| {
         state.apply(6, Command::MarkNodeLost { node: NodeId(node) });
@@ -350,4 +353,42 @@ fn a_learner_that_is_lost_makes_no_shard_hopeless() {
     assert_eq!(judged(&state), ShardState::Unreachable);
     lose(&mut state, 2);
     assert_eq!(judged(&state), ShardState::DataLoss);
+}
+
+#[test]
+fn only_of_a_replica_that_neither_runs_nor_is_lost_nothing_is_known_yet() {
+    let mut state = placed();
+    state.apply(6, Command::MarkNodeLost { node: NodeId(3) });
+    let open = |replica: Option<(ReplicaRole, bool)>| {
+        let replica = replica.map(|(role, data_loss)| ReplicaStatus {
+            shard_id: SHARD.0,
+            incarnation: 1,
+            role: role.into(),
+            data_loss,
+            ..ReplicaStatus::default()
+        });
+        let heard = Heard {
+            silent: Duration::ZERO,
+            alive: true,
+            report: Report {
+                replicas: replica.into_iter().collect(),
+                ..Report::default()
+            },
+            rates: BTreeMap::new(),
+            damage_is_news: false,
+        };
+        // The second node is silent: whoever accepts a loss was told so.
+        let heard = BTreeMap::from([(NodeId(1), heard.clone()), (NodeId(3), heard)]);
+        let record = &state.shards[&SHARD];
+        let replicas = record.shard.replicas.iter();
+        let unknown = replicas
+            .filter(|at| crate::status::not_heard_out(&state, &heard, record, at).is_some())
+            .map(|at| at.node.0);
+        unknown.collect::<Vec<u64>>()
+    };
+    assert_eq!(open(None), [1], "its node has just come");
+    assert_eq!(open(Some((ReplicaRole::Unspecified, false))), [1]);
+    assert_eq!(open(Some((ReplicaRole::Stopped, false))), [1]);
+    assert!(open(Some((ReplicaRole::Stopped, true))).is_empty());
+    assert!(open(Some((ReplicaRole::Follower, false))).is_empty());
 }
