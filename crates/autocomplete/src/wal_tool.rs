@@ -2,7 +2,8 @@
 //!
 //! `dump`, `verify` and `train` take no lock and change no segment; beside a running server, the tail they see may be one that is being
 //! written. `repair` wants the server stopped. What nobody was promised (a torn tail) it drops as a start would; damage to what was
-//! acknowledged it cuts away only after a person has typed a confirmation, and keeps what it cut.
+//! acknowledged it cuts away only after a person has typed a confirmation, and keeps what it cut. A log of whose entries other servers
+//! have replicas is not cut, unless that was asked for apart: the server is better started with an empty directory.
 
 mod dump;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use vfs::{RealDisk, Vfs};
 use wal::inspect::{self, RepairReport, UnreadableBytes, Verdict};
-use wal::{OpenError, WalOptions};
+use wal::{GroupId, OpenError, WalOptions};
 
 use crate::exit::usage;
 use crate::output::{counted, grouped};
@@ -21,6 +22,9 @@ use crate::prompt;
 
 /// What has to be typed before acknowledged data is given up.
 const CONFIRMATION: &str = "accept-loss";
+
+/// Why a log that others share is not cut.
+const COUNTED_ON: &str = "They count on what this server has voted and acknowledged: a log that is cut here can take back what was acknowledged, and nobody would notice.";
 
 /// Looks into the write-ahead log of a data directory. DIR may be the directory of `up`, of one server, or the log itself.
 #[derive(Debug, Clone, clap::Args)]
@@ -59,6 +63,11 @@ struct RepairArgs {
     /// confirmation
     #[arg(long)]
     accept_loss: bool,
+
+    /// Do so although other servers hold replicas of what is in the log. Votes and entries that they count on are forgotten, which can
+    /// take back what was acknowledged: only where all of them are gone for good
+    #[arg(long, requires = "accept_loss")]
+    accept_votes_forgotten: bool,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -184,22 +193,60 @@ fn repair(arguments: &RepairArgs) -> Result<(), anyhow::Error> {
     let report = match mend(false) {
         Ok(report) => report,
         Err(damage @ (OpenError::Rotten { .. } | OpenError::Ambiguous { .. })) => {
-            anyhow::ensure!(
-                arguments.accept_loss,
-                "{damage}. Restore it from another replica. Where there is none: --accept-loss"
-            );
-            let question = format!(
-                "{damage}.\nThe log is cut there. What follows is lost to this replica, although it was acknowledged."
-            );
-            if !prompt::confirmed(&question, CONFIRMATION)? {
-                return Err(usage("not confirmed, nothing was changed"));
-            }
+            let others = others(disk.as_ref(), &log)?;
+            confirm_loss(arguments, &damage, others.as_deref())?;
             mend(true)?
         }
         Err(error) => return Err(error.into()),
     };
     tell_repair(&log, &report)?;
     Ok(())
+}
+
+/// Has a person say that the log may be cut before the damage. `others` says who else has what is in it.
+fn confirm_loss(
+    arguments: &RepairArgs,
+    damage: &OpenError,
+    others: Option<&str>,
+) -> Result<(), anyhow::Error> {
+    let mut question = format!(
+        "{damage}.\nThe log is cut there. What follows is lost to this replica, although it was acknowledged."
+    );
+    if let Some(others) = others {
+        anyhow::ensure!(
+            arguments.accept_votes_forgotten,
+            "{damage}. {others}. {COUNTED_ON} Start the server with an empty directory instead, and it is built anew from theirs. Only where all of them are gone for good: --accept-loss --accept-votes-forgotten"
+        );
+        question = format!("{question}\n{others}. {COUNTED_ON}");
+    }
+    anyhow::ensure!(
+        arguments.accept_loss,
+        "{damage}. Restore it from another replica. Where there is none: --accept-loss"
+    );
+    if !prompt::confirmed(&question, CONFIRMATION)? {
+        return Err(usage("not confirmed, nothing was changed"));
+    }
+    Ok(())
+}
+
+/// Who else has what is in a log, as a sentence without its full stop; nothing where nobody has.
+fn others(disk: &dyn Vfs, log: &Path) -> Result<Option<String>, anyhow::Error> {
+    let noted = replication::shared_groups(disk, log)
+        .with_context(|| format!("reading who shares the log in {}", log.display()))?;
+    let Some(groups) = noted else {
+        let unknown = "Other servers may hold replicas of these shards, for the note that names them cannot be believed";
+        return Ok(Some(unknown.to_owned()));
+    };
+    let names: Vec<String> = groups.into_iter().map(named).collect();
+    let names = names.join(", ");
+    Ok((!names.is_empty()).then(|| format!("Other servers hold replicas of {names}")))
+}
+
+fn named(group: GroupId) -> String {
+    match replication::shard_of(group) {
+        Some(shard) => format!("shard {shard}"),
+        None => "the metadata".to_owned(),
+    }
 }
 
 fn tell_repair(log: &Path, report: &RepairReport) -> io::Result<()> {

@@ -31,6 +31,7 @@ pub use start::ReplayWatch;
 #[cfg(test)]
 pub(crate) use starts::open_log;
 pub(crate) use starts::{FoundStarts, Starts, number_of};
+pub use voters::shared_groups;
 pub(crate) use voters::{Found as FoundVoters, VotersNote};
 
 use crate::config::{HostDeps, HostOptions, Identity};

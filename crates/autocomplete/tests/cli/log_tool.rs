@@ -23,9 +23,10 @@ fn wal(verb: &str, directory: &Path, more: &[&str]) -> Output {
     output(&[&["wal", verb, directory.to_str().unwrap()], more].concat())
 }
 
-/// `repair --accept-loss` with a person who types `answer`.
-fn repair_with(answer: &str, directory: &Path) -> Output {
+/// `repair --accept-loss`, with more flags, and a person who is asked and types `answer`.
+fn repair_with(more: &[&str], answer: &str, directory: &Path) -> Output {
     let mut child = autocomplete(&["wal", "repair", "--accept-loss"])
+        .args(more)
         .arg(directory)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -115,10 +116,58 @@ fn a_torn_tail_is_dropped_and_damage_only_by_a_typed_word() {
     let refused = wal("repair", &server, &[]);
     assert!(!refused.status.success());
     assert!(stderr(&refused).contains("--accept-loss"), "{refused:?}");
-    let refused = repair_with("yes\n", &server);
+    let refused = repair_with(&[], "yes\n", &server);
     assert!(!refused.status.success());
     assert_eq!(std::fs::read(&segment).unwrap(), rotten);
-    let repaired = repair_with("accept-loss\n", &server);
+    let repaired = repair_with(&[], "accept-loss\n", &server);
+    assert!(repaired.status.success(), "{}", stderr(&repaired));
+    assert!(stdout(&repaired).contains("kept as a copy"), "{repaired:?}");
+    assert!(wal("verify", &server, &[]).status.success());
+}
+
+#[test]
+fn a_log_of_which_others_have_replicas_is_not_cut_by_a_typed_word_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let up = Up::start(&data, &["--shards", "1", "--replicas", "3"]);
+    for number in 0..8 {
+        up.answer(&["record", &format!("term {number}")]);
+    }
+    assert!(up.terminate().success());
+    let server = first_server(&data);
+    let clean = wal("repair", &server, &[]);
+    assert!(stdout(&clean).contains("nothing to repair"), "{clean:?}");
+
+    let segment = newest_segment(&server);
+    let mut rotten = std::fs::read(&segment).unwrap();
+    let middle = written(&rotten) / 2;
+    rotten[middle] ^= 0x10;
+    std::fs::write(&segment, &rotten).unwrap();
+    let refused = |flags: &[&str], why: &str| {
+        let output = wal("repair", &server, flags);
+        assert!(!output.status.success(), "{flags:?}");
+        let text = stderr(&output);
+        for part in [why, "empty directory", "--accept-votes-forgotten"] {
+            assert!(text.contains(part), "{flags:?}: {text}");
+        }
+        assert_eq!(std::fs::read(&segment).unwrap(), rotten);
+    };
+    refused(&[], "hold replicas of shard 1");
+    refused(&["--accept-loss"], "hold replicas of shard 1");
+    let note = server.join("wal").join("voters");
+    let noted = std::fs::read(&note).unwrap();
+    std::fs::write(&note, vec![0xff; noted.len()]).unwrap();
+    refused(&["--accept-loss"], "cannot be believed");
+    std::fs::remove_file(&note).unwrap();
+    refused(&["--accept-loss"], "cannot be believed");
+    std::fs::write(&note, noted).unwrap();
+
+    let although = ["--accept-votes-forgotten"];
+    let unsure = repair_with(&although, "yes\n", &server);
+    assert!(!unsure.status.success());
+    assert!(stderr(&unsure).contains("hold replicas of"), "{unsure:?}");
+    assert_eq!(std::fs::read(&segment).unwrap(), rotten);
+    let repaired = repair_with(&although, "accept-loss\n", &server);
     assert!(repaired.status.success(), "{}", stderr(&repaired));
     assert!(stdout(&repaired).contains("kept as a copy"), "{repaired:?}");
     assert!(wal("verify", &server, &[]).status.success());

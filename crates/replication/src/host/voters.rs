@@ -84,6 +84,18 @@ impl Found {
     }
 }
 
+/// The groups that the note in a log's directory names: other nodes may count on what this one has voted and acknowledged in
+/// them. `None` where nothing can be believed, so that it may be any.
+///
+/// # Errors
+/// When the disk fails, or a newer program wrote the note.
+pub fn shared_groups(
+    vfs: &dyn Vfs,
+    log_dir: &Path,
+) -> Result<Option<BTreeSet<GroupId>>, OpenError> {
+    Ok(Found::read(vfs, log_dir)?.groups)
+}
+
 /// The note of a running node.
 #[derive(Debug)]
 pub(crate) struct VotersNote {
