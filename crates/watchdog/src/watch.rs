@@ -388,7 +388,11 @@ impl Watch {
             let attempts = self.policy.attempts(id);
             let due = self.policy.is_alerting(id) || unserved >= self.config.alert_unserved_after;
             if due && !shard.alert {
-                error!(shard = %id, shard_key = %shard.key, attempts, ?unserved, "the shard does not stay up: a human should look");
+                if shard.unserved_since.is_some() {
+                    error!(shard = %id, shard_key = %shard.key, attempts, ?unserved, "the shard does not stay up: a human should look");
+                } else {
+                    error!(shard = %id, shard_key = %shard.key, attempts, "the shard serves, but not all of its servers stay up: a human should look");
+                }
             }
             // What needs a person is over when the shard serves.
             shard.alert = due || (shard.alert && shard.unserved_since.is_some());

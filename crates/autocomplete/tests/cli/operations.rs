@@ -128,10 +128,33 @@ fn the_rules_fire_when_they_should() {
     }
     for arguments in [
         &["check", "config", "prometheus.yml"],
+        &["check", "config", "prometheus-replicated.yml"],
         &["test", "rules", "rules_test.yml"],
     ] {
         let output = promtool(arguments).unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn every_server_of_the_compose_files_is_scraped() {
+    let read = |name: &str| std::fs::read_to_string(deploy().join(name)).unwrap();
+    let single = read("../docker-compose.yml");
+    let replicated = format!("{single}{}", read("docker/replicated.yml"));
+    for (config, servers, number) in [
+        ("prometheus/prometheus.yml", &single, 5),
+        ("prometheus/prometheus-replicated.yml", &replicated, 8),
+    ] {
+        let targets = read(config);
+        let names = servers
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("hostname: "));
+        let mut scraped = 0;
+        for name in names {
+            assert!(targets.contains(&format!("\"{name}:")), "{config}: {name}");
+            scraped += 1;
+        }
+        assert_eq!(scraped, number, "{config}");
     }
 }
 
