@@ -3,8 +3,9 @@
 //! A container is killed by the id of its process on the host: `docker kill` counts as a stop by hand, and the restart policy
 //! would not bring it back. `down` goes before `up`, because docker-compose 1.29 cannot recreate containers on current engines.
 //!
-//! A container is taken off its network as a whole. Where faults of single directions, or full disks, are wanted, `struck.yml` is added:
-//! the run's own proxies stand between the servers, as for processes, and each shard server has a small disk that the run has mounted.
+//! A container is taken off its network as a whole. Where faults of single directions, or full disks, are wanted, or a shard server is to be
+//! asked by itself, `struck.yml` is added: the run's own proxies stand between the servers, as for processes, and each shard server has a small
+//! disk that the run has mounted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use runtime::Runtime;
 use tempfile::TempDir;
 
 use crate::deployment::{Deployment, Pid, SHARDS, Shape};
-use crate::disk::Disk;
+use crate::disk::{Disk, copy};
 use crate::faults::Needs;
 use crate::proxy::{Link, Proxy};
 
@@ -87,6 +88,8 @@ pub struct Compose {
     shard_addresses: Vec<String>,
     /// Whether the watchdogs restart containers that hang.
     restarts: bool,
+    /// Whether the volumes outlive the containers.
+    keeps_volumes: bool,
     stage: Option<Stage>,
     /// Servers that are off the network.
     apart: Mutex<BTreeSet<String>>,
@@ -120,13 +123,14 @@ impl Compose {
         let shard_servers: Vec<String> = (1..=SHARDS)
             .map(|number| format!("shard-{number}"))
             .collect();
-        let is_staged = needs.proxies || needs.small_disks;
+        let is_staged = needs.proxies || needs.small_disks || needs.reach;
         let stage = is_staged.then(|| Stage::set(&shard_servers)).transpose()?;
         let mut compose = Self {
             shape,
             shard_servers,
             shard_addresses: Vec::new(),
             restarts: needs.restarts,
+            keeps_volumes: false,
             stage,
             apart: Mutex::default(),
             coordinators: numbered("coordinator", shape.coordinators),
@@ -154,6 +158,11 @@ impl Compose {
             compose.shard_addresses.push(proxy.to_string());
         }
         Ok(compose)
+    }
+
+    /// The volume of a server, by the name that Docker has for it.
+    fn volume(node: &str) -> String {
+        format!("{PROJECT}_{node}")
     }
 
     fn container(&self, node: &str) -> anyhow::Result<String> {
@@ -244,9 +253,15 @@ impl Deployment for Compose {
             return Ok(disk.folder().join("node"));
         }
         let mut inspect = Command::new("docker");
-        let volume = format!("{PROJECT}_{node}");
+        let volume = Self::volume(node);
         inspect.args(["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]);
-        Ok(Path::new(run(inspect)?.trim()).join("node"))
+        let is_coordinator = self.coordinators.iter().any(|name| name == node);
+        let folder = if is_coordinator {
+            "coordinator"
+        } else {
+            "node"
+        };
+        Ok(Path::new(run(inspect)?.trim()).join(folder))
     }
 
     fn set_link(&self, node: &str, link: Link) -> anyhow::Result<()> {
@@ -304,8 +319,35 @@ impl Deployment for Compose {
         run(self.command(&["logs", "--no-color"])).unwrap_or_else(|error| error.to_string())
     }
 
+    fn keep_data(&mut self, folder: &Path) -> anyhow::Result<String> {
+        // First, for the rest may fail.
+        self.keeps_volumes = true;
+        run(self.command(&["kill"]))?;
+        let mut servers = self.coordinators.clone();
+        let mut copied = String::new();
+        if let Some(stage) = &self.stage {
+            let kept = folder.join("kept");
+            for (name, disk) in &stage.disks {
+                copy(disk.folder(), &kept.join(name))?;
+            }
+            let kept = kept.display();
+            copied = format!("; what was on the small disks of shard servers is in {kept}");
+        } else {
+            servers.extend(self.shard_servers.iter().cloned());
+        }
+        let volumes: Vec<String> = servers.iter().map(|name| Self::volume(name)).collect();
+        let volumes = volumes.join(", ");
+        Ok(format!(
+            "the data are in the volumes {volumes}, which the next run of containers removes{copied}"
+        ))
+    }
+
     fn stop(&mut self) -> anyhow::Result<()> {
-        run(self.command(&["down", "--volumes", "--remove-orphans"])).map(drop)
+        let mut arguments = vec!["down", "--remove-orphans"];
+        if !self.keeps_volumes {
+            arguments.push("--volumes");
+        }
+        run(self.command(&arguments)).map(drop)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -114,7 +114,15 @@ pub trait Deployment: Debug {
     /// What its servers have logged lately, for whoever has to find out why a run failed.
     fn logs(&self) -> String;
 
-    /// Ends everything that was started. Data and logs stay where they are.
+    /// Ends the servers, for whoever has to find out why a run failed, and has their data outlive [`Deployment::stop`]. Says where they are, and
+    /// until when. What would go all the same is copied into a folder.
+    ///
+    /// # Errors
+    /// When a server could not be ended, or something not be copied.
+    fn keep_data(&mut self, folder: &Path) -> anyhow::Result<String>;
+
+    /// Ends everything that was started. Containers and their volumes go, unless [`Deployment::keep_data`] was asked for; data and logs of
+    /// processes stay where they are.
     ///
     /// # Errors
     /// When something could not be ended; the text says what is left.

@@ -1,12 +1,14 @@
-//! Small disks, which a run may fill.
+//! Small disks, which a run may fill, and what is kept of them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
 
-/// The size of a small disk: what a shard server keeps back, and as much again to work with.
-const SMALL_DISK: &str = "size=192m";
+/// The size of a small disk: what a shard server keeps back, and what its log comes to before anything of it goes. That is twice the entries after
+/// which a shard takes a snapshot, of three shards, and at worst each of them in a sector of its own. A log that fills the disk by itself would
+/// stand still for good.
+const SMALL_DISK: &str = "size=768m";
 
 /// A small file system in memory, which everybody may write to. Unmounted when it is dropped.
 #[derive(Debug)]
@@ -34,6 +36,27 @@ impl Disk {
     pub(crate) fn folder(&self) -> &Path {
         &self.0
     }
+}
+
+/// Copies what is in a folder to another one, which is made, for whoever looks at it once the first is gone.
+///
+/// # Errors
+/// When it cannot be copied, or not all of it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "scratch space; the vfs crate is for data that must survive"
+)]
+pub(crate) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
+    let mut copy = Command::new("cp");
+    let status = copy.arg("-a").arg(from.join(".")).arg(to).status();
+    let status = status.context("running cp")?;
+    anyhow::ensure!(
+        status.success(),
+        "{} cannot be copied: {status}",
+        from.display()
+    );
+    Ok(())
 }
 
 impl Drop for Disk {

@@ -3,8 +3,8 @@
 //!
 //! What always holds: nothing else is done to the cluster, every round begins with a cluster that has been whole for
 //! two seconds, and a round whose Record
-//! was not acknowledged, or whose victim did not lead, fails the measurement. Completions are asked all the while, one after another
-//! with the client's usual deadline; how many of them failed is told.
+//! was not acknowledged, or whose victim did not lead, fails the measurement. Completions are asked all the while, by several readers at a time
+//! and each of them once: whatever a coordinator does not answer counts as failed. All of them are told of, and how long the slowest took.
 
 #![expect(
     clippy::disallowed_methods,
@@ -14,24 +14,29 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use api::admin::v1::{GetStatusResponse, NodeStatus, ReplicaRole, ShardStatus};
 use api::v1;
-use client::{Client, ClientOptions};
+use client::Client;
 use runtime::{Runtime, Task};
 use serde::Serialize;
 
 use crate::deployment::Deployment;
+use crate::faults::wait_for;
 use crate::history::nearest_rank;
 use crate::scenario::{RECOVERY_LIMIT, START_LIMIT};
 use crate::whole::wait_until_whole;
-use crate::workload::patient_client;
+use crate::workload::{hasty_client, patient_client};
 
-/// Between two completions that are asked.
-const ASK_INTERVAL: Duration = Duration::from_millis(5);
+/// Who ask for completions at the same time, spread over the coordinators.
+const READERS: usize = 16;
+/// What a reader pauses after a completion: all of them together must leave the machine to the cluster.
+const ASK_INTERVAL: Duration = Duration::from_millis(20);
+/// For one completion, which is asked for once.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a cluster is left alone once it is whole. A replica that has just started does not vote for most of a second, which is
 /// part of what two deaths in a row cost and not of what one does.
@@ -46,11 +51,11 @@ pub struct Round {
     pub node: String,
     /// From the kill until a Record that was sent right after it was acknowledged, milliseconds.
     pub unwritten_ms: u64,
-    /// The longest that a completion of that shard was waited for, milliseconds.
+    /// The longest that a completion of that shard was waited for, whether it was answered or not, milliseconds.
     pub slowest_read_ms: u64,
-    /// Completions that were asked until the Record was acknowledged.
+    /// Completions that were asked until the Record was acknowledged, by all readers together.
     pub reads: u64,
-    /// Those that were not answered, or not in full.
+    /// Those that were not answered, or not in full. None was asked for again.
     pub failed_reads: u64,
 }
 
@@ -89,7 +94,7 @@ impl fmt::Display for Failover {
         write!(
             formatter,
             "{} leaders killed: first write acknowledged after {} ms (p50), {} ms (p90), {} ms (p99), {} ms (longest); \
-             {failed} of {reads} completions failed, the slowest took {} ms",
+             {failed} of {reads} completions of {READERS} readers failed, each asked once, the slowest took {} ms",
             self.rounds.len(),
             self.unwritten_ms(50),
             self.unwritten_ms(90),
@@ -110,20 +115,14 @@ pub async fn measure(
     rounds: usize,
 ) -> anyhow::Result<Failover> {
     let writer = patient_client(runtime, deployment.addresses())?;
-    let reader = Client::connect(
-        runtime.clone(),
-        ClientOptions {
-            endpoints: deployment.addresses().to_vec(),
-            ..ClientOptions::default()
-        },
-    )?;
+    let readers = readers(runtime, deployment.addresses())?;
     wait_until_whole(runtime, deployment, START_LIMIT)
         .await
         .context("the cluster did not come up")?;
     let mut done = Vec::new();
     for number in 0..rounds {
         runtime.sleep(SETTLED).await;
-        done.push(round(runtime, deployment, &writer, &reader, number).await?);
+        done.push(round(runtime, deployment, &writer, &readers, number).await?);
         wait_until_whole(runtime, deployment, RECOVERY_LIMIT)
             .await
             .with_context(|| format!("the cluster was not whole again after {done:?}"))?;
@@ -131,11 +130,21 @@ pub async fn measure(
     Ok(Failover { rounds: done })
 }
 
+/// Clients that ask once, each of them another coordinator first.
+fn readers(runtime: &Runtime, coordinators: &[String]) -> anyhow::Result<Vec<Client>> {
+    let reader = |number: usize| {
+        let mut endpoints = coordinators.to_vec();
+        endpoints.rotate_left(number.checked_rem(coordinators.len()).unwrap_or(0));
+        hasty_client(runtime, &endpoints, READ_PATIENCE)
+    };
+    (0..READERS).map(reader).collect()
+}
+
 async fn round(
     runtime: &Runtime,
     deployment: &dyn Deployment,
     writer: &Client,
-    reader: &Client,
+    readers: &[Client],
     number: usize,
 ) -> anyhow::Result<Round> {
     let status = writer.status().await?;
@@ -147,20 +156,21 @@ async fn round(
     let term = format!("{}0", shard.shard_key);
     // Both ways are warm, and the victim is known to answer.
     add_one(writer, &term).await?;
-    let asked = Asked::start(runtime, reader, &term);
+    let asked = Asked::start(runtime, readers, &term);
+    asked.until_warm(runtime).await?;
     let pid = deployment.pid(&node)?.context("a leader is a process")?;
     pid.kill()?;
     let killed = runtime.now();
     add_one(writer, &term).await?;
     let unwritten = runtime.now().saturating_since(killed);
-    let (reads, failed_reads, slowest) = asked.finish().await?;
+    let heard = asked.finish().await?;
     Ok(Round {
         shard: shard.shard_id,
         node,
         unwritten_ms: u64::try_from(unwritten.as_millis())?,
-        slowest_read_ms: u64::try_from(slowest.as_millis())?,
-        reads,
-        failed_reads,
+        slowest_read_ms: u64::try_from(heard.slowest.as_millis())?,
+        reads: heard.reads,
+        failed_reads: heard.failed,
     })
 }
 
@@ -186,46 +196,114 @@ async fn add_one(client: &Client, term: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Completions that are asked all the while: their number, those that failed, and the longest time of one.
+/// What was heard of completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Heard {
+    reads: u64,
+    failed: u64,
+    slowest: Duration,
+}
+
+impl Heard {
+    fn add(&mut self, other: Self) {
+        self.reads += other.reads;
+        self.failed += other.failed;
+        self.slowest = self.slowest.max(other.slowest);
+    }
+}
+
+/// What readers are told, and tell, while they ask.
+#[derive(Debug, Default)]
+struct Signs {
+    is_over: AtomicBool,
+    /// Readers that have asked for the first time.
+    warm: AtomicUsize,
+}
+
+/// Completions that are asked all the while.
 #[derive(Debug)]
 struct Asked {
-    is_over: Arc<AtomicBool>,
-    task: Task<(u64, u64, Duration)>,
+    signs: Arc<Signs>,
+    readers: Vec<Task<Heard>>,
 }
 
 impl Asked {
-    fn start(runtime: &Runtime, client: &Client, prefix: &str) -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (over, client, clock) = (Arc::clone(&is_over), client.clone(), runtime.clone());
+    fn start(runtime: &Runtime, readers: &[Client], prefix: &str) -> Self {
+        let signs = Arc::new(Signs::default());
         let request = v1::GetTopKRequest {
             prefix: prefix.to_owned(),
             k: 10,
             require_complete: true,
             ..v1::GetTopKRequest::default()
         };
-        let task = runtime.spawn("chaos reads", async move {
-            let (mut reads, mut failed, mut slowest) = (0, 0, Duration::ZERO);
-            while !over.load(Ordering::Relaxed) {
-                let begun = clock.now();
-                failed += u64::from(client.top_k(request.clone()).await.is_err());
-                reads += 1;
-                slowest = slowest.max(clock.now().saturating_since(begun));
-                clock.sleep(ASK_INTERVAL).await;
-            }
-            (reads, failed, slowest)
-        });
-        Self { is_over, task }
+        let start = |reader: &Client| {
+            let signs = Arc::clone(&signs);
+            let reading = ask(runtime.clone(), reader.clone(), request.clone(), signs);
+            runtime.spawn("chaos reads", reading)
+        };
+        let readers = readers.iter().map(start).collect();
+        Self { signs, readers }
     }
 
-    async fn finish(self) -> anyhow::Result<(u64, u64, Duration)> {
-        self.is_over.store(true, Ordering::Relaxed);
-        Ok(self.task.await?)
+    /// Waits until every reader has its connection, so that none is made anew when the leader dies.
+    async fn until_warm(&self, runtime: &Runtime) -> anyhow::Result<()> {
+        let readers = self.readers.len();
+        wait_for(runtime, START_LIMIT, || {
+            Ok(self.signs.warm.load(Ordering::Relaxed) == readers)
+        })
+        .await
+        .context("the readers are not answered")
     }
+
+    async fn finish(self) -> anyhow::Result<Heard> {
+        self.signs.is_over.store(true, Ordering::Relaxed);
+        let mut heard = Heard::default();
+        for reader in self.readers {
+            heard.add(reader.await?);
+        }
+        Ok(heard)
+    }
+}
+
+/// Asks for completions, one after another, until it is over. The first one is not counted.
+async fn ask(
+    runtime: Runtime,
+    client: Client,
+    request: v1::GetTopKRequest,
+    signs: Arc<Signs>,
+) -> Heard {
+    let _ = client.top_k(request.clone()).await;
+    signs.warm.fetch_add(1, Ordering::Relaxed);
+    let mut heard = Heard::default();
+    while !signs.is_over.load(Ordering::Relaxed) {
+        let begun = runtime.now();
+        let answer = client.top_k(request.clone()).await;
+        heard.add(Heard {
+            reads: 1,
+            failed: u64::from(answer.is_err()),
+            slowest: runtime.now().saturating_since(begun),
+        });
+        runtime.sleep(ASK_INTERVAL).await;
+    }
+    heard
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn readers_are_counted_together() {
+        let heard = |reads, failed, millis| Heard {
+            reads,
+            failed,
+            slowest: Duration::from_millis(millis),
+        };
+        let mut all = heard(3, 1, 20);
+        all.add(heard(4, 0, 700));
+        all.add(heard(5, 2, 9));
+        assert_eq!(all, heard(12, 3, 700));
+    }
 
     #[test]
     fn quantiles_are_times_that_were_measured() {

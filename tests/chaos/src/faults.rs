@@ -3,12 +3,6 @@
 //! Each fault ends with every server started again, by whoever restarts them in that deployment; whether the cluster
 //! is whole again is for the scenario to find out.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "spoils the data of servers behind their backs; the vfs crate is for data that must survive"
-)]
-
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,12 +15,20 @@ use serde::Serialize;
 use crate::deployment::{self, Deployment, Pid};
 use crate::journal::Journal;
 use crate::proxy::Link;
+use crate::scenario::RECOVERY_LIMIT;
+use crate::spoil;
 use crate::standstill::{self, Standstill};
+use crate::whole::until_coordinators_changed;
 
 /// How long a process stands still, a link is cut or a disk is full: longer than any lease and any election.
 const PAUSE: Duration = Duration::from_secs(10);
 /// For a process to be gone, or to be started again by whoever does that.
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
+/// For a server to notice that its data are gone, and to end: it looks four times a second; the rest is for a busy machine.
+const NOTICED_LIMIT: Duration = Duration::from_secs(10);
+/// For a flipped bit to be found under a running server, which pauses for a minute between two passes over its log and reads 4 MiB a second. A
+/// segment that is deleted before its turn takes the bit with it, and another one gets one.
+const FOUND_LIMIT: Duration = Duration::from_secs(300);
 /// Between two looks at a condition.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -48,12 +50,20 @@ pub enum Fault {
     Roll,
     /// A shard server comes back with an empty disk. Needs three replicas.
     Wipe,
+    /// The data of a running shard server are removed: it has to end by itself, and comes back with an empty disk. Needs three replicas.
+    WipeLive,
     /// A shard server comes back with a flipped bit in the middle of its log. Needs three replicas.
     FlipMiddle,
     /// A shard server comes back with a flipped bit in what it wrote last. Needs three replicas.
     FlipEnd,
+    /// A bit flips in the log of a running shard server: it has to find that by itself, which takes minutes. Needs three replicas.
+    FlipLive,
     /// A coordinator is killed, and comes back.
     Coordinator,
+    /// A coordinator stands still for ten seconds, and goes on as if nothing had happened.
+    CoordinatorPause,
+    /// A coordinator comes back with an empty disk, and is taken in as another. Needs three coordinators.
+    CoordinatorWipe,
     /// The connections to a shard server are broken, and nobody can connect to it for ten seconds.
     Cut,
     /// For ten seconds what is asked of a shard server arrives, and none of its answers.
@@ -62,7 +72,8 @@ pub enum Fault {
     HalfOpen,
     /// The disk of a shard server is full for ten seconds. Needs a disk of its own for each.
     FullDisk,
-    /// At once a shard server is killed, another one is cut off for ten seconds and a coordinator is killed.
+    /// At once a shard server is killed, and comes back with an empty disk where there are three replicas, another one is cut off for ten
+    /// seconds and a coordinator is killed.
     Everything,
 }
 
@@ -75,6 +86,8 @@ pub struct Needs {
     pub small_disks: bool,
     /// Somebody who restarts a shard server that hangs.
     pub restarts: bool,
+    /// Shard servers that are reached from here, each by itself.
+    pub reach: bool,
 }
 
 impl Needs {
@@ -85,6 +98,7 @@ impl Needs {
             proxies: faults.iter().any(|fault| fault.link().is_some()),
             small_disks: faults.contains(&Fault::FullDisk),
             restarts: faults.contains(&Fault::Hang),
+            reach: faults.contains(&Fault::StopLeader),
         }
     }
 }
@@ -114,13 +128,37 @@ pub struct Hit {
 }
 
 impl Fault {
-    /// Whether a shard with a single replica cannot come back from it by itself, or cannot do what is expected meanwhile.
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether a shard with a single replica, or a coordinator without others, cannot come back from it by itself, or cannot do what is
+    /// expected meanwhile.
     #[must_use]
     pub const fn needs_replicas(self) -> bool {
-        matches!(
-            self,
-            Self::Wipe | Self::FlipMiddle | Self::FlipEnd | Self::StopLeader
-        )
+        match self {
+            Self::Wipe
+            | Self::WipeLive
+            | Self::FlipMiddle
+            | Self::FlipEnd
+            | Self::FlipLive
+            | Self::StopLeader
+            | Self::CoordinatorWipe => true,
+            Self::Kill
+            | Self::KillAll
+            | Self::Pause
+            | Self::Hang
+            | Self::Roll
+            | Self::Coordinator
+            | Self::CoordinatorPause
+            | Self::Cut
+            | Self::OneWay
+            | Self::HalfOpen
+            | Self::FullDisk
+            | Self::Everything => false,
+        }
     }
 
     /// What it makes of the connections to a shard server.
@@ -136,9 +174,13 @@ impl Fault {
             | Self::StopLeader
             | Self::Roll
             | Self::Wipe
+            | Self::WipeLive
             | Self::FlipMiddle
             | Self::FlipEnd
+            | Self::FlipLive
             | Self::Coordinator
+            | Self::CoordinatorPause
+            | Self::CoordinatorWipe
             | Self::FullDisk => None,
         }
     }
@@ -153,8 +195,8 @@ impl Fault {
             deployment,
             ..
         } = *scene;
-        let servers = deployment.shard_servers();
-        let server = one_of(servers, number)?;
+        let server = one_of(deployment.shard_servers(), number)?;
+        let coordinator = one_of(deployment.coordinators(), number)?;
         let mut nodes = vec![server.clone()];
         match self {
             Self::Kill => replaced(runtime, deployment, server, Pid::kill).await?,
@@ -175,10 +217,19 @@ impl Fault {
                 self.spoil(&deployment.data_dir(server)?)?;
                 deployment.release(server)?;
             }
+            Self::WipeLive => wiped_live(runtime, deployment, server).await?,
+            Self::FlipLive => flipped_live(runtime, deployment, server).await?,
             Self::Coordinator => {
-                let coordinator = one_of(deployment.coordinators(), number)?;
                 held_down(runtime, deployment, coordinator).await?;
                 deployment.release(coordinator)?;
+                nodes = vec![coordinator.clone()];
+            }
+            Self::CoordinatorPause => {
+                paused(runtime, deployment, coordinator).await?;
+                nodes = vec![coordinator.clone()];
+            }
+            Self::CoordinatorWipe => {
+                Box::pin(coordinator_wiped(runtime, deployment, coordinator)).await?;
                 nodes = vec![coordinator.clone()];
             }
             Self::Cut | Self::OneWay | Self::HalfOpen => {
@@ -188,10 +239,9 @@ impl Fault {
                 deployment.set_link(server, Link::Whole)?;
             }
             Self::FullDisk => {
-                let filler = fill(&deployment.own_disk(server)?)?;
+                let filler = spoil::fill(&deployment.own_disk(server)?)?;
                 runtime.sleep(PAUSE).await;
-                std::fs::remove_file(&filler)
-                    .with_context(|| format!("removing {}", filler.display()))?;
+                spoil::unfill(&filler)?;
             }
             Self::Everything => nodes = everything(runtime, deployment, number).await?,
         }
@@ -204,10 +254,9 @@ impl Fault {
     /// What becomes of the data of a server that is down.
     fn spoil(self, data: &Path) -> anyhow::Result<()> {
         if self == Self::Wipe {
-            return std::fs::remove_dir_all(data)
-                .with_context(|| format!("removing {}", data.display()));
+            return spoil::wipe(data);
         }
-        flip(&data.join("wal"), self == Self::FlipEnd)
+        spoil::flip(&data.join("wal"), self == Self::FlipEnd).map(drop)
     }
 
     /// Whether the watchdogs are started anew, and with them what they count.
@@ -278,6 +327,73 @@ async fn paused(
     Ok(())
 }
 
+/// Removes the data of a server that runs. It acknowledges into files that no directory names until it notices, and so has to end, with nobody's help.
+async fn wiped_live(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    server: &str,
+) -> anyhow::Result<()> {
+    let pid = running(deployment, server)?;
+    let data = deployment.data_dir(server)?;
+    anyhow::ensure!(data.exists(), "{} is not there", data.display());
+    // Whoever restarts servers would end one that hangs, too.
+    deployment.guard(server, true)?;
+    let gone = wait_for(runtime, RESTART_LIMIT, || spoil::wipe_live(&data)).await;
+    let ended = wait_for(runtime, NOTICED_LIMIT, || Ok(!pid.is_alive())).await;
+    deployment.guard(server, false)?;
+    gone.with_context(|| format!("{} is not removed", data.display()))?;
+    ended.with_context(|| format!("{server} goes on without its data"))?;
+    restarted(runtime, deployment, server, pid).await
+}
+
+/// Flips a bit in the log of a server that runs, and returns when it has found it, and was started again.
+async fn flipped_live(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    server: &str,
+) -> anyhow::Result<()> {
+    let pid = running(deployment, server)?;
+    let log = deployment.data_dir(server)?.join("wal");
+    let mut flipped: Option<PathBuf> = None;
+    let found = wait_for(runtime, FOUND_LIMIT, || {
+        if !pid.is_alive() {
+            return Ok(true);
+        }
+        // What nobody needs any more is deleted, and the bit with it; so may be the segment that is just being looked at.
+        if !flipped.as_deref().is_some_and(Path::exists) {
+            flipped = spoil::flip(&log, false).ok();
+        }
+        Ok(false)
+    });
+    let found = found.await;
+    found.with_context(|| format!("{server} has not found the flipped bit in {flipped:?}"))?;
+    anyhow::ensure!(flipped.is_some(), "{server} ended before a bit was flipped");
+    restarted(runtime, deployment, server, pid).await
+}
+
+/// Has a coordinator come back with an empty disk, and waits until the others have taken it in: it counts then, so that another one may go.
+async fn coordinator_wiped(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    coordinator: &str,
+) -> anyhow::Result<()> {
+    let mut numbered = (1..).zip(deployment.coordinators());
+    let number = numbered.find(|(_, name)| *name == coordinator);
+    let (number, _) = number.context("a coordinator has a number")?;
+    let changed = |at_least| {
+        until_coordinators_changed(runtime, deployment, (number, at_least), RECOVERY_LIMIT)
+    };
+    let before = changed(0).await?;
+    held_down(runtime, deployment, coordinator).await?;
+    spoil::wipe(&deployment.data_dir(coordinator)?)?;
+    deployment.release(coordinator)?;
+    // The old one goes, and the new one comes.
+    changed(before + 2)
+        .await
+        .with_context(|| format!("{coordinator} was not taken in"))?;
+    Ok(())
+}
+
 async fn everything(
     runtime: &Runtime,
     deployment: &dyn Deployment,
@@ -288,7 +404,14 @@ async fn everything(
     let coordinator = one_of(deployment.coordinators(), number)?;
     let pid = running(deployment, killed)?;
     deployment.set_link(cut, Link::Cut)?;
-    pid.kill()?;
+    if deployment.shape().replicas > 1 {
+        // No other disk is lost, so that whatever was acknowledged is on one that is left, and its owner is elected once it is reached.
+        held_down(runtime, deployment, killed).await?;
+        spoil::wipe(&deployment.data_dir(killed)?)?;
+        deployment.release(killed)?;
+    } else {
+        pid.kill()?;
+    }
     held_down(runtime, deployment, coordinator).await?;
     runtime.sleep(PAUSE).await;
     deployment.release(coordinator)?;
@@ -368,62 +491,22 @@ pub async fn wait_for(
     Ok(())
 }
 
-/// Fills the disk of a folder with a file, and says which.
-fn fill(folder: &Path) -> anyhow::Result<PathBuf> {
-    const CHUNK_BYTES: usize = 1 << 20;
-    /// More than any disk that is given to a shard server here: a mistake must not fill the machine.
-    const DISK_BYTES_MAX: usize = 1 << 30;
-    let path = folder.join("filler");
-    let mut file = std::fs::File::create(&path)?;
-    let zeros = vec![0; CHUNK_BYTES];
-    for _ in 0..DISK_BYTES_MAX / CHUNK_BYTES {
-        match file.write_all(&zeros) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(path),
-            Err(error) => return Err(error).context("filling a disk"),
-        }
-    }
-    std::fs::remove_file(&path)?;
-    anyhow::bail!("the disk of {} is too large to be filled", folder.display())
-}
-
-/// Flips a bit of the newest segment of a log: of its last written byte, or of the one in the middle of what is written.
-fn flip(log: &Path, at_the_end: bool) -> anyhow::Result<()> {
-    let mut segments = Vec::new();
-    for entry in std::fs::read_dir(log).with_context(|| format!("listing {}", log.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "wal") {
-            segments.push(path);
-        }
-    }
-    segments.sort();
-    let segment = segments.last().context("the log has no segment")?;
-    let mut bytes = std::fs::read(segment)?;
-    // Room is allocated ahead, and is zero.
-    let end = bytes.iter().rposition(|byte| *byte != 0);
-    let end = end.context("the newest segment is empty")?;
-    let at = if at_the_end { end } else { end / 2 };
-    let byte = bytes.get_mut(at).context("inside of what was read")?;
-    *byte ^= 0x10;
-    std::fs::write(segment, bytes).with_context(|| format!("writing {}", segment.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn one_bit_of_what_was_written_is_flipped() {
-        let folder = tempfile::tempdir().unwrap();
-        let (old, new) = (folder.path().join("1.wal"), folder.path().join("2.wal"));
-        let written = [1, 2, 3, 4, 5, 0, 0, 0];
-        std::fs::write(&old, written).unwrap();
-        std::fs::write(&new, written).unwrap();
-        std::fs::write(folder.path().join("mark"), written).unwrap();
-        flip(folder.path(), false).unwrap();
-        assert_eq!(std::fs::read(&new).unwrap(), [1, 2, 0x13, 4, 5, 0, 0, 0]);
-        flip(folder.path(), true).unwrap();
-        assert_eq!(std::fs::read(&new).unwrap(), [1, 2, 0x13, 4, 0x15, 0, 0, 0]);
-        assert_eq!(std::fs::read(&old).unwrap(), written);
+    fn every_fault_has_a_name_that_is_understood() {
+        for fault in Fault::value_variants() {
+            assert_eq!(Fault::from_str(&fault.name(), false), Ok(*fault));
+        }
+    }
+
+    #[test]
+    fn a_leader_that_is_to_stand_still_has_to_be_reached() {
+        assert_eq!(Needs::of(&[Fault::Kill]), Needs::default());
+        let needs = Needs::of(&[Fault::StopLeader]);
+        assert!(needs.reach && !needs.proxies && !needs.small_disks);
+        assert!(Needs::of(&[Fault::Kill, Fault::Everything]).proxies);
     }
 }

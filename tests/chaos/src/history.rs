@@ -3,8 +3,9 @@
 //! What always holds: an operation is in the history before it is sent, so that nothing the cluster may have applied is
 //! unknown to the judge; an operation that was never answered stays *open*, which means "may have happened", never
 //! "did not happen". All times are of one clock, which never goes back: what ended before something else began, came before it.
+//! Each item of a batch is an operation of its own, for each is answered by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::v1;
 use serde::Serialize;
@@ -35,7 +36,7 @@ impl Position {
     }
 }
 
-/// How one Record ended.
+/// How one operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -50,19 +51,42 @@ pub enum Outcome {
         /// Where in the log of its shard it is, at the latest.
         position: Option<Position>,
     },
+    /// A deletion that was acknowledged.
+    Deleted {
+        /// Whether the term was there, as the cluster said.
+        existed: bool,
+        /// As of [`Outcome::Acknowledged`].
+        position: Option<Position>,
+    },
     /// Refused by an answer that says that nothing was applied.
     Refused,
 }
 
-/// One Record of one term.
+impl Outcome {
+    /// Whether the cluster said that it was applied.
+    pub(crate) const fn is_acknowledged(self) -> bool {
+        match self {
+            Self::Acknowledged { .. } | Self::Deleted { .. } => true,
+            Self::Open | Self::Refused => false,
+        }
+    }
+}
+
+/// One Record of one term, by itself or as an item of a batch, or one deletion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Operation {
     /// Who was asked: `coordinators`, or a shard server by its name.
     pub via: String,
     /// The normalised term.
     pub term: String,
-    /// What it adds.
+    /// What it adds; 0 for a deletion.
     pub add: u64,
+    /// Whether it is a deletion.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deletes: bool,
+    /// The number of the batch that it is an item of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
     /// When it was begun, microseconds since the run began.
     pub began_us: u64,
     /// When it ended, with however many tries; the same as `began_us` while it has not.
@@ -180,6 +204,9 @@ pub struct Heard {
 pub struct History {
     operations: Vec<Operation>,
     reads: Vec<Read>,
+    /// Batches that were begun.
+    #[serde(skip)]
+    batches: usize,
 }
 
 /// Milliseconds of acknowledged operations, from the first try to the answer.
@@ -233,16 +260,61 @@ impl Bounds {
 }
 
 impl History {
-    /// Notes an operation that is about to be sent.
+    /// Notes a Record that is about to be sent.
     pub fn begin(&mut self, via: String, term: String, add: u64, now_us: u64) -> OperationId {
-        self.operations.push(Operation {
+        self.push(Operation {
             via,
             term,
             add,
+            deletes: false,
+            batch: None,
             began_us: now_us,
             ended_us: now_us,
             outcome: Outcome::Open,
-        });
+        })
+    }
+
+    /// Notes a batch that is about to be sent; the numbers of its items, in their order.
+    pub(crate) fn begin_batch(
+        &mut self,
+        via: &str,
+        items: &[v1::RecordItem],
+        now_us: u64,
+    ) -> Vec<OperationId> {
+        let batch = Some(self.batches);
+        self.batches += 1;
+        let mut ids = Vec::new();
+        for item in items {
+            ids.push(self.push(Operation {
+                via: via.to_owned(),
+                term: item.term.clone(),
+                add: item.count,
+                deletes: false,
+                batch,
+                began_us: now_us,
+                ended_us: now_us,
+                outcome: Outcome::Open,
+            }));
+        }
+        ids
+    }
+
+    /// Notes a deletion that is about to be sent.
+    pub(crate) fn begin_delete(&mut self, via: String, term: String, now_us: u64) -> OperationId {
+        self.push(Operation {
+            via,
+            term,
+            add: 0,
+            deletes: true,
+            batch: None,
+            began_us: now_us,
+            ended_us: now_us,
+            outcome: Outcome::Open,
+        })
+    }
+
+    fn push(&mut self, operation: Operation) -> OperationId {
+        self.operations.push(operation);
         OperationId(self.operations.len() - 1)
     }
 
@@ -289,12 +361,33 @@ impl History {
         &self.operations
     }
 
-    /// The bounds of every term that was ever sent.
+    /// Batches that were begun.
+    pub(crate) fn batches(&self) -> usize {
+        self.batches
+    }
+
+    /// Deletions that were begun.
+    pub(crate) fn deletions(&self) -> usize {
+        let deletions = self.operations.iter().filter(|at| at.deletes);
+        deletions.count()
+    }
+
+    /// The terms that were deleted, or may have been. What is added to them does not add up.
+    pub(crate) fn deleted(&self) -> BTreeSet<&str> {
+        let deletions = self.operations.iter().filter(|at| at.deletes);
+        deletions.map(|at| at.term.as_str()).collect()
+    }
+
+    /// The bounds of every term that was ever sent and never deleted.
     #[must_use]
     pub fn bounds(&self) -> BTreeMap<&str, Bounds> {
+        let deleted = self.deleted();
         let mut bounds: BTreeMap<&str, Bounds> = BTreeMap::new();
         let mut digits: BTreeMap<&str, u64> = BTreeMap::new();
         for operation in &self.operations {
+            if deleted.contains(operation.term.as_str()) {
+                continue;
+            }
             let of_term = bounds.entry(&operation.term).or_insert(Bounds {
                 has_digits: true,
                 ..Bounds::default()
@@ -308,7 +401,7 @@ impl History {
                     of_term.acknowledged += operation.add;
                     of_term.possible += operation.add;
                 }
-                Outcome::Refused => {}
+                Outcome::Deleted { .. } | Outcome::Refused => {}
             }
         }
         bounds
@@ -320,7 +413,7 @@ impl History {
         let acknowledged: Vec<&Operation> = self
             .operations
             .iter()
-            .filter(|operation| matches!(operation.outcome, Outcome::Acknowledged { .. }))
+            .filter(|operation| operation.outcome.is_acknowledged())
             .collect();
         let took = |operation: &&Operation| operation.ended_us.saturating_sub(operation.began_us);
         let mut latencies: Vec<u64> = acknowledged.iter().map(took).collect();
@@ -344,7 +437,7 @@ impl History {
         let waits = self
             .operations
             .iter()
-            .filter(|operation| matches!(operation.outcome, Outcome::Acknowledged { .. }))
+            .filter(|operation| operation.outcome.is_acknowledged())
             .filter(|operation| operation.began_us <= to_us)
             .map(|operation| {
                 operation
@@ -362,7 +455,9 @@ impl History {
             .fold(
                 (0, 0, 0),
                 |(acknowledged, open, refused), operation| match operation.outcome {
-                    Outcome::Acknowledged { .. } => (acknowledged + 1, open, refused),
+                    Outcome::Acknowledged { .. } | Outcome::Deleted { .. } => {
+                        (acknowledged + 1, open, refused)
+                    }
                     Outcome::Open => (acknowledged, open + 1, refused),
                     Outcome::Refused => (acknowledged, open, refused + 1),
                 },
@@ -438,6 +533,39 @@ mod tests {
         };
         assert_eq!(history.pace(), expected);
         assert_eq!(History::default().pace(), Pace::default());
+    }
+
+    #[test]
+    fn an_item_of_a_batch_is_an_operation_and_a_deleted_term_has_no_sum() {
+        let mut history = History::default();
+        let items = ["a", "b"].map(|term| v1::RecordItem {
+            term: term.to_owned(),
+            count: 4,
+        });
+        let ids = history.begin_batch("coordinators", &items, 5);
+        for (id, outcome) in ids.into_iter().zip([ACKNOWLEDGED, Outcome::Refused]) {
+            history.end(id, outcome, 9);
+        }
+        let deletion = history.begin_delete("coordinators".to_owned(), "c".to_owned(), 10);
+        let outcome = Outcome::Deleted {
+            existed: false,
+            position: None,
+        };
+        history.end(deletion, outcome, 11);
+        begin(&mut history, "c", 1, 12);
+        assert_eq!(history.tally(), (2, 1, 1));
+        assert_eq!((history.batches(), history.deletions()), (1, 1));
+        let bounds = history.bounds();
+        let sums = |term: &str| (bounds[term].acknowledged, bounds[term].possible);
+        assert_eq!((sums("a"), sums("b")), ((4, 4), (0, 0)));
+        assert!(!bounds.contains_key("c") && history.deleted().contains("c"));
+        let kept = serde_json::to_value(&history).unwrap();
+        let operations = kept["operations"].as_array().unwrap();
+        let batches: Vec<Option<u64>> = operations.iter().map(|at| at["batch"].as_u64()).collect();
+        assert_eq!(batches, [Some(0), Some(0), None, None]);
+        assert_eq!(operations[2]["deletes"], true);
+        assert_eq!(operations[2]["outcome"]["deleted"]["existed"], false);
+        assert!(operations[3].get("deletes").is_none() && operations[3].get("batch").is_none());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Proves the promises on real processes and containers.
 //!
 //! A run starts a cluster (the programs as processes on loopback, or `docker-compose.yml`), streams real queries at it,
-//! strikes in the middle of the stream (kills, stands still, cuts connections, fills, wipes and spoils disks), waits until the cluster is whole again
+//! strikes in the middle of the stream (kills, stands still, cuts connections, fills, wipes and spoils disks, also under running servers), waits until the cluster is whole again
 //! without anybody's help, and then has every answer and every count judged against the history by an [`oracle`] that knows nothing of the
 //! cluster's code.
 //!
 //! - [`deployment`]: what a run needs of a cluster; [`processes`] and [`compose`] provide it.
-//! - [`faults`]: what is done to its servers; [`proxy`]: how the network between them is cut.
+//! - [`faults`]: what is done to its servers, and [`spoil`] to their data; [`proxy`]: how the network between them is cut.
 //! - [`standstill`]: a leader that does nothing for long.
 //! - [`queries`], [`workload`]: what is streamed and read, and how; [`journal`] asks, and [`history`] keeps what was asked and answered.
 //! - [`oracle`]: the judge. [`scenario`]: one run from start to verdict; [`whole`]: when the cluster is whole. [`report`]: what it leaves behind.
@@ -30,6 +30,7 @@ pub mod proxy;
 pub mod queries;
 pub mod report;
 pub mod scenario;
+mod spoil;
 pub mod standstill;
 pub mod whole;
 pub mod workload;

@@ -11,6 +11,7 @@ use chaos::deployment::{Deployment, Shape};
 use chaos::failover;
 use chaos::faults::{Fault, Needs};
 use chaos::processes::{Processes, Programs, RunFolder};
+use chaos::report::save_logs;
 use chaos::{queries, scenario};
 use clap::{Parser, Subcommand, ValueEnum};
 use runtime::Runtime;
@@ -114,14 +115,15 @@ fn main() -> anyhow::Result<ExitCode> {
             programs,
             out,
         } => {
-            let queries = match file {
-                Some(file) => queries::from_file(&file, records)?,
+            let queries = match &file {
+                Some(file) => queries::from_file(file, records)?,
                 None => queries::synthetic(seed, records),
             };
             let plan = scenario::Plan {
                 name: format!("{deployment:?}").to_lowercase(),
                 seed,
                 queries,
+                file,
                 lanes: usize::from(lanes),
                 faults: faults.repeat(usize::from(rounds)),
                 standstill: Duration::from_secs(u64::from(standstill)),
@@ -184,18 +186,43 @@ async fn run(
     let (report, history) =
         scenario::run(&runtime, deployment.as_ref(), plan, signals.next()).await;
     let saved = report.save(folder.as_path(), &history);
-    let failed = match &report.error {
-        Some(error) => {
-            writeln!(std::io::stderr(), "{}", deployment.logs())?;
-            Err(anyhow::anyhow!("{error}"))
-        }
-        None => Ok(()),
-    };
+    let is_proven = report.error.is_none() && report.violations.is_empty();
+    let secured = secure(folder.as_path(), deployment.as_mut(), kind, is_proven);
     let stopped = deployment.stop();
     let place = folder.as_path().display();
     writeln!(std::io::stdout(), "{report}\n  all of it is in {place}")?;
-    together([failed, saved, stopped])?;
+    if let Ok(Some(kept)) = &secured {
+        writeln!(std::io::stdout(), "  {kept}")?;
+    }
+    let failed = match &report.error {
+        Some(error) => Err(anyhow::anyhow!("{error}")),
+        None => Ok(()),
+    };
+    together([failed, saved, secured.map(drop), stopped])?;
     Ok(ExitCode::from(u8::from(!report.violations.is_empty())))
+}
+
+/// Saves what only the servers know, before they go: of containers always their logs, and where something is not proven, of all servers what
+/// they have logged and their data. Says where those are.
+fn secure(
+    folder: &Path,
+    deployment: &mut dyn Deployment,
+    kind: Kind,
+    is_proven: bool,
+) -> anyhow::Result<Option<String>> {
+    if is_proven {
+        return match kind {
+            // Theirs stay where they are.
+            Kind::Processes => Ok(None),
+            Kind::Compose => save_logs(folder, &deployment.logs()).map(|()| None),
+        };
+    }
+    let logs = deployment.logs();
+    let saved = save_logs(folder, &logs);
+    let kept = deployment.keep_data(folder);
+    writeln!(std::io::stderr(), "{logs}")?;
+    saved?;
+    kept.map(Some)
 }
 
 #[tokio::main]

@@ -7,6 +7,7 @@
 //!
 //! Where the increments of a term are different powers of four, each of them is looked for by itself ([`Bounds`](crate::history::Bounds)).
 //! The count that an acknowledgement carried is reached by no other acknowledgement of that term (each increment is seen once).
+//! An item of a batch is judged like a Record of its own, for it is answered by itself. Terms that are deleted, too, are judged by [`lives`].
 //! All replicas of a shard hold the same number of terms, and the same sum of counts, at the same entry of its log.
 //! A completion at the end is what the counts themselves give. What was answered while faults went on is judged by [`answers`].
 
@@ -14,9 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::history::{History, Outcome};
+use crate::history::{History, Operation, Outcome};
 
 pub mod answers;
+mod lives;
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,6 +55,42 @@ pub enum Violation {
         term: String,
         /// The count that both carried.
         count: u64,
+    },
+    /// A term that was deleted now and then is left with a count that its writes do not give.
+    WrongCount {
+        /// The term.
+        term: String,
+        /// The counts that it may have.
+        allowed: Vec<u64>,
+        /// What it holds.
+        count: u64,
+    },
+    /// An answer tells of such a term a count that it cannot have had at that time.
+    Impossible {
+        /// The answer.
+        to: Asked,
+        /// The term.
+        term: String,
+        /// The counts that it can have had.
+        allowed: Vec<u64>,
+        /// What was answered; 0 where it is not listed.
+        count: u64,
+    },
+    /// A deletion says that the term was there although it was not, or the other way round.
+    WrongDeletion {
+        /// The answer.
+        to: Asked,
+        /// The term.
+        term: String,
+        /// What it held before.
+        held: u64,
+        /// What was answered.
+        existed: bool,
+    },
+    /// A term that is deleted was not written in order, so that nothing can be said of it: a mistake of the run, not of the cluster.
+    Unjudged {
+        /// The term.
+        term: String,
     },
     /// An answer lacks what it must hold.
     TooOld {
@@ -147,13 +185,32 @@ pub struct Asked {
     pub ended_us: u64,
 }
 
+impl Asked {
+    fn to_write(operation: &Operation) -> Self {
+        let Operation { via, add, .. } = operation;
+        let what = if operation.deletes {
+            format!("a deletion via {via}")
+        } else if let Some(batch) = operation.batch {
+            format!("a Record of {add} in batch {batch} via {via}")
+        } else {
+            format!("a Record of {add} via {via}")
+        };
+        Self {
+            what,
+            began_us: operation.began_us,
+            ended_us: operation.ended_us,
+        }
+    }
+}
+
 /// Judges the counts that the cluster holds after everything has settled.
 #[must_use]
 pub fn judge_counts(history: &History, counts: &BTreeMap<String, u64>) -> Vec<Violation> {
-    let bounds = history.bounds();
+    let (bounds, lives) = (history.bounds(), lives::of(history));
+    let count_of = |term: &str| counts.get(term).copied().unwrap_or(0);
     let mut violations = Vec::new();
     for (term, bound) in &bounds {
-        let count = counts.get(*term).copied().unwrap_or(0);
+        let count = count_of(term);
         if bound.lacks(count) {
             violations.push(Violation::Lost {
                 term: (*term).to_owned(),
@@ -169,9 +226,11 @@ pub fn judge_counts(history: &History, counts: &BTreeMap<String, u64>) -> Vec<Vi
             });
         }
     }
-    let invented = counts
-        .iter()
-        .filter(|(term, _)| !bounds.contains_key(term.as_str()));
+    for (term, life) in &lives {
+        violations.extend(life.judge_left(term, count_of(term)));
+    }
+    let is_known = |term: &str| bounds.contains_key(term) || lives.contains_key(term);
+    let invented = counts.iter().filter(|(term, _)| !is_known(term));
     violations.extend(invented.map(|(term, count)| Violation::Invented {
         term: term.clone(),
         count: *count,
@@ -179,9 +238,11 @@ pub fn judge_counts(history: &History, counts: &BTreeMap<String, u64>) -> Vec<Vi
     violations
 }
 
-/// Judges the counts that acknowledgements carried. Answers to repeats are left out: theirs is the present count.
+/// Judges the counts that acknowledgements carried. Answers to repeats are left out: theirs is the present count. So are terms that are deleted,
+/// which have some counts more than once.
 #[must_use]
 pub fn judge_acknowledgements(history: &History) -> Vec<Violation> {
+    let deleted = history.deleted();
     let mut seen: BTreeSet<(&str, u64)> = BTreeSet::new();
     let mut violations = Vec::new();
     for operation in history.operations() {
@@ -190,6 +251,7 @@ pub fn judge_acknowledgements(history: &History) -> Vec<Violation> {
             repeated: false,
             position: _,
         } = operation.outcome
+            && !deleted.contains(operation.term.as_str())
             && !seen.insert((&operation.term, count))
         {
             violations.push(Violation::SameCount {
@@ -317,6 +379,80 @@ mod tests {
         assert_eq!(judge_counts(&history, &counts(&[("a", 2)])), vec![]);
         assert_eq!(judge_counts(&history, &counts(&[("a", 3)])).len(), 1);
         assert_eq!(judge_counts(&history, &counts(&[])).len(), 1);
+    }
+
+    /// Two batches over three terms each: what their items add, and how they ended.
+    fn batches(ended: [[Outcome; 3]; 2]) -> History {
+        let mut history = History::default();
+        for (number, outcomes) in (0..).zip(ended) {
+            let items = ["a", "m", "z"].map(|term| api::v1::RecordItem {
+                term: term.to_owned(),
+                count: 1 << (2 * number),
+            });
+            let ids = history.begin_batch("coordinators", &items, 10 * number);
+            for (id, outcome) in ids.into_iter().zip(outcomes) {
+                history.end(id, outcome, 10 * number + 5);
+            }
+        }
+        history
+    }
+
+    #[test]
+    fn each_item_of_a_batch_counts_once() {
+        let first = [ACKED, ACKED, Outcome::Refused];
+        let second = [acknowledged(5), Outcome::Open, acknowledged(4)];
+        let history = batches([first, second]);
+        let left = |a, m, z| judge_counts(&history, &counts(&[("a", a), ("m", m), ("z", z)]));
+        assert_eq!(left(5, 1, 4), vec![]);
+        // What was left open may have been applied.
+        assert_eq!(left(5, 5, 4), vec![]);
+        let term_of = |found: &[Violation]| match found {
+            [Violation::Lost { term, .. } | Violation::Twice { term, .. }] => term.clone(),
+            _ => panic!("{found:?}"),
+        };
+        // One shard has lost its part of the first batch, or of the second, or applied one twice; what was refused is there.
+        for (found, expected) in [
+            (left(4, 1, 4), "a"),
+            (left(1, 1, 4), "a"),
+            (left(6, 1, 4), "a"),
+            (left(5, 9, 4), "m"),
+            (left(5, 1, 5), "z"),
+            (left(5, 1, 0), "z"),
+        ] {
+            assert_eq!(term_of(&found), expected, "{found:?}");
+        }
+        // One item is lost and another one doubled.
+        let both = batches([[ACKED; 3], [acknowledged(5); 3]]);
+        let found = judge_counts(&both, &counts(&[("a", 5), ("m", 5), ("z", 2)]));
+        assert!(matches!(
+            found[..],
+            [Violation::Lost { .. }, Violation::Twice { .. }]
+        ));
+        assert_eq!(judge_acknowledgements(&history), vec![]);
+        let same = batches([first, [ACKED, ACKED, ACKED]]);
+        assert_eq!(judge_acknowledgements(&same).len(), 2);
+    }
+
+    #[test]
+    fn a_deleted_term_begins_anew_and_what_it_lost_is_no_loss() {
+        let mut history = History::default();
+        let via = || "coordinators".to_owned();
+        let id = history.begin(via(), "a".to_owned(), 1, 0);
+        history.end(id, ACKED, 10);
+        let id = history.begin_delete(via(), "a".to_owned(), 20);
+        let outcome = Outcome::Deleted {
+            existed: true,
+            position: None,
+        };
+        history.end(id, outcome, 30);
+        let id = history.begin(via(), "a".to_owned(), 1, 40);
+        history.end(id, ACKED, 50);
+        assert_eq!(judge_counts(&history, &counts(&[("a", 1)])), vec![]);
+        assert_eq!(judge_acknowledgements(&history), vec![]);
+        for left in [counts(&[]), counts(&[("a", 2)])] {
+            let found = judge_counts(&history, &left);
+            assert!(matches!(found[..], [Violation::WrongCount { .. }]));
+        }
     }
 
     #[test]

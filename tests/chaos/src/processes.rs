@@ -27,7 +27,7 @@ use runtime::Runtime;
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::{Deployment, Pid, SHARDS, Shape};
-use crate::disk::Disk;
+use crate::disk::{Disk, copy};
 use crate::faults::{LOOK_INTERVAL, Needs, wait_for};
 use crate::proxy::{Link, Proxy};
 
@@ -438,6 +438,20 @@ impl Deployment for Processes {
             format!("--- {name}\n{}\n", lines.join("\n"))
         };
         self.names().into_iter().map(tail).collect()
+    }
+
+    fn keep_data(&mut self, folder: &Path) -> anyhow::Result<String> {
+        self.stop()?;
+        let (own, kept) = (self.folder.as_path(), folder.join("kept"));
+        if folder != own {
+            copy(own, &kept)?;
+            return Ok(format!("logs and data are copied to {}", kept.display()));
+        }
+        for disk in &self.disks {
+            let name = disk.folder().file_name().context("a disk has a name")?;
+            copy(disk.folder(), &kept.join(name))?;
+        }
+        Ok(format!("logs and data are in {}", own.display()))
     }
 
     fn stop(&mut self) -> anyhow::Result<()> {

@@ -6,8 +6,9 @@
 )]
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::faults::Fault;
@@ -34,6 +35,26 @@ pub struct Blow {
     pub standstill: Option<Standstill>,
 }
 
+/// What a run was told to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// Coordinators of the cluster.
+    pub coordinators: usize,
+    /// The file that the queries are from; without one the seed made them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queries: Option<PathBuf>,
+    /// Queries that were there to be recorded. They begin again after the last one, for as long as the faults take.
+    pub records: usize,
+    /// Records of queries in flight.
+    pub lanes: usize,
+    /// The faults that were asked for, all rounds of them. Those that struck are in [`Report::blows`].
+    pub faults: Vec<Fault>,
+    /// Seconds for which a leader was to stand still.
+    pub standstill_s: u64,
+    /// The same as a command.
+    pub command: String,
+}
+
 /// What happened, and the verdict.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
@@ -43,10 +64,12 @@ pub struct Report {
     pub replicas: usize,
     /// Seed of the choice of victims.
     pub seed: u64,
+    /// With these, all that a run needs to be told to be run again.
+    pub plan: Told,
     /// Why the run ended early or could prove nothing. The rest is then what had happened by that time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Records that were acknowledged, left open, refused.
+    /// Records, each item of a batch being one, and deletions that were acknowledged, left open, refused.
     pub acknowledged: usize,
     /// See [`Report::acknowledged`].
     pub open: usize,
@@ -54,6 +77,10 @@ pub struct Report {
     pub refused: usize,
     /// Answers that said that a try before had applied the Record.
     pub repeated: usize,
+    /// Batches that were sent, each over all shards.
+    pub batches: usize,
+    /// Deletions that were sent.
+    pub deletions: usize,
     /// Reads while the run went on, by level.
     pub reads: Vec<Heard>,
     /// Replicas whose holdings were compared with those of the others of their shard.
@@ -64,7 +91,7 @@ pub struct Report {
     pub prefixes_compared: usize,
     /// The faults, in order.
     pub blows: Vec<Blow>,
-    /// How long Records took, and how long none was acknowledged.
+    /// How long Records and deletions took, and how long none was acknowledged.
     pub pace: Pace,
     /// Recovery attempts that the watchdog counted.
     pub recoveries_counted: u64,
@@ -85,6 +112,15 @@ impl Report {
     }
 }
 
+/// Writes what servers have logged, `servers.log`, into a folder.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn save_logs(folder: &Path, logs: &str) -> anyhow::Result<()> {
+    let path = folder.join("servers.log");
+    std::fs::write(&path, logs).with_context(|| format!("writing {}", path.display()))
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -97,6 +133,11 @@ impl fmt::Display for Report {
             self.repeated,
             self.open,
             self.refused
+        )?;
+        writeln!(
+            formatter,
+            "  {} batches over all shards and {} deletions are part of that",
+            self.batches, self.deletions
         )?;
         for blow in &self.blows {
             let nodes = blow.nodes.join(", ");

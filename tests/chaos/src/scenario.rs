@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,12 +12,12 @@ use api::v1;
 use client::Client;
 use runtime::Runtime;
 
-use crate::deployment::{self, Deployment, SHARDS};
+use crate::deployment::{self, Deployment, SHARDS, Shape};
 use crate::faults::{Fault, Scene, wait_for};
 use crate::history::{History, Outcome};
 use crate::journal::Journal;
 use crate::oracle::{self, Violation};
-use crate::report::{Blow, Report};
+use crate::report::{Blow, Report, Told};
 use crate::whole::{settled_replicas, wait_until_whole};
 use crate::workload::{Workload, patient_client};
 
@@ -29,12 +30,50 @@ pub struct Plan {
     pub seed: u64,
     /// What is recorded, in order.
     pub queries: Vec<String>,
+    /// The file that it is from; without one the seed made it.
+    pub file: Option<PathBuf>,
     /// Records in flight.
     pub lanes: usize,
     /// What is done to the cluster, spread evenly over the stream.
     pub faults: Vec<Fault>,
     /// How long a leader stands still.
     pub standstill: Duration,
+}
+
+impl Plan {
+    fn told(&self, shape: Shape) -> Told {
+        Told {
+            coordinators: shape.coordinators,
+            queries: self.file.clone(),
+            records: self.queries.len(),
+            lanes: self.lanes,
+            faults: self.faults.clone(),
+            standstill_s: self.standstill.as_secs(),
+            command: self.command(shape),
+        }
+    }
+
+    /// The command that does the same.
+    fn command(&self, shape: Shape) -> String {
+        let mut words = vec![
+            format!("chaos run --deployment {} --seed {}", self.name, self.seed),
+            format!("--records {} --lanes {}", self.queries.len(), self.lanes),
+            format!("--standstill {}", self.standstill.as_secs()),
+        ];
+        if let Some(file) = &self.file {
+            words.push(format!("--queries {}", file.display()));
+        }
+        if shape.replicas > 1 {
+            words.push("--replicated".to_owned());
+        }
+        if self.faults.is_empty() {
+            words.push("--rounds 0".to_owned());
+        } else {
+            let faults: Vec<String> = self.faults.iter().map(|fault| fault.name()).collect();
+            words.push(format!("--rounds 1 --faults {}", faults.join(",")));
+        }
+        words.join(" ")
+    }
 }
 
 /// From the start of the processes until every shard serves.
@@ -62,6 +101,7 @@ pub async fn run(
             deployment: plan.name.clone(),
             replicas: deployment.shape().replicas,
             seed: plan.seed,
+            plan: plan.told(deployment.shape()),
             ..Report::default()
         },
         journal: None,
@@ -95,7 +135,7 @@ impl Course {
         anyhow::ensure!(
             deployment.shape().replicas > 1
                 || !plan.faults.iter().any(|fault| fault.needs_replicas()),
-            "a shard with one replica does not come back by itself from a lost or damaged disk"
+            "what there is one of, a replica of a shard or a coordinator, does not come back by itself from a lost or damaged disk"
         );
         let client = patient_client(runtime, deployment.addresses())?;
         wait_until_whole(runtime, deployment, START_LIMIT)
@@ -103,8 +143,8 @@ impl Course {
             .context("the cluster did not come up")?;
         self.attempts_before = deployment::recovery_attempts(deployment)?;
         let queries = plan.queries.clone();
-        let workload =
-            Workload::start(runtime, deployment, &client, queries, plan.lanes, plan.seed)?;
+        let (lanes, seed) = (plan.lanes, plan.seed);
+        let workload = Workload::start(runtime, deployment, &client, queries, lanes, seed).await?;
         let journal = self.journal.insert(workload.journal().clone()).clone();
         let scene = Scene {
             runtime,
@@ -202,6 +242,7 @@ impl Course {
         report.blows = struck.into_iter().map(|at| at.judged(&history)).collect();
         (report.acknowledged, report.open, report.refused) = history.tally();
         report.repeated = repeats(&history);
+        (report.batches, report.deletions) = (history.batches(), history.deletions());
         report.reads = history.heard();
         report.pace = history.pace();
         (report, history)
@@ -320,4 +361,41 @@ async fn compare_completions(
         compared += 1;
     }
     Ok((compared, violations))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(faults: &[Fault]) -> Plan {
+        Plan {
+            name: "processes".to_owned(),
+            seed: 7,
+            queries: vec!["a".to_owned(), "b".to_owned()],
+            file: None,
+            lanes: 16,
+            faults: faults.to_vec(),
+            standstill: Duration::from_secs(12),
+        }
+    }
+
+    #[test]
+    fn a_report_says_how_to_run_it_again() {
+        let told = plan(&[Fault::KillAll, Fault::Kill]).told(Shape::REPLICATED);
+        assert_eq!(
+            told.command,
+            "chaos run --deployment processes --seed 7 --records 2 --lanes 16 --standstill 12 \
+             --replicated --rounds 1 --faults kill-all,kill"
+        );
+        assert_eq!(told.faults, [Fault::KillAll, Fault::Kill]);
+        let from_a_file = Plan {
+            file: Some("queries.zst".into()),
+            ..plan(&[])
+        };
+        assert_eq!(
+            from_a_file.told(Shape::SINGLE).command,
+            "chaos run --deployment processes --seed 7 --records 2 --lanes 16 --standstill 12 \
+             --queries queries.zst --rounds 0"
+        );
+    }
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
 use api::admin::v1::{
-    GetStatusRequest, GetStatusResponse, NodeStatus, ReplicaStatus, ShardState, ShardStatus,
+    ActionReport, GetStatusRequest, GetStatusResponse, NodeStatus, ReplicaStatus, ShardState,
+    ShardStatus,
 };
 use runtime::Runtime;
 
@@ -121,6 +122,50 @@ pub(crate) async fn settled_replicas(
     }
 }
 
+/// Waits until the group of the coordinators has been changed so often, by what all of them but the one of the number `but` did since they
+/// were started: each member that leaves or comes is one change. Tells how often it was.
+///
+/// # Errors
+/// When it was not within the limit; the text has the last look.
+pub(crate) async fn until_coordinators_changed(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    (but, at_least): (u64, u64),
+    limit: Duration,
+) -> anyhow::Result<u64> {
+    let begun = runtime.now();
+    let mut turns = deployment.addresses().iter().cycle();
+    loop {
+        let passed = runtime.now().saturating_since(begun);
+        let address = turns.next().context("there are coordinators")?;
+        let status = look(runtime, address).await;
+        let told = status.as_ref().ok();
+        let changes = told.and_then(|at| coordinator_changes(at, deployment.shape(), but));
+        if let Some(changes) = changes.filter(|changes| *changes >= at_least) {
+            return Ok(changes);
+        }
+        anyhow::ensure!(
+            passed < limit,
+            "after {limit:?} the coordinators have not changed {at_least} times: {status:?}"
+        );
+        runtime.sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// How often the group of the coordinators was changed, where all of them answer.
+fn coordinator_changes(status: &GetStatusResponse, shape: Shape, but: u64) -> Option<u64> {
+    let coordinators = &status.coordinators;
+    let are_there =
+        coordinators.len() == shape.coordinators && coordinators.iter().all(|at| at.reached);
+    let is_change = |action: &&ActionReport| {
+        action.kind == "change_coordinators"
+            && action.error.is_empty()
+            && action.coordinator_id != but
+    };
+    let changes = status.actions.iter().filter(is_change);
+    are_there.then(|| changes.map(|action| action.times).sum())
+}
+
 /// What every replica says that it holds, in an order that does not depend on who was asked.
 fn holdings(status: &GetStatusResponse) -> Vec<Holding> {
     let replicas = status.shards.iter().flat_map(|shard| &shard.replicas);
@@ -211,6 +256,32 @@ mod tests {
             |status| status.coordinators[2].reached = false
         ));
         assert!(!is_whole_with(|status| drop(status.coordinators.pop())));
+    }
+
+    #[test]
+    fn changes_of_the_coordinators_are_counted_where_all_answer() {
+        let action = |coordinator_id, kind: &str, error: &str, times| ActionReport {
+            coordinator_id,
+            kind: kind.to_owned(),
+            error: error.to_owned(),
+            times,
+            ..ActionReport::default()
+        };
+        let mut status = status();
+        status.actions = vec![
+            action(1, "change_coordinators", "", 2),
+            action(2, "change_coordinators", "", 3),
+            action(3, "change_coordinators", "", 7),
+            action(1, "change_coordinators", "it took too long", 11),
+            action(1, "promote", "", 13),
+        ];
+        let changes =
+            |status: &GetStatusResponse| coordinator_changes(status, Shape::REPLICATED, 3);
+        assert_eq!(changes(&status), Some(5));
+        status.coordinators[1].reached = false;
+        assert_eq!(changes(&status), None);
+        status.coordinators.remove(1);
+        assert_eq!(changes(&status), None);
     }
 
     #[test]

@@ -1,21 +1,28 @@
-//! Streams Records at a cluster from several lanes, and reads all the while.
+//! Streams Records, batches and deletions at a cluster from several lanes, and reads all the while.
 //!
-//! Two kinds of terms are recorded: the queries of the stream, and some whose increments are different powers of four, so that a count says
-//! of each increment whether it is there ([`Bounds`](crate::history::Bounds)). Both are read while they are written, at every level, of the
-//! coordinators and of each shard server by itself, whoever leads: one that does not know yet that it was replaced shows there.
+//! Four kinds of terms are written, each by lanes of its own: the queries of the stream; some whose increments are different powers of four,
+//! so that a count says of each increment whether it is there ([`Bounds`](crate::history::Bounds)); such ones again, of which each batch adds
+//! to one in every shard; and some that are deleted, each of which a single lane records and deletes in turn. All are read while they are
+//! written, at every level, of the coordinators and of each shard server by itself, whoever leads: one that does not know yet that it was
+//! replaced shows there.
+//!
+//! What always holds: batches of one term overlap, writes of a term that is deleted never do; once such a write has no answer, nobody writes
+//! the term any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use client::{Client, ClientOptions};
+use api::Outcome;
+use api::v1::{RecordBatchRequest, RecordItem, RequestId};
+use client::{Client, ClientError, ClientOptions};
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 use runtime::{Runtime, Task};
 
 use crate::deployment::Deployment;
 use crate::history::{Level, Question};
-use crate::journal::{COORDINATORS, Journal};
+use crate::journal::{COORDINATORS, Journal, Shards};
 
 /// How long one Record may be retried before it is left open. Longer than any recovery of a run takes.
 const RECORD_DEADLINE: Duration = Duration::from_secs(90);
@@ -57,27 +64,39 @@ pub(crate) fn hasty_client(
 
 /// Records of a run at most, however long its faults take.
 const RECORDS_MAX: usize = 2_000_000;
-/// Records of single powers of four at most, and reads of one lane.
+/// Records of single powers of four at most, batches, terms that are deleted, and reads of one lane.
 const DIGITS_MAX: usize = 500_000;
+const BATCHES_MAX: usize = 50_000;
+const LIVES_MAX: usize = 50_000;
 const READS_MAX: usize = 100_000;
 
-/// Lanes that record powers of four.
+/// Lanes that record powers of four, those that do it in batches, and those that record and delete.
 const DIGIT_LANES: usize = 4;
+const BATCH_LANES: usize = 2;
+const LIFE_LANES: usize = 2;
 /// Increments of such a term: four to the power of nineteen is more than a Record may add, with some room.
 const PLACES: usize = 19;
 /// Where such terms begin, those that are recorded at the same time: every shard has some.
 const LETTERS: [&str; 8] = ["a", "c", "e", "h", "m", "p", "s", "w"];
+/// Every so many batches one is sent once more after it was answered.
+const REPEATED_EVERY: usize = 3;
+/// How often a term that is deleted is recorded anew and deleted again.
+const LIVES: usize = 3;
 
-/// How long one read may take, and what a lane pauses after it: the machine is for the cluster.
+/// How long one read may take, and what lanes pause after a read, a batch and a write of a term that is deleted: the machine is for the cluster.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 const READ_PAUSE: Duration = Duration::from_millis(10);
+const BATCH_PAUSE: Duration = Duration::from_millis(20);
+const LIFE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What all lanes share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Stream {
     queries: Vec<String>,
     next: AtomicUsize,
     digits: AtomicUsize,
+    batches: AtomicUsize,
+    lives: AtomicUsize,
     settled: AtomicUsize,
     enough: AtomicBool,
 }
@@ -99,15 +118,22 @@ impl Stream {
 
     /// A term that was recorded lately.
     fn hot_term(&self, draw: u64) -> String {
-        let back = |of: u64| usize::try_from(draw % of).unwrap_or(0);
-        if draw & (1 << 20) == 0 {
-            let newest = self.digits.load(Ordering::Relaxed);
-            let places = (LETTERS.len() * PLACES) as u64;
-            return digit(newest.saturating_sub(back(places))).0;
+        let lately = |newest: &AtomicUsize, of: usize| {
+            let back = usize::try_from(draw % of as u64).unwrap_or(0);
+            newest.load(Ordering::Relaxed).saturating_sub(back)
+        };
+        match (draw >> 20) % 4 {
+            0 => digit(lately(&self.digits, LETTERS.len() * PLACES)).0,
+            1 => {
+                let letter = usize::try_from((draw >> 32) % LETTERS.len() as u64).unwrap_or(0);
+                batch_term(letter, lately(&self.batches, PLACES) / PLACES)
+            }
+            2 => life_term(lately(&self.lives, 2 * LIFE_LANES)),
+            _ => {
+                let query = self.query(lately(&self.next, 64).saturating_sub(1));
+                query.cloned().unwrap_or_default()
+            }
         }
-        let newest = self.next.load(Ordering::Relaxed);
-        let query = self.query(newest.saturating_sub(1 + back(64)));
-        query.cloned().unwrap_or_default()
     }
 }
 
@@ -122,12 +148,12 @@ pub struct Workload {
 impl Workload {
     /// Starts `lanes` lanes that share the queries: each takes the next one when its Record is settled. After the last one they
     /// begin again, until [`Workload::finish`], so that no fault meets an idle cluster. Half of the Records add 1, the
-    /// others a little more, so that a lost one and a doubled one cannot cancel out. Others record powers of four and read.
-    /// The seed chooses what is read.
+    /// others a little more, so that a lost one and a doubled one cannot cancel out. Others record powers of four, send batches, delete
+    /// and read. The seed chooses what is read.
     ///
     /// # Errors
-    /// When an address of the deployment is not one.
-    pub fn start(
+    /// When an address of the deployment is not one, or no coordinator says where the shards begin.
+    pub async fn start(
         runtime: &Runtime,
         deployment: &dyn Deployment,
         client: &Client,
@@ -135,22 +161,31 @@ impl Workload {
         lanes: usize,
         seed: u64,
     ) -> anyhow::Result<Self> {
+        let shards = Shards::of(&client.status().await?);
         let stream = Arc::new(Stream {
             queries,
-            next: AtomicUsize::new(0),
-            digits: AtomicUsize::new(0),
-            settled: AtomicUsize::new(0),
-            enough: AtomicBool::new(false),
+            ..Stream::default()
         });
         let journal = Journal::begin(runtime);
+        let lane = Lane {
+            runtime: runtime.clone(),
+            stream: Arc::clone(&stream),
+            journal: journal.clone(),
+            client: client.clone(),
+        };
         let mut tasks = Vec::new();
         for _ in 0..lanes {
-            let lane = stream_lane(Arc::clone(&stream), journal.clone(), client.clone());
-            tasks.push(runtime.spawn("chaos lane", lane));
+            tasks.push(runtime.spawn("chaos lane", lane.clone().queries()));
         }
         for _ in 0..DIGIT_LANES {
-            let lane = digit_lane(Arc::clone(&stream), journal.clone(), client.clone());
-            tasks.push(runtime.spawn("chaos digits", lane));
+            tasks.push(runtime.spawn("chaos digits", lane.clone().digits()));
+        }
+        for _ in 0..BATCH_LANES {
+            let batches = lane.clone().batches(shards.clone());
+            tasks.push(runtime.spawn("chaos batches", batches));
+        }
+        for _ in 0..LIFE_LANES {
+            tasks.push(runtime.spawn("chaos lives", lane.clone().lives()));
         }
         let coordinators = (COORDINATORS.to_owned(), deployment.addresses().to_vec());
         let servers = deployment.shard_servers().iter();
@@ -211,31 +246,103 @@ impl Workload {
     }
 }
 
-async fn stream_lane(stream: Arc<Stream>, journal: Journal, client: Client) {
-    loop {
-        let number = stream.next.fetch_add(1, Ordering::Relaxed);
-        if stream.is_over(number) {
-            return;
-        }
-        let Some(term) = stream.query(number) else {
-            return;
-        };
-        // What became of it is in the history.
-        let _ = journal
-            .record(&client, COORDINATORS, term, increment(number))
-            .await;
-        stream.settled.fetch_add(1, Ordering::Relaxed);
-    }
+/// A lane that writes.
+#[derive(Debug, Clone)]
+struct Lane {
+    runtime: Runtime,
+    stream: Arc<Stream>,
+    journal: Journal,
+    client: Client,
 }
 
-async fn digit_lane(stream: Arc<Stream>, journal: Journal, client: Client) {
-    while !stream.has_ended() {
-        let number = stream.digits.fetch_add(1, Ordering::Relaxed);
-        if number >= DIGITS_MAX {
-            return;
+impl Lane {
+    async fn queries(self) {
+        loop {
+            let number = self.stream.next.fetch_add(1, Ordering::Relaxed);
+            if self.stream.is_over(number) {
+                return;
+            }
+            let Some(term) = self.stream.query(number) else {
+                return;
+            };
+            // What became of it is in the history.
+            let _ = self.record(term, increment(number)).await;
+            self.stream.settled.fetch_add(1, Ordering::Relaxed);
         }
-        let (term, add) = digit(number);
-        let _ = journal.record(&client, COORDINATORS, &term, add).await;
+    }
+
+    async fn digits(self) {
+        while !self.stream.has_ended() {
+            let number = self.stream.digits.fetch_add(1, Ordering::Relaxed);
+            if number >= DIGITS_MAX {
+                return;
+            }
+            let (term, add) = digit(number);
+            let _ = self.record(&term, add).await;
+        }
+    }
+
+    /// Sends batches, some of them once more under the same id: what they add is there, and the digits tell if it is there twice.
+    async fn batches(self, shards: Shards) {
+        let client_id = self.runtime.random_id();
+        for sequence in 1_u64.. {
+            let number = self.stream.batches.fetch_add(1, Ordering::Relaxed);
+            if self.stream.has_ended() || number >= BATCHES_MAX {
+                return;
+            }
+            let request = RecordBatchRequest {
+                items: batch(number),
+                request_id: Some(RequestId {
+                    client_id: client_id.to_vec().into(),
+                    sequence,
+                    issued_at_ms: self.runtime.wall_ms(),
+                    acked_below: sequence,
+                }),
+                ..RecordBatchRequest::default()
+            };
+            let again = request.clone();
+            let sent = self
+                .journal
+                .record_batch(&self.client, COORDINATORS, request, &shards);
+            // What was refused must not be sent again: it could take effect then.
+            let is_done = sent.await.is_ok_and(|are_acknowledged| are_acknowledged);
+            if is_done && number.is_multiple_of(REPEATED_EVERY) {
+                let _ = self.client.record_batch(again).await;
+            }
+            self.runtime.sleep(BATCH_PAUSE).await;
+        }
+    }
+
+    async fn lives(self) {
+        while !self.stream.has_ended() {
+            let number = self.stream.lives.fetch_add(1, Ordering::Relaxed);
+            if number >= LIVES_MAX {
+                return;
+            }
+            self.live(number).await;
+        }
+    }
+
+    /// Records and deletes the term of this number, one write after another.
+    async fn live(&self, number: usize) {
+        let term = life_term(number);
+        for add in life(number) {
+            let answer = match add {
+                Some(add) => self.record(&term, add).await,
+                None => self.journal.delete(&self.client, COORDINATORS, &term).await,
+            };
+            // One that may yet take effect, at any time, would blur all that follows it.
+            if answer.is_err_and(|error| error.outcome() == Outcome::Unknown) {
+                return;
+            }
+            self.runtime.sleep(LIFE_PAUSE).await;
+        }
+    }
+
+    async fn record(&self, term: &str, add: u64) -> Result<(), ClientError> {
+        self.journal
+            .record(&self.client, COORDINATORS, term, add)
+            .await
     }
 }
 
@@ -308,6 +415,46 @@ fn digit(number: usize) -> (String, u64) {
     (format!("{letter}~{group}"), power_of_four(place))
 }
 
+/// The batch of this number: to one term of every shard, and to several of some, it adds the same power of four.
+fn batch(number: usize) -> Vec<RecordItem> {
+    let (group, place) = (number / PLACES, number % PLACES);
+    let item = |letter| RecordItem {
+        term: batch_term(letter, group),
+        count: power_of_four(place),
+    };
+    (0..LETTERS.len()).map(item).collect()
+}
+
+fn batch_term(letter: usize, group: usize) -> String {
+    let letter = LETTERS.get(letter).copied().unwrap_or_default();
+    format!("{letter}={group}")
+}
+
+/// A term that is deleted, by its number.
+fn life_term(number: usize) -> String {
+    let letter = LETTERS.get(number % LETTERS.len()).copied();
+    format!("{}+{number}", letter.unwrap_or_default())
+}
+
+/// What is done to the term of this number, in this order: what is added, `None` being a deletion. No power of four is added twice, so that no
+/// two counts of the term are the same. Some terms are deleted before they are there, and some are there in the end.
+fn life(number: usize) -> Vec<Option<u64>> {
+    let mut places = 0..PLACES;
+    let mut writes = Vec::new();
+    if number.is_multiple_of(5) {
+        writes.push(None);
+    }
+    for life in 0..LIVES {
+        let adds = 1 + (number + life) % 3;
+        writes.extend(places.by_ref().take(adds).map(power_of_four).map(Some));
+        writes.push(None);
+    }
+    if number.is_multiple_of(2) {
+        writes.extend(places.take(2).map(power_of_four).map(Some));
+    }
+    writes
+}
+
 pub(crate) fn power_of_four(place: usize) -> u64 {
     1 << (2 * place)
 }
@@ -333,13 +480,46 @@ mod tests {
     }
 
     #[test]
+    fn the_batches_of_a_group_add_each_power_once_to_a_term_of_each_letter() {
+        let mut terms: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for number in 0..2 * PLACES {
+            let items = batch(number);
+            let letters: Vec<String> = items.iter().map(|at| at.term[..1].to_owned()).collect();
+            assert_eq!(letters, LETTERS);
+            for RecordItem { term, count } in items {
+                assert_eq!(term::Term::new(&term).unwrap().as_str(), term);
+                terms.entry(term).or_default().push(count);
+            }
+        }
+        assert_eq!(terms.len(), 2 * LETTERS.len());
+        let powers: Vec<u64> = (0..PLACES).map(power_of_four).collect();
+        assert!(terms.values().all(|adds| *adds == powers));
+    }
+
+    #[test]
+    fn a_term_that_is_deleted_never_has_the_same_count_twice() {
+        for number in 0..30_usize {
+            let term = life_term(number);
+            assert_eq!(term::Term::new(&term).unwrap().as_str(), term);
+            let writes = life(number);
+            let mut adds: Vec<u64> = writes.iter().copied().flatten().collect();
+            let (added, sorted) = (adds.len(), adds.is_sorted());
+            adds.dedup();
+            assert!(sorted && adds.len() == added, "{writes:?}");
+            let deletions = writes.iter().filter(|add| add.is_none()).count();
+            let before_it_is_there = usize::from(number.is_multiple_of(5));
+            assert_eq!(deletions, LIVES + before_it_is_there);
+            let is_left = writes.last().unwrap().is_some();
+            assert_eq!(is_left, number.is_multiple_of(2), "{writes:?}");
+        }
+    }
+
+    #[test]
     fn a_stream_that_has_ended_is_told_of() {
         let stream = Stream {
             queries: vec!["one".to_owned()],
             next: AtomicUsize::new(RECORDS_MAX - 1),
-            digits: AtomicUsize::new(0),
-            settled: AtomicUsize::new(0),
-            enough: AtomicBool::new(false),
+            ..Stream::default()
         };
         let workload = Workload {
             stream: Arc::new(stream),
@@ -356,13 +536,21 @@ mod tests {
         let stream = Stream {
             queries: ["one", "two"].map(str::to_owned).to_vec(),
             next: AtomicUsize::new(2),
-            digits: AtomicUsize::new(0),
-            settled: AtomicUsize::new(0),
-            enough: AtomicBool::new(false),
+            batches: AtomicUsize::new(PLACES),
+            lives: AtomicUsize::new(9),
+            ..Stream::default()
         };
-        assert_eq!(stream.hot_term(0), "a~0");
-        assert_eq!(stream.hot_term(1 << 20), "two");
-        assert_eq!(stream.hot_term((1 << 20) + 1), "one");
+        // A draw of the kind that goes back so far, whatever its upper bits do to the rest of the division.
+        let hot = |kind: u64, back: u64| {
+            let of = [LETTERS.len() * PLACES, PLACES, 2 * LIFE_LANES, 64][kind as usize] as u64;
+            let mut draws = (0..1_000).map(|upper| (upper << 22) + (kind << 20) + back);
+            let draw = draws.find(|draw| draw % of == back);
+            stream.hot_term(draw.unwrap())
+        };
+        assert_eq!(hot(0, 0), "a~0");
+        assert_eq!([hot(1, 0), hot(1, 1)], ["a=1", "a=0"]);
+        assert_eq!([hot(2, 0), hot(2, 3)], ["c+9", "s+6"]);
+        assert_eq!([hot(3, 0), hot(3, 1)], ["two", "one"]);
         assert!(!stream.is_over(5));
         stream.enough.store(true, Ordering::Relaxed);
         assert!(stream.is_over(2) && !stream.is_over(1));

@@ -14,10 +14,9 @@ use chaos::deployment::{Deployment as _, Shape};
 use chaos::faults::{Fault, Needs, wait_for};
 use chaos::processes::{Processes, Programs, RunFolder, Spec};
 use chaos::report::Report;
-use chaos::scenario;
 use chaos::whole::wait_until_whole;
 use runtime::Runtime;
-use support::{chaos_queries, prove};
+use support::{plan, prove};
 
 /// Calls as a page makes them, each with the trace id that it is to leave.
 const TRACED: [(&str, &str, &str); 2] = [
@@ -58,14 +57,7 @@ async fn run(shape: Shape, seed: u64, faults: Vec<Fault>) -> Report {
     let _turn = ONE_AT_A_TIME.lock().await;
     let (runtime, scratch) = (Runtime::real(), tempfile::tempdir().unwrap());
     let (mut processes, _) = start(&runtime, scratch.path(), shape, Needs::of(&faults)).await;
-    let plan = scenario::Plan {
-        name: "processes".to_owned(),
-        seed,
-        queries: chaos_queries(seed),
-        lanes: 16,
-        faults,
-        standstill: Duration::from_secs(12),
-    };
+    let plan = plan("processes", seed, faults);
     prove(&runtime, &mut processes, &plan).await
 }
 
@@ -83,12 +75,16 @@ async fn three_replicas_lose_nothing_to_any_fault() {
         Fault::Coordinator,
         Fault::Pause,
         Fault::Wipe,
+        Fault::CoordinatorWipe,
         Fault::FlipMiddle,
+        Fault::CoordinatorPause,
         Fault::FlipEnd,
+        Fault::WipeLive,
         Fault::KillAll,
     ];
     let report = run(Shape::REPLICATED, 2, faults.clone()).await;
     assert_eq!(report.blows.len(), faults.len());
+    assert!(report.batches > 0 && report.deletions > 0, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

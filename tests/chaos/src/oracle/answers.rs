@@ -2,10 +2,11 @@
 //!
 //! Pure. A strict read, and the answer to a Record, holds at least what was acknowledged before it was begun. Every answer holds at least
 //! what its token names, and at most what had been sent by the time it came. A list is in order, holds nothing that nobody sent, and lacks no
-//! term that must be on it.
+//! term that must be on it. Terms that are deleted, too, are judged by [`super::lives`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::lives::{self, Life};
 use super::{Asked, Violation};
 use crate::history::{
     Answer, Bounds, History, Level, Operation, Outcome, Position, Question, Read,
@@ -22,6 +23,9 @@ pub fn judge_answers(history: &History) -> Vec<Violation> {
     let mut violations = Vec::new();
     for operation in history.operations() {
         violations.extend(judge.acknowledgement(operation));
+    }
+    for (term, life) in &judge.lives {
+        violations.extend(life.judge_writes(term));
     }
     for read in history.reads() {
         judge.read(read, &mut violations);
@@ -78,17 +82,17 @@ struct Known {
 
 /// What an answer must see, and may.
 #[derive(Debug, Clone, Copy)]
-struct Sight<'a> {
+pub(super) struct Sight<'a> {
     /// What was acknowledged before this; nothing where it is `None`.
-    must_see_us: Option<u64>,
-    token: &'a [Position],
-    ended_us: u64,
+    pub(super) must_see_us: Option<u64>,
+    pub(super) token: &'a [Position],
+    pub(super) ended_us: u64,
 }
 
 impl Known {
     fn note(&mut self, operation: &Operation) {
         match operation.outcome {
-            Outcome::Refused => return,
+            Outcome::Deleted { .. } | Outcome::Refused => return,
             Outcome::Open => {}
             Outcome::Acknowledged { position, .. } => {
                 self.settled = self.settled.saturating_add(operation.add);
@@ -131,13 +135,18 @@ impl Known {
 
 struct Judge<'a> {
     terms: BTreeMap<&'a str, Known>,
+    /// The terms that were deleted, which are not among the others.
+    lives: BTreeMap<&'a str, Life<'a>>,
 }
 
 impl<'a> Judge<'a> {
     fn new(history: &'a History) -> Self {
+        let lives = lives::of(history);
         let mut terms: BTreeMap<&str, Known> = BTreeMap::new();
         for operation in history.operations() {
-            terms.entry(&operation.term).or_default().note(operation);
+            if !lives.contains_key(operation.term.as_str()) {
+                terms.entry(&operation.term).or_default().note(operation);
+            }
         }
         for (term, bounds) in history.bounds() {
             if let Some(known) = terms.get_mut(term) {
@@ -145,7 +154,7 @@ impl<'a> Judge<'a> {
                 known.sum_up();
             }
         }
-        Self { terms }
+        Self { terms, lives }
     }
 
     /// The count of an acknowledgement is as good as a strict read, and holds the increment itself.
@@ -160,11 +169,7 @@ impl<'a> Judge<'a> {
             ended_us: operation.ended_us,
         });
         bounds.acknowledged += operation.add;
-        let to = || Asked {
-            what: format!("a Record of {} via {}", operation.add, operation.via),
-            began_us: operation.began_us,
-            ended_us: operation.ended_us,
-        };
+        let to = || Asked::to_write(operation);
         judge_count(&to, &operation.term, bounds, count)
     }
 
@@ -180,10 +185,7 @@ impl<'a> Judge<'a> {
         };
         match (&read.question, &read.answer) {
             (Question::Count { term }, Answer::Count { count }) => {
-                // Of a term that nobody ever sent, nothing can be there.
-                let known = self.terms.get(term.as_str());
-                let bounds = known.map_or(Bounds::default(), |known| known.bounds(sight));
-                violations.extend(judge_count(&|| asked(read), term, bounds, *count));
+                violations.extend(self.count(read, sight, term, *count));
             }
             (Question::TopK { prefix, k }, Answer::TopK { list, missing, .. }) => {
                 let problem = wrong_form(prefix, *k, list);
@@ -211,6 +213,17 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// One count of an answer. Of a term that nobody ever sent, nothing can be there.
+    fn count(&self, read: &Read, sight: Sight<'_>, term: &str, count: u64) -> Option<Violation> {
+        let to = || asked(read);
+        if let Some(life) = self.lives.get(term) {
+            return life.judge_answer(&to, term, sight, count);
+        }
+        let known = self.terms.get(term);
+        let bounds = known.map_or(Bounds::default(), |known| known.bounds(sight));
+        judge_count(&to, term, bounds, count)
+    }
+
     fn listed(
         &self,
         read: &Read,
@@ -219,15 +232,16 @@ impl<'a> Judge<'a> {
         violations: &mut Vec<Violation>,
     ) {
         for (term, count) in list {
-            let Some(known) = self.terms.get(term.as_str()) else {
+            let was_sent =
+                self.terms.contains_key(term.as_str()) || self.lives.contains_key(term.as_str());
+            if was_sent {
+                violations.extend(self.count(read, sight, term, *count));
+            } else {
                 violations.push(Violation::Invented {
                     term: term.clone(),
                     count: *count,
                 });
-                continue;
-            };
-            let bounds = known.bounds(sight);
-            violations.extend(judge_count(&|| asked(read), term, bounds, *count));
+            }
         }
     }
 
@@ -241,22 +255,35 @@ impl<'a> Judge<'a> {
     ) {
         let list = listing.list.iter();
         let on_it: BTreeSet<&str> = list.map(|(term, _)| term.as_str()).collect();
-        let below = self.terms.range(listing.prefix..);
-        let below = below.take_while(|(term, _)| term.starts_with(listing.prefix));
-        for (term, known) in below {
-            // Most terms are ruled out by what they came to in the end.
-            let is_ruled_out = known.settled == 0 || listing.outranks(term, known.settled);
-            if is_ruled_out || on_it.contains(term) || listing.misses(term) {
-                continue;
-            }
-            let required = known.bounds(sight).acknowledged;
+        // Most terms are ruled out by what they came to at most.
+        let is_ruled_out = |term: &str, most: u64| {
+            most == 0
+                || listing.outranks(term, most)
+                || on_it.contains(term)
+                || listing.misses(term)
+        };
+        let mut require = |term: &str, required: u64| {
             if required > 0 && !listing.outranks(term, required) {
                 violations.push(Violation::TooOld {
                     to: asked(read),
-                    term: (*term).to_owned(),
+                    term: term.to_owned(),
                     required,
                     count: 0,
                 });
+            }
+        };
+        let below = self.terms.range(listing.prefix..);
+        let below = below.take_while(|(term, _)| term.starts_with(listing.prefix));
+        for (term, known) in below {
+            if !is_ruled_out(term, known.settled) {
+                require(term, known.bounds(sight).acknowledged);
+            }
+        }
+        let below = self.lives.range(listing.prefix..);
+        let below = below.take_while(|(term, _)| term.starts_with(listing.prefix));
+        for (term, life) in below {
+            if !is_ruled_out(term, life.most()) {
+                require(term, life.least(sight));
             }
         }
     }
@@ -505,6 +532,128 @@ mod tests {
         assert!(is_too_old(&with(4)));
         assert!(is_too_old(&with(1)));
         assert!(is_too_much(&with(21)));
+    }
+
+    /// Two batches over `a` and `b`, acknowledged at 20 and 120 at the places 3 and 4 of two logs.
+    fn batches() -> History {
+        let mut history = History::default();
+        for (number, add) in [(0_u64, 1), (1, 4)] {
+            let items = ["a", "b"].map(|term| api::v1::RecordItem {
+                term: term.to_owned(),
+                count: add,
+            });
+            let began = 100 * number;
+            let ids = history.begin_batch("coordinators", &items, began + 10);
+            for (id, shard) in ids.into_iter().zip([1, 2]) {
+                let outcome = Outcome::Acknowledged {
+                    count: [1, 5][number as usize],
+                    repeated: false,
+                    position: Some(Position {
+                        shard,
+                        ..position(3 + number)
+                    }),
+                };
+                history.end(id, outcome, began + 20);
+            }
+        }
+        history
+    }
+
+    #[test]
+    fn a_read_holds_its_part_of_every_batch_before_it() {
+        let history = batches();
+        assert_eq!(judge_answers(&history), vec![]);
+        let strict = |at, told| {
+            let read = count(Level::Linearizable, &[], (at, at + 1), told);
+            judged(&history, read)
+        };
+        assert_eq!(strict(50, 1), vec![]);
+        assert!(is_too_old(&strict(50, 0)));
+        assert!(is_too_much(&strict(50, 5)));
+        assert_eq!(strict(115, 1), vec![]);
+        assert_eq!(strict(115, 5), vec![]);
+        assert!(is_too_old(&strict(130, 1)));
+        assert!(is_too_old(&strict(130, 4)));
+        assert!(is_too_much(&strict(130, 13)));
+        let stale = |token: &[u64], told| {
+            let read = count(Level::Stale, token, (900, 901), told);
+            judged(&history, read)
+        };
+        assert_eq!(stale(&[3], 1), vec![]);
+        assert!(is_too_old(&stale(&[4], 1)));
+        assert!(is_too_much(&stale(&[], 16)));
+    }
+
+    /// The term `a`: 1 and 4 are added, it is deleted, and 16 are added; each takes 10, and has its number as its index.
+    fn deleted() -> History {
+        let mut history = history(&[("a", 1, 100, 110, Some(1)), ("b", 3, 100, 110, Some(9))]);
+        let (via, term) = (|| "coordinators".to_owned(), || "a".to_owned());
+        let acknowledged = |count, index| Outcome::Acknowledged {
+            count,
+            repeated: false,
+            position: Some(position(index)),
+        };
+        let id = history.begin(via(), term(), 4, 200);
+        history.end(id, acknowledged(5, 2), 210);
+        let id = history.begin_delete(via(), term(), 300);
+        let outcome = Outcome::Deleted {
+            existed: true,
+            position: Some(position(3)),
+        };
+        history.end(id, outcome, 310);
+        let id = history.begin(via(), term(), 16, 400);
+        history.end(id, acknowledged(16, 4), 410);
+        history
+    }
+
+    fn is_impossible(violations: &[Violation]) -> bool {
+        matches!(violations, [Violation::Impossible { .. }])
+    }
+
+    #[test]
+    fn what_was_deleted_is_gone_from_every_answer() {
+        let history = deleted();
+        assert_eq!(judge_answers(&history), vec![]);
+        let strict = |at, told| {
+            let read = count(Level::Linearizable, &[], (at, at + 1), told);
+            judged(&history, read)
+        };
+        assert_eq!(strict(250, 5), vec![]);
+        assert!(is_impossible(&strict(250, 1)));
+        assert_eq!(strict(350, 0), vec![]);
+        assert!(is_impossible(&strict(350, 5)));
+        assert_eq!(strict(450, 16), vec![]);
+        for told in [0, 5, 17, 21, 32] {
+            assert!(is_impossible(&strict(450, told)), "{told}");
+        }
+        let stale = |token: &[u64], told| {
+            let read = count(Level::Stale, token, (900, 901), told);
+            judged(&history, read)
+        };
+        assert_eq!(stale(&[], 5), vec![]);
+        assert_eq!(stale(&[3], 0), vec![]);
+        assert!(is_impossible(&stale(&[3], 5)));
+        assert!(is_impossible(&stale(&[4], 0)));
+    }
+
+    #[test]
+    fn a_list_has_a_deleted_term_exactly_while_it_is_there() {
+        let history = deleted();
+        let at = |began_us, told: &[(&str, u64)]| {
+            let read = Read {
+                began_us,
+                ended_us: began_us + 1,
+                ..list("", 9, told, &[])
+            };
+            judged(&history, read)
+        };
+        assert_eq!(at(250, &[("a", 5), ("b", 3)]), vec![]);
+        assert_eq!(at(350, &[("b", 3)]), vec![]);
+        assert_eq!(at(450, &[("a", 16), ("b", 3)]), vec![]);
+        assert!(is_too_old(&at(250, &[("b", 3)])));
+        assert!(is_too_old(&at(450, &[("b", 3)])));
+        assert!(is_impossible(&at(350, &[("a", 5), ("b", 3)])));
+        assert!(is_impossible(&at(450, &[("a", 21), ("b", 3)])));
     }
 
     #[test]

@@ -8,31 +8,46 @@
 )]
 
 use std::path::Path;
+use std::time::Duration;
 
 use chaos::deployment::Deployment;
+use chaos::faults::Fault;
 use chaos::history::{History, Outcome};
 use chaos::journal::COORDINATORS;
 use chaos::processes::RunFolder;
-use chaos::report::Report;
+use chaos::report::{Report, save_logs};
 use chaos::{queries, scenario};
 use runtime::Runtime;
 
 /// Records of one run.
 const RECORDS: usize = 12_000;
 
-/// The real queries where they are at hand; the seed chooses synthetic ones where they are not.
-pub(crate) fn chaos_queries(seed: u64) -> Vec<String> {
+/// A plan over the real queries where they are at hand; the seed chooses synthetic ones where they are not.
+pub(crate) fn plan(name: &str, seed: u64, faults: Vec<Fault>) -> scenario::Plan {
     let real = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../../shared/data/dev/trec-tb05.stream.txt.zst");
-    if real.exists() {
-        return queries::from_file(&real, RECORDS).unwrap();
+    let file = real.exists().then_some(real);
+    let queries = match &file {
+        Some(file) => queries::from_file(file, RECORDS).unwrap(),
+        None => {
+            println!("left out: the real query stream is not at hand; synthetic queries instead");
+            queries::synthetic(seed, RECORDS)
+        }
+    };
+    scenario::Plan {
+        name: name.to_owned(),
+        seed,
+        queries,
+        file,
+        lanes: 16,
+        faults,
+        standstill: Duration::from_secs(12),
     }
-    println!("left out: the real query stream is not at hand; synthetic queries instead");
-    queries::synthetic(seed, RECORDS)
 }
 
 /// Runs a plan to its end and stops the cluster. Wants no promise broken, and every Record settled but those that only a leader that stands
-/// still was asked for. Report and history are left in a folder that is named, whatever came of it.
+/// still was asked for. Report and history are left in a folder that is named, whatever came of it, and what the servers have logged and written
+/// where something is not proven.
 pub(crate) async fn prove(
     runtime: &Runtime,
     deployment: &mut dyn Deployment,
@@ -41,14 +56,14 @@ pub(crate) async fn prove(
     let never = std::future::pending();
     let (report, history) = scenario::run(runtime, deployment, plan, never).await;
     let open = left_open(&history);
-    let saved = leave(&report, &history);
-    if report.error.is_none() && report.violations.is_empty() && open == 0 {
+    let is_proven = report.error.is_none() && report.violations.is_empty() && open == 0;
+    let saved = leave(&report, &history, deployment, is_proven);
+    if is_proven {
         deployment.stop().unwrap();
         println!("{report}\nreport and history: {saved}");
         return report;
     }
-    let logs = deployment.logs();
-    let stopped = deployment.stop();
+    let (logs, stopped) = (deployment.logs(), deployment.stop());
     panic!(
         "{logs}\n{report}\n{open} Records were never settled\nreport and history: {saved}\nthe end of the cluster: {stopped:?}"
     );
@@ -61,12 +76,23 @@ fn left_open(history: &History) -> usize {
     open.count()
 }
 
-/// Says where report and history are, or why they are nowhere.
-fn leave(report: &Report, history: &History) -> String {
+/// Says where report and history are, and what else is kept of a cluster that is not proven, or why they are nowhere.
+fn leave(
+    report: &Report,
+    history: &History,
+    deployment: &mut dyn Deployment,
+    is_proven: bool,
+) -> String {
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chaos");
-    let saved = RunFolder::create(&parent).and_then(|folder| {
-        report.save(folder.as_path(), history)?;
-        Ok(folder.as_path().display().to_string())
+    let saved = RunFolder::create(&parent).and_then(|run| {
+        let folder = run.as_path();
+        report.save(folder, history)?;
+        if is_proven {
+            return Ok(folder.display().to_string());
+        }
+        save_logs(folder, &deployment.logs())?;
+        let kept = deployment.keep_data(folder)?;
+        Ok(format!("{}\n{kept}", folder.display()))
     });
     saved.unwrap_or_else(|error| format!("not saved, {error:#}"))
 }
