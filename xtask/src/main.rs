@@ -66,6 +66,7 @@ fn all_complaints(tree: &Tree) -> anyhow::Result<Vec<String>> {
     complaints.extend(rules::proto_packages(tree)?);
     complaints.extend(rules::confessed_suppressions(tree)?);
     complaints.extend(rules::relative_links(tree)?);
+    complaints.extend(rules::names_in_documents(tree)?);
     complaints.extend(mutants::complaints(tree)?);
     Ok(complaints)
 }

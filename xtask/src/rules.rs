@@ -1,5 +1,6 @@
 //! Rules about single files.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::tree::Tree;
@@ -156,4 +157,37 @@ pub(crate) fn relative_links(tree: &Tree) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(complaints)
+}
+
+/// Tests and other things that documents name by three words or more are there. Metrics are another test's: their names are put together.
+pub(crate) fn names_in_documents(tree: &Tree) -> anyhow::Result<Vec<String>> {
+    const METRICS: &str = "autocomplete_";
+    let mut known = BTreeSet::new();
+    for ending in [".rs", ".toml", ".yml", ".proto"] {
+        for path in tree.files("", ending)? {
+            known.extend(words(&tree.read(&path)?).map(str::to_owned));
+        }
+    }
+    let mut complaints = Vec::new();
+    for path in tree.files("", ".md")? {
+        let text = tree.read(&path)?;
+        for (number, line) in (1..).zip(text.lines()) {
+            let quoted = line.split('`').skip(1).step_by(2).flat_map(words);
+            for name in quoted.filter(|name| name.matches('_').count() >= 2) {
+                let is_name = name.bytes().all(|byte| !byte.is_ascii_uppercase());
+                if is_name && !name.starts_with(METRICS) && !known.contains(name) {
+                    complaints.push(format!(
+                        "{}:{number}: nothing is called {name}",
+                        tree.name(&path)
+                    ));
+                }
+            }
+        }
+    }
+    Ok(complaints)
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let is_in_word = |at: char| at.is_ascii_alphanumeric() || at == '_';
+    text.split(move |at| !is_in_word(at))
 }
