@@ -2,7 +2,7 @@
 //!
 //! The tasks of a connection wake each other all the time. An executor of many threads hands them around meanwhile and wakes a sleeping
 //! thread for nearly every request; on a thread that runs them alone, none of that happens. What it gives stands in
-//! docs/performance.md. The price: a task that computes for long holds up the other connections of its thread.
+//! docs/performance-history.md. The price: a task that computes for long holds up the other connections of its thread.
 
 use std::io;
 use std::num::NonZero;

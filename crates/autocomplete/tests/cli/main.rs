@@ -7,6 +7,7 @@
 
 mod arguments;
 mod compare;
+mod documents;
 mod exactness;
 mod files;
 mod life;
