@@ -39,7 +39,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "searched {} times", recorded.count)?;
     for suggestion in completions.suggestions {
-        writeln!(out, "{:>12}  {}", suggestion.count, suggestion.term)?;
+        // As it was first written, which is left out where that is the term itself.
+        let shown = match suggestion.display.as_str() {
+            "" => &suggestion.term,
+            display => display,
+        };
+        writeln!(out, "{:>12}  {shown}", suggestion.count)?;
     }
     Ok(())
 }
