@@ -112,14 +112,17 @@ async fn press(browser: &Browser, key: Key) {
     field.send_keys(&char::from(key).to_string()).await.unwrap();
 }
 
+/// An attribute of an element that is waited for. Found and read in one go: the page puts others in the place of its elements at any time.
 async fn attribute(browser: &Browser, css: &str, name: &str) -> Option<String> {
-    let found = browser
+    browser
         .wait()
         .at_most(PATIENCE)
         .for_element(Locator::Css(css))
         .await
         .unwrap();
-    found.attr(name).await.unwrap()
+    let script = "return document.querySelector(arguments[0])?.getAttribute(arguments[1])";
+    let found = browser.execute(script, vec![css.into(), name.into()]);
+    found.await.unwrap().as_str().map(str::to_owned)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
