@@ -57,6 +57,9 @@ pub struct Round {
     pub reads: u64,
     /// Those that were not answered, or not in full. None was asked for again.
     pub failed_reads: u64,
+    /// Why the first of these failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// What all of them cost.
@@ -171,6 +174,7 @@ async fn round(
         slowest_read_ms: u64::try_from(heard.slowest.as_millis())?,
         reads: heard.reads,
         failed_reads: heard.failed,
+        why: heard.why,
     })
 }
 
@@ -197,10 +201,12 @@ async fn add_one(client: &Client, term: &str) -> anyhow::Result<()> {
 }
 
 /// What was heard of completions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Heard {
     reads: u64,
     failed: u64,
+    /// Why the first of them failed.
+    why: Option<String>,
     slowest: Duration,
 }
 
@@ -208,6 +214,7 @@ impl Heard {
     fn add(&mut self, other: Self) {
         self.reads += other.reads;
         self.failed += other.failed;
+        self.why = self.why.take().or(other.why);
         self.slowest = self.slowest.max(other.slowest);
     }
 }
@@ -281,6 +288,7 @@ async fn ask(
         heard.add(Heard {
             reads: 1,
             failed: u64::from(answer.is_err()),
+            why: answer.err().map(|error| error.to_string()),
             slowest: runtime.now().saturating_since(begun),
         });
         runtime.sleep(ASK_INTERVAL).await;
@@ -297,6 +305,7 @@ mod tests {
         let heard = |reads, failed, millis| Heard {
             reads,
             failed,
+            why: None,
             slowest: Duration::from_millis(millis),
         };
         let mut all = heard(3, 1, 20);
@@ -314,6 +323,7 @@ mod tests {
             slowest_read_ms: 1,
             reads: 2,
             failed_reads: 0,
+            why: None,
         };
         let failover = Failover {
             rounds: [700, 300, 500, 400].map(round).to_vec(),
