@@ -83,7 +83,7 @@ impl Origin {
 /// The sound replica that has come furthest, by its index in the present life, unless what is held reaches further. Of two that reach as
 /// far it is the replica, which may have come further since it said so, while a file may have rotted. What was held of an earlier life
 /// is older than all of this one, whatever its index: lives count anew.
-fn furthest(
+pub(crate) fn furthest(
     present: Incarnation,
     sound: impl Iterator<Item = (u64, NodeId)>,
     held: impl Iterator<Item = (Incarnation, u64)>,
@@ -256,7 +256,7 @@ impl Recovery {
 
     /// The sound replica that a shard should begin anew from, unless one of these snapshots reaches further.
     fn furthest_left(&self, case: &Case, held: &[Held]) -> Option<NodeId> {
-        let held = held.iter().map(|held| (held.incarnation, held.index));
+        let held = held.iter().map(Held::reach);
         let present = case.record.shard.incarnation;
         furthest(present, self.sound_replicas(case), held)
     }

@@ -158,9 +158,22 @@ pub(crate) fn replicas<'a>(
 
 /// How many replicas that a shard should have do not serve, or are not heard of.
 pub(crate) fn not_serving(heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -> usize {
-    let serving = replicas(heard, record).into_iter();
-    let serving = serving.filter(|replica| replica.serving).count();
-    record.shard.replicas.len().saturating_sub(serving)
+    away(&replicas(heard, record), record).count()
+}
+
+/// The replicas of a shard that none of these reports says to serve.
+fn away<'a>(
+    reports: &'a [&ReplicaStatus],
+    record: &'a ShardRecord,
+) -> impl Iterator<Item = &'a cluster::Replica> {
+    let serves = |node: NodeId| {
+        let mut of_node = reports
+            .iter()
+            .filter(move |replica| replica.node_id == node.0);
+        of_node.any(|replica| replica.serving)
+    };
+    let replicas = record.shard.replicas.iter();
+    replicas.filter(move |at| !serves(at.node))
 }
 
 /// The state of a shard and why it is so, or what it lacks; for several replicas the best of them counts as long as it serves.
@@ -223,21 +236,15 @@ pub(crate) fn judge(
 
 /// Which replicas of a shard that serves do not; empty where all do.
 fn lacking(state: &State, reports: &[&ReplicaStatus], record: &ShardRecord) -> String {
-    let serves = |node: NodeId| {
-        let mut of_node = reports.iter().filter(|replica| replica.node_id == node.0);
-        of_node.any(|replica| replica.serving)
-    };
-    let replicas = &record.shard.replicas;
-    let away = replicas.iter().filter(|at| !serves(at.node));
     let name = |at: &cluster::Replica| {
         let known = state.nodes.get(&at.node);
         known.map_or_else(|| at.node.to_string(), |known| known.node.name.clone())
     };
-    let names: Vec<String> = away.map(name).collect();
+    let names: Vec<String> = away(reports, record).map(name).collect();
     if names.is_empty() {
         return String::new();
     }
-    let (count, all) = (names.len(), replicas.len());
+    let (count, all) = (names.len(), record.shard.replicas.len());
     format!(
         "{count} of {all} replicas do not serve: {}",
         names.join(", ")

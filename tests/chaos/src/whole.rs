@@ -12,7 +12,7 @@ use api::admin::v1::{
     ActionReport, GetStatusRequest, GetStatusResponse, NodeStatus, ReplicaStatus, ShardState,
     ShardStatus,
 };
-use runtime::Runtime;
+use runtime::{Instant, Runtime};
 
 use crate::deployment::{Deployment, SHARDS, Shape};
 use crate::faults::LOOK_INTERVAL;
@@ -68,19 +68,34 @@ pub async fn wait_until_whole(
     deployment: &dyn Deployment,
     limit: Duration,
 ) -> anyhow::Result<()> {
+    let (shape, begun) = (deployment.shape(), runtime.now());
+    let missing = "not every replica serves and every coordinator answers";
+    until_told(runtime, deployment, limit, missing, |status, now| {
+        is_whole(status, shape, now.saturating_since(begun)).then_some(())
+    })
+    .await
+}
+
+/// Asks one coordinator after another for the status until it tells what is looked for, by the time at which it was asked.
+async fn until_told<T>(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    limit: Duration,
+    missing: &str,
+    mut told: impl FnMut(&GetStatusResponse, Instant) -> Option<T>,
+) -> anyhow::Result<T> {
     let begun = runtime.now();
     let mut turns = deployment.addresses().iter().cycle();
     loop {
-        let passed = runtime.now().saturating_since(begun);
+        let now = runtime.now();
         let address = turns.next().context("there are coordinators")?;
         let status = look(runtime, address).await;
-        let shape = deployment.shape();
-        if status.as_ref().is_ok_and(|at| is_whole(at, shape, passed)) {
-            return Ok(());
+        if let Some(found) = status.as_ref().ok().and_then(|status| told(status, now)) {
+            return Ok(found);
         }
         anyhow::ensure!(
-            passed < limit,
-            "after {limit:?} not every replica serves and every coordinator answers: {status:?}"
+            now.saturating_since(begun) < limit,
+            "after {limit:?} {missing}: {status:?}"
         );
         runtime.sleep(LOOK_INTERVAL).await;
     }
@@ -98,28 +113,21 @@ pub(crate) async fn settled_replicas(
     deployment: &dyn Deployment,
     limit: Duration,
 ) -> anyhow::Result<Vec<Holding>> {
-    let begun = runtime.now();
-    let mut turns = deployment.addresses().iter().cycle();
-    let (mut since, mut before) = (begun, Vec::new());
-    loop {
-        let now = runtime.now();
-        let address = turns.next().context("there are coordinators")?;
-        let status = look(runtime, address).await;
-        let (shape, passed) = (deployment.shape(), now.saturating_since(since));
-        let whole = status.as_ref().ok();
-        if let Some(status) = whole.filter(|at| is_whole(at, shape, passed)) {
-            let held = holdings(status);
-            if held == before && are_level(&held) {
-                return Ok(held);
-            }
-            (since, before) = (runtime.now(), held);
+    let shape = deployment.shape();
+    let (mut since, mut before) = (runtime.now(), Vec::new());
+    let missing = "the replicas of a shard have not applied the same";
+    until_told(runtime, deployment, limit, missing, |status, now| {
+        if !is_whole(status, shape, now.saturating_since(since)) {
+            return None;
         }
-        anyhow::ensure!(
-            now.saturating_since(begun) < limit,
-            "after {limit:?} the replicas of a shard have not applied the same: {status:?}"
-        );
-        runtime.sleep(LOOK_INTERVAL).await;
-    }
+        let held = holdings(status);
+        if held == before && are_level(&held) {
+            return Some(held);
+        }
+        (since, before) = (runtime.now(), held);
+        None
+    })
+    .await
 }
 
 /// Waits until the group of the coordinators has been changed so often, by what all of them but the one of the number `but` did since they
@@ -133,23 +141,12 @@ pub(crate) async fn until_coordinators_changed(
     (but, at_least): (u64, u64),
     limit: Duration,
 ) -> anyhow::Result<u64> {
-    let begun = runtime.now();
-    let mut turns = deployment.addresses().iter().cycle();
-    loop {
-        let passed = runtime.now().saturating_since(begun);
-        let address = turns.next().context("there are coordinators")?;
-        let status = look(runtime, address).await;
-        let told = status.as_ref().ok();
-        let changes = told.and_then(|at| coordinator_changes(at, deployment.shape(), but));
-        if let Some(changes) = changes.filter(|changes| *changes >= at_least) {
-            return Ok(changes);
-        }
-        anyhow::ensure!(
-            passed < limit,
-            "after {limit:?} the coordinators have not changed {at_least} times: {status:?}"
-        );
-        runtime.sleep(LOOK_INTERVAL).await;
-    }
+    let shape = deployment.shape();
+    let missing = format!("the coordinators have not changed {at_least} times");
+    until_told(runtime, deployment, limit, &missing, |status, _| {
+        coordinator_changes(status, shape, but).filter(|changes| *changes >= at_least)
+    })
+    .await
 }
 
 /// How often the group of the coordinators was changed, where all of them answer.

@@ -8,10 +8,12 @@ use api::ApiError;
 use api::admin::v1::{
     GetStatusRequest, GetStatusResponse, ReplicaStatus, ShardState, ShardStatus, SnapshotInfo,
 };
+use cluster::{Incarnation, NodeId};
 
 use super::connection::{Connection, Said};
 use super::snapshot::{held_by_each, moment};
 use super::table::printable;
+use crate::recovery::furthest;
 
 /// What the coordinators say of a shard.
 #[derive(Debug)]
@@ -31,25 +33,34 @@ enum Left<'a> {
 }
 
 impl Outlook {
-    /// Asks the first coordinator that answers for the state, and each for what it holds.
+    /// Asks each coordinator for what it holds, and the first that answers for the state.
     pub(super) async fn of(connection: &mut Connection, shard: u64) -> Self {
+        let held = held_by_each(connection).await;
+        Self::heard(connection, shard, held).await
+    }
+
+    /// The same, and whoever holds most of it is asked alone from then on, for the state, too: it acts by what it has heard, which may be
+    /// less than what another one has.
+    pub(super) async fn of_the_holder(connection: &mut Connection, shard: u64) -> Self {
+        let held = held_by_each(connection).await;
+        if let Some(address) = holder(&held, shard) {
+            connection.pin(address);
+        }
+        Self::heard(connection, shard, held).await
+    }
+
+    async fn heard(connection: &mut Connection, shard: u64, held: Said<Vec<SnapshotInfo>>) -> Self {
+        let status = connection
+            .read(
+                GetStatusRequest::default(),
+                |mut admin, request| async move { admin.get_status(request).await },
+            )
+            .await;
         Self {
             shard,
-            status: status(connection).await,
-            held: held_by_each(connection).await,
+            status,
+            held,
         }
-    }
-
-    /// Asks for the state once more: whoever is asked from now on.
-    pub(super) async fn hear(&mut self, connection: &mut Connection) {
-        self.status = status(connection).await;
-    }
-
-    /// The coordinator through which most of the shard is had back: the one that holds the newest snapshot, else the first that answers.
-    pub(super) fn holder(&self) -> Option<&str> {
-        let mut answering = self.held.iter().filter(|(_, said)| said.is_ok());
-        let newest = self.newest_held().map(|(address, _)| address);
-        newest.or_else(|| answering.next().map(|(address, _)| address.as_str()))
     }
 
     /// For people, a line each: where a recovery would begin.
@@ -122,7 +133,7 @@ impl Outlook {
 
     /// The highest index that is known of a shard's present life.
     fn highest(&self, status: &ShardStatus) -> u64 {
-        let held = self.all_held().map(|(_, held)| held);
+        let held = all_held(&self.held, self.shard).map(|(_, held)| held);
         let held = held.filter(|held| held.incarnation == status.incarnation);
         let held = held.map(|held| held.index);
         let reported = status.replicas.iter().map(|replica| replica.applied_index);
@@ -163,49 +174,54 @@ impl Outlook {
         )
     }
 
-    /// What is held of the shard, and where.
-    fn all_held(&self) -> impl Iterator<Item = (&str, &SnapshotInfo)> {
-        let all = self.held.iter().flat_map(|(address, said)| {
-            let snapshots = said.iter().flatten();
-            snapshots.map(move |held| (address.as_str(), held))
-        });
-        all.filter(move |(_, held)| held.shard_id == self.shard)
-    }
-
-    /// Of several that are as new the one that comes first.
-    fn newest_held(&self) -> Option<(&str, &SnapshotInfo)> {
-        self.all_held().reduce(|best, next| {
-            if age(next.1) > age(best.1) {
-                next
-            } else {
-                best
-            }
-        })
-    }
-
     /// As a coordinator judges it that holds the newest snapshot.
     fn left(&self) -> Left<'_> {
         let life = self.shard_status().map_or(0, |status| status.incarnation);
-        let sound = self.sound_replicas();
-        let furthest = sound.max_by_key(|replica| (replica.applied_index, replica.node_id));
-        match (furthest, self.newest_held()) {
-            (Some(replica), None) => Left::Replica(replica),
-            (Some(replica), Some((_, held))) if age(held) <= (life, replica.applied_index) => {
-                Left::Replica(replica)
-            }
-            (_, Some((address, held))) => Left::Snapshot(address, held),
+        let newest = newest_held(&self.held, self.shard);
+        let indexes = self.sound_replicas();
+        let indexes = indexes.map(|replica| (replica.applied_index, NodeId(replica.node_id)));
+        let reach = newest.map(|(_, held)| reach(held));
+        let best = furthest(Incarnation(life), indexes, reach.into_iter());
+        let replica = best.and_then(|node| {
+            let mut replicas = self.sound_replicas();
+            replicas.find(|replica| replica.node_id == node.0)
+        });
+        match (replica, newest) {
+            (Some(replica), _) => Left::Replica(replica),
+            (None, Some((address, held))) => Left::Snapshot(address, held),
             (None, None) => Left::Nothing,
         }
     }
 }
 
-async fn status(connection: &mut Connection) -> Result<GetStatusResponse, ApiError> {
-    connection
-        .read(
-            GetStatusRequest::default(),
-            |mut admin, request| async move { admin.get_status(request).await },
-        )
-        .await
+/// What is held of a shard, and where.
+fn all_held(
+    held: &Said<Vec<SnapshotInfo>>,
+    shard: u64,
+) -> impl Iterator<Item = (&str, &SnapshotInfo)> {
+    let all = held.iter().flat_map(|(address, said)| {
+        let snapshots = said.iter().flatten();
+        snapshots.map(move |held| (address.as_str(), held))
+    });
+    all.filter(move |(_, held)| held.shard_id == shard)
+}
+
+/// Of several that are as new the one that comes first.
+fn newest_held(held: &Said<Vec<SnapshotInfo>>, shard: u64) -> Option<(&str, &SnapshotInfo)> {
+    all_held(held, shard).reduce(|best, next| {
+        if reach(next.1) > reach(best.1) {
+            next
+        } else {
+            best
+        }
+    })
+}
+
+/// The coordinator through which most of a shard is had back: the one that holds the newest snapshot, else the first that answers.
+fn holder(held: &Said<Vec<SnapshotInfo>>, shard: u64) -> Option<&str> {
+    let mut answering = held.iter().filter(|(_, said)| said.is_ok());
+    let newest = newest_held(held, shard).map(|(address, _)| address);
+    newest.or_else(|| answering.next().map(|(address, _)| address.as_str()))
 }
 
 /// Shows lines that may repeat what servers say.
@@ -216,9 +232,9 @@ pub(super) fn tell(lines: &[String]) -> io::Result<()> {
         .try_for_each(|line| writeln!(out, "{}", printable(line)))
 }
 
-/// Later lives and higher indexes are newer.
-fn age(held: &SnapshotInfo) -> (u64, u64) {
-    (held.incarnation, held.index)
+/// How far a snapshot reaches: later lives further than earlier ones.
+fn reach(held: &SnapshotInfo) -> (Incarnation, u64) {
+    (Incarnation(held.incarnation), held.index)
 }
 
 fn snapshot(address: &str, held: &SnapshotInfo) -> String {
@@ -288,7 +304,7 @@ mod tests {
     /// What a recovery is told to begin from, and who is asked for it.
     fn told(outlook: &Outlook) -> (String, Option<&str>) {
         let lines = outlook.of_recovery();
-        (lines.join("\n"), outlook.holder())
+        (lines.join("\n"), holder(&outlook.held, SHARD))
     }
 
     #[test]

@@ -84,12 +84,7 @@ impl Recover {
         if !self.accept_loss {
             return Ok(String::new());
         }
-        let mut outlook = Outlook::of(connection, self.shard).await;
-        if let Some(address) = outlook.holder() {
-            connection.pin(address);
-            // It acts by what it has heard, which may be less than what another one has.
-            outlook.hear(connection).await;
-        }
+        let outlook = Outlook::of_the_holder(connection, self.shard).await;
         tell(&outlook.of_recovery())?;
         let loss = format!(
             "What shard {} acknowledged beyond that will be gone for good.",

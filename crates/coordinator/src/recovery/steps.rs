@@ -56,10 +56,8 @@ impl Recovery {
             *origin = Origin::Replica(node);
             return self.life_from_replica(&case, node).await;
         }
-        let reaches = |held: &Held| (held.incarnation, held.index);
-        if let Some(rotten) =
-            newest.filter(|newest| seed.as_ref().map(reaches) < Some(reaches(newest)))
-        {
+        let sound = seed.as_ref().map(Held::reach);
+        if let Some(rotten) = newest.filter(|newest| sound < Some(newest.reach())) {
             return Err(not_what_was_accepted(&rotten));
         }
         if seed.is_none() && !or_nothing {

@@ -30,9 +30,14 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Later lives and higher indexes are newer.
-    fn age(&self) -> (Incarnation, u64, i64) {
-        (self.incarnation, self.index, self.taken_at_ms)
+    /// How far it reaches: later lives further than earlier ones.
+    pub(crate) fn reach(&self) -> (Incarnation, u64) {
+        (self.incarnation, self.index)
+    }
+
+    /// What reaches further is newer.
+    fn age(&self) -> ((Incarnation, u64), i64) {
+        (self.reach(), self.taken_at_ms)
     }
 }
 

@@ -559,14 +559,22 @@ mod tests {
         history
     }
 
+    /// What a LINEARIZABLE read is judged that was told a count at a time.
+    fn strictly(history: &History, at: u64, told: u64) -> Vec<Violation> {
+        let read = count(Level::Linearizable, &[], (at, at + 1), told);
+        judged(history, read)
+    }
+
+    /// What a STALE read with a token is judged that was told a count when all was over.
+    fn late(history: &History, token: &[u64], told: u64) -> Vec<Violation> {
+        judged(history, count(Level::Stale, token, (900, 901), told))
+    }
+
     #[test]
     fn a_read_holds_its_part_of_every_batch_before_it() {
         let history = batches();
         assert_eq!(judge_answers(&history), vec![]);
-        let strict = |at, told| {
-            let read = count(Level::Linearizable, &[], (at, at + 1), told);
-            judged(&history, read)
-        };
+        let strict = |at, told| strictly(&history, at, told);
         assert_eq!(strict(50, 1), vec![]);
         assert!(is_too_old(&strict(50, 0)));
         assert!(is_too_much(&strict(50, 5)));
@@ -575,10 +583,7 @@ mod tests {
         assert!(is_too_old(&strict(130, 1)));
         assert!(is_too_old(&strict(130, 4)));
         assert!(is_too_much(&strict(130, 13)));
-        let stale = |token: &[u64], told| {
-            let read = count(Level::Stale, token, (900, 901), told);
-            judged(&history, read)
-        };
+        let stale = |token: &[u64], told| late(&history, token, told);
         assert_eq!(stale(&[3], 1), vec![]);
         assert!(is_too_old(&stale(&[4], 1)));
         assert!(is_too_much(&stale(&[], 16)));
@@ -614,10 +619,7 @@ mod tests {
     fn what_was_deleted_is_gone_from_every_answer() {
         let history = deleted();
         assert_eq!(judge_answers(&history), vec![]);
-        let strict = |at, told| {
-            let read = count(Level::Linearizable, &[], (at, at + 1), told);
-            judged(&history, read)
-        };
+        let strict = |at, told| strictly(&history, at, told);
         assert_eq!(strict(250, 5), vec![]);
         assert!(is_impossible(&strict(250, 1)));
         assert_eq!(strict(350, 0), vec![]);
@@ -626,10 +628,7 @@ mod tests {
         for told in [0, 5, 17, 21, 32] {
             assert!(is_impossible(&strict(450, told)), "{told}");
         }
-        let stale = |token: &[u64], told| {
-            let read = count(Level::Stale, token, (900, 901), told);
-            judged(&history, read)
-        };
+        let stale = |token: &[u64], told| late(&history, token, told);
         assert_eq!(stale(&[], 5), vec![]);
         assert_eq!(stale(&[3], 0), vec![]);
         assert!(is_impossible(&stale(&[3], 5)));
