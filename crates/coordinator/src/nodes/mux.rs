@@ -20,6 +20,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use runtime::Runtime;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -146,10 +147,7 @@ impl<P: Protocol> Lane<P> {
         mut request: P::Request,
     ) -> Result<(Arc<Session<P>>, u64, oneshot::Receiver<Answer<P>>), ApiError> {
         let mut slot = self.session.lock();
-        let session = match slot
-            .as_ref()
-            .filter(|session| session.waiting.lock().queue.is_some())
-        {
+        let session = match slot.as_ref().filter(|session| session.is_open()) {
             Some(session) => Arc::clone(session),
             None => {
                 let session = self.open();
@@ -165,16 +163,23 @@ impl<P: Protocol> Lane<P> {
         let Some(queue) = &waiting.queue else {
             return Err(lost(false, "the stream was closed"));
         };
-        let is_full = waiting.answers.len() >= self.queue_max;
-        if is_full || queue.try_send((number, request)).is_err() {
-            let message = format!("{} requests to one node are waiting", self.queue_max);
-            let error = ApiError::overloaded(message, QUEUE_RETRY);
-            return Err(error.with_outcome(Outcome::NotApplied));
+        if waiting.answers.len() >= self.queue_max {
+            return Err(self.full());
+        }
+        match queue.try_send((number, request)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(self.full()),
+            Err(TrySendError::Closed(_)) => return Err(lost(false, "the stream was closed")),
         }
         waiting.next += 1;
         waiting.answers.insert(number, sender);
         drop(waiting);
         Ok((session, number, answer))
+    }
+
+    fn full(&self) -> ApiError {
+        let message = format!("{} requests to one node are waiting", self.queue_max);
+        ApiError::overloaded(message, QUEUE_RETRY).with_outcome(Outcome::NotApplied)
     }
 
     fn open(&self) -> Arc<Session<P>> {
@@ -221,6 +226,14 @@ impl<P: Protocol> Drop for Lane<P> {
 }
 
 impl<P: Protocol> Session<P> {
+    /// Whether requests can still be sent. The transport lets go of the queue when a connection breaks, which is before the
+    /// reader of answers is told.
+    fn is_open(&self) -> bool {
+        let waiting = self.waiting.lock();
+        let queue = waiting.queue.as_ref();
+        queue.is_some_and(|queue| !queue.is_closed())
+    }
+
     fn was_taken(&self, number: u64) -> bool {
         number < self.taken_below.load(Ordering::Acquire)
     }
@@ -338,6 +351,23 @@ mod tests {
                 }
                 std::future::pending().await
             })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_the_transport_let_go_is_not_a_full_one() {
+        let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let lane: Lane<Silent> = Lane::new(Runtime::real(), channel, 8);
+        let (to, mut taken) = mpsc::unbounded_channel();
+        for _stream in 0..2 {
+            let request = Request {
+                name: "patient",
+                to: to.clone(),
+            };
+            let error = lane.call(request, Duration::from_secs(2)).await;
+            assert_eq!(error.unwrap_err().reason(), Reason::Deadline);
+            let requests = taken.try_recv();
+            drop(requests.expect("the transport took it from a stream of its own"));
         }
     }
 
