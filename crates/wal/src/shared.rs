@@ -102,7 +102,9 @@ impl Shared {
         self.room.notify_all();
         let others = calls.iter().map(|(waiter, _)| waiter.clone());
         flight.waiters.extend(others);
-        for (waiter, result) in calls {
+        // The newest first: whoever waits for several learns from one that all before it are durable. openraft forwards the first that it is
+        // told at once, and a newer one that comes right behind it a timer's tick, a millisecond, later.
+        for (waiter, result) in calls.into_iter().rev() {
             waiter.tell(result);
         }
         flight.ended = true;

@@ -35,7 +35,8 @@ use crate::{
 pub(crate) const LOCK_FILE: &str = "LOCK";
 
 /// Told when a batch is durable, or why it is not. Called once, on the writer's thread (in
-/// [`Writer::Inline`] and [`Writer::Driven`] on the caller's), with no lock held. Must not block.
+/// [`Writer::Inline`] and [`Writer::Driven`] on the caller's), with no lock held. Must not block. Of batches that one sync made durable,
+/// the newest is told first.
 pub type Done = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 
 /// Starts a named thread. The `runtime` crate has such a function.

@@ -560,15 +560,35 @@ fn a_writer_that_panics_leaves_nobody_waiting() {
 fn a_callback_that_panics_leaves_nobody_waiting() {
     let disk = SimDisk::new();
     let held = Held::open(&disk, WalOptions::small());
+    let first = append(&held.wal, 2, vec![entry(1, 0, b"b")]);
+    // It is told before the other.
     let panics = Box::new(|_| panic!("scripted"));
     held.wal.append(G, vec![entry(1, 0, b"a")], panics);
-    let second = append(&held.wal, 2, vec![entry(1, 0, b"b")]);
     let work = held.work.lock().take().unwrap();
     std::thread::spawn(work).join().unwrap_err();
-    let error = result(&second).unwrap_err();
+    let error = result(&first).unwrap_err();
     assert!(!error.not_applied(), "it may well be on disk: {error}");
     assert!(held.wal.is_poisoned());
     held.wal.shutdown().unwrap_err();
+}
+
+#[test]
+fn of_those_that_share_a_sync_the_newest_is_told_first() {
+    let held = Held::open(&SimDisk::new(), WalOptions::small());
+    let (told, order) = std::sync::mpsc::channel();
+    for index in 0..3 {
+        let told = told.clone();
+        let done = Box::new(move |_| told.send(index).unwrap());
+        held.wal.append(G, vec![entry(1, index, b"a")], done);
+    }
+    let work = held.work.lock().take().unwrap();
+    let thread = std::thread::spawn(work);
+    let order: Vec<u64> = (0..3)
+        .map(|_| order.recv_timeout(PATIENCE).unwrap())
+        .collect();
+    assert_eq!(order, [2, 1, 0]);
+    held.wal.shutdown().unwrap();
+    thread.join().unwrap();
 }
 
 #[test]
