@@ -256,7 +256,7 @@ impl Store {
         list.extend(received.map(|at| old.swap_remove(at)));
         drop(all);
         for held in old {
-            durable::remove(self.vfs.as_ref(), &self.path(&held))?;
+            durable::remove_in_steps(self.vfs.as_ref(), &self.path(&held), held.bytes)?;
         }
         Ok(held)
     }

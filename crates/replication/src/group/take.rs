@@ -44,7 +44,12 @@ impl<S: StateMachine> Inner<S> {
         let applied = self.shared.applied().ok_or(SnapshotError::Empty)?;
         let newest = self.shared.snapshots.newest();
         if let Some(newest) = newest.filter(|newest| newest.header().last == applied) {
-            self.shared.snapshots.prune();
+            let snapshots = Arc::clone(&self.shared.snapshots);
+            let prune = move || snapshots.prune();
+            let pruned = self.shared.runtime.spawn_blocking("snapshot-prune", prune);
+            if let Err(error) = pruned.await {
+                tracing::warn!(group = %self.shared.group, %error, "old snapshots were not removed");
+            }
             // What came between this snapshot and the log's being cut behind it may have been the end of the process. A replica that has
             // stopped has its snapshot all the same.
             if let Err(error) = self.let_go().await {

@@ -231,8 +231,10 @@ impl SnapshotStore {
         discard(self.vfs.as_ref(), temporary);
     }
 
-    /// Removes generations beyond the kept ones, and rotten ones once a sound one replaces them, unless somebody reads them.
+    /// Removes generations beyond the kept ones, and rotten ones once a sound one replaces them, unless somebody reads them. May block
+    /// for as long as the disk takes to free them.
     pub(crate) fn prune(&self) {
+        let mut removed = Vec::new();
         let mut kept = self.kept.lock();
         let sound = kept.iter().filter(|file| !file.is_rotten());
         let newest = sound.clone().map(|file| file.info().applied.index).max();
@@ -248,14 +250,21 @@ impl SnapshotStore {
             if !obsolete || !file.is_idle() {
                 return true;
             }
-            match self.vfs.remove_file(file.path()) {
-                Ok(()) => false,
+            match durable::unname(self.vfs.as_ref(), file.path(), file.info().bytes) {
+                Ok(nameless) => {
+                    removed.push(nameless);
+                    false
+                }
                 Err(error) => {
                     tracing::warn!(%error, "an old snapshot could not be removed");
                     !error.is_not_found()
                 }
             }
         });
+        drop(kept);
+        for nameless in removed {
+            nameless.free(self.vfs.as_ref());
+        }
     }
 }
 
