@@ -28,7 +28,7 @@ use runtime::{CancellationToken, Instant, Runtime};
 use tokio::sync::watch;
 use wal::{GroupId, Wal};
 
-pub use propose::{Committed, Pending};
+pub use propose::{Committed, Pending, Proposed};
 pub use read::{GivenUp, ReadPoint};
 
 use crate::config::SnapshotPolicy;
@@ -250,10 +250,7 @@ impl<S: StateMachine> Inner<S> {
 
     /// Why the replica stopped, for callers who find it so.
     fn stop_reason(&self) -> String {
-        self.shared.halt.get().map_or_else(
-            || "the replica is gone".to_owned(),
-            |stopped| stopped.reason,
-        )
+        self.shared.halt.why()
     }
 
     fn leader_in(&self, metrics: &Metrics) -> Option<Peer> {

@@ -75,17 +75,15 @@ impl fmt::Debug for Reply {
     }
 }
 
-/// Hands the outcome of a proposal to whoever waits for it; nobody has to.
-#[derive(Debug)]
-pub(crate) struct Answer<T>(pub(crate) tokio::sync::oneshot::Sender<T>);
+/// Hands the outcome of a proposal over, by the task that applied it: whoever waits need not be woken by another task in between.
+pub(crate) struct Answer<T>(pub(crate) Box<dyn FnOnce(T) + Send>);
 
 impl<T> openraft::raft::responder::Responder<TypeConfig, T> for Answer<T>
 where
     T: openraft::OptionalSend + 'static,
 {
     fn on_complete(self, result: T) {
-        // The proposer may have gone away; the entry was applied all the same.
-        drop(self.0.send(result));
+        (self.0)(result);
     }
 }
 

@@ -151,6 +151,14 @@ impl Halt {
         self.reason.borrow().clone()
     }
 
+    /// The reason, for callers who find the replica stopped.
+    pub(crate) fn why(&self) -> String {
+        self.get().map_or_else(
+            || "the replica is gone".to_owned(),
+            |stopped| stopped.reason,
+        )
+    }
+
     pub(crate) fn is_set(&self) -> bool {
         self.reason.borrow().is_some()
     }

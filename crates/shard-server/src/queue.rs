@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Future;
-use replication::{Committed, Group, Pending, ProposeError};
+use replication::{Committed, Group, ProposeError, Proposed};
 use runtime::{Instant, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -27,19 +27,18 @@ use crate::state::{DictionaryState, Response, Write, WriteOutcome, command};
 /// Where entries go: a shard's Raft group.
 #[async_trait]
 pub(crate) trait Log: Send + Sync + 'static {
-    /// An entry on its way.
-    type Entry: Future<Output = Result<Committed<Response>, ProposeError>> + Send + 'static;
-
-    /// Hands over an entry of kind [`command::KIND_WRITES`]; returns when its place in the order is certain.
-    async fn submit(&self, command: Bytes) -> Result<Self::Entry, ProposeError>;
+    /// Hands over an entry of kind [`command::KIND_WRITES`]; returns when its place in the order is certain, or it was refused. What
+    /// became of it is told in any case.
+    async fn submit(&self, command: Bytes, done: Done);
 }
+
+/// Is told what became of an entry; neither blocks nor panics.
+pub(crate) type Done = Box<dyn FnOnce(Proposed<Response>) + Send>;
 
 #[async_trait]
 impl Log for Group<DictionaryState> {
-    type Entry = Pending<DictionaryState>;
-
-    async fn submit(&self, command: Bytes) -> Result<Self::Entry, ProposeError> {
-        Group::submit(self, command::KIND_WRITES, command).await
+    async fn submit(&self, command: Bytes, done: Done) {
+        self.submit_then(command::KIND_WRITES, command, done).await;
     }
 }
 
@@ -207,16 +206,11 @@ impl<L: Log> Drain<L> {
             }
             let writes = batch.iter().flat_map(|waiting| &waiting.writes);
             let command = command::encode_writes(writes);
-            match self.log.submit(command).await {
-                Ok(entry) => {
-                    let settle = async move {
-                        settle(batch, entry.await);
-                        drop(permit);
-                    };
-                    drop(self.runtime.spawn("write-entry", settle));
-                }
-                Err(error) => settle(batch, Err(error)),
-            }
+            let done = move |proposed| {
+                settle(batch, proposed);
+                drop(permit);
+            };
+            self.log.submit(command, Box::new(done)).await;
         }
     }
 
@@ -264,8 +258,8 @@ impl<L: Log> Drain<L> {
 }
 
 /// Answers everybody whose writes were in an entry.
-fn settle(batch: VecDeque<Waiting>, result: Result<Committed<Response>, ProposeError>) {
-    let (index, outcomes) = match result {
+fn settle(batch: VecDeque<Waiting>, proposed: Proposed<Response>) {
+    let (index, outcomes) = match proposed {
         Ok(Committed {
             index,
             term: _,

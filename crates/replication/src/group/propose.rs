@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::{Group, Inner};
 use crate::raft::{Answer, Command, TypeConfig, term_of};
-use crate::status::StopCause;
+use crate::status::{Halt, StopCause};
 use crate::{Outcome, ProposeError, StateMachine, command, convert};
 
 /// A command that was committed and applied.
@@ -30,19 +30,18 @@ pub struct Committed<R> {
     pub response: R,
 }
 
+/// What became of a command.
+pub type Proposed<R> = Result<Committed<R>, ProposeError>;
+
 /// A command that was handed to Raft; await it for its outcome. Dropping it takes nothing back.
-pub struct Pending<S: StateMachine> {
-    answer: oneshot::Receiver<ClientWriteResult<TypeConfig>>,
-    inner: Arc<Inner<S>>,
-    response: PhantomData<fn() -> S::Response>,
+pub struct Pending<R> {
+    answer: oneshot::Receiver<Proposed<R>>,
+    halt: Arc<Halt>,
 }
 
-impl<S: StateMachine> fmt::Debug for Pending<S> {
+impl<R> fmt::Debug for Pending<R> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Pending")
-            .field("group", &self.inner.shared.group)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Pending").finish_non_exhaustive()
     }
 }
 
@@ -52,11 +51,7 @@ impl<S: StateMachine> Group<S> {
     ///
     /// # Errors
     /// See [`ProposeError`]; [`ProposeError::outcome`] says whether it may have been applied.
-    pub async fn propose(
-        &self,
-        kind: u16,
-        command: Bytes,
-    ) -> Result<Committed<S::Response>, ProposeError> {
+    pub async fn propose(&self, kind: u16, command: Bytes) -> Proposed<S::Response> {
         self.submit(kind, command).await?.await
     }
 
@@ -65,35 +60,63 @@ impl<S: StateMachine> Group<S> {
     ///
     /// # Errors
     /// See [`ProposeError`]; nothing was submitted then.
-    pub async fn submit(&self, kind: u16, command: Bytes) -> Result<Pending<S>, ProposeError> {
-        let inner = &self.inner;
-        inner.check_writable(command.len())?;
-        let stamp_ms = inner.clock.next(inner.shared.progress.stamp_ms());
-        let envelope = command::encode(kind, stamp_ms, &command);
-        let (answer, receiver) = oneshot::channel();
-        inner
-            .raft
-            .client_write_ff(Command(envelope), Some(Answer(answer)))
-            .await
-            .map_err(|fatal| {
-                inner
-                    .shared
-                    .halt
-                    .set(StopCause::Internal, &fatal.to_string());
-                inner.stopped(Outcome::NotApplied)
-            })?;
+    pub async fn submit(
+        &self,
+        kind: u16,
+        command: Bytes,
+    ) -> Result<Pending<S::Response>, ProposeError> {
+        self.inner.check_writable(command.len())?;
+        let (done, answer) = oneshot::channel();
+        // The proposer may have gone away; the entry was applied all the same.
+        let done = move |proposed| drop(done.send(proposed));
+        self.inner.hand_over(kind, &command, done).await;
         Ok(Pending {
-            answer: receiver,
-            inner: Arc::clone(inner),
-            response: PhantomData,
+            answer,
+            halt: Arc::clone(&self.inner.shared.halt),
         })
+    }
+
+    /// As [`Group::submit`], and calls `done` with what became of the command, a refusal included, once and whatever happens. It is called
+    /// by the task that applies, so that nobody is woken in between: it must neither block nor panic.
+    pub async fn submit_then(
+        &self,
+        kind: u16,
+        command: Bytes,
+        done: impl FnOnce(Proposed<S::Response>) + Send + 'static,
+    ) {
+        match self.inner.check_writable(command.len()) {
+            Ok(()) => self.inner.hand_over(kind, &command, done).await,
+            Err(error) => done(Err(error)),
+        }
     }
 }
 
 impl<S: StateMachine> Inner<S> {
+    async fn hand_over(
+        &self,
+        kind: u16,
+        command: &[u8],
+        done: impl FnOnce(Proposed<S::Response>) + Send + 'static,
+    ) {
+        let stamp_ms = self.clock.next(self.shared.progress.stamp_ms());
+        let envelope = command::encode(kind, stamp_ms, command);
+        let waiting = Waiting {
+            halt: Arc::clone(&self.shared.halt),
+            done: Some(done),
+            response: PhantomData,
+        };
+        let answer = Answer(Box::new(move |written| waiting.settle(written)));
+        let handed_over = self.raft.client_write_ff(Command(envelope), Some(answer));
+        if let Err(fatal) = handed_over.await {
+            // Whoever waits was told when the answer was dropped.
+            let halt = &self.shared.halt;
+            halt.set(StopCause::Internal, &fatal.to_string());
+        }
+    }
+
     fn check_writable(&self, bytes: usize) -> Result<(), ProposeError> {
         if self.shared.halt.is_set() {
-            return Err(self.stopped(Outcome::NotApplied));
+            return Err(stopped(&self.shared.halt, Outcome::NotApplied));
         }
         {
             let metrics = self.metrics.borrow_watched();
@@ -112,39 +135,52 @@ impl<S: StateMachine> Inner<S> {
             .admit(bytes as u64)
             .map_err(|_| ProposeError::DiskFull)
     }
+}
 
-    fn stopped(&self, outcome: Outcome) -> ProposeError {
-        ProposeError::Stopped {
-            reason: self.stop_reason(),
-            outcome,
-        }
-    }
-
-    fn refused(&self, error: ClientWriteError<TypeConfig>) -> ProposeError {
-        match error {
-            ClientWriteError::ForwardToLeader(to) => ProposeError::NotLeader {
-                leader: convert::peer(to.leader_id, to.leader_node.as_ref()),
-            },
-            ClientWriteError::LogEntryDiscarded(to) => ProposeError::LeadLost {
-                leader: convert::peer(to.leader_id, to.leader_node.as_ref()),
-            },
-            // Neither is an answer to a command; whatever it means, the entry may exist.
-            error @ (ClientWriteError::ChangeMembershipError(_)
-            | ClientWriteError::PreconditionFailed(_)) => ProposeError::Stopped {
-                reason: error.to_string(),
-                outcome: Outcome::Unknown,
-            },
-        }
+fn stopped(halt: &Halt, outcome: Outcome) -> ProposeError {
+    ProposeError::Stopped {
+        reason: halt.why(),
+        outcome,
     }
 }
 
-impl<S: StateMachine> Future for Pending<S> {
-    type Output = Result<Committed<S::Response>, ProposeError>;
+fn refused(error: ClientWriteError<TypeConfig>) -> ProposeError {
+    match error {
+        ClientWriteError::ForwardToLeader(to) => ProposeError::NotLeader {
+            leader: convert::peer(to.leader_id, to.leader_node.as_ref()),
+        },
+        ClientWriteError::LogEntryDiscarded(to) => ProposeError::LeadLost {
+            leader: convert::peer(to.leader_id, to.leader_node.as_ref()),
+        },
+        // Neither is an answer to a command; whatever it means, the entry may exist.
+        error @ (ClientWriteError::ChangeMembershipError(_)
+        | ClientWriteError::PreconditionFailed(_)) => ProposeError::Stopped {
+            reason: error.to_string(),
+            outcome: Outcome::Unknown,
+        },
+    }
+}
+
+impl<R> Future for Pending<R> {
+    type Output = Proposed<R>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.answer).poll(context));
-        Poll::Ready(match answer {
-            Ok(Ok(written)) => {
+        Poll::Ready(answer.unwrap_or_else(|_| Err(stopped(&self.halt, Outcome::Unknown))))
+    }
+}
+
+/// Whoever is to be told of a command. Dropped untold, for Raft has ended, it says that nobody knows.
+struct Waiting<R, F: FnOnce(Proposed<R>)> {
+    halt: Arc<Halt>,
+    done: Option<F>,
+    response: PhantomData<fn(R)>,
+}
+
+impl<R: 'static, F: FnOnce(Proposed<R>)> Waiting<R, F> {
+    fn settle(mut self, written: ClientWriteResult<TypeConfig>) {
+        let proposed = match written {
+            Ok(written) => {
                 let response = written.data.0.and_then(|reply| reply.downcast().ok());
                 response
                     .map(|response| Committed {
@@ -153,10 +189,20 @@ impl<S: StateMachine> Future for Pending<S> {
                         response: *response,
                     })
                     // Every applied command leaves a response of this type; without one it was not applied here.
-                    .ok_or_else(|| self.inner.stopped(Outcome::Unknown))
+                    .ok_or_else(|| stopped(&self.halt, Outcome::Unknown))
             }
-            Ok(Err(error)) => Err(self.inner.refused(error)),
-            Err(_) => Err(self.inner.stopped(Outcome::Unknown)),
-        })
+            Err(error) => Err(refused(error)),
+        };
+        if let Some(done) = self.done.take() {
+            done(proposed);
+        }
+    }
+}
+
+impl<R, F: FnOnce(Proposed<R>)> Drop for Waiting<R, F> {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done(Err(stopped(&self.halt, Outcome::Unknown)));
+        }
     }
 }
