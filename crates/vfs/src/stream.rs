@@ -9,7 +9,7 @@ use crate::{Result, VfsFile};
 
 const BUFFER_BYTES: usize = 128 * 1024;
 /// How much is written before it is synced. A log that syncs its own few bytes on the same disk meanwhile may have to wait until all
-/// of it is written: 27 ms (p99.9) beside files of 50 MB that are synced once, 6 to 14 ms beside these (docs/performance-history.md).
+/// of it is written: 20 to 45 ms (p99.9) beside files of 50 MB that are synced once, 3 to 6 ms beside these (docs/performance-history.md).
 const UNSYNCED_BYTES: u64 = 256 * 1024;
 
 /// Writes a file from its start to its end through a buffer, for encoders that want [`Write`].
