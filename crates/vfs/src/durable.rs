@@ -87,22 +87,8 @@ pub fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     vfs.sync_dir(parent(path))
 }
 
-/// As [`remove`], of a file of about `bytes`, whose space is freed in steps where it is large ([`Nameless::free`]).
-pub fn remove_in_steps(vfs: &dyn Vfs, path: &Path, bytes: u64) -> Result<()> {
-    match unname(vfs, path, bytes) {
-        Ok(nameless) => {
-            vfs.sync_dir(parent(path))?;
-            nameless.shrink();
-            Ok(())
-        }
-        // An earlier call may have failed after the removal.
-        Err(error) if error.is_not_found() => vfs.sync_dir(parent(path)),
-        Err(error) => Err(error),
-    }
-}
-
-/// Takes the name of a file of about `bytes` that nobody reads any more. Its space is free when what is returned is dropped, at the
-/// latest.
+/// Takes the name of a file of about `bytes`, which nobody may read any more: unlike [`Vfs::remove_file`] it takes the content from open
+/// handles, too. Its space is free when what is returned is dropped, at the latest.
 pub fn unname(vfs: &dyn Vfs, path: &Path, bytes: u64) -> Result<Nameless> {
     // One that cannot be opened is freed at once.
     let file = (bytes > FREED_BYTES)
@@ -128,30 +114,23 @@ impl Nameless {
     /// on the same disk waits for all that one step freed: 16 to 80 ms for 25 MB at once, 2 to 4 ms in steps
     /// (docs/performance-history.md). What cannot be freed so is freed at once. May block.
     pub fn free(self, vfs: &dyn Vfs) {
-        let Some(file) = &self.file else {
-            return;
-        };
-        // Should the name come back after a loss of power, it must stand for the whole file.
-        if vfs.sync_dir(parent(file.path())).is_ok() {
-            self.shrink();
+        if let Some(file) = self.file {
+            // What fails leaves the rest to be freed at once, and no name stands for it.
+            drop(shrink(vfs, file.as_ref()));
         }
     }
+}
 
-    fn shrink(self) {
-        let Some(file) = self.file else {
-            return;
-        };
-        let free = |mut len: u64| {
-            while len > FREED_BYTES {
-                len -= FREED_BYTES;
-                file.truncate(len)?;
-                file.sync_data()?;
-            }
-            Ok(())
-        };
-        // What fails leaves the rest to be freed at once, and no name stands for it.
-        drop(file.len().and_then(free));
+fn shrink(vfs: &dyn Vfs, file: &dyn VfsFile) -> Result<()> {
+    // Should the name come back after a loss of power, it must stand for the whole file.
+    vfs.sync_dir(parent(file.path()))?;
+    let mut len = file.len()?;
+    while len > FREED_BYTES {
+        len -= FREED_BYTES;
+        file.truncate(len)?;
+        file.sync_data()?;
     }
+    Ok(())
 }
 
 /// Creates a directory and its missing parents, durably. One that exists is made durable too.
@@ -244,9 +223,8 @@ mod tests {
         let content = vec![7; 3 << 20];
         replace(&disk, path, &content).unwrap();
         let bytes = content.len() as u64;
-        for (number, run) in
-            every_mishap(&disk, |disk| remove_in_steps(disk, path, bytes)).enumerate()
-        {
+        let remove = |disk: &SimDisk| unname(disk, path, bytes).map(|nameless| nameless.free(disk));
+        for (number, run) in every_mishap(&disk, remove).enumerate() {
             if number == 0 {
                 assert_eq!(run.disk.count(Op::Truncate), 2);
             }

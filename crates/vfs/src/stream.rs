@@ -55,14 +55,6 @@ impl FileWriter {
         self.file.write_all_at(&self.buffer, self.written)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
-        self.sync_now_and_then()
-    }
-
-    fn sync_now_and_then(&mut self) -> Result<()> {
-        if self.written - self.synced >= UNSYNCED_BYTES {
-            self.file.sync_data()?;
-            self.synced = self.written;
-        }
         Ok(())
     }
 }
@@ -75,9 +67,12 @@ impl Write for FileWriter {
         if bytes.len() >= BUFFER_BYTES {
             self.file.write_all_at(bytes, self.written)?;
             self.written += bytes.len() as u64;
-            self.sync_now_and_then()?;
         } else {
             self.buffer.extend_from_slice(bytes);
+        }
+        if self.written - self.synced >= UNSYNCED_BYTES {
+            self.file.sync_data()?;
+            self.synced = self.written;
         }
         Ok(bytes.len())
     }

@@ -256,7 +256,8 @@ impl Store {
         list.extend(received.map(|at| old.swap_remove(at)));
         drop(all);
         for held in old {
-            durable::remove_in_steps(self.vfs.as_ref(), &self.path(&held), held.bytes)?;
+            // All of it at once, with the last who reads it: it may be on its way to a node just now.
+            durable::remove(self.vfs.as_ref(), &self.path(&held))?;
         }
         Ok(held)
     }
@@ -364,6 +365,24 @@ mod tests {
         }
         assert_eq!(indexes(&store), [30, 20]);
         assert_eq!(indexes(&open(&disk)), [30, 20]);
+    }
+
+    #[test]
+    fn one_that_is_removed_while_it_is_read_is_read_to_its_end() {
+        let disk = Arc::new(SimDisk::new());
+        let store = open(&disk);
+        let content = vec![7; 3 << 20];
+        let mut receiving = store.receive(held(10, &content)).unwrap();
+        receiving.take(&content).unwrap();
+        let oldest = store.publish(receiving).unwrap();
+        let mut reader = store.read(&oldest).unwrap();
+        for index in [20, 30] {
+            receive(&store, index, b"content").unwrap();
+        }
+        assert_eq!(indexes(&store), [30, 20]);
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).unwrap();
+        assert!(read == content, "{} bytes of it", read.len());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A complete snapshot on disk and what is known of it. Its file stays while anybody holds it.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,7 +120,10 @@ impl SnapshotFile {
     /// As [`SnapshotFile::read`], from an offset on.
     pub(crate) fn read_from(&self, offset: u64) -> Result<impl Read + Send + use<>, SnapshotError> {
         let file = self.inner.vfs.open_read(&self.inner.path)?;
-        Ok(FileReader::starting_at(file, offset))
+        Ok(Reading {
+            reader: FileReader::starting_at(file, offset),
+            _held: self.clone(),
+        })
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -168,6 +171,18 @@ impl SnapshotFile {
     /// Whether nobody but the store holds it.
     pub(super) fn is_idle(&self) -> bool {
         Arc::strong_count(&self.inner) == 1
+    }
+}
+
+/// Reads a file and holds it: what nobody holds is freed, and open handles do not keep that.
+struct Reading {
+    reader: FileReader,
+    _held: SnapshotFile,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
     }
 }
 

@@ -243,6 +243,25 @@ fn two_generations_are_kept_and_held_ones_stay() {
 }
 
 #[test]
+fn one_that_is_being_read_stays_and_then_goes() {
+    let (vfs, disk) = disk();
+    let (store, _) = store(&vfs);
+    let file = take(&store, 10, &vec![1; 3 << 20]);
+    let path = file.path().to_owned();
+    let whole = disk.contents(&path).unwrap();
+    let mut reader = file.read().unwrap();
+    drop(file);
+    take(&store, 20, b"body");
+    take(&store, 30, b"body");
+    let mut read = Vec::new();
+    reader.read_to_end(&mut read).unwrap();
+    assert!(read == whole, "{} bytes of it", read.len());
+    drop(reader);
+    store.prune();
+    assert!(!vfs.exists(&path).unwrap());
+}
+
+#[test]
 fn a_start_removes_what_is_half_written_and_keeps_what_is_damaged() {
     let (vfs, disk) = disk();
     let (first, _) = store(&vfs);
