@@ -140,23 +140,15 @@ impl Pid {
         rustix::process::Pid::from_raw(raw).map(Self)
     }
 
-    /// Whether the process is there and not merely waiting to be reaped.
+    /// Whether any of the process is left that is not merely waiting to be reaped. Until then it may keep its ports and its locks.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
         reason = "reads the kernel's table of processes"
     )]
     pub fn is_alive(self) -> bool {
-        std::fs::read(format!("/proc/{}/stat", self.0.as_raw_nonzero()))
-            .ok()
-            .and_then(|stat| {
-                // The state follows the name, which stands in parentheses and may hold anything.
-                let text = String::from_utf8_lossy(&stat).into_owned();
-                text.rsplit(')')
-                    .next()
-                    .and_then(|rest| rest.trim().chars().next())
-            })
-            .is_some_and(|state| !matches!(state, 'Z' | 'X'))
+        let stat = std::fs::read(format!("/proc/{}/stat", self.0.as_raw_nonzero()));
+        stat.is_ok_and(|stat| !has_ended(&String::from_utf8_lossy(&stat)))
     }
 
     /// SIGKILL: the process gets no chance to flush or to say goodbye.
@@ -203,6 +195,20 @@ impl std::fmt::Display for Pid {
     }
 }
 
+/// What the kernel says of a process in `/proc/PID/stat` (proc(5)), read as to whether nothing of it is left. Its first thread may have ended
+/// while another one still waits for the disk, and with it the sockets that it listens on stay open.
+fn has_ended(stat: &str) -> bool {
+    // The name stands in parentheses and may hold anything; the state follows.
+    let mut fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
+    let state = fields.next();
+    let threads = fields.nth(16).and_then(|threads| threads.parse().ok());
+    match state {
+        Some("Z") => threads.unwrap_or(0) <= 1,
+        Some("X") | None => true,
+        Some(_) => false,
+    }
+}
+
 /// Recovery attempts that the watchdogs have counted, by their own metrics.
 ///
 /// # Errors
@@ -235,4 +241,24 @@ fn attempts_at(address: &str) -> anyhow::Result<u64> {
                 .with_context(|| format!("reading {line:?}"))
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_ended_with_its_last_thread() {
+        let stat = |state: &str, threads: u32| {
+            let between = "1 7 7 0 -1 4227084 95 0 0 0 1 0 0 0 20 0";
+            format!("7 (a) S (b) {state} {between} {threads} 0 4711 0 0\n")
+        };
+        for state in ["R", "S", "D", "T"] {
+            assert!(!has_ended(&stat(state, 1)), "{state}");
+        }
+        assert!(!has_ended(&stat("Z", 2)), "another thread is left");
+        assert!(has_ended(&stat("Z", 1)));
+        assert!(has_ended(&stat("X", 0)));
+        assert!(has_ended(""), "reaped while it was read");
+    }
 }
