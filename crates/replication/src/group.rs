@@ -28,7 +28,7 @@ use runtime::{CancellationToken, Instant, Runtime};
 use tokio::sync::watch;
 use wal::{GroupId, Wal};
 
-pub use propose::{Committed, Pending, Proposed};
+pub use propose::{Committed, Done, Pending, Proposed};
 pub use read::{GivenUp, ReadPoint};
 
 use crate::config::SnapshotPolicy;
@@ -246,11 +246,6 @@ impl<S: StateMachine> Inner<S> {
             &self.grants,
             &self.metrics.borrow_watched(),
         )
-    }
-
-    /// Why the replica stopped, for callers who find it so.
-    fn stop_reason(&self) -> String {
-        self.shared.halt.why()
     }
 
     fn leader_in(&self, metrics: &Metrics) -> Option<Peer> {

@@ -44,7 +44,7 @@ pub use config::{
 pub use error::{
     ChangeError, OpenError, Outcome, ProposeError, ReadError, SnapshotError, StartError,
 };
-pub use group::{Committed, GivenUp, Group, Pending, Proposed, ReadPoint};
+pub use group::{Committed, Done, GivenUp, Group, Pending, Proposed, ReadPoint};
 pub use host::{Host, RecoveryReport, ReplayWatch, Rotten, ScrubStats, shared_groups};
 pub use machine::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
 pub use member::{METADATA_GROUP, Member, Peer, shard_group, shard_of};

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Future;
-use replication::{Committed, Group, ProposeError, Proposed};
+use replication::{Committed, Done, Group, ProposeError, Proposed};
 use runtime::{Instant, Runtime};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -29,15 +29,12 @@ use crate::state::{DictionaryState, Response, Write, WriteOutcome, command};
 pub(crate) trait Log: Send + Sync + 'static {
     /// Hands over an entry of kind [`command::KIND_WRITES`]; returns when its place in the order is certain, or it was refused. What
     /// became of it is told in any case.
-    async fn submit(&self, command: Bytes, done: Done);
+    async fn submit(&self, command: Bytes, done: Done<Response>);
 }
-
-/// Is told what became of an entry; neither blocks nor panics.
-pub(crate) type Done = Box<dyn FnOnce(Proposed<Response>) + Send>;
 
 #[async_trait]
 impl Log for Group<DictionaryState> {
-    async fn submit(&self, command: Bytes, done: Done) {
+    async fn submit(&self, command: Bytes, done: Done<Response>) {
         self.submit_then(command::KIND_WRITES, command, done).await;
     }
 }

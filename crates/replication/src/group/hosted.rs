@@ -33,7 +33,7 @@ pub(super) async fn be_silent<S: StateMachine>(inner: Arc<Inner<S>>, until: Inst
 
 impl<S: StateMachine> Inner<S> {
     fn unavailable(&self) -> Status {
-        ApiError::new(Reason::Stopped, self.stop_reason()).into()
+        ApiError::new(Reason::Stopped, self.shared.halt.why()).into()
     }
 
     /// An answer that was worked out is worth nothing once the replica has fallen silent.

@@ -225,7 +225,7 @@ impl<S: StateMachine> Inner<S> {
 
     fn change_stopped(&self) -> ChangeError {
         ChangeError::Stopped {
-            reason: self.stop_reason(),
+            reason: self.shared.halt.why(),
         }
     }
 }

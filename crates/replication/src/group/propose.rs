@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -32,6 +31,9 @@ pub struct Committed<R> {
 
 /// What became of a command.
 pub type Proposed<R> = Result<Committed<R>, ProposeError>;
+
+/// Is told what became of a command, by the task that applies: it must neither block nor panic.
+pub type Done<R> = Box<dyn FnOnce(Proposed<R>) + Send>;
 
 /// A command that was handed to Raft; await it for its outcome. Dropping it takes nothing back.
 pub struct Pending<R> {
@@ -69,21 +71,16 @@ impl<S: StateMachine> Group<S> {
         let (done, answer) = oneshot::channel();
         // The proposer may have gone away; the entry was applied all the same.
         let done = move |proposed| drop(done.send(proposed));
-        self.inner.hand_over(kind, &command, done).await;
+        self.inner.hand_over(kind, &command, Box::new(done)).await;
         Ok(Pending {
             answer,
             halt: Arc::clone(&self.inner.shared.halt),
         })
     }
 
-    /// As [`Group::submit`], and calls `done` with what became of the command, a refusal included, once and whatever happens. It is called
-    /// by the task that applies, so that nobody is woken in between: it must neither block nor panic.
-    pub async fn submit_then(
-        &self,
-        kind: u16,
-        command: Bytes,
-        done: impl FnOnce(Proposed<S::Response>) + Send + 'static,
-    ) {
+    /// As [`Group::submit`], and calls `done` with what became of the command, a refusal included, once and whatever happens. Nobody is
+    /// woken in between.
+    pub async fn submit_then(&self, kind: u16, command: Bytes, done: Done<S::Response>) {
         match self.inner.check_writable(command.len()) {
             Ok(()) => self.inner.hand_over(kind, &command, done).await,
             Err(error) => done(Err(error)),
@@ -92,18 +89,12 @@ impl<S: StateMachine> Group<S> {
 }
 
 impl<S: StateMachine> Inner<S> {
-    async fn hand_over(
-        &self,
-        kind: u16,
-        command: &[u8],
-        done: impl FnOnce(Proposed<S::Response>) + Send + 'static,
-    ) {
+    async fn hand_over(&self, kind: u16, command: &[u8], done: Done<S::Response>) {
         let stamp_ms = self.clock.next(self.shared.progress.stamp_ms());
         let envelope = command::encode(kind, stamp_ms, command);
         let waiting = Waiting {
             halt: Arc::clone(&self.shared.halt),
             done: Some(done),
-            response: PhantomData,
         };
         let answer = Answer(Box::new(move |written| waiting.settle(written)));
         let handed_over = self.raft.client_write_ff(Command(envelope), Some(answer));
@@ -171,13 +162,12 @@ impl<R> Future for Pending<R> {
 }
 
 /// Whoever is to be told of a command. Dropped untold, for Raft has ended, it says that nobody knows.
-struct Waiting<R, F: FnOnce(Proposed<R>)> {
+struct Waiting<R> {
     halt: Arc<Halt>,
-    done: Option<F>,
-    response: PhantomData<fn(R)>,
+    done: Option<Done<R>>,
 }
 
-impl<R: 'static, F: FnOnce(Proposed<R>)> Waiting<R, F> {
+impl<R: 'static> Waiting<R> {
     fn settle(mut self, written: ClientWriteResult<TypeConfig>) {
         let proposed = match written {
             Ok(written) => {
@@ -199,7 +189,7 @@ impl<R: 'static, F: FnOnce(Proposed<R>)> Waiting<R, F> {
     }
 }
 
-impl<R, F: FnOnce(Proposed<R>)> Drop for Waiting<R, F> {
+impl<R> Drop for Waiting<R> {
     fn drop(&mut self) {
         if let Some(done) = self.done.take() {
             done(Err(stopped(&self.halt, Outcome::Unknown)));

@@ -130,7 +130,7 @@ impl<S: StateMachine> Group<S> {
 impl<S: StateMachine> Inner<S> {
     fn read_stopped(&self) -> ReadError {
         ReadError::Stopped {
-            reason: self.stop_reason(),
+            reason: self.shared.halt.why(),
         }
     }
 

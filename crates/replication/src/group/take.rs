@@ -128,7 +128,7 @@ impl<S: StateMachine> Inner<S> {
 
     fn snapshot_stopped(&self) -> SnapshotError {
         SnapshotError::Stopped {
-            reason: self.stop_reason(),
+            reason: self.shared.halt.why(),
         }
     }
 }

@@ -20,7 +20,7 @@ struct HeldLog {
 
 #[async_trait]
 impl Log for Arc<HeldLog> {
-    async fn submit(&self, command: Bytes, done: Done) {
+    async fn submit(&self, command: Bytes, done: Done<Response>) {
         if let Some(error) = self.refuse.lock().clone() {
             return done(Err(error));
         }
