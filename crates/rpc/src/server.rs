@@ -17,6 +17,7 @@ mod config;
 mod connection;
 pub(crate) mod edge;
 mod lifecycle;
+mod shedding;
 mod verdict;
 
 use std::convert::Infallible;
@@ -40,6 +41,7 @@ use crate::methods::Methods;
 use crate::observer::RpcObserver;
 use connection::{Context, Handler};
 use edge::{Edge, Shared};
+use shedding::Shedding;
 
 /// How long to wait after a failed accept, so that a full table of file descriptors does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -189,12 +191,13 @@ impl Server {
         cut: &CancellationToken,
     ) -> Arc<Context> {
         let http = connection::http(&self.runtime, &self.config, self.grpc_web);
+        let limit = || Shedding::new(&self.config, self.runtime.now());
         let edge = Edge {
             shared: Arc::new(Shared {
                 runtime: self.runtime.clone(),
                 methods: Methods::new(),
-                calls: Semaphore::new(self.config.calls_max),
-                cluster_calls: Semaphore::new(self.config.calls_max),
+                calls: limit(),
+                cluster_calls: limit(),
                 config: self.config.clone(),
                 observer: self.observer,
                 end_streams: end_streams.clone(),

@@ -17,6 +17,9 @@ const OUTCOME_KEY: &str = "outcome";
 const LEADER_KEY: &str = "leader_node_id";
 const EPOCH_KEY: &str = "epoch";
 
+/// Milliseconds after which clients of gRPC's own retry rule (gRFC A6) call again, in the trailers.
+const PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
+
 const MAP_TYPE: &str = "type.googleapis.com/autocomplete.admin.v1.ShardMap";
 const RETRY_TYPE: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
@@ -40,7 +43,11 @@ impl From<ApiError> for Status {
         if let Some(field) = &error.field {
             details.add_bad_request_violation(field.as_ref(), error.message.as_str());
         }
-        let status = Self::with_error_details(error.code(), error.message.as_str(), details);
+        let mut status = Self::with_error_details(error.code(), error.message.as_str(), details);
+        if let Some(delay) = error.retry_after {
+            let millis = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
+            status.metadata_mut().insert(PUSHBACK_KEY, millis.into());
+        }
         match error.extra.map {
             Some(map) if map.encoded_len() <= ATTACHED_MAP_BYTES_MAX => attach(status, &map),
             Some(_) | None => status,
@@ -57,7 +64,12 @@ fn attach(status: Status, map: &ShardMap) -> Status {
         type_url: MAP_TYPE.into(),
         value: map.encode_to_vec(),
     });
-    Status::with_details(status.code(), status.message(), rich.encode_to_vec().into())
+    Status::with_details_and_metadata(
+        status.code(),
+        status.message(),
+        rich.encode_to_vec().into(),
+        status.metadata().clone(),
+    )
 }
 
 fn attached(status: &Status) -> Option<ShardMap> {

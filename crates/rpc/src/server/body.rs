@@ -1,9 +1,9 @@
-//! The answer of a streaming call on its way out.
+//! The answer of a streaming call on its way out, and what is still on its way in of a call that is refused.
 //!
-//! Passes frames on unchanged, but ends the stream with a status when the server stops or the handler's stream panics,
+//! An answer's frames are passed on unchanged, but ends the stream with a status when the server stops or the handler's stream panics,
 //! rewrites statuses of the library, and reports the call when the stream ended or the caller went away.
 
-use std::future::Future as _;
+use std::future::{Future as _, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -19,6 +19,17 @@ use tonic::{Code, Status};
 use super::edge::Report;
 use super::lifecycle::Busy;
 use super::verdict;
+
+/// Reads to its end what a caller still sends of a call that is not begun, at most so many bytes.
+pub(super) async fn skip(mut body: Body, bytes_max: usize) {
+    let mut left = bytes_max;
+    while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
 
 pub(super) struct StreamBody {
     inner: Body,

@@ -15,8 +15,10 @@ pub struct ServerConfig {
     /// Unary calls in work at a time, over all connections; further ones get `OVERLOADED`. What shard servers report, and watchdogs and
     /// operators ask, has as many to itself. Health, Raft and calls between coordinators are exempt.
     pub calls_max: usize,
-    /// When a refused caller should come back; the advice is spread between this and twice this.
+    /// When a refused caller should come back; the advice is spread between this and twice this. It grows while many are refused.
     pub overload_delay: Duration,
+    /// How far that grows.
+    pub overload_delay_max: Duration,
     /// The deadline of a unary call that names none.
     pub deadline_default: Duration,
     /// The longest deadline of a unary call; a longer one is cut to it.
@@ -48,6 +50,7 @@ impl Default for ServerConfig {
             streams_per_connection_max: 256,
             calls_max: 4_096,
             overload_delay: Duration::from_millis(100),
+            overload_delay_max: Duration::from_secs(2),
             deadline_default: limits::DEADLINE_DEFAULT,
             deadline_max: limits::DEADLINE_MAX,
             header_bytes_max: 16 * 1024,

@@ -10,18 +10,20 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use api::{ApiError, Reason};
+use cluster::limits::MESSAGE_BYTES_MAX;
 use futures::FutureExt as _;
 use http::{HeaderMap, Request, Response};
 use runtime::{CancellationToken, Instant, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::SemaphorePermit;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service;
 
-use super::body::StreamBody;
+use super::body::{self, StreamBody};
 use super::config::ServerConfig;
 use super::lifecycle::Busy;
+use super::shedding::Shedding;
 use super::verdict;
 use crate::deadline::{Deadline, TIMEOUT_HEADER, parse_timeout};
 use crate::methods::{Lane, Method, Methods};
@@ -30,13 +32,16 @@ use crate::trace::{Trace, follow};
 
 type Answer = Response<Body>;
 
+/// How long the message of a refused call is waited for.
+const SKIP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What all calls of a server share.
 pub(super) struct Shared {
     pub(super) runtime: Runtime,
     pub(super) config: ServerConfig,
     pub(super) methods: Methods,
-    pub(super) calls: Semaphore,
-    pub(super) cluster_calls: Semaphore,
+    pub(super) calls: Shedding,
+    pub(super) cluster_calls: Shedding,
     pub(super) observer: Option<Arc<dyn RpcObserver>>,
     /// Cancelled when streams have had their time to end.
     pub(super) end_streams: CancellationToken,
@@ -155,18 +160,16 @@ async fn unary(
     mut request: Request<Body>,
     method: &Method,
 ) -> Result<Answer, ApiError> {
-    let patience = patience(&shared.config, request.headers())?;
-    if patience.is_zero() {
-        return Err(ApiError::deadline("the deadline had passed on arrival")
-            .with_outcome(api::Outcome::NotApplied));
-    }
-    let limit = match method.lane {
-        Lane::Free => None,
-        Lane::Cluster => Some(&shared.cluster_calls),
-        Lane::Public => Some(&shared.calls),
+    let (patience, permit) = match admit(shared, request.headers(), method) {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            // Answered before its message has come, a call is reset, and what comes after that counts against its connection, which is
+            // closed for too many of them, with all other calls on it.
+            let rest = body::skip(request.into_body(), MESSAGE_BYTES_MAX);
+            let _late = shared.runtime.timeout(SKIP_PATIENCE, rest).await;
+            return Err(refusal);
+        }
     };
-    let permit = limit.map(Semaphore::try_acquire).transpose();
-    let permit = permit.map_err(|_| overloaded(shared))?;
     let deadline = Deadline::after(&shared.runtime, patience);
     request.extensions_mut().insert(deadline);
     let answer = shared
@@ -184,6 +187,28 @@ async fn unary(
     answer
 }
 
+/// How long a call may take, and its place among the calls in work.
+fn admit<'a>(
+    shared: &'a Shared,
+    headers: &HeaderMap,
+    method: &Method,
+) -> Result<(Duration, Option<SemaphorePermit<'a>>), ApiError> {
+    let patience = patience(&shared.config, headers)?;
+    if patience.is_zero() {
+        return Err(ApiError::deadline("the deadline had passed on arrival")
+            .with_outcome(api::Outcome::NotApplied));
+    }
+    let limit = match method.lane {
+        Lane::Free => None,
+        Lane::Cluster => Some(&shared.cluster_calls),
+        Lane::Public => Some(&shared.calls),
+    };
+    let permit = limit
+        .map(|limit| limit.admit(&shared.runtime))
+        .transpose()?;
+    Ok((patience, permit))
+}
+
 /// Calls the handler; a panic costs this call and nothing else.
 async fn handled(
     mut routes: Routes,
@@ -199,18 +224,6 @@ async fn handled(
             Err(ApiError::internal("the handler panicked").for_write())
         }
     }
-}
-
-fn overloaded(shared: &Shared) -> ApiError {
-    let delay = shared.config.overload_delay;
-    ApiError::overloaded(
-        format!(
-            "the server has {} calls in work, which is its limit",
-            shared.config.calls_max
-        ),
-        delay + shared.runtime.jitter(delay),
-    )
-    .for_write()
 }
 
 /// How long the caller waits: what it says up to the limit, or the default.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
+use crate::raw::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RECORD, framed};
 use crate::support::{PANIC, PATIENCE, Seen, WAIT, record, start};
 
 #[tokio::test]
@@ -54,6 +55,48 @@ async fn calls_above_the_limit_are_shed_and_health_is_not() {
     }
     let answer = server.client().record(record("xyz")).await.unwrap();
     assert_eq!(answer.into_inner().count, 3);
+}
+
+#[tokio::test]
+async fn refused_calls_whose_messages_come_later_do_not_cost_the_connection() {
+    let mut server = start(ServerConfig {
+        calls_max: 0,
+        ..ServerConfig::default()
+    })
+    .await;
+    let mut frames = Frames::connect(&server).await;
+    let calls = (0..200).map(|number| 2 * number + 1);
+    let headers = Frames::headers(RECORD);
+    for stream in calls.clone() {
+        frames.write(HEADERS, END_HEADERS, stream, &headers).await;
+    }
+    // Time to refuse them all, where messages are not waited for.
+    for _ in 0..20 {
+        assert!(frames.round_trip().await);
+    }
+    let message = framed(0, b"");
+    for stream in calls.clone() {
+        frames.write(DATA, END_STREAM, stream, &message).await;
+    }
+    assert!(frames.round_trip().await, "the connection is closed");
+    for _ in calls {
+        let seen = server.seen.recv().await.unwrap();
+        assert_eq!(seen.code, Code::ResourceExhausted);
+    }
+}
+
+#[tokio::test]
+async fn the_message_of_a_refused_call_is_waited_for_a_second_at_most() {
+    let mut server = start(ServerConfig {
+        calls_max: 0,
+        ..ServerConfig::default()
+    })
+    .await;
+    let mut frames = Frames::connect(&server).await;
+    let headers = Frames::headers(RECORD);
+    frames.write(HEADERS, END_HEADERS, 1, &headers).await;
+    let seen = server.runtime.timeout(PATIENCE, server.seen.recv()).await;
+    assert_eq!(seen.unwrap().unwrap().code, Code::ResourceExhausted);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use api::ApiError;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, Request};
-use runtime::{Network as _, TcpNetwork};
+use runtime::{Connection, Network as _, TcpNetwork};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Status;
 
 use crate::support::{PATIENCE, Running};
@@ -76,4 +77,75 @@ pub(crate) async fn refused(
     body: Bytes,
 ) -> ApiError {
     ApiError::from_status(&call(server, path, headers, body).await)
+}
+
+/// A connection whose frames are written one by one (RFC 9113), for what no library sends.
+pub(crate) struct Frames(Connection);
+
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const END_STREAM: u8 = 0x1;
+pub(crate) const END_HEADERS: u8 = 0x4;
+/// Of settings and pings.
+const ACK: u8 = 0x1;
+
+impl Frames {
+    pub(crate) async fn connect(server: &Running) -> Self {
+        let mut connection = TcpNetwork.connect(server.address.clone()).await.unwrap();
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        connection.write_all(preface).await.unwrap();
+        let mut frames = Self(connection);
+        frames.write(SETTINGS, 0, 0, b"").await;
+        frames
+    }
+
+    pub(crate) async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let mut frame = BytesMut::new();
+        frame.put_uint(payload.len() as u64, 3);
+        frame.put_u8(kind);
+        frame.put_u8(flags);
+        frame.put_u32(stream);
+        frame.put_slice(payload);
+        self.0.write_all(&frame).await.unwrap();
+    }
+
+    /// The headers of a call (RFC 7541, without any compression).
+    pub(crate) fn headers(path: &str) -> Vec<u8> {
+        // POST, and the scheme http.
+        let mut block = vec![0x83, 0x86];
+        let names: [(&[u8], &str); 4] = [
+            (&[0x04], path),
+            (&[0x01], "server"),
+            (&[0x0f, 0x10], "application/grpc"),
+            (b"\x00\x02te", "trailers"),
+        ];
+        for (name, value) in names {
+            block.extend(name);
+            block.push(u8::try_from(value.len()).unwrap());
+            block.extend(value.as_bytes());
+        }
+        block
+    }
+
+    /// Reads until a ping comes back, which is after everything that was sent before it was read. Whether it does: the server may close.
+    pub(crate) async fn round_trip(&mut self) -> bool {
+        self.write(PING, 0, 0, b"are you?").await;
+        loop {
+            let mut head = [0; 9];
+            if self.0.read_exact(&mut head).await.is_err() {
+                return false;
+            }
+            let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            if self.0.read_exact(&mut payload).await.is_err() {
+                return false;
+            }
+            match (head[3], head[4] & ACK != 0) {
+                (PING, true) => return true,
+                (SETTINGS, false) => self.write(SETTINGS, ACK, 0, b"").await,
+                _ => {}
+            }
+        }
+    }
 }
