@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use client::{Client, ClientOptions};
+use parking_lot::Mutex;
 use runtime::Runtime;
 use workload::{Grpc, GrpcOptions};
 
@@ -217,17 +220,91 @@ pub(crate) fn target(
     k: u32,
     way: Way,
 ) -> Result<Grpc, anyhow::Error> {
+    Ok(over(&connect(runtime, address, way)?, k, way))
+}
+
+fn connect(runtime: &Runtime, address: &str, way: Way) -> Result<Client, anyhow::Error> {
     let options = ClientOptions {
         connections: 1,
         retries: 0,
         direct: way == Way::Direct,
         ..ClientOptions::to(address)
     };
-    let client = Client::connect(runtime.clone(), options)?;
+    Ok(Client::connect(runtime.clone(), options)?)
+}
+
+fn over(client: &Client, k: u32, way: Way) -> Grpc {
     let options = GrpcOptions {
         namespace: "default".to_owned(),
         k,
         stream: way == Way::Stream,
     };
-    Ok(Grpc::new(&client, options))
+    Grpc::new(client, options)
+}
+
+/// Connections that targets share. Those of a thread share what was made on it, so that no answer wakes another thread.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    runtime: Runtime,
+    address: String,
+    /// So many are made, and one more on each thread that has none by then.
+    most: u16,
+    made: Mutex<Vec<(ThreadId, Client)>>,
+    given: AtomicUsize,
+}
+
+impl Pool {
+    pub(crate) fn new(runtime: &Runtime, address: &str, most: u16) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            address: address.to_owned(),
+            most,
+            made: Mutex::default(),
+            given: AtomicUsize::new(0),
+        }
+    }
+
+    /// One more request in flight, called for on the thread that waits for its answer.
+    pub(crate) fn target(&self, k: u32) -> Result<Grpc, anyhow::Error> {
+        let (here, way) = (std::thread::current().id(), Way::Routed);
+        let given = self.given.fetch_add(1, Ordering::Relaxed);
+        let mut made = self.made.lock();
+        if made.len() >= usize::from(self.most) {
+            let own = made.iter().filter(|(thread, _)| *thread == here);
+            let own: Vec<&Client> = own.map(|(_, client)| client).collect();
+            if let Some(client) = own.get(given % own.len().max(1)) {
+                return Ok(over(client, k, way));
+            }
+        }
+        let client = connect(&self.runtime, &self.address, way)?;
+        let target = over(&client, k, way);
+        made.push((here, client));
+        Ok(target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_are_shared_when_there_are_enough() {
+        let runtime = Runtime::real();
+        let pool = Pool::new(&runtime, "127.0.0.1:1", 3);
+        for _ in 0..10 {
+            pool.target(1).unwrap();
+        }
+        assert_eq!(pool.made.lock().len(), 3);
+        let (pool, made) = (Arc::new(pool), Arc::new(AtomicUsize::new(0)));
+        let (elsewhere, seen) = (Arc::clone(&pool), Arc::clone(&made));
+        let work = runtime.spawn_blocking("another thread", move || {
+            elsewhere.target(1).unwrap();
+            elsewhere.target(1).unwrap();
+            seen.store(elsewhere.made.lock().len(), Ordering::Relaxed);
+        });
+        work.await.unwrap();
+        assert_eq!(made.load(Ordering::Relaxed), 4, "none of another thread's");
+    }
 }

@@ -2,9 +2,9 @@
 //! that takes.
 //!
 //! A coordinator with a low limit of calls and one shard server are processes; the limit is the coordinator's. From a quarter of the limit
-//! to ten times as many clients each have a request in flight, over a connection of their own. One that is refused (`OVERLOADED`) waits before
-//! it asks again, as clients that back off do; from half of a pause to one and a half, so that those who were refused together do not come back
-//! together. Completions and records are measured apart.
+//! to ten times as many clients each have a request in flight, over a connection of its own or a shared one. One that is refused (`OVERLOADED`) waits before
+//! it asks again: for as long as the refusal says, or, where a pause is given, from half of it to one and a half, as clients do that back off
+//! without listening. Completions and records are measured apart.
 //!
 //! What always holds: the loads are measured in turn from the smallest to the largest, and the most memory that the processes hold is taken
 //! anew for each. Where the system does not forget the last, it is the most since they began.
@@ -27,7 +27,7 @@ use crate::asking::Asking;
 use crate::cluster::{Cluster, Load};
 use crate::figures::{Figures, float, grouped, millis, ratio, table};
 use crate::machine::{Circumstances, Machine};
-use crate::ours::{self, Form, Shape, Way};
+use crate::ours::{Form, Pool, Shape};
 use crate::{publish, say};
 
 const SHARDS: u16 = 3;
@@ -46,15 +46,19 @@ pub struct OverloadArgs {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(4..=128))]
     calls_max: u16,
 
-    /// How long a client waits that was refused, give or take a half
-    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = humantime::parse_duration)]
-    pause: Duration,
+    /// Connections that the clients share; by default each has one of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    connections: Option<u16>,
+
+    /// How long a client waits that was refused, give or take a half, whatever the refusal says
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pause: Option<Duration>,
 
     /// How often everything is measured; medians are reported, and the most memory of all
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
 
-    /// How long each measurement takes, after a fifth of that to warm up
+    /// How long each measurement takes, after as long to warm up, in which what is asked of clients finds its measure
     #[arg(long, value_name = "DURATION", default_value = "4s", value_parser = humantime::parse_duration)]
     time: Duration,
 
@@ -140,7 +144,10 @@ struct Overload {
     #[serde(flatten)]
     circumstances: Circumstances,
     calls_max: u16,
-    pause_seconds: f64,
+    /// That clients share; none where each has its own.
+    connections: Option<u16>,
+    /// None where clients do as they are told.
+    pause_seconds: Option<f64>,
     loaded: Load,
     rows: Vec<Row>,
 }
@@ -150,7 +157,8 @@ struct Overload {
 struct BacksOff<T> {
     target: T,
     runtime: Runtime,
-    pause: Duration,
+    /// Instead of what the refusal asks for.
+    pause: Option<Duration>,
     choice: Choice,
 }
 
@@ -164,8 +172,11 @@ impl<T: Target> Target for BacksOff<T> {
     }
 
     async fn back_off(&mut self, reason: &str) {
-        if reason == OVERLOADED {
-            let pause = spread(&mut self.choice, self.pause);
+        if reason != OVERLOADED {
+            return;
+        }
+        let own = self.pause.map(|pause| spread(&mut self.choice, pause));
+        if let Some(pause) = own.or(self.target.retry_after()) {
             self.runtime.sleep(pause).await;
         }
     }
@@ -208,7 +219,8 @@ pub(crate) async fn run(runtime: &Runtime, arguments: OverloadArgs) -> Result<()
     let overload = Overload {
         circumstances: Circumstances::after(machine, rounds, arguments.time),
         calls_max: arguments.calls_max,
-        pause_seconds: arguments.pause.as_secs_f64(),
+        connections: arguments.connections,
+        pause_seconds: arguments.pause.map(|pause| pause.as_secs_f64()),
         loaded: cluster.loaded.clone(),
         rows: rows(&samples, arguments.calls_max),
     };
@@ -229,15 +241,17 @@ async fn measure(
     let usual = Asking::over(load.of(arguments.calls_max), arguments.time);
     let plan = Plan {
         record_percent: request.record_percent(),
+        warm_up: arguments.time,
         ..usual.plan
     };
-    let address = cluster.server.address().to_owned();
     let (world, pause) = (cluster.runtime.clone(), arguments.pause);
+    let most = arguments.connections.unwrap_or(u16::MAX);
+    let pool = Arc::new(Pool::new(&world, cluster.server.address(), most));
     let clients = Arc::new(AtomicU64::new(0));
     let make = move || {
         // From the end down, and so none of those that choose what is sent.
         let seed = u64::MAX - clients.fetch_add(1, Ordering::Relaxed);
-        let target = ours::target(&world, &address, usual.k, Way::Routed);
+        let target = pool.target(usual.k);
         let target = target.map(|target| BacksOff {
             target,
             runtime: world.clone(),
@@ -312,14 +326,23 @@ impl Overload {
             "failed otherwise",
         ];
         let rows = table(&header, self.rows.iter().map(Row::cells));
+        let pause = self.pause_seconds.map_or_else(
+            || "as long a pause after a refusal as it asks for".to_owned(),
+            |pause| {
+                let millis = pause * 1_000.0;
+                format!("{millis:.0} ms of pause after a refusal, give or take a half")
+            },
+        );
+        let connections = self.connections.map_or_else(
+            || "each client with a connection of its own".to_owned(),
+            |connections| format!("clients that share {connections} connections"),
+        );
         // Writing to a string does not fail.
         let _ = write!(
             text,
-            "; a coordinator that works on {} calls at once and a shard server as processes, {SHARDS} shards of {} terms, one request in flight on each \
-             connection, {:.0} ms of pause after a refusal, give or take a half.\n\n{rows}",
-            self.calls_max,
-            self.loaded.terms,
-            self.pause_seconds * 1_000.0
+            "; a coordinator that works on {} calls at once and a shard server as processes, {SHARDS} shards of {} terms, {connections}, \
+             {pause}.\n\n{rows}",
+            self.calls_max, self.loaded.terms
         );
         text
     }
@@ -390,7 +413,7 @@ mod tests {
         assert_eq!(cells.last().unwrap(), "3 DEADLINE");
     }
 
-    struct Refuses(&'static str);
+    struct Refuses(&'static str, Option<Duration>);
 
     impl Target for Refuses {
         async fn read(&mut self, _prefixes: &[&str]) -> Result<(), String> {
@@ -400,30 +423,41 @@ mod tests {
         async fn record(&mut self, _terms: &[&str]) -> Result<(), String> {
             Err(self.0.to_owned())
         }
+
+        fn retry_after(&self) -> Option<Duration> {
+            self.1
+        }
+    }
+
+    /// How long a client waits after a refusal for a reason, where it has a pause of its own or is asked for one.
+    async fn waits(reason: &'static str, pause: Option<u64>, asked: Option<u64>) -> Duration {
+        let runtime = Runtime::real();
+        let mut client = BacksOff {
+            target: Refuses(reason, asked.map(Duration::from_millis)),
+            runtime: runtime.clone(),
+            pause: pause.map(Duration::from_millis),
+            choice: Choice::new(1),
+        };
+        assert_eq!(client.read(&["a"]).await, Err(reason.to_owned()));
+        let before = runtime.now();
+        client.back_off(reason).await;
+        runtime.now().saturating_since(before)
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_is_refused_waits_and_whoever_fails_does_not() {
-        let runtime = Runtime::real();
-        let mut waited = Vec::new();
-        for (seed, reason) in [(1, OVERLOADED), (2, OVERLOADED), (1, "DEADLINE")] {
-            let mut client = BacksOff {
-                target: Refuses(reason),
-                runtime: runtime.clone(),
-                pause: Duration::from_millis(50),
-                choice: Choice::new(seed),
-            };
-            assert_eq!(client.read(&["a"]).await, Err(reason.to_owned()));
-            let before = runtime.now();
-            client.back_off(reason).await;
-            waited.push(runtime.now().saturating_since(before));
+        let own = Duration::from_millis(25)..Duration::from_millis(77);
+        let asked = Duration::from_millis(300)..Duration::from_millis(302);
+        for (pause, told, bounds) in [
+            (Some(50), None, &own),
+            (Some(50), Some(300), &own),
+            (None, Some(300), &asked),
+        ] {
+            let waited = waits(OVERLOADED, pause, told).await;
+            assert!(bounds.contains(&waited), "{pause:?} {told:?}: {waited:?}");
         }
-        let bounds = Duration::from_millis(25)..Duration::from_millis(77);
-        assert!(
-            waited[..2].iter().all(|wait| bounds.contains(wait)),
-            "{waited:?}"
-        );
-        assert_eq!(waited[2], Duration::ZERO);
+        assert_eq!(waits(OVERLOADED, None, None).await, Duration::ZERO);
+        assert_eq!(waits("DEADLINE", Some(50), Some(300)).await, Duration::ZERO);
     }
 
     #[test]

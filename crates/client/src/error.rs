@@ -1,5 +1,7 @@
 //! Why an operation failed.
 
+use std::time::Duration;
+
 use api::{ApiError, Outcome, Reason};
 
 /// Why an operation of the client failed.
@@ -38,6 +40,15 @@ impl ClientError {
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Call { error, attempts: _ } => Some(error.reason()),
+            Self::Options { .. } | Self::Protocol { .. } | Self::Closed => None,
+        }
+    }
+
+    /// How long to wait before the call is made again, where the cluster said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Call { error, attempts: _ } => error.retry_after(),
             Self::Options { .. } | Self::Protocol { .. } | Self::Closed => None,
         }
     }

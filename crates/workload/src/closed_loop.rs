@@ -16,6 +16,10 @@ pub trait Target: Send + 'static {
     fn read(&mut self, prefixes: &[&str]) -> impl Future<Output = Result<(), String>> + Send;
     /// Counts each of the terms once in one request, and waits until that is acknowledged.
     fn record(&mut self, terms: &[&str]) -> impl Future<Output = Result<(), String>> + Send;
+    /// How long the last refusal asked to wait before the next request, if it did.
+    fn retry_after(&self) -> Option<Duration> {
+        None
+    }
     /// Waits after a request that got no answer, for this reason, before the next is sent; it is part of no request's time. By default
     /// nothing is waited for.
     fn back_off(&mut self, _reason: &str) -> impl Future<Output = ()> + Send {

@@ -1,5 +1,7 @@
 //! A cluster of ours as a target.
 
+use std::time::Duration;
+
 use api::v1;
 use client::{Client, ClientError, RecordStream, TypingSession};
 use futures::future::try_join_all;
@@ -23,6 +25,7 @@ pub struct Grpc {
     client: Client,
     options: GrpcOptions,
     streams: Option<Streams>,
+    retry_after: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -46,6 +49,7 @@ impl Grpc {
                 reads: client.top_k_stream(),
                 records,
             }),
+            retry_after: None,
         }
     }
 
@@ -99,20 +103,29 @@ impl Grpc {
             }),
         }
     }
+
+    /// Keeps what a refusal says of when to come back, and names the reason.
+    fn note(&mut self, result: Result<(), ClientError>) -> Result<(), String> {
+        result.map_err(|error| {
+            self.retry_after = error.retry_after();
+            let reason = error.reason().map_or("CLIENT", api::Reason::as_str);
+            reason.to_owned()
+        })
+    }
 }
 
 impl Target for Grpc {
     async fn read(&mut self, prefixes: &[&str]) -> Result<(), String> {
-        self.ask(prefixes).await.map_err(reason)
+        let result = self.ask(prefixes).await;
+        self.note(result)
     }
 
     async fn record(&mut self, terms: &[&str]) -> Result<(), String> {
-        self.count(terms).await.map_err(reason)
+        let result = self.count(terms).await;
+        self.note(result)
     }
-}
 
-#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
-fn reason(error: ClientError) -> String {
-    let reason = error.reason().map_or("CLIENT", api::Reason::as_str);
-    reason.to_owned()
+    fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
 }
