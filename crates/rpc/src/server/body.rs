@@ -1,7 +1,7 @@
 //! The answer of a streaming call on its way out, and what is still on its way in of a call that is refused.
 //!
-//! An answer's frames are passed on unchanged, but ends the stream with a status when the server stops or the handler's stream panics,
-//! rewrites statuses of the library, and reports the call when the stream ended or the caller went away.
+//! Frames of an answer are passed on unchanged, but the stream is ended with a status when the server stops or the handler's stream panics.
+//! Statuses of the library are rewritten, and the call is reported when the stream ended or the caller went away.
 
 use std::future::{Future as _, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
