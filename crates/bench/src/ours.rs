@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -249,8 +248,14 @@ pub(crate) struct Pool {
     address: String,
     /// So many are made, and one more on each thread that has none by then.
     most: u16,
-    made: Mutex<Vec<(ThreadId, Client)>>,
-    given: AtomicUsize,
+    made: Mutex<Vec<Shared>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    thread: ThreadId,
+    client: Client,
+    targets: usize,
 }
 
 impl Pool {
@@ -260,25 +265,27 @@ impl Pool {
             address: address.to_owned(),
             most,
             made: Mutex::default(),
-            given: AtomicUsize::new(0),
         }
     }
 
     /// One more request in flight, called for on the thread that waits for its answer.
     pub(crate) fn target(&self, k: u32) -> Result<Grpc, anyhow::Error> {
         let (here, way) = (std::thread::current().id(), Way::Routed);
-        let given = self.given.fetch_add(1, Ordering::Relaxed);
         let mut made = self.made.lock();
         if made.len() >= usize::from(self.most) {
-            let own = made.iter().filter(|(thread, _)| *thread == here);
-            let own: Vec<&Client> = own.map(|(_, client)| client).collect();
-            if let Some(client) = own.get(given % own.len().max(1)) {
-                return Ok(over(client, k, way));
+            let own = made.iter_mut().filter(|at| at.thread == here);
+            if let Some(least) = own.min_by_key(|at| at.targets) {
+                least.targets += 1;
+                return Ok(over(&least.client, k, way));
             }
         }
         let client = connect(&self.runtime, &self.address, way)?;
         let target = over(&client, k, way);
-        made.push((here, client));
+        made.push(Shared {
+            thread: here,
+            client,
+            targets: 1,
+        });
         Ok(target)
     }
 }
@@ -286,6 +293,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -296,7 +304,8 @@ mod tests {
         for _ in 0..10 {
             pool.target(1).unwrap();
         }
-        assert_eq!(pool.made.lock().len(), 3);
+        let targets: Vec<usize> = pool.made.lock().iter().map(|at| at.targets).collect();
+        assert_eq!(targets, [4, 3, 3]);
         let (pool, made) = (Arc::new(pool), Arc::new(AtomicUsize::new(0)));
         let (elsewhere, seen) = (Arc::clone(&pool), Arc::clone(&made));
         let work = runtime.spawn_blocking("another thread", move || {

@@ -44,7 +44,10 @@ impl From<ApiError> for Status {
             details.add_bad_request_violation(field.as_ref(), error.message.as_str());
         }
         let mut status = Self::with_error_details(error.code(), error.message.as_str(), details);
-        if let Some(delay) = error.retry_after {
+        // Some clients follow it whatever else they are told, and what may have been applied is not theirs to repeat.
+        if let Some(delay) = error.retry_after
+            && error.outcome != Some(Outcome::Unknown)
+        {
             let millis = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
             status.metadata_mut().insert(PUSHBACK_KEY, millis.into());
         }

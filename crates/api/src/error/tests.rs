@@ -43,8 +43,10 @@ fn a_status_carries_what_other_stacks_look_for() {
     assert_eq!(info.metadata["epoch"], "12");
     let delay = status.get_details_retry_info().unwrap().retry_delay;
     assert_eq!(delay, Some(Duration::from_millis(1500)));
-    let pushback = status.metadata().get("grpc-retry-pushback-ms");
-    assert_eq!(pushback.unwrap(), "1500");
+    let pushback = |status: &Status| status.metadata().get("grpc-retry-pushback-ms").cloned();
+    assert_eq!(pushback(&status).unwrap(), "1500");
+    let in_doubt = rich().with_outcome(Outcome::Unknown).into();
+    assert_eq!(pushback(&in_doubt), None);
     let bad = status.get_details_bad_request().unwrap();
     assert_eq!(bad.field_violations[0].field, "term");
 }

@@ -32,7 +32,7 @@ pub struct Committed<R> {
 /// What became of a command.
 pub type Proposed<R> = Result<Committed<R>, ProposeError>;
 
-/// Is told what became of a command, by the task that applies: it must neither block nor panic.
+/// Is told what became of a command, by the task that applies or whoever else learns it: it must neither block nor panic.
 pub type Done<R> = Box<dyn FnOnce(Proposed<R>) + Send>;
 
 /// A command that was handed to Raft; await it for its outcome. Dropping it takes nothing back.

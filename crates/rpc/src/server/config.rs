@@ -19,6 +19,8 @@ pub struct ServerConfig {
     pub overload_delay: Duration,
     /// How far that grows.
     pub overload_delay_max: Duration,
+    /// How long the message of a refused call is waited for before the refusal is sent.
+    pub refused_message_timeout: Duration,
     /// The deadline of a unary call that names none.
     pub deadline_default: Duration,
     /// The longest deadline of a unary call; a longer one is cut to it.
@@ -50,7 +52,8 @@ impl Default for ServerConfig {
             streams_per_connection_max: 256,
             calls_max: 4_096,
             overload_delay: Duration::from_millis(100),
-            overload_delay_max: Duration::from_secs(2),
+            overload_delay_max: Duration::from_secs(1),
+            refused_message_timeout: Duration::from_secs(1),
             deadline_default: limits::DEADLINE_DEFAULT,
             deadline_max: limits::DEADLINE_MAX,
             header_bytes_max: 16 * 1024,

@@ -32,8 +32,8 @@ use crate::trace::{Trace, follow};
 
 type Answer = Response<Body>;
 
-/// How long the message of a refused call is waited for.
-const SKIP_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes that are read of a refused call: a message with its head, and room.
+const SKIPPED_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
 /// What all calls of a server share.
 pub(super) struct Shared {
@@ -165,8 +165,9 @@ async fn unary(
         Err(refusal) => {
             // Answered before its message has come, a call is reset, and what comes after that counts against its connection, which is
             // closed for too many of them, with all other calls on it.
-            let rest = body::skip(request.into_body(), MESSAGE_BYTES_MAX);
-            let _late = shared.runtime.timeout(SKIP_PATIENCE, rest).await;
+            let rest = body::skip(request.into_body(), SKIPPED_BYTES_MAX);
+            let limit = shared.config.refused_message_timeout;
+            let _late = shared.runtime.timeout(limit, rest).await;
             return Err(refusal);
         }
     };

@@ -1,8 +1,10 @@
-//! Load shedding: so many calls are in work at a time, and the others are refused at once and told when to come back.
+//! Load shedding: so many calls are in work at a time, and the others are refused, as soon as their message has come, and told when to come
+//! back.
 //!
 //! A refusal costs a server nearly as much as an answer, and whoever is refused comes back. What always holds: callers who heed the advice
 //! make few refusals beside the calls that are taken on ([`REFUSED_SHARE`]), however many they are, as the advice grows with them up to
-//! [`ServerConfig::overload_delay_max`]. Callers who do not heed it take what refusing them costs.
+//! [`ServerConfig::overload_delay_max`]. All callers get the same
+//! advice: those who do not heed it take what refusing them costs, and have those who do wait longer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

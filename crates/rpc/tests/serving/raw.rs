@@ -108,7 +108,8 @@ impl Frames {
         frame.put_u8(flags);
         frame.put_u32(stream);
         frame.put_slice(payload);
-        self.0.write_all(&frame).await.unwrap();
+        // The server may have closed: the next round trip tells.
+        let _closed = self.0.write_all(&frame).await;
     }
 
     /// The headers of a call (RFC 7541, without any compression).
