@@ -2,7 +2,7 @@
 //! that takes.
 //!
 //! A coordinator with a low limit of calls and one shard server are processes; the limit is the coordinator's. From a quarter of the limit
-//! to ten times as many clients each have a request in flight, over a connection of its own or a shared one. One that is refused (`OVERLOADED`) waits before
+//! to ten times as many clients each have a request in flight, over a connection of their own or a shared one. One that is refused (`OVERLOADED`) waits before
 //! it asks again: for as long as the refusal says, or, where a pause is given, from half of it to one and a half, as clients do that back off
 //! without listening. Completions and records are measured apart.
 //!

@@ -43,7 +43,11 @@ impl From<ApiError> for Status {
         if let Some(field) = &error.field {
             details.add_bad_request_violation(field.as_ref(), error.message.as_str());
         }
-        let mut status = Self::with_error_details(error.code(), error.message.as_str(), details);
+        let status = Self::with_error_details(error.code(), error.message.as_str(), details);
+        let mut status = match error.extra.map {
+            Some(map) if map.encoded_len() <= ATTACHED_MAP_BYTES_MAX => attach(status, &map),
+            Some(_) | None => status,
+        };
         // Some clients follow it whatever else they are told, and what may have been applied is not theirs to repeat.
         if let Some(delay) = error.retry_after
             && error.outcome != Some(Outcome::Unknown)
@@ -51,10 +55,7 @@ impl From<ApiError> for Status {
             let millis = u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
             status.metadata_mut().insert(PUSHBACK_KEY, millis.into());
         }
-        match error.extra.map {
-            Some(map) if map.encoded_len() <= ATTACHED_MAP_BYTES_MAX => attach(status, &map),
-            Some(_) | None => status,
-        }
+        status
     }
 }
 
@@ -67,12 +68,7 @@ fn attach(status: Status, map: &ShardMap) -> Status {
         type_url: MAP_TYPE.into(),
         value: map.encode_to_vec(),
     });
-    Status::with_details_and_metadata(
-        status.code(),
-        status.message(),
-        rich.encode_to_vec().into(),
-        status.metadata().clone(),
-    )
+    Status::with_details(status.code(), status.message(), rich.encode_to_vec().into())
 }
 
 fn attached(status: &Status) -> Option<ShardMap> {

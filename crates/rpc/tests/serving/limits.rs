@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use crate::raw::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RECORD, framed};
-use crate::support::{PANIC, PATIENCE, Seen, WAIT, record, start};
+use crate::support::{PANIC, PATIENCE, Running, Seen, WAIT, record, start};
 
 #[tokio::test]
 async fn calls_above_the_limit_are_shed_and_health_is_not() {
@@ -57,15 +57,21 @@ async fn calls_above_the_limit_are_shed_and_health_is_not() {
     assert_eq!(answer.into_inner().count, 3);
 }
 
-#[tokio::test]
-async fn refused_calls_whose_messages_come_later_do_not_cost_the_connection() {
-    let mut server = start(ServerConfig {
+/// A server that takes on no call, and a connection to it.
+async fn refusing(refused_message_timeout: Duration) -> (Running, Frames) {
+    let server = start(ServerConfig {
         calls_max: 0,
-        refused_message_timeout: PATIENCE,
+        refused_message_timeout,
         ..ServerConfig::default()
     })
     .await;
-    let mut frames = Frames::connect(&server).await;
+    let frames = Frames::connect(&server).await;
+    (server, frames)
+}
+
+#[tokio::test]
+async fn refused_calls_whose_messages_come_later_do_not_cost_the_connection() {
+    let (mut server, mut frames) = refusing(PATIENCE).await;
     let calls = (0..200).map(|number| 2 * number + 1);
     let headers = Frames::headers(RECORD);
     for stream in calls.clone() {
@@ -89,13 +95,7 @@ async fn refused_calls_whose_messages_come_later_do_not_cost_the_connection() {
 #[tokio::test]
 async fn the_message_of_a_refused_call_is_not_waited_for_for_ever() {
     let limit = Duration::from_millis(50);
-    let mut server = start(ServerConfig {
-        calls_max: 0,
-        refused_message_timeout: limit,
-        ..ServerConfig::default()
-    })
-    .await;
-    let mut frames = Frames::connect(&server).await;
+    let (mut server, mut frames) = refusing(limit).await;
     let headers = Frames::headers(RECORD);
     let begun = server.runtime.now();
     frames.write(HEADERS, END_HEADERS, 1, &headers).await;
