@@ -311,7 +311,8 @@ impl Wal {
         state.groups.get(&group)?.entry_meta(index)
     }
 
-    /// Waits until all that was appended so far, commit hints included, is durable.
+    /// Waits until all that was appended so far, commit hints included, is durable. Whoever waits for one of those appends may be told a
+    /// moment later: the newest is told first. After [`Self::shutdown`] all have been told.
     pub fn flush(&self) -> Result<(), AppendError> {
         let (done, answer) = answer();
         {

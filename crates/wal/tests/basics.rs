@@ -363,14 +363,14 @@ fn appends_that_wait_share_one_sync() {
     let work = start.lock().take().unwrap();
     let thread = std::thread::Builder::new().spawn(work).unwrap();
     wal.flush().unwrap();
-    for outcome in outcomes {
-        outcome.lock().take().unwrap().unwrap();
-    }
     // One for the batch, one for the mark that opening asked for.
     assert!(disk.count(Op::SyncData) <= before + 2);
     assert_eq!(wal.stats().fsyncs, 1);
     wal.shutdown().unwrap();
     thread.join().unwrap();
+    for outcome in outcomes {
+        outcome.lock().take().unwrap().unwrap();
+    }
     assert!(matches!(
         wal.append_sync(G, vec![entry(1, 1, b"late")]),
         Err(AppendError::Shutdown)
@@ -459,15 +459,15 @@ fn a_real_disk_and_a_thread_work_too() {
         })
         .collect();
     wal.flush().unwrap();
+    let before = contents(&wal);
+    assert!(wal.stats().segments > 3);
+    assert!(wal.stats().fsyncs < 2000);
+    wal.shutdown().unwrap();
     assert!(
         outcomes
             .iter()
             .all(|outcome| matches!(*outcome.lock(), Some(Ok(()))))
     );
-    let before = contents(&wal);
-    assert!(wal.stats().segments > 3);
-    assert!(wal.stats().fsyncs < 2000);
-    wal.shutdown().unwrap();
     drop(wal);
     let (wal, report) = open();
     assert_eq!(report.torn_bytes, 0);
