@@ -10,11 +10,12 @@
 //!
 //! On failure: the next look goes on from the metadata.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::{ApiError, Reason};
 use cluster::NodeId;
-use replication::{ChangeError, Peer};
+use replication::{ChangeError, Member, Peer};
 
 use super::Meta;
 use super::proposing::unready;
@@ -119,15 +120,12 @@ impl Meta {
         if wanted.is_empty() || !self.leads() {
             return;
         }
-        let present = self.group.status().members;
-        let votes = |id: &NodeId| present.iter().any(|at| at.node == *id && at.voter);
-        let gone = present.iter().find(|at| !wanted.contains_key(&at.node));
-        let step = if let Some(gone) = gone {
-            self.group.remove(gone.node).await.map(|()| gone.node)
-        } else if let Some(id) = wanted.keys().find(|id| !votes(id)) {
-            self.take_in(*id).await.map(|()| *id)
-        } else {
-            return;
+        let status = self.group.status();
+        let step = match next_step(&wanted, &status.members, status.joint) {
+            Some(Step::Remove(id)) => self.group.remove(id).await.map(|()| id),
+            Some(Step::TakeIn(id)) => self.take_in(id).await.map(|()| id),
+            Some(Step::Finish(id)) => self.group.promote(id).await.map(|()| id),
+            None => return,
         };
         self.actions
             .count(Action::ChangeCoordinators, PLANNED, About::default(), &step);
@@ -142,5 +140,59 @@ impl Meta {
         let peer = Peer { node: id, address };
         self.group.add_learner(peer, CATCH_UP_PATIENCE).await?;
         self.group.promote(id).await
+    }
+}
+
+/// One step towards the members that the metadata want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Remove(NodeId),
+    TakeIn(NodeId),
+    /// The leader that began the last change has lost the lead before it was whole: a vote for a member that has one makes it so.
+    Finish(NodeId),
+}
+
+fn next_step(
+    wanted: &BTreeMap<NodeId, Instance>,
+    present: &[Member],
+    is_joint: bool,
+) -> Option<Step> {
+    if let Some(gone) = present.iter().find(|at| !wanted.contains_key(&at.node)) {
+        return Some(Step::Remove(gone.node));
+    }
+    let votes = |id: &NodeId| present.iter().any(|at| at.node == *id && at.voter);
+    if let Some(id) = wanted.keys().find(|id| !votes(id)) {
+        return Some(Step::TakeIn(*id));
+    }
+    let any = wanted.keys().next().filter(|_| is_joint)?;
+    Some(Step::Finish(*any))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_is_half_done_is_finished_when_all_the_others_are() {
+        let wanted: BTreeMap<NodeId, Instance> =
+            [1, 2, 3].map(|id| (NodeId(id), Instance::default())).into();
+        let member = |id: u64, voter: bool| Member {
+            node: NodeId(id),
+            address: String::new(),
+            voter,
+        };
+        let of = |members: [(u64, bool); 3], is_joint: bool| {
+            let present = members.map(|(id, voter)| member(id, voter));
+            next_step(&wanted, &present, is_joint)
+        };
+        let all = [(1, true), (2, true), (3, true)];
+        assert_eq!(of(all, false), None);
+        assert_eq!(of(all, true), Some(Step::Finish(NodeId(1))));
+        for is_joint in [false, true] {
+            let learns = [(1, true), (2, true), (3, false)];
+            assert_eq!(of(learns, is_joint), Some(Step::TakeIn(NodeId(3))));
+            let stays = [(1, true), (2, true), (9, true)];
+            assert_eq!(of(stays, is_joint), Some(Step::Remove(NodeId(9))));
+        }
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn build<S: StateMachine>(
         term: metrics.current_term,
         leader: convert::peer(leader, address),
         members: convert::members(metrics.membership_config.membership()),
+        joint: configs.len() > 1,
         last_log: metrics.last_log_index,
         committed: committed.max(applied.map(|at| at.index)),
         applied,

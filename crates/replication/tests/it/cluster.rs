@@ -223,7 +223,7 @@ async fn a_leader_that_hands_over_holds_no_lease_though_a_majority_follows_it() 
     let leader = &trio.replicas[&leads];
     put(&leader.group, "a", 1).await.unwrap();
     let (deaf, follows) = (others[0], others[1]);
-    leader.group.lease_check().unwrap();
+    assert_eq!(trio.leader().await.node.id, NodeId(leads));
     trio.world.links.cut(leads, deaf);
     trio.world.links.cut(follows, deaf);
     let handed = leader
@@ -479,4 +479,47 @@ async fn messages_for_others_are_refused() {
         assert_eq!(answer.unwrap_err().code(), code);
     }
     node.kill().await;
+}
+
+/// A change of the voters takes two entries, and whoever leads next does not write the second by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_whose_leader_is_lost_half_way_is_told_of_and_ended_by_another() {
+    let mut trio = Trio::new().await;
+    let (leads, others) = trio.roles().await;
+    let (hears, deaf) = (others[0], others[1]);
+    let node = trio.open(4, None).await;
+    let (group, machine) = begin(&node.host, Start::Join).await;
+    let leader = trio.replicas[&leads].group.clone();
+    leader.add_learner(node.peer(), PATIENCE).await.unwrap();
+    let newcomer = Replica {
+        node,
+        group,
+        machine,
+    };
+    trio.replicas.insert(4, newcomer);
+    trio.agree().await;
+    assert!(!leader.status().joint);
+    // One follower alone hears of the change, which is no majority of the four.
+    trio.world.links.cut(leads, deaf);
+    trio.world.links.cut(leads, 4);
+    let runtime = Runtime::real();
+    let change = runtime.spawn("change", async move { leader.promote(NodeId(4)).await });
+    let mut heard = trio.replicas[&hears].group.watch_status();
+    let heard = heard.wait_for(|status| status.joint);
+    let heard = runtime.timeout(PATIENCE, heard).await;
+    drop(heard.unwrap().unwrap());
+    trio.kill(leads).await;
+    assert!(change.await.unwrap().is_err());
+    trio.world.links.heal();
+    let next = trio.leader().await;
+    assert_eq!(next.node.id, NodeId(hears));
+    assert!(next.group.status().joint, "it is as it was");
+    // Committed first, for a change does not begin before the last one is.
+    next.group.read_index(PATIENCE).await.unwrap();
+    next.group.promote(NodeId(4)).await.unwrap();
+    assert!(!next.group.status().joint);
+    trio.revive(leads).await;
+    trio.agree().await;
+    assert!(trio.replicas.values().all(|at| !at.group.status().joint));
+    trio.end().await;
 }

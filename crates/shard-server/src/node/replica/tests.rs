@@ -29,6 +29,7 @@ fn leader(applied: Option<Applied>) -> GroupStatus {
             address: "here:1".into(),
             voter: true,
         }],
+        joint: false,
         last_log: Some(7),
         committed: Some(7),
         applied,
