@@ -92,7 +92,12 @@ impl<S: StateMachine> Group<S> {
             let (confirmed, receiver) = oneshot::channel();
             let gone = || inner.read_stopped();
             inner.reads.0.send(confirmed).await.map_err(|_| gone())?;
-            let index = receiver.await.map_err(|_| gone())??;
+            // One that is sent while the receiver is dropped stays in the channel, and nobody answers it.
+            let index = tokio::select! {
+                biased;
+                index = receiver => index.map_err(|_| gone())??,
+                () = inner.ended.cancelled() => return Err(gone()),
+            };
             inner.applied_at_least(index).await
         };
         if inner.has_lost_quorum() {
