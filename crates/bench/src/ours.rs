@@ -225,7 +225,8 @@ pub(crate) fn target(
 fn connect(runtime: &Runtime, address: &str, way: Way) -> Result<Client, anyhow::Error> {
     let options = ClientOptions {
         connections: 1,
-        retries: 0,
+        // Who goes to the shard itself is told who leads it by the first that is asked.
+        retries: u32::from(way == Way::Direct),
         direct: way == Way::Direct,
         ..ClientOptions::to(address)
     };

@@ -139,12 +139,13 @@ struct Worker<T> {
 }
 
 impl<T: Target> Worker<T> {
-    /// Sends until `end`; what began before `start` does not count.
+    /// Sends until `end`, and until one request counts; what began before `start` does not. A server that takes longer than the time
+    /// there was is measured by that one request.
     async fn run(mut self, start: Instant, end: Instant) -> Result<Measured, anyhow::Error> {
         let mut measured = Measured::new()?;
         loop {
             let begun = self.runtime.now();
-            if begun >= end {
+            if begun >= end && !measured.is_empty() {
                 return Ok(measured);
             }
             let is_record = self.choice.below(100) < self.plan.record_percent;

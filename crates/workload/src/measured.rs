@@ -88,6 +88,10 @@ impl Measured {
         self.reads.len() + self.records.len()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.answers() == 0 && self.failures.is_empty()
+    }
+
     /// Terms that were recorded.
     #[must_use]
     pub fn terms(&self) -> u64 {

@@ -304,12 +304,19 @@ async fn kill_all(runtime: &Runtime, deployment: &dyn Deployment) -> anyhow::Res
         restarted(runtime, deployment, node, pid).await?;
     }
     // Nobody else looks whether the watchdogs came back for good.
-    wait_for(runtime, RESTART_LIMIT, || {
-        Ok(deployment::recovery_attempts(deployment).is_ok())
-    })
-    .await
-    .context("a watchdog that was started again does not answer")?;
+    watchdogs_answer(runtime, deployment, RESTART_LIMIT).await?;
     Ok(nodes)
+}
+
+/// Waits until every watchdog that was started tells what it counted.
+pub(crate) async fn watchdogs_answer(
+    runtime: &Runtime,
+    deployment: &dyn Deployment,
+    limit: Duration,
+) -> anyhow::Result<()> {
+    let answer = || Ok(deployment::recovery_attempts(deployment).is_ok());
+    let answered = wait_for(runtime, limit, answer).await;
+    answered.context("a watchdog that was started does not answer")
 }
 
 async fn paused(

@@ -31,8 +31,8 @@ use crate::disk::{Disk, copy};
 use crate::faults::{LOOK_INTERVAL, Needs, wait_for};
 use crate::proxy::{Link, Proxy};
 
-/// How long a process that was killed may take to be gone.
-const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long a process that was killed may take to be gone: as long as its disk takes for what it was asked to write.
+const END_LIMIT: Duration = Duration::from_mins(1);
 /// Folders for runs of processes with the same id, at most.
 const NAMESAKES_MAX: usize = 1_000;
 

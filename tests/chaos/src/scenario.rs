@@ -13,7 +13,7 @@ use client::Client;
 use runtime::Runtime;
 
 use crate::deployment::{self, Deployment, SHARDS, Shape};
-use crate::faults::{Fault, Scene, wait_for};
+use crate::faults::{Fault, Scene, wait_for, watchdogs_answer};
 use crate::history::{History, Outcome};
 use crate::journal::Journal;
 use crate::oracle::{self, Violation};
@@ -141,6 +141,7 @@ impl Course {
         wait_until_whole(runtime, deployment, START_LIMIT)
             .await
             .context("the cluster did not come up")?;
+        watchdogs_answer(runtime, deployment, START_LIMIT).await?;
         self.attempts_before = deployment::recovery_attempts(deployment)?;
         let queries = plan.queries.clone();
         let (lanes, seed) = (plan.lanes, plan.seed);

@@ -49,7 +49,8 @@ fn help_is_an_answer() {
 
 #[test]
 fn a_cluster_that_is_not_there_is_an_error_and_not_a_hang() {
-    let output = output(&["count", "x", "--addr", "127.0.0.1:1", "--deadline", "300ms"]);
+    // Its tries end long before its deadline, so that the last of them tells what is wrong.
+    let output = output(&["count", "x", "--addr", "127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
         stderr(&output).starts_with("error: DISCONNECTED"),

@@ -14,7 +14,7 @@ use api::v1;
 use api::v1::autocomplete_service_server::{AutocompleteService, AutocompleteServiceServer};
 use api::{ApiError, Reason};
 use client::{Client, ClientOptions};
-use cluster::ShardMap;
+use cluster::{ShardMap, limits};
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use runtime::Runtime;
@@ -439,11 +439,11 @@ impl ClusterAdminService for Fake {
     }
 }
 
-/// Options that keep tests quick.
+/// Options that keep tests quick. However long it takes a server to answer, it is not asked again meanwhile.
 pub(crate) fn options(endpoints: &[&str]) -> ClientOptions {
     ClientOptions {
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
-        attempt_timeout: Duration::from_millis(500),
+        attempt_timeout: limits::DEADLINE_MAX,
         backoff_min: Duration::from_millis(1),
         backoff_max: Duration::from_millis(5),
         ..ClientOptions::default()
@@ -453,6 +453,11 @@ pub(crate) fn options(endpoints: &[&str]) -> ClientOptions {
 /// A fresh server and a client of it.
 pub(crate) async fn pair() -> (Fake, Client) {
     pair_with(|_| ()).await
+}
+
+/// With tries that end soon, for a server that does not answer all of them.
+pub(crate) async fn impatient_pair() -> (Fake, Client) {
+    pair_with(|options| options.attempt_timeout = Duration::from_millis(500)).await
 }
 
 /// With options that are changed.

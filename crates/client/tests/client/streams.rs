@@ -216,7 +216,11 @@ async fn an_item_that_a_lost_try_on_a_stream_may_have_applied_is_never_called_re
 
 #[tokio::test]
 async fn a_batch_that_is_never_answered_is_given_up_at_its_deadline() {
-    let (fake, client) = pair_with(|options| options.deadline = Duration::from_secs(1)).await;
+    let (fake, client) = pair_with(|options| {
+        options.attempt_timeout = Duration::from_millis(500);
+        options.deadline = Duration::from_secs(1);
+    })
+    .await;
     let stream = client.record_stream(4).unwrap();
     fake.script([Play::ApplyThenHang]);
     let runtime = Runtime::real();

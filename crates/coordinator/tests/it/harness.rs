@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use api::admin::v1::{GetStatusRequest, GetStatusResponse, ReplicaRole, ReplicaSt
 use api::meta::v1::metadata_service_client::MetadataServiceClient;
 use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::v1::{GetTopKRequest, GetTopKResponse, RecordRequest};
-use cluster::{Layout, NodeId, ShardId};
+use cluster::{Layout, NodeId, ShardId, limits};
 use coordinator::{ClusterConfig, Config, CoordinatorsConfig, Deps, LimitsConfig};
 use futures::future::join_all;
+use parking_lot::RwLock;
 use rpc::Neighbours;
 use rpc::channel::{PoolConfig, connect};
 use rpc::services::ShardNeighbour;
@@ -275,14 +277,24 @@ impl Cluster {
             .sum()
     }
 
-    /// Starts a coordinator that the others are to take in as another one, and waits until it knows the cluster, and votes.
-    pub(crate) async fn start_newcomer_at(&mut self, place: usize) -> GetStatusResponse {
-        let changes = |cluster: &Self| cluster.actions("change_coordinators", "planned");
-        let before = changes(self);
+    /// How often the members of the coordinators' group were changed.
+    pub(crate) fn member_changes(&self) -> u64 {
+        self.actions("change_coordinators", "planned")
+    }
+
+    /// Starts a coordinator that the others are to take in as another one, and waits until it knows the cluster, and votes. The members had
+    /// been changed so often before anybody could take it in.
+    pub(crate) async fn start_newcomer_at(
+        &mut self,
+        place: usize,
+        changes_before: u64,
+    ) -> GetStatusResponse {
         self.start_coordinator_at(place).await;
         // The one that it was goes, and the one that it is comes.
+        let changes = changes_before + 2;
         self.until_at(place, "it is taken in", |status| {
-            status.metadata_available && status.nodes.len() == 3 && changes(self) >= before + 2
+            let is_there = status.metadata_available && status.nodes.len() == 3;
+            is_there && self.member_changes() >= changes
         })
         .await
     }
@@ -324,6 +336,7 @@ impl Cluster {
         for task in tasks {
             task.await.unwrap().unwrap();
         }
+        no_child_is_begun();
     }
 
     /// Waits until a coordinator has ended by itself.
@@ -333,6 +346,7 @@ impl Cluster {
     ) -> Result<(), coordinator::Error> {
         let Running { task, .. } = self.coordinators[place].running.take().unwrap();
         let ended = self.runtime.timeout(PATIENCE, task).await;
+        no_child_is_begun();
         ended.expect("the coordinator goes on").unwrap()
     }
 
@@ -458,6 +472,7 @@ impl Cluster {
     pub(crate) async fn stop_server(&mut self, place: usize) {
         let machine = self.servers[place].running.take().unwrap();
         machine.stop().await.unwrap();
+        no_child_is_begun();
     }
 
     /// The next start of a server is at another address.
@@ -481,6 +496,7 @@ impl Cluster {
         });
         let gone = runtime.timeout(PATIENCE, join_all(gone)).await;
         gone.expect("the directory of a killed server is still in use");
+        no_child_is_begun();
     }
 
     /// Waits until a server has ended by itself.
@@ -490,6 +506,7 @@ impl Cluster {
     ) -> Result<(), shard_server::RunError> {
         let machine = self.servers[place].running.take().unwrap();
         let ended = self.runtime.timeout(PATIENCE, machine.ended()).await;
+        no_child_is_begun();
         ended.expect("the server goes on")
     }
 
@@ -612,7 +629,7 @@ impl Cluster {
             ..RecordRequest::default()
         };
         self.client()
-            .record(request)
+            .record(rpc::request(request, limits::DEADLINE_MAX))
             .await
             .unwrap()
             .into_inner()
@@ -625,8 +642,28 @@ impl Cluster {
             k,
             ..GetTopKRequest::default()
         };
+        let request = rpc::request(request, limits::DEADLINE_MAX);
         self.client().get_top_k(request).await.unwrap().into_inner()
     }
+}
+
+/// Held while a child is begun: until it is another program, it has open what this process has, locks and listeners included.
+static BEGINNING: RwLock<()> = RwLock::new(());
+
+/// Runs a program to its end.
+pub(crate) fn run_child(command: &mut Command) -> Output {
+    let piped = command.stdin(Stdio::null());
+    let piped = piped.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = {
+        let _beginning = BEGINNING.read();
+        piped.spawn().unwrap()
+    };
+    child.wait_with_output().unwrap()
+}
+
+/// Waits until no child that is being begun has a lock or a listener that was given up before.
+fn no_child_is_begun() {
+    drop(BEGINNING.write());
 }
 
 impl Coordinator {

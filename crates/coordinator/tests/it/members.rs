@@ -16,7 +16,7 @@ use tonic::{Code, Request};
 
 use super::cli::run;
 use super::damage::damage_log;
-use super::harness::{Cluster, PATIENCE, Shape, all_serve, listed, reason};
+use super::harness::{Cluster, PATIENCE, Shape, all_serve, listed, reason, run_child};
 use super::replicas::Writers;
 use super::wide::with_a_far_region;
 
@@ -200,11 +200,9 @@ async fn a_server_that_was_set_back_is_rebuilt_without_a_word() {
     let dir = cluster.server_dir(2).to_owned();
     let older = tempfile::tempdir().unwrap();
     cluster.stop_server(2).await;
-    let copied = Command::new("cp")
-        .arg("-a")
-        .args([dir.as_path(), older.path()])
-        .status();
-    assert!(copied.unwrap().success());
+    let mut copy = Command::new("cp");
+    let copied = run_child(copy.arg("-a").args([dir.as_path(), older.path()]));
+    assert!(copied.status.success());
     cluster.start_server(2).await;
     for _ in 0..20 {
         cluster.record("kit", 1).await;

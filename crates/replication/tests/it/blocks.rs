@@ -10,6 +10,7 @@ use api::raft::v1::raft_service_server::RaftService;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::channel::mpsc::{self, UnboundedReceiver};
+use futures::channel::oneshot;
 use futures::stream::BoxStream;
 use prost::Message as _;
 use replication::{AppendSize, Host, NodeId, Peer, Start};
@@ -39,27 +40,32 @@ struct Watched {
 }
 
 impl Watched {
-    /// Passes on what comes, for as long as both sides are there.
+    /// Passes on what comes, for as long as both sides are there: the second request when the first was answered, so that the window of the
+    /// connection keeps the leader from sending more before it can have heard what the peer takes.
     fn look_at(
         &self,
         mut requests: Streaming<wire::AppendRequest>,
+        answered: oneshot::Receiver<()>,
     ) -> UnboundedReceiver<wire::AppendRequest> {
         let seen = Arc::clone(&self.seen);
         let (onward, passed) = mpsc::unbounded();
         let look = async move {
-            let mut is_first = true;
+            let mut first_answer = Some(answered);
             while let Ok(Some(message)) = requests.message().await {
                 if message.block.is_some() {
                     assert!(message.vote.is_none() && message.entries.is_empty());
                     seen.blocks.fetch_add(1, Ordering::Relaxed);
                     let begins = &seen.streams_that_begin_with_a_block;
-                    begins.fetch_add(is_first.into(), Ordering::Relaxed);
+                    begins.fetch_add(first_answer.is_some().into(), Ordering::Relaxed);
                 } else if !message.entries.is_empty() {
                     seen.raw.fetch_add(1, Ordering::Relaxed);
                 }
-                is_first = false;
                 if onward.unbounded_send(message).is_err() {
                     return;
+                }
+                if let Some(answered) = first_answer.take() {
+                    // Without one the stream is over.
+                    let _ = answered.await;
                 }
             }
         };
@@ -83,11 +89,15 @@ impl RaftService for Watched {
         &self,
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let requests = self.look_at(request.into_inner());
+        let (first, answered) = oneshot::channel();
+        let requests = self.look_at(request.into_inner(), answered);
         let answers = self.node.clone().append(requests).await?;
-        let is_old = self.is_old;
+        let (is_old, mut first) = (self.is_old, Some(first));
         let answers = answers.into_inner().map(move |answer| {
             let answer = answer?;
+            if let Some(first) = first.take() {
+                let _ = first.send(());
+            }
             Ok(wire::AppendResponse {
                 takes_blocks: answer.takes_blocks && !is_old,
                 ..answer

@@ -498,9 +498,6 @@ async fn a_leader_that_cannot_read_its_log_stops_at_once_and_another_leads() {
         ..small_options()
     };
     let mut trio = Trio::within(World::simulated(options)).await;
-    let (_, others) = trio.roles().await;
-    let behind = others[0];
-    trio.kill(behind).await;
     let leads = trio.leader().await.node.id.0;
     for _ in 0..60 {
         put(&trio.leader().await.group, &long_name(), 1)
@@ -511,19 +508,26 @@ async fn a_leader_that_cannot_read_its_log_stops_at_once_and_another_leads() {
     let disk = trio.world.disks[&leads].clone();
     let sealed = sealed_segments(&disk);
     assert!(sealed.len() > 1, "{sealed:?}");
+    let group = trio.replicas[&leads].group.clone();
+    assert_eq!(group.status().stopped, None);
     for path in &sealed {
         disk.make_unreadable(path, 96..u64::MAX).unwrap();
     }
-    let group = &trio.replicas[&leads].group;
-    assert_eq!(group.status().stopped, None, "nobody needs it yet");
     let mut status = group.watch_status();
-    trio.revive(behind).await;
+    // For one that has nothing it must read all. What is sent to one that was there before may have been read before.
+    let node = trio.open(4, None).await;
+    let (_newcomer, _) = begin(&node.host, Start::Join).await;
+    let runtime = Runtime::real();
+    let peer = node.peer();
+    let add = async move { group.add_learner(peer, PATIENCE).await };
+    let added = runtime.spawn("add", add);
     let stopped = status.wait_for(|status| status.stopped.is_some());
-    let stopped = Runtime::real().timeout(PATIENCE, stopped).await;
+    let stopped = runtime.timeout(PATIENCE, stopped).await;
     let stopped = stopped.unwrap().unwrap().clone();
     assert_eq!(stopped.role, replication::Role::Stopped);
     let stopped = stopped.stopped.unwrap();
     assert_eq!(stopped.cause, replication::StopCause::Disk, "{stopped:?}");
+    assert!(added.await.unwrap().is_err());
     trio.kill(leads).await;
     put(&trio.leader().await.group, "meanwhile", 1)
         .await
@@ -539,6 +543,7 @@ async fn a_leader_that_cannot_read_its_log_stops_at_once_and_another_leads() {
         })
     );
     assert!(unreadable, "{error}");
+    node.kill().await;
     trio.end().await;
 }
 

@@ -10,10 +10,11 @@ use replication::{
     ReadError, Role, SnapshotFile, Start, StartError, StopCause, shard_group,
 };
 use runtime::Runtime;
-use vfs::{RealDisk, Vfs};
+use vfs::{RealDisk, SimDisk, Vfs};
 
 use crate::common::{
-    ADD, BREAK, Counters, GROUP, PANIC, PATIENCE, add, alone, config, deps, put, settle, start,
+    ADD, BREAK, Counters, GROUP, PANIC, PATIENCE, add, alone, config, deps, open, put, settle,
+    small_options, start, timing,
 };
 
 async fn on_disk(dir: &Path) -> Host {
@@ -68,23 +69,31 @@ async fn a_restart_brings_back_snapshot_and_log() {
     host.shutdown().await.unwrap();
 }
 
-#[tokio::test]
+/// In simulated time, in which only timers take any.
+#[tokio::test(start_paused = true)]
 async fn a_group_of_one_leads_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let host = on_disk(dir.path()).await;
+    let disk = SimDisk::new();
+    let opened = || async {
+        let options = HostOptions {
+            writer_thread: false,
+            ..small_options()
+        };
+        open(Arc::new(disk.clone()), options).await.0
+    };
+    let host = opened().await;
     let (group, _) = start(&host, alone()).await;
     settle(&group).await;
     put(&group, "a", 1).await.unwrap();
     host.shutdown().await.unwrap();
-    let host = on_disk(dir.path()).await;
+    let host = opened().await;
     let runtime = runtime::Runtime::real();
     let begun = runtime.now();
     let (group, machine) = start(&host, Start::Resume).await;
     settle(&group).await;
     let took = runtime.now().saturating_since(begun);
     assert_eq!(machine.get("a"), 1);
-    // No election timeout is waited for: those are 400 ms at least.
-    assert!(took < crate::common::timing().election_min, "{took:?}");
+    // No election timeout is waited for.
+    assert!(took < timing().election_min, "{took:?}");
     host.shutdown().await.unwrap();
 }
 

@@ -94,15 +94,15 @@ async fn handlers_know_what_is_left() {
 #[tokio::test]
 async fn our_side_speaks_of_a_deadline_too_whoever_notices_first() {
     let server = start(ServerConfig::default()).await;
+    let limit = Duration::from_millis(5);
     for _ in 0..20 {
-        let deadline = Deadline::after(&server.runtime, Duration::from_millis(5));
         let mut client = server.client();
-        let request = deadline.request(&server.runtime, record(HANG)).unwrap();
+        let request = rpc::request(record(HANG), limit);
+        let deadline = Deadline::after(&server.runtime, limit);
         let call = deadline.call(&server.runtime, client.record(request));
         assert_eq!(call.await.unwrap_err().reason(), Reason::Deadline);
         // Without the limit of ours, the library's own timer races with the server's answer.
-        let deadline = Deadline::after(&server.runtime, Duration::from_millis(5));
-        let request = deadline.request(&server.runtime, record(HANG)).unwrap();
+        let request = rpc::request(record(HANG), limit);
         let status = client.record(request).await.unwrap_err();
         assert_eq!(ApiError::from_status(&status).reason(), Reason::Deadline);
     }
@@ -114,9 +114,12 @@ async fn a_caller_that_goes_away_frees_its_handler() {
     let mut client = server.client();
     let calling = server
         .runtime
-        .timeout(SHORT, client.record(record(HANG)))
+        .spawn("a call", async move { client.record(record(HANG)).await });
+    let begun = std::sync::Arc::clone(&server.script.begun);
+    server
+        .until("the call is in work", || begun.load(Ordering::SeqCst) == 1)
         .await;
-    assert!(calling.is_err());
+    calling.abort();
     let dropped = std::sync::Arc::clone(&server.script.dropped);
     server
         .until("the handler is dropped", || {

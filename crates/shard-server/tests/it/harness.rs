@@ -9,6 +9,7 @@ use api::shard::v1::shard_service_client::ShardServiceClient;
 use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::v1::{GetCountRequest, GetTopKRequest, RecordRequest, RequestId};
 use api::{ApiError, Reason};
+use cluster::limits;
 use rpc::channel::{PoolConfig, connect};
 use rpc::health::READY_SERVICE;
 use runtime::{CancellationToken, Runtime, TaskFaults};
@@ -247,7 +248,7 @@ impl Node {
             ..RecordRequest::default()
         };
         self.public()
-            .record(request)
+            .record(rpc::request(request, limits::DEADLINE_MAX))
             .await
             .unwrap()
             .into_inner()
@@ -259,6 +260,7 @@ impl Node {
             term: term.to_owned(),
             ..GetCountRequest::default()
         };
+        let request = rpc::request(request, limits::DEADLINE_MAX);
         let answer = self.public().get_count(request).await;
         answer.unwrap().into_inner().count
     }
@@ -269,6 +271,7 @@ impl Node {
             k,
             ..GetTopKRequest::default()
         };
+        let request = rpc::request(request, limits::DEADLINE_MAX);
         let answer = self.public().get_top_k(request).await.unwrap().into_inner();
         let pair = |found: api::v1::Suggestion| (found.term, found.count);
         answer.suggestions.into_iter().map(pair).collect()

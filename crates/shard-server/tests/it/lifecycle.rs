@@ -155,18 +155,18 @@ async fn health_says_what_is_true() {
             .retain(|assignment| assignment.shard_id != 1);
         state.change_map(|map| map.shards[0].replicas[0].node_id = 99);
     }
-    world
-        .until("it serves no more", || async { !asked(shard()).await })
-        .await;
     let record = RecordRequest {
         term: "boston".into(),
         ..RecordRequest::default()
     };
     world
         .until("it says where to go", || async {
-            let refused = node.public().record(record.clone()).await.unwrap_err();
-            reason(&refused) == Reason::WrongShard
+            let answer = node.public().record(record.clone()).await;
+            answer.is_err_and(|refused| reason(&refused) == Reason::WrongShard)
         })
+        .await;
+    world
+        .until("it serves no more", || async { !asked(shard()).await })
         .await;
 }
 
@@ -178,9 +178,12 @@ async fn a_lost_disk_means_a_new_identity_and_never_the_old_one() {
     node.stop().await.unwrap();
     std::fs::remove_dir_all(world.data_dir()).unwrap();
     let node = world.launch().await;
+    // With the map, too: until then it cannot know what is whose.
     world
         .until("it reports as another", || async {
-            world.registry.report(2).is_some()
+            let epoch = world.registry.state.lock().map.epoch;
+            let report = world.registry.report(2);
+            report.is_some_and(|report| report.known_epoch == epoch)
         })
         .await;
     assert_eq!(world.registry.state.lock().instances.len(), 2);

@@ -136,6 +136,8 @@ impl Process {
 pub(crate) struct Told {
     pub(crate) state: ShardState,
     pub(crate) replayed: u64,
+    /// Whether it has replayed more whenever somebody asks.
+    pub(crate) moves: bool,
     pub(crate) action: RecoveryAction,
 }
 
@@ -144,6 +146,7 @@ impl Default for Told {
         Self {
             state: ShardState::Serving,
             replayed: 0,
+            moves: false,
             action: RecoveryAction::None,
         }
     }
@@ -184,6 +187,9 @@ impl ClusterAdminService for Coordinator {
         self.polls.fetch_add(1, Ordering::SeqCst);
         let mut script = self.script.lock();
         script.told = request.into_inner().watchdog.unwrap_or_default();
+        for told in script.shards.values_mut().filter(|told| told.moves) {
+            told.replayed += 1;
+        }
         let nodes = script
             .addresses
             .keys()
@@ -470,6 +476,11 @@ impl Cluster {
 
     pub(crate) fn process(&self, shard: u64) -> Arc<tokio::sync::Mutex<Process>> {
         Arc::clone(&self.supervisor.processes.lock()[&shard])
+    }
+
+    /// Ends the process of a shard.
+    pub(crate) async fn kill(&self, shard: u64) {
+        self.process(shard).lock().await.kill().await;
     }
 
     /// Changes what the coordinator says of a shard.

@@ -242,15 +242,29 @@ pub(crate) async fn settle(group: &Group<Counters>) {
     let leads = status.wait_for(|status| status.role == replication::Role::Leader);
     let led = Runtime::real().timeout(PATIENCE, leads).await;
     drop(led.unwrap().unwrap());
-    group.read_index(PATIENCE).await.unwrap();
+    let read = async { while group.read_index(PATIENCE).await.is_err() {} };
+    let read = Runtime::real().timeout(PATIENCE, read).await;
+    read.unwrap_or_else(|_| panic!("it does not lead: {:?}", group.status()));
 }
 
+/// Proposes; once more where a leader was held up for so long that it does not know for a moment whether it leads, for nothing of that was
+/// taken.
 pub(crate) async fn put(
     group: &Group<Counters>,
     name: &str,
     count: u64,
 ) -> Result<Committed<u64>, ProposeError> {
-    group.propose(ADD, add(name, count)).await
+    let runtime = Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    loop {
+        let answer = group.propose(ADD, add(name, count)).await;
+        let is_unsure = matches!(answer, Err(ProposeError::NotLeader { leader: None }))
+            && group.status().role == replication::Role::Leader;
+        if !is_unsure || runtime.now() > deadline {
+            return answer;
+        }
+        runtime.sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Who talks to a node as its peers do.

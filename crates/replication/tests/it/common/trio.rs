@@ -230,14 +230,16 @@ impl Trio {
 
     /// Waits until all replicas have applied what the leader has, and compares them.
     pub(crate) async fn agree(&self) {
-        let leader = self.leader().await;
-        let index = leader
-            .group
-            .read_index(PATIENCE)
-            .await
-            .unwrap()
-            .applied
-            .index;
+        let confirmed = async {
+            loop {
+                let leader = self.leader().await;
+                if let Ok(point) = leader.group.read_index(PATIENCE).await {
+                    return (leader, point.applied.index);
+                }
+            }
+        };
+        let confirmed = Runtime::real().timeout(PATIENCE, confirmed).await;
+        let (leader, index) = confirmed.expect("a majority confirms the leader");
         for (id, replica) in &self.replicas {
             let waited = replica.group.wait_applied(index, PATIENCE).await;
             assert!(waited.is_ok(), "{id}: {:?}", replica.group.status());
