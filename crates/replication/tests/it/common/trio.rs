@@ -239,7 +239,7 @@ impl Trio {
             }
         };
         let confirmed = Runtime::real().timeout(PATIENCE, confirmed).await;
-        let (leader, index) = confirmed.expect("a majority confirms the leader");
+        let (leader, index) = confirmed.unwrap();
         for (id, replica) in &self.replicas {
             let waited = replica.group.wait_applied(index, PATIENCE).await;
             assert!(waited.is_ok(), "{id}: {:?}", replica.group.status());
