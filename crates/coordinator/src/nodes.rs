@@ -80,6 +80,11 @@ impl Nodes {
         }
     }
 
+    /// Whether some node may be in this process.
+    pub(crate) fn may_be_near(&self) -> bool {
+        !self.neighbours.is_empty()
+    }
+
     /// The link to a node, at the address that the map gives it.
     pub(crate) fn link(&self, node: &Node) -> Result<Arc<Link>, ApiError> {
         let known = self.links.read().get(&node.id).map(Arc::clone);
@@ -204,6 +209,11 @@ impl Link {
             Some(error) => Err(error.into()),
             None => Ok(response),
         }
+    }
+
+    /// As [`Self::top_k`], without waiting for anything. `None` where something has to be waited for, or there is no answer.
+    pub(crate) fn top_k_at_once(&self, request: TopKRequest) -> Option<TopKResponse> {
+        self.neighbours.get(&self.address)?.top_k_at_once(request)
     }
 
     pub(crate) async fn count(

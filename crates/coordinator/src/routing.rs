@@ -10,6 +10,7 @@
 //!   arrival has no effect. Once a try may have been applied, no later failure says that nothing was.
 //! - No round begins after the deadline.
 
+mod at_once;
 mod choice;
 mod hedges;
 mod hedging;
@@ -152,9 +153,7 @@ impl Router {
         consistency: Option<Consistency>,
     ) -> Result<Arc<ShardMap>, ApiError> {
         let map = self.map()?;
-        let is_known = |position| map.translate(position).is_some();
-        let knows_token = token.is_none_or(|token| token.iter().all(is_known));
-        if knows_token && map.namespaces.contains_key(name) {
+        if has_all(&map, name, token) {
             return Ok(map);
         }
         let takes_any =
@@ -279,11 +278,16 @@ impl Router {
             Ok(_) | Err(_) => link.heard(),
         }
         let answer = answer.map_err(|error| self.failed(ask, *node, *replicas, error))?;
-        self.leaders.answered(*node);
-        if ask.consistency != Some(Consistency::Stale) {
-            self.leaders.learn(ask.shard, *node);
-        }
+        self.answered(ask, *node);
         Ok(answer)
+    }
+
+    /// Learns from an answer.
+    fn answered(&self, ask: &Ask<'_>, node: NodeId) {
+        self.leaders.answered(node);
+        if ask.consistency != Some(Consistency::Stale) {
+            self.leaders.learn(ask.shard, node);
+        }
     }
 
     fn failed(&self, ask: &Ask<'_>, node: NodeId, replicas: usize, error: ApiError) -> Failed {
@@ -381,6 +385,13 @@ impl Router {
             }
         }
     }
+}
+
+/// Whether nothing that a request names is missing in a map.
+fn has_all(map: &ShardMap, name: &NamespaceName, token: Option<&SessionToken>) -> bool {
+    let is_known = |position| map.translate(position).is_some();
+    let knows_token = token.is_none_or(|token| token.iter().all(is_known));
+    knows_token && map.namespaces.contains_key(name)
 }
 
 fn found(map: &ShardMap, id: ShardId) -> Result<&Shard, ApiError> {

@@ -26,6 +26,12 @@ impl<S: ?Sized> Neighbours<S> {
         }
     }
 
+    /// Whether no server of this process has opened a door.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.read().is_empty()
+    }
+
     /// The service at an address, if it is in this process.
     #[must_use]
     pub fn get(&self, address: &str) -> Option<Arc<S>> {
@@ -92,7 +98,9 @@ mod tests {
         let second = neighbours.clone().open("a:1", Arc::from("second"));
         drop(first);
         assert_eq!(neighbours.get("a:1").as_deref(), Some("second"));
+        assert!(!neighbours.is_empty());
         drop(second);
         assert!(neighbours.get("a:1").is_none());
+        assert!(neighbours.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use api::raft::v1::raft_service_server::{RaftService, RaftServiceServer};
 use api::registry::v1::registry_service_server::{RegistryService, RegistryServiceServer};
 use api::shard::v1::node_service_server::{NodeService, NodeServiceServer};
 use api::shard::v1::shard_service_server::{ShardService, ShardServiceServer};
-use api::shard::v1::{TopKResponse, WriteResponse};
+use api::shard::v1::{TopKRequest, TopKResponse, WriteResponse};
 use api::v1::autocomplete_service_server::{AutocompleteService, AutocompleteServiceServer};
 use cluster::limits::{MESSAGE_BYTES_MAX, RAFT_MESSAGE_BYTES_MAX};
 use futures::stream::BoxStream;
@@ -18,10 +18,19 @@ use tonic::Status;
 use tonic::codec::CompressionEncoding;
 
 /// A shard server's part of [`shard`] as a coordinator in the same process calls it.
-pub type ShardNeighbour = dyn ShardService<
+pub type ShardNeighbour = dyn NearShard;
+
+/// What [`ShardNeighbour`] offers.
+pub trait NearShard:
+    ShardService<
         WriteStreamStream = BoxStream<'static, Result<WriteResponse, Status>>,
         TopKStreamStream = BoxStream<'static, Result<TopKResponse, Status>>,
-    >;
+    >
+{
+    /// What [`ShardService::top_k`] would answer, if nothing has to be waited for. `None` where something has, or where the answer is an
+    /// error: that method says what.
+    fn top_k_at_once(&self, request: TopKRequest) -> Option<TopKResponse>;
+}
 
 /// The public interface. Requests may be compressed with gzip; what they inflate to is bounded by the same limit.
 pub fn autocomplete<T: AutocompleteService>(service: T) -> AutocompleteServiceServer<T> {

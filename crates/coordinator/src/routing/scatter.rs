@@ -1,6 +1,6 @@
 //! GetTopK: every shard that owns part of the prefix, and their answers as one.
 
-use api::shard::v1::{TopKRequest, TopKResponse};
+use api::shard::v1::{Route, TopKRequest, TopKResponse};
 use api::v1::{Consistency as WireConsistency, GetTopKResponse, Suggestion};
 use api::validate::GetTopK;
 use api::{ApiError, Reason};
@@ -16,7 +16,7 @@ use crate::gather;
 
 /// What one shard answered for its part.
 #[derive(Debug)]
-struct Part {
+pub(super) struct Part {
     suggestions: Vec<Suggestion>,
     position: Option<Position>,
     age_ms: u64,
@@ -24,13 +24,21 @@ struct Part {
 
 /// A part of the prefix as the map cuts it, and what was answered for it in the last round that asked.
 #[derive(Debug)]
-struct Slot {
+pub(super) struct Slot {
     range: KeyRange,
     shard: ShardId,
     answer: Option<Result<Part, ApiError>>,
 }
 
 impl Slot {
+    pub(super) fn answered(range: KeyRange, shard: ShardId, part: Part) -> Self {
+        Self {
+            range,
+            shard,
+            answer: Some(Ok(part)),
+        }
+    }
+
     fn is_open(&self) -> bool {
         !matches!(self.answer, Some(Ok(_)))
     }
@@ -39,6 +47,18 @@ impl Slot {
 impl Router {
     /// GetTopK.
     pub(crate) async fn top_k(
+        &self,
+        ask: GetTopK,
+        deadline: Instant,
+    ) -> Result<GetTopKResponse, ApiError> {
+        match self.top_k_at_once(&ask, deadline) {
+            Some(answer) => Ok(answer),
+            // In a box, so that whoever passes this future on moves a pointer instead of kilobytes.
+            None => Box::pin(self.top_k_in_rounds(ask, deadline)).await,
+        }
+    }
+
+    async fn top_k_in_rounds(
         &self,
         ask: GetTopK,
         deadline: Instant,
@@ -101,34 +121,44 @@ impl Router {
             rounds,
         };
         let call = |target: Target| {
-            let request = TopKRequest {
-                correlation: 0,
-                route: Some(target.route),
-                namespace_id: namespace.id.0,
-                generation: namespace.generation.0,
-                prefix: ask.prefix.as_str().to_owned(),
-                k: ask.k,
-                consistency: WireConsistency::from(ask.consistency).into(),
-                min_index,
-                range: Some((&slot.range).into()),
-            };
+            let request = request(ask, namespace, &slot.range, min_index, target.route);
             async move {
                 let answer = target.link.top_k(request, target.limit).await?;
-                checked(ask, answer, slot, target.node)
+                checked(ask, answer, (&slot.range, shard), target.node)
             }
         };
         self.read(Read::TopK, to, call).await
     }
 }
 
+/// What a shard is asked for its part.
+pub(super) fn request(
+    ask: &GetTopK,
+    namespace: &Namespace,
+    range: &KeyRange,
+    min_index: u64,
+    route: Route,
+) -> TopKRequest {
+    TopKRequest {
+        correlation: 0,
+        route: Some(route),
+        namespace_id: namespace.id.0,
+        generation: namespace.generation.0,
+        prefix: ask.prefix.as_str().to_owned(),
+        k: ask.k,
+        consistency: WireConsistency::from(ask.consistency).into(),
+        min_index,
+        range: Some(range.into()),
+    }
+}
+
 /// What a shard answered, if it is an answer to what it was asked.
-fn checked(
+pub(super) fn checked(
     ask: &GetTopK,
     answer: TopKResponse,
-    slot: &Slot,
+    (range, shard): (&KeyRange, ShardId),
     node: NodeId,
 ) -> Result<Part, ApiError> {
-    let Slot { range, shard, .. } = slot;
     let searched = answer.range.map(KeyRange::try_from).transpose()?;
     if searched.as_ref() != Some(range) {
         let message = format!("node {node} searched another part of shard {shard}");
@@ -174,7 +204,7 @@ fn nothing(ask: &GetTopK) -> GetTopKResponse {
     }
 }
 
-fn assemble(ask: &GetTopK, slots: Vec<Slot>) -> Result<GetTopKResponse, ApiError> {
+pub(super) fn assemble(ask: &GetTopK, slots: Vec<Slot>) -> Result<GetTopKResponse, ApiError> {
     let completeness =
         gather::completeness(slots.iter().map(|slot| (&slot.range, !slot.is_open())));
     let mut lists = Vec::with_capacity(slots.len());

@@ -131,6 +131,20 @@ impl Cluster {
         cluster
     }
 
+    /// Shards as in [`Cluster::start`], in the process of the coordinator and reached without a socket.
+    pub(crate) async fn near() -> Self {
+        let mut cluster = Self::of(Shape {
+            near: true,
+            ..Shape::default()
+        })
+        .await;
+        for number in 1..=3 {
+            cluster.add_server(&format!("shard-{number}")).await;
+        }
+        cluster.until_serving().await;
+        cluster
+    }
+
     /// Shards as in [`Cluster::start`], each with a replica on every one of the three servers; all serve.
     pub(crate) async fn replicated() -> Self {
         let mut cluster = Self::of(Shape {

@@ -1,8 +1,13 @@
 //! Shards in the coordinator's own process.
 
-use api::v1::{GetCountRequest, RecordRequest};
+use api::Reason;
+use api::v1::{
+    Consistency, GetCountRequest, GetTopKRequest, GetTopKResponse, Position, RecordRequest,
+    SessionToken,
+};
+use tonic::{Request, Status};
 
-use super::harness::{Cluster, Shape, listed};
+use super::harness::{Cluster, listed, reason};
 use super::writes::settled;
 
 async fn count(cluster: &Cluster, term: &str) -> u64 {
@@ -16,15 +21,7 @@ async fn count(cluster: &Cluster, term: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neighbours_are_asked_without_a_socket_for_as_long_as_they_serve() {
-    let mut cluster = Cluster::of(Shape {
-        near: true,
-        ..Shape::default()
-    })
-    .await;
-    for number in 1..=3 {
-        cluster.add_server(&format!("shard-{number}")).await;
-    }
-    cluster.until_serving().await;
+    let mut cluster = Cluster::near().await;
     let is_near = |cluster: &Cluster, place| {
         let address = cluster.server_address(place);
         cluster.neighbours.get(&address).is_some()
@@ -56,4 +53,73 @@ async fn neighbours_are_asked_without_a_socket_for_as_long_as_they_serve() {
     assert_eq!(settled(&cluster, send).await.count, 7);
     assert!(is_near(&cluster, owner));
     assert_eq!(listed(&cluster.top("g", 10).await), [("gold", 7)]);
+}
+
+/// The same question twice: as it is, and as part of a trace, which the shard's server must see as a call. What the replicas had applied
+/// by then is left out.
+async fn both_ways(
+    cluster: &Cluster,
+    question: &GetTopKRequest,
+) -> [Result<GetTopKResponse, Status>; 2] {
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut followed = Request::new(question.clone());
+    let header = followed.metadata_mut();
+    header.insert(rpc::trace::TRACE_HEADER, trace.parse().unwrap());
+    let mut client = cluster.client();
+    let at_once = client.get_top_k(question.clone()).await;
+    let in_rounds = client.get_top_k(followed).await;
+    [at_once, in_rounds].map(|answer| {
+        let mut answer = answer?.into_inner();
+        for position in &mut answer.token.as_mut().unwrap().positions {
+            position.index = 0;
+        }
+        Ok(answer)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_neighbour_answers_at_once_is_what_a_call_would() {
+    let cluster = Cluster::near().await;
+    let question = |prefix: &str, consistency: Consistency| GetTopKRequest {
+        prefix: prefix.into(),
+        consistency: consistency.into(),
+        ..GetTopKRequest::default()
+    };
+    let levels = [
+        Consistency::Leader,
+        Consistency::Linearizable,
+        Consistency::Stale,
+    ];
+    let prefixes = ["", "a", "an", "g", "z", "zoo", "nothing"];
+    for round in 1..=3 {
+        for (term, times) in [("ant", 3), ("and", 3), ("gold", 2), ("zoo", 1)] {
+            assert_eq!(cluster.record(term, times).await, times * round);
+        }
+        for (prefix, level) in prefixes.iter().zip(levels.into_iter().cycle()) {
+            let [at_once, in_rounds] = both_ways(&cluster, &question(prefix, level)).await;
+            assert_eq!(at_once.unwrap(), in_rounds.unwrap(), "{prefix:?} {level:?}");
+        }
+    }
+    let answer = cluster.top("", 10).await;
+    let expected = [("and", 9), ("ant", 9), ("gold", 6), ("zoo", 3)];
+    assert_eq!(listed(&answer), expected);
+
+    // What a token names is waited for, and refused where nobody can have it.
+    let known = answer.token.unwrap();
+    let strange = Position {
+        incarnation: known.positions[0].incarnation + 1,
+        ..known.positions[0]
+    };
+    let with = |token: SessionToken| GetTopKRequest {
+        token: Some(token),
+        ..question("", Consistency::Leader)
+    };
+    let [at_once, in_rounds] = both_ways(&cluster, &with(known)).await;
+    assert_eq!(at_once.unwrap(), in_rounds.unwrap());
+    let strange = SessionToken {
+        positions: vec![strange],
+    };
+    for refused in both_ways(&cluster, &with(strange)).await {
+        assert_eq!(reason(&refused.unwrap_err()), Reason::UnknownIncarnation);
+    }
 }

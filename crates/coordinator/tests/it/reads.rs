@@ -61,7 +61,15 @@ fn naive(terms: &BTreeMap<String, u64>, prefix: &str, k: usize) -> Vec<(String, 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_read_is_what_one_dictionary_would_answer() {
-    let cluster = Cluster::start().await;
+    reads_are_those_of_one_dictionary(Cluster::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_is_every_read_of_shards_in_the_same_process() {
+    reads_are_those_of_one_dictionary(Cluster::near().await).await;
+}
+
+async fn reads_are_those_of_one_dictionary(cluster: Cluster) {
     let terms = load(&cluster).await;
     for prefix in ["", "a", "ap", "g", "go", "gold ", "p", "z", "nothing"] {
         for k in [1, 9, 10, 11, 1000] {

@@ -243,8 +243,7 @@ impl Replica {
         fresh: Freshness,
         look_up: impl FnOnce(&DictionaryState) -> Result<Reading<T>, StaleGeneration>,
     ) -> Result<Seen<T>, ApiError> {
-        let is_strict = fresh.consistency != Consistency::Stale;
-        if is_strict && scope.generation > Generation::FIRST && !self.state().knows(scope) {
+        if self.must_clear(scope, fresh.consistency) {
             let clear = command::encode_clear(scope.namespace, scope.generation);
             self.command(command::KIND_CLEAR, clear, fresh.deadline)
                 .await?;
@@ -261,8 +260,50 @@ impl Replica {
     ) -> Result<Seen<T>, ApiError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.ready(fresh).await?;
+        self.look_up(fresh.consistency, look_up)
+    }
+
+    /// As [`Self::read_in`], without waiting for anything. `None` where something has to be waited for, or there is no answer: only
+    /// [`Self::read_in`] says why.
+    pub(crate) fn read_at_once<T>(
+        &self,
+        scope: Scope,
+        fresh: Freshness,
+        look_up: impl FnOnce(&DictionaryState) -> Result<Reading<T>, StaleGeneration>,
+    ) -> Option<Seen<T>> {
+        let is_ready = match fresh.consistency {
+            // Judged when the answer is there.
+            Consistency::Leader => true,
+            Consistency::Linearizable => false,
+            Consistency::Stale => self.holds_something().is_ok(),
+        };
+        let waits = self.must_clear(scope, fresh.consistency) || fresh.min_index > self.applied();
+        if !is_ready || waits {
+            return None;
+        }
+        let seen = self.look_up(fresh.consistency, look_up).ok()?;
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        Some(seen)
+    }
+
+    fn must_clear(&self, scope: Scope, consistency: Consistency) -> bool {
+        consistency != Consistency::Stale
+            && scope.generation > Generation::FIRST
+            && !self.state().knows(scope)
+    }
+
+    fn applied(&self) -> u64 {
+        self.group.applied().map_or(0, |applied| applied.index)
+    }
+
+    /// Looks something up in a state that may be read.
+    fn look_up<T>(
+        &self,
+        consistency: Consistency,
+        look_up: impl FnOnce(&DictionaryState) -> Result<Reading<T>, StaleGeneration>,
+    ) -> Result<Seen<T>, ApiError> {
         let reading = look_up(self.state()).map_err(stale_generation)?;
-        let age_ms = match fresh.consistency {
+        let age_ms = match consistency {
             // Only now is it known that the look-up was made inside the lease.
             Consistency::Leader => {
                 self.lease()?;
@@ -271,10 +312,9 @@ impl Replica {
             Consistency::Linearizable => 0,
             Consistency::Stale => self.age_ms(),
         };
-        let applied = self.group.applied().map_or(0, |applied| applied.index);
         Ok(Seen {
             value: reading.value,
-            position: self.position(reading.index.max(applied)),
+            position: self.position(reading.index.max(self.applied())),
             age_ms,
         })
     }

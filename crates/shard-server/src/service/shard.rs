@@ -5,13 +5,18 @@ use api::shard::v1::shard_service_server::ShardService;
 use api::{ApiError, Consistency, Reason};
 use cluster::{Generation, KeyRange, NamespaceId, limits};
 use futures::stream::BoxStream;
+use rpc::services::NearShard;
 use rpc::{Deadline, Trace};
 use tonic::{Request, Response, Status, Streaming};
+use trie_core::Entry;
 
+use super::route::Routed;
 use super::streams::{Window, overtaking};
 use super::{Services, convert, route, status, write_status, writes};
-use crate::node::{Freshness, Replica};
-use crate::state::{ItemOutcome, Scope, WriteOutcome, command};
+use crate::node::{Freshness, Replica, Seen};
+use crate::state::{
+    DictionaryState, ItemOutcome, Reading, Scope, StaleGeneration, WriteOutcome, command,
+};
 
 impl Services {
     /// Does a request as a part of the trace that its route names.
@@ -51,11 +56,12 @@ impl Services {
         Ok(response)
     }
 
-    async fn top_k_one(
+    /// What a request for the top of a prefix asks for, if it is sound and has come to the right place.
+    fn top_k_asked(
         &self,
         request: wire::TopKRequest,
         deadline: Deadline,
-    ) -> Result<wire::TopKResponse, ApiError> {
+    ) -> Result<TopKAsked, ApiError> {
         let routed = route::find(&self.node, request.route.as_ref())?;
         writes::check_prefix(&request.prefix)?;
         let scope = scope(request.namespace_id, request.generation)?;
@@ -66,28 +72,32 @@ impl Services {
             0 => limits::K_DEFAULT,
             asked => asked.min(limits::K_MAX),
         };
-        let fresh = Freshness {
-            consistency: Consistency::parse(request.consistency)?,
-            min_index: request.min_index,
-            deadline,
-        };
-        let within = is_narrowed.then_some(&part);
-        let seen = routed
-            .replica
-            .read_in(scope, fresh, |state| {
-                state.top_k(scope, &request.prefix, k as usize, within)
-            })
-            .await?;
-        routed.replica.metrics().top_k.increment();
-        Ok(wire::TopKResponse {
+        Ok(TopKAsked {
+            fresh: Freshness {
+                consistency: Consistency::parse(request.consistency)?,
+                min_index: request.min_index,
+                deadline,
+            },
+            routed,
+            scope,
+            part,
+            is_narrowed,
+            prefix: request.prefix,
+            k: k as usize,
             correlation: request.correlation,
-            suggestions: convert::suggestions(seen.value),
-            position: Some(seen.position.into()),
-            age_ms: seen.age_ms,
-            range: Some(part.into()),
-            epoch: routed.view.epoch().0,
-            error: None,
         })
+    }
+
+    async fn top_k_one(
+        &self,
+        request: wire::TopKRequest,
+        deadline: Deadline,
+    ) -> Result<wire::TopKResponse, ApiError> {
+        let asked = self.top_k_asked(request, deadline)?;
+        let look_up = |state: &DictionaryState| asked.look_up(state);
+        let replica = &asked.routed.replica;
+        let seen = replica.read_in(asked.scope, asked.fresh, look_up).await?;
+        Ok(asked.answer(seen))
     }
 
     async fn count_one(
@@ -104,7 +114,7 @@ impl Services {
             min_index: request.min_index,
             deadline,
         };
-        let look_up = |state: &crate::state::DictionaryState| state.get(scope, &request.term);
+        let look_up = |state: &DictionaryState| state.get(scope, &request.term);
         let seen = routed.replica.read_in(scope, fresh, look_up).await?;
         routed.replica.metrics().count.increment();
         let (count, display) = seen
@@ -177,6 +187,50 @@ impl Services {
             size: self.node.config.calls.stream_window,
             closing: self.node.closing.clone(),
         }
+    }
+}
+
+/// A request for the top of a prefix, checked.
+struct TopKAsked {
+    routed: Routed,
+    scope: Scope,
+    fresh: Freshness,
+    /// The part of the prefix to search.
+    part: KeyRange,
+    /// Whether terms beside the part must be left out.
+    is_narrowed: bool,
+    prefix: String,
+    k: usize,
+    correlation: u64,
+}
+
+impl TopKAsked {
+    fn look_up(&self, state: &DictionaryState) -> Result<Reading<Vec<Entry>>, StaleGeneration> {
+        let within = self.is_narrowed.then_some(&self.part);
+        state.top_k(self.scope, &self.prefix, self.k, within)
+    }
+
+    fn answer(self, seen: Seen<Vec<Entry>>) -> wire::TopKResponse {
+        self.routed.replica.metrics().top_k.increment();
+        wire::TopKResponse {
+            correlation: self.correlation,
+            suggestions: convert::suggestions(seen.value),
+            position: Some(seen.position.into()),
+            age_ms: seen.age_ms,
+            range: Some(self.part.into()),
+            epoch: self.routed.view.epoch().0,
+            error: None,
+        }
+    }
+}
+
+impl NearShard for Services {
+    fn top_k_at_once(&self, request: wire::TopKRequest) -> Option<wire::TopKResponse> {
+        let asked = self.top_k_asked(request, self.message_deadline()).ok()?;
+        let look_up = |state: &DictionaryState| asked.look_up(state);
+        let replica = &asked.routed.replica;
+        let seen = replica.read_at_once(asked.scope, asked.fresh, look_up)?;
+        Some(asked.answer(seen))
     }
 }
 

@@ -1,0 +1,68 @@
+//! Completions that nobody has to wait for: every part of the prefix has a replica in this process that may answer now.
+//!
+//! Such an answer takes less time than it takes to make the futures that could wait for one, which are some kilobytes large and are
+//! moved from one to the next.
+//!
+//! What always holds: what is answered here is what the rounds would answer. Whatever else there is to say, an error or that a part did
+//! not answer, is left to them: they ask again, as if nobody had asked before.
+
+use api::v1::GetTopKResponse;
+use api::validate::GetTopK;
+use cluster::{KeyRange, Namespace, ShardId, ShardMap};
+use rpc::Trace;
+use runtime::Instant;
+
+use super::reads::min_index;
+use super::rounds::{Kind, Rounds};
+use super::scatter::{self, Slot};
+use super::{Ask, Router, found, has_all};
+
+impl Router {
+    /// The answer to GetTopK, if nothing has to be waited for.
+    pub(super) fn top_k_at_once(
+        &self,
+        ask: &GetTopK,
+        deadline: Instant,
+    ) -> Option<GetTopKResponse> {
+        // Who follows a request wants a line of each server that it passes.
+        if !self.nodes.may_be_near() || Trace::current().is_some() {
+            return None;
+        }
+        let map = self.meta.map()?;
+        if !has_all(&map, &ask.namespace, Some(&ask.token)) {
+            return None;
+        }
+        let namespace = map.namespaces.get(&ask.namespace)?;
+        let rounds = Rounds::new(Kind::Read, deadline);
+        let parts = map.cover(&ask.namespace, ask.prefix.as_str()).into_iter();
+        let slots = parts.map(|part| self.part_at_once(ask, &map, namespace, part, &rounds));
+        scatter::assemble(ask, slots.collect::<Option<_>>()?).ok()
+    }
+
+    fn part_at_once(
+        &self,
+        ask: &GetTopK,
+        map: &ShardMap,
+        namespace: &Namespace,
+        (range, shard): (KeyRange, ShardId),
+        rounds: &Rounds,
+    ) -> Option<Slot> {
+        let min_index = min_index(map, &ask.token, shard).ok()?;
+        let to = Ask {
+            map,
+            shard,
+            consistency: Some(ask.consistency),
+            rounds,
+        };
+        let place = found(map, shard).ok()?;
+        let left = self.left(rounds.deadline()).ok()?;
+        let node = self.pick(&to, place).ok()?;
+        let target = self.target(&to, place, node, left).ok()?;
+        let request = scatter::request(ask, namespace, &range, min_index, target.route);
+        let answer = target.link.top_k_at_once(request)?;
+        let part = scatter::checked(ask, answer, (&range, shard), node).ok()?;
+        target.link.heard();
+        self.answered(&to, node);
+        Some(Slot::answered(range, shard, part))
+    }
+}
