@@ -177,7 +177,7 @@ impl<S: StateMachine> Group<S> {
         self.inner.status_now()
     }
 
-    /// Follows the status: a new one for every change of role, term, leader, members or of `stopped`. Numbers that
+    /// Follows the status: a new one for every change of role, term, leader, members, `joint` or of `stopped`. Numbers that
     /// rise with every entry are as of then; ask [`Group::status`] for the present ones.
     #[must_use]
     pub fn watch_status(&self) -> watch::Receiver<GroupStatus> {

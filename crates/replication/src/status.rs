@@ -41,8 +41,8 @@ pub struct GroupStatus {
     /// All members, as of the newest entry that changed them, committed or not.
     pub members: Vec<Member>,
     /// Whether the last change of them is only half done: what is decided takes a majority of the voters before it and one of those after
-    /// it. The leader that began it writes the other half at once; where it lost the lead in between, the next one has to be asked for a
-    /// change, such as a vote for a member that has one.
+    /// it. The call that began it writes the other half at once. Where it was dropped, or its leader lost the lead in between, whoever leads
+    /// has to be asked for a change, such as a vote for a member that has one.
     pub joint: bool,
     /// The index of the last entry of its log.
     pub last_log: Option<u64>,

@@ -26,7 +26,7 @@ impl<S: ?Sized> Neighbours<S> {
         }
     }
 
-    /// Whether no server of this process has opened a door.
+    /// Whether no server of this process has a door open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.read().is_empty()

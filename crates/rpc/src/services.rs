@@ -20,7 +20,7 @@ use tonic::codec::CompressionEncoding;
 /// A shard server's part of [`shard`] as a coordinator in the same process calls it.
 pub type ShardNeighbour = dyn NearShard;
 
-/// What [`ShardNeighbour`] offers.
+/// `ShardService` without a socket, and what only a neighbour can do.
 pub trait NearShard:
     ShardService<
         WriteStreamStream = BoxStream<'static, Result<WriteResponse, Status>>,

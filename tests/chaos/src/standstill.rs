@@ -61,7 +61,7 @@ pub struct Standstill {
     pub unread_ms: [u64; 2],
     /// From then until the status named it; `None` where it never did.
     pub named_after_ms: Option<u64>,
-    /// Strict reads of the shard after that which were answered, and those that were not.
+    /// Strict reads of the shard that were answered from then until shortly before it woke up, and those that were not.
     pub steady_reads: (usize, usize),
     /// Looks at the status that did not name it when every coordinator had had the time to notice.
     pub unnamed: usize,

@@ -148,7 +148,8 @@ impl Meta {
 enum Step {
     Remove(NodeId),
     TakeIn(NodeId),
-    /// The leader that began the last change has lost the lead before it was whole: a vote for a member that has one makes it so.
+    /// The last change is half done, for the leader that began it has lost the lead in between. Giving a vote to a member that has one
+    /// completes it.
     Finish(NodeId),
 }
 

@@ -1,11 +1,12 @@
 //! Completions that nobody has to wait for: every part of the prefix has a replica in this process that may answer now.
 //!
-//! Such an answer takes less time than it takes to make the futures that could wait for one, which are some kilobytes large and are
-//! moved from one to the next.
+//! Such an answer takes less time than making the futures that could wait for it: they are some kilobytes large, and each is moved into
+//! the next.
 //!
 //! What always holds: what is answered here is what the rounds would answer. Whatever else there is to say, an error or that a part did
-//! not answer, is left to them: they ask again, as if nobody had asked before.
+//! not answer, is left to them. They ask all parts anew, so that those that did answer count as read twice.
 
+use api::Consistency;
 use api::v1::GetTopKResponse;
 use api::validate::GetTopK;
 use cluster::{KeyRange, Namespace, ShardId, ShardMap};
@@ -24,8 +25,9 @@ impl Router {
         ask: &GetTopK,
         deadline: Instant,
     ) -> Option<GetTopKResponse> {
+        let waits = ask.consistency == Consistency::Linearizable;
         // Who follows a request wants a line of each server that it passes.
-        if !self.nodes.may_be_near() || Trace::current().is_some() {
+        if waits || !self.nodes.may_be_near() || Trace::current().is_some() {
             return None;
         }
         let map = self.meta.map()?;

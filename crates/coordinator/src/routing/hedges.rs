@@ -92,7 +92,7 @@ impl Hedges {
     }
 }
 
-/// Tokens for hedges, in hundredths: each read puts some in, each hedge takes a hundred out.
+/// Tokens for hedges, in hundredths: each read that is sent puts some in, each hedge takes a hundred out.
 #[derive(Debug)]
 struct Budget {
     percent: u32,

@@ -280,7 +280,12 @@ impl Cluster {
 
     /// As [`Self::actions`] and [`Self::server_actions`] together, whatever came of it.
     pub(crate) fn attempts(&self, place: usize, by_server: [&str; 2], by_any: [&str; 2]) -> u64 {
-        self.by_server(place, by_server, "") + self.by_coordinators(by_any, "")
+        self.by_server(place, by_server, "") + self.tries(by_any)
+    }
+
+    /// As [`Self::actions`], whatever came of it.
+    pub(crate) fn tries(&self, by_any: [&str; 2]) -> u64 {
+        self.by_coordinators(by_any, "")
     }
 
     fn by_coordinators(&self, [kind, reason]: [&str; 2], outcome: &str) -> u64 {

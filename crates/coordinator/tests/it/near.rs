@@ -95,7 +95,10 @@ async fn what_a_neighbour_answers_at_once_is_what_a_call_would() {
         for (term, times) in [("ant", 3), ("and", 3), ("gold", 2), ("zoo", 1)] {
             assert_eq!(cluster.record(term, times).await, times * round);
         }
-        for (prefix, level) in prefixes.iter().zip(levels.into_iter().cycle()) {
+        for (prefix, level) in prefixes
+            .iter()
+            .flat_map(|at| levels.map(|level| (*at, level)))
+        {
             let [at_once, in_rounds] = both_ways(&cluster, &question(prefix, level)).await;
             assert_eq!(at_once.unwrap(), in_rounds.unwrap(), "{prefix:?} {level:?}");
         }

@@ -92,7 +92,7 @@ impl<S: StateMachine> Group<S> {
             let (confirmed, receiver) = oneshot::channel();
             let gone = || inner.read_stopped();
             inner.reads.0.send(confirmed).await.map_err(|_| gone())?;
-            // One that is sent while the receiver is dropped stays in the channel, and nobody answers it.
+            // What is sent to the queue while its receiver goes away stays in it, and nobody answers.
             let index = tokio::select! {
                 biased;
                 index = receiver => index.map_err(|_| gone())??,

@@ -104,6 +104,7 @@ pub(super) async fn follow<S: StateMachine>(inner: Arc<Inner<S>>) {
                 || before.term != now.term
                 || before.leader != now.leader
                 || before.members != now.members
+                || before.joint != now.joint
                 || before.stopped != now.stopped;
             if differs {
                 *before = now;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use replication::{ReadError, Role, Start};
+use replication::{NodeId, ReadError, Role, Start};
 use runtime::Runtime;
 
 use crate::common::trio::{Replica, Trio, World, begin};
@@ -92,6 +92,7 @@ async fn a_learner_whose_link_is_cut_holds_up_nobody_and_catches_up() {
         put(leader, "meanwhile", 1).await.unwrap();
         leader.read_index(PATIENCE).await.unwrap();
     }
+    assert_eq!(trio.leader().await.node.id, NodeId(leads));
     let status = leader.status();
     assert_eq!((status.role, status.term), (Role::Leader, term));
     let matched = status.matched.iter().find(|(at, _)| *at == node.id);

@@ -120,7 +120,7 @@ impl Replica {
         &self.audits
     }
 
-    /// Reads answered since the process began.
+    /// Reads since the process began, whether they were answered or not.
     pub(crate) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
     }
@@ -271,14 +271,11 @@ impl Replica {
         fresh: Freshness,
         look_up: impl FnOnce(&DictionaryState) -> Result<Reading<T>, StaleGeneration>,
     ) -> Option<Seen<T>> {
-        let is_ready = match fresh.consistency {
-            // Judged when the answer is there.
-            Consistency::Leader => true,
-            Consistency::Linearizable => false,
-            Consistency::Stale => self.holds_something().is_ok(),
-        };
-        let waits = self.must_clear(scope, fresh.consistency) || fresh.min_index > self.applied();
-        if !is_ready || waits {
+        let waits = fresh.consistency == Consistency::Linearizable
+            || self.must_clear(scope, fresh.consistency)
+            || fresh.min_index > self.applied();
+        // Before the look-up, too: a lease that is there only after it says nothing of what had been applied by then.
+        if waits || self.may_read(fresh.consistency).is_err() {
             return None;
         }
         let seen = self.look_up(fresh.consistency, look_up).ok()?;
@@ -335,7 +332,12 @@ impl Replica {
                 .await
                 .map_err(|error| self.not_read(&error))?;
         }
-        match fresh.consistency {
+        self.may_read(fresh.consistency)
+    }
+
+    /// Whether a state that is as new as asked for may be read.
+    fn may_read(&self, consistency: Consistency) -> Result<(), ApiError> {
+        match consistency {
             Consistency::Leader => self.lease(),
             Consistency::Linearizable => Ok(()),
             Consistency::Stale => self.holds_something(),

@@ -242,13 +242,18 @@ pub(crate) async fn settle(group: &Group<Counters>) {
     let leads = status.wait_for(|status| status.role == replication::Role::Leader);
     let led = Runtime::real().timeout(PATIENCE, leads).await;
     drop(led.unwrap().unwrap());
-    let read = async { while group.read_index(PATIENCE).await.is_err() {} };
-    let read = Runtime::real().timeout(PATIENCE, read).await;
-    read.unwrap_or_else(|_| panic!("it does not lead: {:?}", group.status()));
+    let runtime = Runtime::real();
+    let read = async {
+        while group.read_index(PATIENCE).await.is_err() && group.status().stopped.is_none() {
+            runtime.sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let read = runtime.timeout(PATIENCE, read).await;
+    let status = group.status();
+    assert!(read.is_ok() && status.stopped.is_none(), "{status:?}");
 }
 
-/// Proposes; once more where a leader was held up for so long that it does not know for a moment whether it leads, for nothing of that was
-/// taken.
+/// Proposes; again where a leader was held up for so long that it does not know for a moment whether it leads: nothing of that was taken.
 pub(crate) async fn put(
     group: &Group<Counters>,
     name: &str,

@@ -236,6 +236,7 @@ impl Trio {
                 if let Ok(point) = leader.group.read_index(PATIENCE).await {
                     return (leader, point.applied.index);
                 }
+                Runtime::real().sleep(Duration::from_millis(5)).await;
             }
         };
         let confirmed = Runtime::real().timeout(PATIENCE, confirmed).await;

@@ -53,7 +53,19 @@ fn a_leader_serves_once_it_has_applied_an_entry_of_its_term() {
 
 /// A replica that leads and is alone.
 async fn alone(runtime: &Runtime) -> (Host, Arc<Replica>) {
-    let node = NodeId(1);
+    let members = vec![Member::voter(NodeId(1), "here:1")];
+    let (host, replica) = one_of(runtime, members).await;
+    let group = replica.group();
+    let mut status = group.watch_status();
+    let serves = status.wait_for(|status| status.role == Role::Leader);
+    drop(runtime.timeout(PATIENCE, serves).await.unwrap().unwrap());
+    group.read_index(PATIENCE).await.unwrap();
+    (host, replica)
+}
+
+/// The first of these members.
+async fn one_of(runtime: &Runtime, members: Vec<Member>) -> (Host, Arc<Replica>) {
+    let node = members[0].node;
     let deps = HostDeps {
         runtime: runtime.clone(),
         vfs: Arc::new(SimDisk::new()),
@@ -69,15 +81,10 @@ async fn alone(runtime: &Runtime) -> (Host, Arc<Replica>) {
     };
     let host = Host::open(deps).await.unwrap().0;
     let (shard, incarnation) = (ShardId(2), Incarnation(1));
-    let members = vec![Member::voter(node, "here:1")];
     let start = Start::Bootstrap { members };
     let config = GroupConfig::new(shard_group(shard, incarnation), start);
     let machine = Arc::new(DictionaryState::new(trie_core::Options::default()));
     let group = host.start_group(config, machine).await.unwrap();
-    let mut status = group.watch_status();
-    let serves = status.wait_for(|status| status.role == Role::Leader);
-    drop(runtime.timeout(PATIENCE, serves).await.unwrap().unwrap());
-    group.read_index(PATIENCE).await.unwrap();
     let metrics = telemetry::Metrics::new(runtime).unwrap();
     let metrics = NodeMetrics::new(runtime, &metrics, "node")
         .unwrap()
@@ -95,13 +102,14 @@ fn fresh(runtime: &Runtime, consistency: Consistency) -> Freshness {
     }
 }
 
+const SCOPE: Scope = Scope {
+    namespace: NamespaceId(1),
+    generation: Generation(1),
+};
+
 /// Looks up a term that is not there.
 fn look_up(state: &DictionaryState) -> Result<Reading<bool>, StaleGeneration> {
-    let scope = Scope {
-        namespace: NamespaceId(1),
-        generation: Generation(1),
-    };
-    let found = state.get(scope, "ant")?;
+    let found = state.get(SCOPE, "ant")?;
     Ok(Reading {
         value: found.value.is_some(),
         index: found.index,
@@ -152,5 +160,53 @@ async fn a_replica_whose_state_is_wrong_answers_nobody() {
         let seen = replica.read(fresh(&runtime, level), look_up).await;
         assert_eq!(seen.unwrap_err().reason(), Reason::DataLoss, "{level:?}");
     }
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_to_wait_for_nothing_is_answered_at_once_and_nothing_else_is() {
+    let runtime = Runtime::real();
+    let (host, replica) = alone(&runtime).await;
+    let at_once = |scope, fresh| replica.read_at_once(scope, fresh, look_up);
+    let mut answered = 0;
+    for level in [Consistency::Leader, Consistency::Stale] {
+        let seen = at_once(SCOPE, fresh(&runtime, level)).unwrap();
+        let called = replica.read(fresh(&runtime, level), look_up).await.unwrap();
+        assert_eq!(seen, called);
+        answered += 2;
+    }
+    assert!(at_once(SCOPE, fresh(&runtime, Consistency::Linearizable)).is_none());
+    let ahead = Freshness {
+        min_index: replica.applied() + 1,
+        ..fresh(&runtime, Consistency::Leader)
+    };
+    assert!(at_once(SCOPE, ahead).is_none());
+    // A clear that this replica has not heard of has to be written before a strict read may be answered.
+    let cleared = Scope {
+        generation: Generation(2),
+        ..SCOPE
+    };
+    assert!(at_once(cleared, fresh(&runtime, Consistency::Leader)).is_none());
+    assert!(at_once(cleared, fresh(&runtime, Consistency::Stale)).is_some());
+    answered += 1;
+    assert_eq!(replica.reads(), answered);
+    replica.group().shutdown().await;
+    for level in [Consistency::Leader, Consistency::Stale] {
+        assert!(at_once(SCOPE, fresh(&runtime, level)).is_none());
+    }
+    host.shutdown().await.unwrap();
+}
+
+/// By the time that it has a lease it may have applied what was not there when it was looked up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_lease_nothing_is_looked_up_at_once() {
+    let runtime = Runtime::real();
+    let members = [1, 2, 3].map(|node| Member::voter(NodeId(node), "here:1"));
+    let (host, replica) = one_of(&runtime, members.into()).await;
+    let looked_up = |_: &DictionaryState| -> Result<Reading<bool>, StaleGeneration> {
+        panic!("it does not lead")
+    };
+    let fresh = fresh(&runtime, Consistency::Leader);
+    assert!(replica.read_at_once(SCOPE, fresh, looked_up).is_none());
     host.shutdown().await.unwrap();
 }
