@@ -524,6 +524,10 @@ async fn a_change_whose_leader_is_lost_half_way_is_told_of_and_ended_by_another(
     runtime.timeout(PATIENCE, ended).await.unwrap();
     trio.revive(leads).await;
     trio.agree().await;
-    assert!(trio.replicas.values().all(|at| !at.group.status().joint));
+    for replica in trio.replicas.values() {
+        let mut told = replica.group.watch_status();
+        let is_whole = runtime.timeout(PATIENCE, told.wait_for(|status| !status.joint));
+        drop(is_whole.await.unwrap().unwrap());
+    }
     trio.end().await;
 }
