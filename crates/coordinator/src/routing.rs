@@ -153,7 +153,8 @@ impl Router {
         consistency: Option<Consistency>,
     ) -> Result<Arc<ShardMap>, ApiError> {
         let map = self.map()?;
-        if has_all(&map, name, token) {
+        let knows_token = token.is_none_or(|token| knows(&map, token));
+        if knows_token && map.namespaces.contains_key(name) {
             return Ok(map);
         }
         let takes_any =
@@ -227,12 +228,17 @@ impl Router {
         Ok((sent.node, answer))
     }
 
-    /// Chooses whom to ask.
+    /// Chooses whom to ask, and makes it ready to be called.
     fn begin(&self, ask: &Ask<'_>) -> Result<(Sent, Target), Failed> {
+        let (shard, node, left) = self.choose(ask)?;
+        self.send(ask, shard, node, left)
+    }
+
+    /// Whom to ask for which shard, and how long its answer may be waited for.
+    fn choose<'a>(&self, ask: &Ask<'a>) -> Result<(&'a Shard, NodeId, Duration), ApiError> {
         let shard = found(ask.map, ask.shard)?;
         let left = self.left(ask.rounds.deadline())?;
-        let node = self.pick(ask, shard)?;
-        self.send(ask, shard, node, left)
+        Ok((shard, self.pick(ask, shard)?, left))
     }
 
     /// Makes a replica ready to be called, and notes that it is.
@@ -387,11 +393,11 @@ impl Router {
     }
 }
 
-/// Whether nothing that a request names is missing in a map.
-fn has_all(map: &ShardMap, name: &NamespaceName, token: Option<&SessionToken>) -> bool {
-    let is_known = |position| map.translate(position).is_some();
-    let knows_token = token.is_none_or(|token| token.iter().all(is_known));
-    knows_token && map.namespaces.contains_key(name)
+/// Whether no life that a token names is missing in a map.
+fn knows(map: &ShardMap, token: &SessionToken) -> bool {
+    token
+        .iter()
+        .all(|position| map.translate(position).is_some())
 }
 
 fn found(map: &ShardMap, id: ShardId) -> Result<&Shard, ApiError> {

@@ -455,9 +455,12 @@ pub(crate) async fn pair() -> (Fake, Client) {
     pair_with(|_| ()).await
 }
 
-/// With tries that end soon, for a server that does not answer all of them.
+/// For a try of a server that does not answer all of them.
+pub(crate) const IMPATIENCE: Duration = Duration::from_millis(500);
+
+/// With tries that end soon.
 pub(crate) async fn impatient_pair() -> (Fake, Client) {
-    pair_with(|options| options.attempt_timeout = Duration::from_millis(500)).await
+    pair_with(|options| options.attempt_timeout = IMPATIENCE).await
 }
 
 /// With options that are changed.

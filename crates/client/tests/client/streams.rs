@@ -8,7 +8,7 @@ use client::ClientError;
 use futures::FutureExt;
 use runtime::Runtime;
 
-use crate::fake::{Play, batch, error, pair, pair_with, prefix};
+use crate::fake::{IMPATIENCE, Play, batch, error, pair, pair_with, prefix};
 
 /// Sends `count` batches of one term each, and a common one.
 async fn send_all(
@@ -217,7 +217,7 @@ async fn an_item_that_a_lost_try_on_a_stream_may_have_applied_is_never_called_re
 #[tokio::test]
 async fn a_batch_that_is_never_answered_is_given_up_at_its_deadline() {
     let (fake, client) = pair_with(|options| {
-        options.attempt_timeout = Duration::from_millis(500);
+        options.attempt_timeout = IMPATIENCE;
         options.deadline = Duration::from_secs(1);
     })
     .await;

@@ -7,7 +7,7 @@ use client::{Client, ClientError};
 use runtime::Runtime;
 
 use crate::fake::{
-    Fake, Play, batch, error, impatient_pair, options, pair, pair_with, prefix, record,
+    Fake, IMPATIENCE, Play, batch, error, impatient_pair, options, pair, pair_with, prefix, record,
 };
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn retries_end_and_the_outcome_covers_all_tries() {
 #[tokio::test]
 async fn the_deadline_ends_the_tries_and_each_try_tells_the_server_its_time() {
     let (fake, client) = pair_with(|options| {
-        options.attempt_timeout = Duration::from_millis(500);
+        options.attempt_timeout = IMPATIENCE;
         options.deadline = Duration::from_millis(700);
     })
     .await;

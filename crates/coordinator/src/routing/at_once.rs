@@ -16,7 +16,7 @@ use runtime::Instant;
 use super::reads::min_index;
 use super::rounds::{Kind, Rounds};
 use super::scatter::{self, Slot};
-use super::{Ask, Router, found, has_all};
+use super::{Ask, Router, knows};
 
 impl Router {
     /// The answer to GetTopK, if nothing has to be waited for.
@@ -31,10 +31,10 @@ impl Router {
             return None;
         }
         let map = self.meta.map()?;
-        if !has_all(&map, &ask.namespace, Some(&ask.token)) {
+        let namespace = map.namespaces.get(&ask.namespace)?;
+        if !knows(&map, &ask.token) {
             return None;
         }
-        let namespace = map.namespaces.get(&ask.namespace)?;
         let rounds = Rounds::new(Kind::Read, deadline);
         let parts = map.cover(&ask.namespace, ask.prefix.as_str()).into_iter();
         let slots = parts.map(|part| self.part_at_once(ask, &map, namespace, part, &rounds));
@@ -56,9 +56,7 @@ impl Router {
             consistency: Some(ask.consistency),
             rounds,
         };
-        let place = found(map, shard).ok()?;
-        let left = self.left(rounds.deadline()).ok()?;
-        let node = self.pick(&to, place).ok()?;
+        let (place, node, left) = self.choose(&to).ok()?;
         let target = self.target(&to, place, node, left).ok()?;
         let request = scatter::request(ask, namespace, &range, min_index, target.route);
         let answer = target.link.top_k_at_once(request)?;

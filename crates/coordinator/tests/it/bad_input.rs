@@ -307,9 +307,7 @@ async fn before_there_are_shards_everything_is_unavailable_and_not_ready() {
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     let outcome = ApiError::from_status(&status).outcome();
     assert_eq!(outcome, Some(Outcome::NotApplied));
-    for number in 1..=3 {
-        cluster.add_server(&format!("shard-{number}")).await;
-    }
+    cluster.add_servers(3).await;
     cluster.until_serving().await;
     let wait = async {
         while ready(&cluster).await.is_err() {

@@ -282,9 +282,7 @@ async fn with_an_older_snapshot() -> Cluster {
         ..Shape::default()
     })
     .await;
-    for number in 1..=3 {
-        cluster.add_server(&format!("shard-{number}")).await;
-    }
+    cluster.add_servers(3).await;
     cluster.until("all replicas serve", all_serve).await;
     cluster.record("kiwi", 5).await;
     lemons_since_the_snapshot(&cluster).await;

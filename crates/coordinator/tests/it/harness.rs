@@ -124,9 +124,7 @@ impl Cluster {
     /// Shards that begin at "", "g" and "p", each on a server of its own, all serving.
     pub(crate) async fn start() -> Self {
         let mut cluster = Self::without_servers().await;
-        for number in 1..=3 {
-            cluster.add_server(&format!("shard-{number}")).await;
-        }
+        cluster.add_servers(3).await;
         cluster.until_serving().await;
         cluster
     }
@@ -138,9 +136,7 @@ impl Cluster {
             ..Shape::default()
         })
         .await;
-        for number in 1..=3 {
-            cluster.add_server(&format!("shard-{number}")).await;
-        }
+        cluster.add_servers(3).await;
         cluster.until_serving().await;
         cluster
     }
@@ -152,9 +148,7 @@ impl Cluster {
             ..Shape::default()
         })
         .await;
-        for number in 1..=3 {
-            cluster.add_server(&format!("shard-{number}")).await;
-        }
+        cluster.add_servers(3).await;
         cluster.until("all replicas serve", all_serve).await;
         cluster
     }
@@ -170,9 +164,7 @@ impl Cluster {
             ..Shape::default()
         })
         .await;
-        for number in 1..=3 {
-            cluster.add_server(&format!("shard-{number}")).await;
-        }
+        cluster.add_servers(3).await;
         for place in 0..3 {
             cluster.until_at(place, "all shards serve", serves).await;
         }
@@ -389,6 +381,13 @@ impl Cluster {
         let status = self.until_at(place, "somebody leads", leads).await;
         let leader = status.coordinators.iter().position(|at| at.leads);
         leader.unwrap()
+    }
+
+    /// Servers named `shard-1` to `shard-N`.
+    pub(crate) async fn add_servers(&mut self, count: usize) {
+        for number in 1..=count {
+            self.add_server(&format!("shard-{number}")).await;
+        }
     }
 
     pub(crate) async fn add_server(&mut self, name: &str) {

@@ -548,9 +548,7 @@ async fn a_drain_that_nobody_can_follow_says_so_and_the_leads_go() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_only_replica_moves_where_its_node_is_drained() {
     let mut cluster = Cluster::of(Shape::default()).await;
-    for number in 1..=3 {
-        cluster.add_server(&format!("shard-{number}")).await;
-    }
+    cluster.add_servers(3).await;
     cluster.until_serving().await;
     fill(&cluster).await;
     let writers = Writers::start(&cluster);

@@ -450,9 +450,7 @@ async fn on_simulated_disks() -> Cluster {
         ..Shape::default()
     })
     .await;
-    for number in 1..=3 {
-        cluster.add_server(&format!("shard-{number}")).await;
-    }
+    cluster.add_servers(3).await;
     cluster.until("all replicas serve", all_serve).await;
     cluster
 }

@@ -47,9 +47,7 @@ async fn a_removal_is_settled_once_every_voter_has_it_and_not_before() {
         ..Shape::default()
     })
     .await;
-    for number in 1..=VOTERS {
-        cluster.add_server(&format!("shard-{number}")).await;
-    }
+    cluster.add_servers(VOTERS).await;
     let all_serve = |status: &GetStatusResponse| {
         let mut shards = status.shards.iter();
         shards.all(|at| at.replicas.len() == VOTERS && at.replicas.iter().all(|at| at.serving))

@@ -9,7 +9,7 @@ use api::v1::{
 };
 use api::{ApiError, Reason};
 use bytes::Bytes;
-use tonic::{Code, Request, Status};
+use tonic::{Code, IntoRequest, Request, Status};
 
 use super::harness::{Cluster, Shape, listed, reason};
 use super::replicas::Writers;
@@ -19,13 +19,18 @@ const AMPLE: Duration = Duration::from_secs(10);
 /// What is waited for something that does not come.
 const SHORT: Duration = Duration::from_millis(300);
 
-async fn record(cluster: &Cluster, term: &str, limit: Duration) -> Result<u64, Status> {
-    let mut request = Request::new(RecordRequest {
-        term: term.into(),
-        ..RecordRequest::default()
-    });
-    request.set_timeout(limit);
+async fn record(
+    cluster: &Cluster,
+    request: impl IntoRequest<RecordRequest>,
+) -> Result<u64, Status> {
     Ok(cluster.client().record(request).await?.into_inner().count)
+}
+
+fn kiwi() -> RecordRequest {
+    RecordRequest {
+        term: "kiwi".into(),
+        ..RecordRequest::default()
+    }
 }
 
 async fn count(cluster: &Cluster, term: &str, consistency: Consistency) -> Result<u64, Status> {
@@ -56,9 +61,7 @@ async fn five_replicas_go_on_without_two_and_wait_without_three() {
         ..Shape::default()
     })
     .await;
-    for number in 1..=5 {
-        cluster.add_server(&format!("shard-{number}")).await;
-    }
+    cluster.add_servers(5).await;
     cluster.until("all five replicas serve", five_serve).await;
     let writers = Writers::start(&cluster);
     writers.go_on(&cluster.runtime, 20).await;
@@ -74,11 +77,7 @@ async fn five_replicas_go_on_without_two_and_wait_without_three() {
     let third = cluster.leader_of(2).await;
     cluster.kill_server(third).await;
     // By the deadline that the server gives it: a caller's own would race with the answer.
-    let request = RecordRequest {
-        term: "kiwi".into(),
-        ..RecordRequest::default()
-    };
-    let refused = cluster.client().record(request).await.unwrap_err();
+    let refused = record(&cluster, kiwi()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     for consistency in [Consistency::Leader, Consistency::Linearizable] {
         let refused = count(&cluster, "kiwi", consistency).await.unwrap_err();
@@ -86,7 +85,7 @@ async fn five_replicas_go_on_without_two_and_wait_without_three() {
     }
     // With one of the three there is a majority again; the write that was refused may have been written all the same.
     cluster.start_server(third).await;
-    let now = record(&cluster, "kiwi", AMPLE).await.unwrap();
+    let now = record(&cluster, rpc::request(kiwi(), AMPLE)).await.unwrap();
     assert!(
         (1..=2).contains(&(now - acknowledged)),
         "{now} after {acknowledged}"
@@ -231,24 +230,26 @@ async fn who_does_not_lead_says_so_though_it_is_above_its_memory_budget() {
         ..Shape::default()
     })
     .await;
-    let kiwi = |request_id| {
-        let mut request = Request::new(RecordRequest {
-            term: "kiwi".into(),
+    let with_id = |request_id| {
+        let request = RecordRequest {
             request_id,
-            ..RecordRequest::default()
-        });
-        request.set_timeout(AMPLE);
-        request
+            ..kiwi()
+        };
+        rpc::request(request, AMPLE)
     };
-    let written = cluster.client().record(kiwi(None)).await.unwrap();
+    let written = cluster.client().record(with_id(None)).await.unwrap();
     let held = stale(&cluster, far, written.into_inner().token, AMPLE).await;
     assert_eq!(listed(&held.unwrap()), [("kiwi", 1)]);
-    let refused = cluster.client_of(far).record(kiwi(None)).await.unwrap_err();
+    let refused = cluster
+        .client_of(far)
+        .record(with_id(None))
+        .await
+        .unwrap_err();
     let error = ApiError::from_status(&refused);
     assert_eq!(error.reason(), Reason::NotLeader, "{refused}");
     assert!(error.leader().is_some(), "{refused}");
     // Where it would not be refused.
-    assert_eq!(record(&cluster, "kiwi", AMPLE).await.unwrap(), 2);
+    assert_eq!(record(&cluster, with_id(None)).await.unwrap(), 2);
 
     // Of what it has not heard of it does not say that there was no room for it: it was applied.
     cluster.cut(far);
@@ -258,7 +259,7 @@ async fn who_does_not_lead_says_so_though_it_is_above_its_memory_budget() {
         issued_at_ms: cluster.runtime.wall_ms(),
         acked_below: 0,
     };
-    let again = || kiwi(Some(id.clone()));
+    let again = || with_id(Some(id.clone()));
     let first = cluster.client().record(again()).await.unwrap();
     assert_eq!(first.into_inner().count, 3);
     let refused = cluster.client_of(far).record(again()).await.unwrap_err();

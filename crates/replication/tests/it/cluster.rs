@@ -10,7 +10,7 @@ use runtime::Runtime;
 use tonic::Code;
 
 use crate::common::trio::{Replica, Trio, World, begin};
-use crate::common::{PATIENCE, client_of, envelope, put};
+use crate::common::{PATIENCE, client_of, envelope, put, until_status};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_its_leader() {
@@ -487,15 +487,10 @@ async fn a_change_whose_leader_is_lost_half_way_is_told_of_and_ended_by_another(
     let mut trio = Trio::new().await;
     let (leads, others) = trio.roles().await;
     let (hears, deaf) = (others[0], others[1]);
-    let node = trio.open(4, None).await;
-    let (group, machine) = begin(&node.host, Start::Join).await;
+    let newcomer = trio.world.joining(4).await;
     let leader = trio.replicas[&leads].group.clone();
-    leader.add_learner(node.peer(), PATIENCE).await.unwrap();
-    let newcomer = Replica {
-        node,
-        group,
-        machine,
-    };
+    let peer = newcomer.node.peer();
+    leader.add_learner(peer, PATIENCE).await.unwrap();
     trio.replicas.insert(4, newcomer);
     trio.agree().await;
     assert!(!leader.status().joint);
@@ -504,10 +499,7 @@ async fn a_change_whose_leader_is_lost_half_way_is_told_of_and_ended_by_another(
     trio.world.links.cut(leads, 4);
     let runtime = Runtime::real();
     let change = runtime.spawn("change", async move { leader.promote(NodeId(4)).await });
-    let mut heard = trio.replicas[&hears].group.watch_status();
-    let heard = heard.wait_for(|status| status.joint);
-    let heard = runtime.timeout(PATIENCE, heard).await;
-    drop(heard.unwrap().unwrap());
+    until_status(&trio.replicas[&hears].group, |status| status.joint).await;
     trio.kill(leads).await;
     assert!(change.await.unwrap().is_err());
     trio.world.links.heal();
@@ -525,9 +517,7 @@ async fn a_change_whose_leader_is_lost_half_way_is_told_of_and_ended_by_another(
     trio.revive(leads).await;
     trio.agree().await;
     for replica in trio.replicas.values() {
-        let mut told = replica.group.watch_status();
-        let is_whole = runtime.timeout(PATIENCE, told.wait_for(|status| !status.joint));
-        drop(is_whole.await.unwrap().unwrap());
+        until_status(&replica.group, |status| !status.joint).await;
     }
     trio.end().await;
 }

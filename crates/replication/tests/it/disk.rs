@@ -15,7 +15,7 @@ use wal::inspect::{self, Verdict};
 use crate::common::trio::{Replica, Trio, World, begin};
 use crate::common::{
     Node, PATIENCE, alone, client_of, deps, envelope, open, put, reserved_options, settle,
-    small_options, start,
+    small_options, start, until_status,
 };
 
 fn log_dir() -> &'static Path {
@@ -513,21 +513,15 @@ async fn a_leader_that_cannot_read_its_log_stops_at_once_and_another_leads() {
     for path in &sealed {
         disk.make_unreadable(path, 96..u64::MAX).unwrap();
     }
-    let mut status = group.watch_status();
     // For one that has nothing it must read all. What is sent to one that was there before may have been read before.
-    let node = trio.open(4, None).await;
-    let (_newcomer, _) = begin(&node.host, Start::Join).await;
-    let runtime = Runtime::real();
-    let peer = node.peer();
-    let add = async move { group.add_learner(peer, PATIENCE).await };
-    let added = runtime.spawn("add", add);
-    let stopped = status.wait_for(|status| status.stopped.is_some());
-    let stopped = runtime.timeout(PATIENCE, stopped).await;
-    let stopped = stopped.unwrap().unwrap().clone();
+    let newcomer = trio.world.joining(4).await;
+    let add = group.add_learner(newcomer.node.peer(), PATIENCE);
+    let stops = until_status(&group, |status| status.stopped.is_some());
+    let (added, stopped) = tokio::join!(add, stops);
     assert_eq!(stopped.role, replication::Role::Stopped);
     let stopped = stopped.stopped.unwrap();
     assert_eq!(stopped.cause, replication::StopCause::Disk, "{stopped:?}");
-    assert!(added.await.unwrap().is_err());
+    assert!(added.is_err());
     trio.kill(leads).await;
     put(&trio.leader().await.group, "meanwhile", 1)
         .await
@@ -543,7 +537,7 @@ async fn a_leader_that_cannot_read_its_log_stops_at_once_and_another_leads() {
         })
     );
     assert!(unreadable, "{error}");
-    node.kill().await;
+    newcomer.node.kill().await;
     trio.end().await;
 }
 

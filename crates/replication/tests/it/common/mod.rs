@@ -17,9 +17,9 @@ use bytes::Bytes;
 use cluster::ClusterId;
 use parking_lot::RwLock;
 use replication::{
-    Applied, ApplyError, Committed, Group, GroupConfig, GroupId, Host, HostDeps, HostOptions,
-    Identity, Member, NodeId, Peer, ProposeError, RecoveryReport, RestoreError, SnapshotView,
-    Start, StateMachine, Timing, WalOptions,
+    Applied, ApplyError, Committed, Group, GroupConfig, GroupId, GroupStatus, Host, HostDeps,
+    HostOptions, Identity, Member, NodeId, Peer, ProposeError, RecoveryReport, RestoreError,
+    SnapshotView, Start, StateMachine, Timing, WalOptions,
 };
 use rpc::{Server, ServerConfig};
 use runtime::{CancellationToken, Runtime, Task};
@@ -236,12 +236,20 @@ pub(crate) async fn start(host: &Host, start: Start) -> (Group<Counters>, Arc<Co
     (group, machine)
 }
 
+/// Waits until a replica says so of itself.
+pub(crate) async fn until_status(
+    group: &Group<Counters>,
+    reached: impl Fn(&GroupStatus) -> bool,
+) -> GroupStatus {
+    let mut status = group.watch_status();
+    let reached = status.wait_for(|status| reached(status));
+    let reached = Runtime::real().timeout(PATIENCE, reached).await;
+    reached.unwrap().unwrap().clone()
+}
+
 /// Waits until this replica leads and has applied what its predecessors committed.
 pub(crate) async fn settle(group: &Group<Counters>) {
-    let mut status = group.watch_status();
-    let leads = status.wait_for(|status| status.role == replication::Role::Leader);
-    let led = Runtime::real().timeout(PATIENCE, leads).await;
-    drop(led.unwrap().unwrap());
+    until_status(group, |status| status.role == replication::Role::Leader).await;
     let runtime = Runtime::real();
     let read = async {
         while group.read_index(PATIENCE).await.is_err() && group.status().stopped.is_none() {

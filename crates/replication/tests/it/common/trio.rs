@@ -99,6 +99,19 @@ impl World {
     }
 }
 
+impl World {
+    /// A replica that waits to be taken into the group.
+    pub(crate) async fn joining(&self, id: u64) -> Replica {
+        let node = self.open(id, None).await;
+        let (group, machine) = begin(&node.host, Start::Join).await;
+        Replica {
+            node,
+            group,
+            machine,
+        }
+    }
+}
+
 impl Trio {
     pub(crate) async fn new() -> Self {
         Self::within(World::new()).await
@@ -152,19 +165,10 @@ impl Trio {
     pub(crate) async fn grown_from(world: World, first: Replica) -> Self {
         let mut replicas = BTreeMap::new();
         for id in 2..=3 {
-            let node = world.open(id, None).await;
-            let (group, machine) = begin(&node.host, Start::Join).await;
-            first
-                .group
-                .add_learner(node.peer(), PATIENCE)
-                .await
-                .unwrap();
-            first.group.promote(node.id).await.unwrap();
-            let replica = Replica {
-                node,
-                group,
-                machine,
-            };
+            let replica = world.joining(id).await;
+            let peer = replica.node.peer();
+            first.group.add_learner(peer, PATIENCE).await.unwrap();
+            first.group.promote(replica.node.id).await.unwrap();
             replicas.insert(id, replica);
         }
         replicas.insert(1, first);
