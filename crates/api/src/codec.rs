@@ -37,7 +37,7 @@ pub struct Server;
 
 impl Blame for Caller {
     fn malformed(error: &DecodeError) -> Status {
-        ApiError::malformed(error).into()
+        ApiError::malformed(error).for_write().into()
     }
 }
 

@@ -19,7 +19,6 @@ use api::registry::v1::{
 use api::shard::v1::SnapshotChunk;
 use api::{ApiError, validate};
 use axum::Json;
-use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use cluster::{ClusterId, Incarnation, NodeId, Replica, Shard, ShardId};
 use runtime::Runtime;
@@ -58,7 +57,7 @@ pub fn record(body: &[u8]) -> Result<validate::Record, ApiError> {
 /// # Errors
 /// As the browser is told.
 pub fn question(uri: &Uri) -> Result<validate::GetTopK, ApiError> {
-    http::suggest::sound(Query::try_from_uri(uri))
+    http::suggest::sound(uri)
 }
 
 /// Where a request that records comes from: nothing for this host's own page and for whoever is no browser, else a page of one of

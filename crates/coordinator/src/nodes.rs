@@ -23,6 +23,7 @@ use api::shard::v1::{
 };
 use api::{ApiError, Outcome, Reason};
 use cluster::{Node, NodeId, ShardMap, limits};
+use futures::FutureExt as _;
 use parking_lot::RwLock;
 use rpc::channel::PoolConfig;
 use rpc::services::ShardNeighbour;
@@ -40,7 +41,7 @@ use crate::config::LimitsConfig;
 /// Bytes of an answer from a shard server: a page of terms or a chunk of a snapshot, with room.
 const ANSWER_BYTES_MAX: usize = 4 * limits::MESSAGE_BYTES_MAX;
 
-/// A link that was asked for so long without a word is replaced when the next call fails to be answered. Shorter than what one
+/// A link with a connection that was asked for so long without a word is replaced when the next call fails to be answered. Shorter than what one
 /// of several replicas is waited for, so that a dead connection costs one try; longer than an answer takes on a busy machine.
 const SILENCE_MAX: Duration = Duration::from_millis(400);
 
@@ -59,11 +60,17 @@ pub(crate) struct Link {
     runtime: Runtime,
     address: String,
     neighbours: Neighbours<ShardNeighbour>,
-    channels: Vec<Channel>,
-    writes: Vec<Lane<Writes>>,
-    top_ks: Vec<Lane<TopKs>>,
+    connections: Vec<Connection>,
     turn: AtomicUsize,
-    silence: Silence,
+}
+
+/// One connection to a node, with what goes over it.
+#[derive(Debug)]
+struct Connection {
+    channel: Channel,
+    writes: Lane<Writes>,
+    top_ks: Lane<TopKs>,
+    silence: Arc<Silence>,
 }
 
 impl Nodes {
@@ -100,8 +107,8 @@ impl Nodes {
         Ok(link)
     }
 
-    /// A call over a link was not answered in its time. If nothing else was either for a while, the next call gets a link with
-    /// connections of its own.
+    /// A call over a link was not answered in its time. If nothing else over one of its connections was either for a while, the next
+    /// call gets a link with connections of its own.
     pub(crate) fn doubt(&self, node: NodeId, link: &Arc<Link>) {
         if !link.is_silent() {
             return;
@@ -121,59 +128,71 @@ impl Nodes {
     /// A new link. Its connections are made when they are first used.
     fn connect(&self, node: &Node) -> Result<Link, ApiError> {
         let (runtime, limits) = (&self.runtime, self.limits);
-        let channel = |_| {
-            rpc::channel::connect(runtime, &node.address, &PoolConfig::default()).map_err(|error| {
+        let queue_max = limits.node_queue_max.div_ceil(limits.node_streams.max(1));
+        let connection = |_| {
+            let channel = rpc::channel::connect(runtime, &node.address, &PoolConfig::default());
+            let channel = channel.map_err(|error| {
                 ApiError::new(
                     Reason::ShardUnavailable,
                     format!("node {} has no usable address: {error}", node.id),
                 )
                 .with_outcome(Outcome::NotApplied)
-            })
+            })?;
+            Ok(Connection::new(runtime, channel, queue_max))
         };
-        let channels: Vec<Channel> = (0..limits.node_streams.max(1))
-            .map(channel)
-            .collect::<Result<_, _>>()?;
-        let queue_max = limits.node_queue_max.div_ceil(channels.len());
         Ok(Link {
             runtime: runtime.clone(),
             address: node.address.clone(),
             neighbours: self.neighbours.clone(),
-            writes: channels
-                .iter()
-                .map(|channel| Lane::new(runtime.clone(), channel.clone(), queue_max))
-                .collect(),
-            top_ks: channels
-                .iter()
-                .map(|channel| Lane::new(runtime.clone(), channel.clone(), queue_max))
-                .collect(),
-            channels,
+            connections: (0..limits.node_streams.max(1))
+                .map(connection)
+                .collect::<Result<_, ApiError>>()?,
             turn: AtomicUsize::new(0),
-            silence: Silence::default(),
         })
     }
 }
 
+impl Connection {
+    fn new(runtime: &Runtime, channel: Channel, queue_max: usize) -> Self {
+        let silence = Arc::new(Silence::default());
+        Self {
+            writes: Lane::new(runtime, &channel, queue_max, &silence),
+            top_ks: Lane::new(runtime, &channel, queue_max, &silence),
+            channel,
+            silence,
+        }
+    }
+
+    fn shard_client(&self) -> ShardServiceClient<Channel> {
+        ShardServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+}
+
 impl Link {
-    /// Notes that a call goes out.
-    pub(crate) fn asked(&self) {
-        self.silence.asked(self.runtime.now());
-    }
-
-    /// Notes that an answer came, be it an error.
-    pub(crate) fn heard(&self) {
-        self.silence.heard();
-    }
-
-    /// Whether it was asked for a while and nothing came back.
+    /// Whether one of its connections was asked for a while and nothing came back. What comes back over another says nothing of it:
+    /// each is a flow of its own to whatever is on the way.
     pub(crate) fn is_silent(&self) -> bool {
-        self.silence.lasts(self.runtime.now()) >= SILENCE_MAX
+        let now = self.runtime.now();
+        let mut connections = self.connections.iter();
+        connections.any(|at| at.silence.lasts(now) >= SILENCE_MAX)
     }
 
-    fn turn<'a, T>(&self, among: &'a [T]) -> Result<&'a T, ApiError> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        among
-            .get(turn % among.len().max(1))
-            .ok_or_else(|| ApiError::internal("a link without a connection"))
+    /// The connection for what may go over any.
+    fn next(&self) -> Result<&Connection, ApiError> {
+        self.connection(self.turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn connection(&self, turn: usize) -> Result<&Connection, ApiError> {
+        let place = turn % self.connections.len().max(1);
+        let found = self.connections.get(place);
+        found.ok_or_else(|| ApiError::internal("a link without a connection"))
+    }
+
+    /// The connection for the writes of a shard: always the same, because they reach the shard in the order in which they were sent
+    /// only over one.
+    fn of_writes(&self, request: &WriteRequest) -> Result<&Connection, ApiError> {
+        let shard = request.route.as_ref().map_or(0, |route| route.shard_id);
+        self.connection(usize::try_from(shard).unwrap_or_default())
     }
 
     /// Applies writes at the node.
@@ -186,7 +205,8 @@ impl Link {
             let written = self.unary(limit, near.write(self.near(request, limit)));
             return written.await.map_err(ApiError::for_write);
         }
-        let response = self.turn(&self.writes)?.call(request, limit).await?;
+        let lane = &self.of_writes(&request)?.writes;
+        let response = lane.call(request, limit).await?;
         match response.error {
             Some(error) => Err(error.into()),
             None => Ok(response),
@@ -204,7 +224,7 @@ impl Link {
                 .unary(limit, near.top_k(self.near(request, limit)))
                 .await;
         }
-        let response = self.turn(&self.top_ks)?.call(request, limit).await?;
+        let response = self.next()?.top_ks.call(request, limit).await?;
         match response.error {
             Some(error) => Err(error.into()),
             None => Ok(response),
@@ -226,9 +246,10 @@ impl Link {
                 .unary(limit, near.count(self.near(request, limit)))
                 .await;
         }
-        let mut client = self.shard_client()?;
-        self.unary(limit, client.count(rpc::request(request, limit)))
-            .await
+        let connection = self.next()?;
+        let mut client = connection.shard_client();
+        let call = client.count(rpc::request(request, limit));
+        self.over(connection, limit, call).await
     }
 
     pub(crate) async fn list(
@@ -236,9 +257,10 @@ impl Link {
         request: ListRequest,
         limit: Duration,
     ) -> Result<ListResponse, ApiError> {
-        let mut client = self.shard_client()?;
-        self.unary(limit, client.list(rpc::request(request, limit)))
-            .await
+        let connection = self.next()?;
+        let mut client = connection.shard_client();
+        let call = client.list(rpc::request(request, limit));
+        self.over(connection, limit, call).await
     }
 
     pub(crate) async fn clear(
@@ -246,9 +268,10 @@ impl Link {
         request: ClearRequest,
         limit: Duration,
     ) -> Result<ClearResponse, ApiError> {
-        let mut client = self.shard_client()?;
-        self.unary(limit, client.clear(rpc::request(request, limit)))
-            .await
+        let connection = self.next()?;
+        let mut client = connection.shard_client();
+        let call = client.clear(rpc::request(request, limit));
+        self.over(connection, limit, call).await
     }
 
     /// A request as the service of a neighbour gets it from its server.
@@ -259,15 +282,29 @@ impl Link {
         request
     }
 
-    fn shard_client(&self) -> Result<ShardServiceClient<Channel>, ApiError> {
-        let channel = self.turn(&self.channels)?.clone();
-        Ok(ShardServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
-    }
-
     /// A client of the node as a whole, for snapshots.
     pub(crate) fn node_client(&self) -> Result<NodeServiceClient<Channel>, ApiError> {
-        let channel = self.turn(&self.channels)?.clone();
+        let channel = self.next()?.channel.clone();
         Ok(NodeServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
+    }
+
+    /// As [`Self::unary`], over a connection that is watched. Not an `async fn`, which would hold the call twice.
+    fn over<'a, T>(
+        &'a self,
+        connection: &'a Connection,
+        limit: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>> + 'a,
+    ) -> impl Future<Output = Result<T, ApiError>> + 'a
+    where
+        T: 'a,
+    {
+        connection.silence.asked(self.runtime.now());
+        self.unary(limit, call).inspect(|answer| {
+            let is_silent = |error: &ApiError| error.reason() == Reason::Deadline;
+            if !answer.as_ref().is_err_and(is_silent) {
+                connection.silence.heard();
+            }
+        })
     }
 
     /// Waits for the answer to one call, for as long as it may take.
@@ -288,4 +325,37 @@ impl Link {
 
 fn overdue(limit: Duration) -> ApiError {
     ApiError::deadline(format!("no answer from the shard within {limit:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_silent_whatever_comes_back_over_another() {
+        let runtime = Runtime::real();
+        let nodes = Nodes::new(&runtime, LimitsConfig::default(), Neighbours::default());
+        let node = Node {
+            id: NodeId(1),
+            name: "n1".to_owned(),
+            address: "127.0.0.1:1".to_owned(),
+            region: String::new(),
+            lost: false,
+        };
+        let link = nodes.link(&node).unwrap();
+        let [dead, alive] = link.connections.as_slice() else {
+            panic!("{} connections", link.connections.len());
+        };
+        for at in [dead, alive] {
+            at.silence.asked(runtime.now());
+        }
+        runtime.sleep(SILENCE_MAX).await;
+        alive.silence.heard();
+        nodes.doubt(node.id, &link);
+        let next = nodes.link(&node).unwrap();
+        assert!(!Arc::ptr_eq(&link, &next), "replaced");
+        nodes.doubt(node.id, &next);
+        let same = nodes.link(&node).unwrap();
+        assert!(Arc::ptr_eq(&next, &same), "nobody asked it yet");
+    }
 }

@@ -68,8 +68,8 @@ impl AutocompleteService for Public {
                 let batch = validate::RecordBatch::try_from(message)?;
                 let deadline = Deadline::after(&runtime, limits::DEADLINE_DEFAULT);
                 // Here, so that the batches behind the first of a new namespace do not overtake it.
-                let namespace = router.namespace_of_write(&batch.namespace).await;
-                namespace.map_err(ApiError::for_write)?;
+                let namespace = router.namespace_of_write(&batch.namespace, deadline.at());
+                namespace.await.map_err(ApiError::for_write)?;
                 Ok((batch, deadline))
             }
         };
@@ -82,9 +82,13 @@ impl AutocompleteService for Public {
             }
         };
         let method = "autocomplete.v1.AutocompleteService/RecordStream";
-        let answers = self.in_order(method, request.into_inner(), begin, settle);
-        let (runtime, window) = (&self.runtime, self.stream_window);
-        let answers = rpc::streams::detached(runtime, "record-stream", window, answers);
+        let answers = rpc::streams::detached(
+            &self.runtime,
+            "record-stream",
+            self.stream_window,
+            request.into_inner(),
+            |requests| self.in_order(method, requests, begin, settle),
+        );
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -163,7 +167,7 @@ impl Public {
     fn in_order<Q, B, A, Begin, Settle>(
         &self,
         method: &'static str,
-        requests: Streaming<Q>,
+        requests: impl Stream<Item = Result<Q, Status>> + Send + 'static,
         begin: impl Fn(Q) -> Begin + Send + 'static,
         settle: impl Fn(B) -> Settle + Send + 'static,
     ) -> impl Stream<Item = Result<A, Status>> + Send + 'static

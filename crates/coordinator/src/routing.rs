@@ -151,6 +151,7 @@ impl Router {
         name: &NamespaceName,
         token: Option<&SessionToken>,
         consistency: Option<Consistency>,
+        deadline: Instant,
     ) -> Result<Arc<ShardMap>, ApiError> {
         let map = self.map()?;
         let knows_token = token.is_none_or(|token| knows(&map, token));
@@ -159,10 +160,26 @@ impl Router {
         }
         let takes_any =
             consistency == Some(Consistency::Stale) && token.is_none_or(SessionToken::is_empty);
-        match self.meta.catch_up().await {
+        // In a box, for hardly any request comes here and all carry it.
+        let caught_up = Box::pin(self.meta.catch_up());
+        match self.until(deadline, caught_up).await {
             Err(error) if !takes_any => Err(error),
             Ok(()) | Err(_) => self.map(),
         }
+    }
+
+    /// Waits for the metadata before a shard is asked, for no longer than the request may take.
+    async fn until<T>(
+        &self,
+        deadline: Instant,
+        work: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        let left = deadline.saturating_since(self.runtime.now());
+        let ended = self.runtime.timeout(left, work).await;
+        ended.unwrap_or_else(|_| {
+            let message = "the metadata did not answer before the deadline";
+            Err(ApiError::deadline(message).with_outcome(Outcome::NotApplied))
+        })
     }
 
     /// How long an answer from a shard may be waited for.
@@ -179,13 +196,15 @@ impl Router {
     pub(crate) async fn namespace_of_write(
         &self,
         name: &NamespaceName,
+        deadline: Instant,
     ) -> Result<(Arc<ShardMap>, Namespace), ApiError> {
         let map = self.map()?;
         if let Some(found) = map.namespaces.get(name) {
             let found = found.clone();
             return Ok((map, found));
         }
-        self.create_namespace(name).await?;
+        let created = Box::pin(self.create_namespace(name));
+        self.until(deadline, created).await?;
         let map = self.map()?;
         match map.namespaces.get(name).cloned() {
             Some(found) => Ok((map, found)),
@@ -253,7 +272,6 @@ impl Router {
         match self.target(ask, shard, node, left) {
             Ok(target) => {
                 let link = Arc::clone(&target.link);
-                link.asked();
                 let sent = Sent {
                     node,
                     link,
@@ -277,11 +295,9 @@ impl Router {
             link,
             replicas,
         } = sent;
-        match &answer {
-            Err(error) if matches!(kind_of(error), Failure::Silent) => {
-                self.nodes.doubt(*node, link);
-            }
-            Ok(_) | Err(_) => link.heard(),
+        let is_silence = |error: &ApiError| matches!(kind_of(error), Failure::Silent);
+        if answer.as_ref().is_err_and(is_silence) {
+            self.nodes.doubt(*node, link);
         }
         let answer = answer.map_err(|error| self.failed(ask, *node, *replicas, error))?;
         self.answered(ask, *node);

@@ -189,7 +189,8 @@ pub(crate) fn judge(
         );
     }
     let reports = replicas(heard, record);
-    if reports.iter().any(|replica| replica.serving) {
+    let serves = |replica: &&ReplicaStatus| replica.serving && !is_denied(replica, &reports);
+    if reports.iter().any(serves) {
         return (ShardState::Serving, lacking(state, &reports, record));
     }
     let voters = record.shard.replicas.iter().filter(|at| at.voter);
@@ -232,6 +233,16 @@ pub(crate) fn judge(
     let names: Vec<&str> = places.iter().map(|node| node.node.name.as_str()).collect();
     let reason = format!("no word from {}", names.join(", "));
     (ShardState::Unreachable, reason)
+}
+
+/// Whether the leader that a replica follows says itself that it does not serve: followers hear a leader that has no majority as well
+/// as any.
+fn is_denied(replica: &ReplicaStatus, reports: &[&ReplicaStatus]) -> bool {
+    reports.iter().any(|at| {
+        at.role() == ReplicaRole::Leader
+            && (at.node_id, at.raft_term) == (replica.leader_node_id, replica.raft_term)
+            && !at.serving
+    })
 }
 
 /// Which replicas of a shard that serves do not; empty where all do.

@@ -3,11 +3,14 @@
 //! What always holds: a request is begun only when the one before it has begun, nothing is begun behind a request that
 //! could not be, and the first error is the last answer. What was begun before is settled and answered first.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use api::ApiError;
 use futures::future::{Either, ready};
-use futures::stream::{Stream, StreamExt as _};
+use futures::stream::{BoxStream, Stream, StreamExt as _};
 use runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -41,20 +44,45 @@ where
     until_first_error(settled)
 }
 
-/// Drives a stream of answers in a task of its own, so that what was begun is finished when the caller goes away. At
-/// most `window` answers wait for the caller. Work that panics ends the stream with INTERNAL.
-pub fn detached<A: Send + 'static>(
+/// Drives the work on a stream in a task of its own, so that what was begun is finished when the caller goes away, or reads
+/// nothing. At most `window` requests are in work or wait to be answered, and as many answers wait for the caller. Work that
+/// panics ends the stream with INTERNAL.
+pub fn detached<Q, A, Answers>(
     runtime: &Runtime,
     name: &'static str,
     window: usize,
-    answers: impl Stream<Item = Result<A, Status>> + Send + 'static,
-) -> impl Stream<Item = Result<A, Status>> + Send + 'static {
-    let (sender, receiver) = mpsc::channel(window.max(1));
+    requests: impl Stream<Item = Q> + Send + 'static,
+    work: impl FnOnce(BoxStream<'static, Q>) -> Answers,
+) -> impl Stream<Item = Result<A, Status>> + Send + 'static
+where
+    Q: Send + 'static,
+    A: Send + 'static,
+    Answers: Stream<Item = Result<A, Status>> + Send + 'static,
+{
+    let window = window.max(1);
+    let (sender, receiver) = mpsc::channel(window);
+    let room = Arc::new(Semaphore::new(window));
+    let answers = work(as_there_is_room(requests, &room));
     let driver = runtime.spawn(name, async move {
         let mut answers = std::pin::pin!(answers);
-        while let Some(answer) = answers.next().await {
-            // Nobody may want it any more; the requests end soon then.
-            let _ = sender.send(answer).await;
+        let (mut has_more, mut finished) = (true, VecDeque::new());
+        while has_more || !finished.is_empty() {
+            tokio::select! {
+                biased;
+                place = sender.reserve(), if !finished.is_empty() => {
+                    room.add_permits(1);
+                    let answer = finished.pop_front();
+                    // Nobody may want it any more; the requests end soon then.
+                    if let (Ok(place), Some(answer)) = (place, answer) {
+                        place.send(answer);
+                    }
+                }
+                // Asked for while the caller is waited for, too: what is in work goes on only by that.
+                answer = answers.next(), if has_more => match answer {
+                    Some(answer) => finished.push_back(answer),
+                    None => has_more = false,
+                },
+            }
         }
     });
     let end = futures::stream::once(driver).filter_map(|ended| {
@@ -64,6 +92,25 @@ pub fn detached<A: Send + 'static>(
         }))
     });
     ReceiverStream::new(receiver).chain(end)
+}
+
+/// Lets a request in for each permit, which it takes along.
+fn as_there_is_room<Q: Send + 'static>(
+    requests: impl Stream<Item = Q> + Send + 'static,
+    room: &Arc<Semaphore>,
+) -> BoxStream<'static, Q> {
+    let room = Arc::clone(room);
+    let let_in = move |request| {
+        let room = Arc::clone(&room);
+        async move {
+            // Nobody closes the semaphore.
+            if let Ok(permit) = room.acquire().await {
+                permit.forget();
+            }
+            request
+        }
+    };
+    requests.then(let_in).boxed()
 }
 
 /// The stream up to and with its first error. What is behind the error is not asked for.
@@ -164,19 +211,52 @@ mod tests {
             let _ = finished.send(());
             Ok::<_, Status>(1)
         };
-        let answers = futures::stream::once(work);
-        drop(detached(&Runtime::real(), "test", 1, answers));
+        let answers = |requests: BoxStream<'static, ()>| {
+            drop(requests);
+            futures::stream::once(work)
+        };
+        drop(detached(&Runtime::real(), "test", 1, iter([()]), answers));
         release.send(()).expect("the work waits for it");
         has_finished.await.expect("the work goes on");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_work_is_finished_though_nobody_reads_and_no_more_is_begun() {
+        let (begun, ended) = (Log::default(), Log::default());
+        let (to_begun, to_ended) = (Arc::clone(&begun), Arc::clone(&ended));
+        let work = |requests: BoxStream<'static, Result<u32, Status>>| {
+            let begin = move |request| {
+                to_begun.lock().push(request);
+                ready(Ok(request))
+            };
+            let settle = move |request| {
+                let ended = Arc::clone(&to_ended);
+                async move {
+                    Runtime::real().sleep(Duration::from_secs(1)).await;
+                    ended.lock().push(request);
+                    Ok(request)
+                }
+            };
+            in_order(requests, 3, begin, settle)
+        };
+        let requests = iter((0..20).map(Ok));
+        let answers = detached(&Runtime::real(), "test", 3, requests, work);
+        Runtime::real().sleep(Duration::from_secs(60)).await;
+        // Three wait for the caller, and three that have no place there.
+        assert_eq!(*begun.lock(), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(*ended.lock(), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(codes(answers).await, (0..20).map(Ok).collect::<Vec<_>>());
+    }
+
     #[tokio::test]
     async fn work_that_panics_ends_the_stream_with_an_error() {
-        let answers = iter(0..2).map(|number| {
-            assert!(number < 1, "on purpose");
-            Ok(number)
-        });
-        let answers = detached(&Runtime::real(), "test", 4, answers);
+        let work = |requests: BoxStream<'static, u32>| {
+            requests.map(|number| {
+                assert!(number < 1, "on purpose");
+                Ok(number)
+            })
+        };
+        let answers = detached(&Runtime::real(), "test", 4, iter(0..2), work);
         let answers: Vec<_> = answers.map(|at| at.map_err(|at| at.code())).collect().await;
         assert_eq!(answers, [Ok(0), Err(Code::Internal)]);
     }

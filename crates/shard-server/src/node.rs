@@ -31,14 +31,14 @@ mod sync;
 mod upkeep;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use api::{ApiError, Reason};
 use arc_swap::ArcSwap;
-use cluster::ShardId;
+use cluster::{Incarnation, ShardId};
 use parking_lot::{Mutex, RwLock};
 use replication::Host;
 use rpc::Health;
@@ -52,6 +52,7 @@ pub(crate) use identity::{IdentityFile, load_or_begin, store as store_identity};
 pub use memory::MemoryError;
 pub(crate) use memory::{Memory, load as load_memory};
 pub(crate) use names::{Names, resolved};
+use reconcile::Place;
 pub(crate) use registry::RegistryClient;
 pub(crate) use replica::{Freshness, Replica, Seen, stale_generation};
 pub(crate) use seeds::{SeedError, Seeds};
@@ -96,7 +97,7 @@ pub(crate) struct Node {
     view: ArcSwap<View>,
     slots: RwLock<BTreeMap<ShardId, Slot>>,
     /// Shards whose replica is being taken away; none is begun in its place meanwhile.
-    leaving: Mutex<BTreeSet<ShardId>>,
+    leaving: Mutex<BTreeMap<ShardId, Incarnation>>,
     memory: Mutex<Memory>,
     /// The memory has changed since it was last written, or that failed.
     is_unwritten: AtomicBool,

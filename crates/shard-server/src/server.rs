@@ -20,6 +20,8 @@ use crate::service::{self, LateRaft};
 const LOCK_FILE: &str = "LOCK";
 /// What closing the log may take after the disk has failed.
 const FAILED_PATIENCE: Duration = Duration::from_millis(50);
+/// How long the log may take to close where no disk is ever given up.
+const CLOSING_MAX: Duration = Duration::from_secs(3_600);
 
 /// What a shard server is given by whoever runs it.
 #[derive(Debug)]
@@ -279,7 +281,13 @@ async fn stop_node(
             in_time = closed.is_ok(),
             "the log is closed after a failure"
         );
-    } else if let Err(error) = host.shutdown().await {
-        tracing::error!(%error, "the log could not be closed");
+        return;
+    }
+    // Nobody watches the disk any more. What was acknowledged is on it, so that ending without it loses nothing.
+    let patience = node.config.log.stall_abort.unwrap_or(CLOSING_MAX);
+    match node.runtime.timeout(patience, host.shutdown()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the log could not be closed"),
+        Err(_) => tracing::error!(?patience, "the log was not closed in time"),
     }
 }

@@ -1,14 +1,16 @@
 //! `GET /v1/suggest` for the page, `GET /suggest` for browsers' search boxes.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use api::v1::{GetTopKRequest, GetTopKResponse};
 use api::{ApiError, Reason, validate};
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse as _, Response};
+use percent_encoding::percent_decode_str;
 use rpc::Deadline;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,18 @@ pub(crate) struct Question {
     k: u32,
     #[serde(default)]
     namespace: String,
+}
+
+/// What a query says, or what is wrong with it, which is answered as every error is.
+#[derive(Debug)]
+pub(crate) struct Asked(Result<Question, ApiError>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self(read(&parts.uri)))
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -53,7 +67,7 @@ struct Missing {
 pub(crate) async fn json(
     State(site): State<Arc<Site>>,
     headers: HeaderMap,
-    question: Result<Query<Question>, QueryRejection>,
+    Asked(question): Asked,
 ) -> Response {
     let response = match ask(&site, question).await {
         Ok((prefix, answer)) => {
@@ -104,7 +118,7 @@ fn to_json(prefix: String, answer: GetTopKResponse) -> Answer {
 /// `["q", ["a", "b"]]`, as browsers want it.
 pub(crate) async fn opensearch(
     State(site): State<Arc<Site>>,
-    question: Result<Query<Question>, QueryRejection>,
+    Asked(question): Asked,
 ) -> Result<Response, HttpError> {
     let typed = question.as_ref().map(|question| question.q.clone());
     let typed = typed.unwrap_or_default();
@@ -132,11 +146,24 @@ pub(crate) async fn opensearch(
 }
 
 /// What a query means.
-pub(crate) fn sound(
-    question: Result<Query<Question>, QueryRejection>,
-) -> Result<validate::GetTopK, ApiError> {
-    let Query(question) =
-        question.map_err(|rejection| ApiError::new(Reason::Malformed, rejection.body_text()))?;
+pub(crate) fn sound(uri: &Uri) -> Result<validate::GetTopK, ApiError> {
+    meant(read(uri)?)
+}
+
+/// What a query says. One that is not UTF-8 is refused: what is read in its place is not what was typed.
+fn read(uri: &Uri) -> Result<Question, ApiError> {
+    let query = percent_decode_str(uri.query().unwrap_or_default());
+    if let Err(error) = query.decode_utf8() {
+        let message = format!("the query is not UTF-8: {error}");
+        return Err(ApiError::new(Reason::Malformed, message));
+    }
+    match Query::try_from_uri(uri) {
+        Ok(Query(question)) => Ok(question),
+        Err(rejection) => Err(ApiError::new(Reason::Malformed, rejection.body_text())),
+    }
+}
+
+fn meant(question: Question) -> Result<validate::GetTopK, ApiError> {
     validate::GetTopK::try_from(GetTopKRequest {
         prefix: question.q,
         k: question.k,
@@ -147,9 +174,9 @@ pub(crate) fn sound(
 
 async fn ask(
     site: &Site,
-    question: Result<Query<Question>, QueryRejection>,
+    question: Result<Question, ApiError>,
 ) -> Result<(String, GetTopKResponse), ApiError> {
-    let ask = sound(question)?;
+    let ask = meant(question?)?;
     let prefix = ask.prefix.as_str().to_owned();
     let deadline = Deadline::after(&site.runtime, PATIENCE);
     Ok((prefix, site.router.top_k(ask, deadline.at()).await?))

@@ -25,6 +25,8 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
+use super::silence::Silence;
+
 /// When a full queue is worth another try.
 const QUEUE_RETRY: Duration = Duration::from_millis(50);
 
@@ -79,6 +81,7 @@ type Answer<P> = Result<<P as Protocol>::Response, ApiError>;
 
 /// One stream.
 struct Session<P: Protocol> {
+    silence: Arc<Silence>,
     /// Requests below this number were handed to the transport, unless nobody waited for them any more. Raised under the lock.
     taken_below: AtomicU64,
     /// Callers hold it to enter or leave, the transport to take a request, the reader to answer.
@@ -97,6 +100,8 @@ pub(crate) struct Lane<P: Protocol> {
     runtime: Runtime,
     channel: Channel,
     queue_max: usize,
+    /// Of the connection that this goes over.
+    silence: Arc<Silence>,
     /// The stream in use. Held while a caller enters, never across an await.
     session: Mutex<Option<Arc<Session<P>>>>,
 }
@@ -108,11 +113,17 @@ impl<P: Protocol> Debug for Lane<P> {
 }
 
 impl<P: Protocol> Lane<P> {
-    pub(crate) fn new(runtime: Runtime, channel: Channel, queue_max: usize) -> Self {
+    pub(crate) fn new(
+        runtime: &Runtime,
+        channel: &Channel,
+        queue_max: usize,
+        silence: &Arc<Silence>,
+    ) -> Self {
         Self {
-            runtime,
-            channel,
+            runtime: runtime.clone(),
+            channel: channel.clone(),
             queue_max,
+            silence: Arc::clone(silence),
             session: Mutex::new(None),
         }
     }
@@ -120,6 +131,7 @@ impl<P: Protocol> Lane<P> {
     /// Sends a request and waits for its answer, at most for `limit`.
     pub(crate) async fn call(&self, request: P::Request, limit: Duration) -> Answer<P> {
         let (session, number, answer) = self.enter(request)?;
+        self.silence.asked(self.runtime.now());
         let leave = Leave {
             session: &session,
             number,
@@ -185,6 +197,7 @@ impl<P: Protocol> Lane<P> {
     fn open(&self) -> Arc<Session<P>> {
         let (sender, receiver) = mpsc::channel(self.queue_max);
         let session = Arc::new(Session {
+            silence: Arc::clone(&self.silence),
             taken_below: AtomicU64::new(0),
             waiting: Mutex::new(Waiting {
                 next: 0,
@@ -242,6 +255,7 @@ impl<P: Protocol> Session<P> {
         loop {
             match answers.message().await {
                 Ok(Some(answer)) => {
+                    self.silence.heard();
                     let number = P::correlation(&answer);
                     let caller = self.waiting.lock().answers.remove(&number);
                     if let Some(caller) = caller {
@@ -257,6 +271,7 @@ impl<P: Protocol> Session<P> {
 
     /// Fails everybody who waits. Nobody enters any more.
     fn close(&self, status: &Status) {
+        self.silence.heard();
         let mut waiting = self.waiting.lock();
         waiting.queue = None;
         let answers = std::mem::take(&mut waiting.answers);
@@ -354,10 +369,14 @@ mod tests {
         }
     }
 
+    fn lane(channel: &Channel) -> Lane<Silent> {
+        Lane::new(&Runtime::real(), channel, 8, &Arc::default())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_the_transport_let_go_is_not_a_full_one() {
         let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-        let lane: Lane<Silent> = Lane::new(Runtime::real(), channel, 8);
+        let lane = lane(&channel);
         let (to, mut taken) = mpsc::unbounded_channel();
         for _stream in 0..2 {
             let request = Request {
@@ -374,7 +393,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_given_up_before_it_was_taken_is_never_sent() {
         let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-        let lane: Lane<Silent> = Lane::new(Runtime::real(), channel, 8);
+        let lane = lane(&channel);
         let (to, mut taken) = mpsc::unbounded_channel();
         let request = |name| Request {
             name,

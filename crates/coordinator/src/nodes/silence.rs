@@ -1,4 +1,4 @@
-//! How long a link was asked without a word in return.
+//! How long a connection was asked without a word in return.
 //!
 //! A connection can die without anybody being told, as when a firewall forgets it: what is sent over it is lost until keepalive
 //! notices, seconds later. A new connection may well get through.

@@ -61,7 +61,6 @@ impl Router {
         let request = scatter::request(ask, namespace, &range, min_index, target.route);
         let answer = target.link.top_k_at_once(request)?;
         let part = scatter::checked(ask, answer, (&range, shard), node).ok()?;
-        target.link.heard();
         self.answered(&to, node);
         Some(Slot::answered(range, shard, part))
     }

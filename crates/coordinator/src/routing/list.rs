@@ -79,7 +79,7 @@ impl Router {
     ) -> Result<Offer, ApiError> {
         let mut rounds = Rounds::new(Kind::Read, deadline);
         loop {
-            let map = self.map_for(&ask.namespace, None, None).await?;
+            let map = self.map_for(&ask.namespace, None, None, deadline).await?;
             let Some(namespace) = map.namespaces.get(&ask.namespace) else {
                 return Ok(Offer {
                     terms: Vec::new(),

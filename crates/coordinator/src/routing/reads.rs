@@ -21,7 +21,9 @@ impl Router {
         let mut rounds = Rounds::new(Kind::Read, deadline);
         loop {
             let (name, token) = (&ask.namespace, Some(&ask.token));
-            let map = self.map_for(name, token, Some(ask.consistency)).await?;
+            let map = self
+                .map_for(name, token, Some(ask.consistency), deadline)
+                .await?;
             let shard = map.owner(&ask.namespace, ask.term.as_str());
             match self.count_once(&ask, &map, shard, &rounds).await {
                 Ok(answer) => return Ok(answer),

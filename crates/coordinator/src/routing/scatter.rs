@@ -67,7 +67,9 @@ impl Router {
         let mut slots = Vec::new();
         loop {
             let (name, token) = (&ask.namespace, Some(&ask.token));
-            let map = self.map_for(name, token, Some(ask.consistency)).await?;
+            let map = self
+                .map_for(name, token, Some(ask.consistency), deadline)
+                .await?;
             let Some(namespace) = map.namespaces.get(&ask.namespace) else {
                 return Ok(nothing(&ask));
             };

@@ -28,7 +28,7 @@ struct Identity {
     id: RequestId,
     fingerprint: u64,
     /// Held until the write is settled, where the id is one of ours.
-    _ticket: Option<Ticket>,
+    ticket: Option<Ticket>,
 }
 
 /// What a shard answered to one write.
@@ -100,7 +100,7 @@ impl Router {
         let identity = self.identity(batch.request_id, fingerprint);
         let mut rounds = Rounds::new(Kind::Write, deadline);
         while !progress.open.is_empty() {
-            let (map, namespace) = match self.namespace_of_write(&batch.namespace).await {
+            let (map, namespace) = match self.namespace_of_write(&batch.namespace, deadline).await {
                 Ok(found) => found,
                 Err(error) => {
                     progress.fail_open(&error);
@@ -120,7 +120,8 @@ impl Router {
                 let taken = written.and_then(|at| Ok(progress.take(&numbers, at)?));
                 if let Err(failed) = taken {
                     let again = rounds.may_follow(shard, &failed);
-                    progress.fail(&numbers, &rounds.conclude(shard, failed), again);
+                    let error = identity.told(rounds.conclude(shard, failed));
+                    progress.fail(&numbers, &error, again);
                 }
             }
             if !progress.open.is_empty() && !rounds.next(&self.runtime, &self.leaders).await {
@@ -142,7 +143,7 @@ impl Router {
         let mut rounds = Rounds::new(Kind::Write, deadline);
         let mut outcome = Outcome::NotApplied;
         loop {
-            let (map, namespace) = match self.namespace_of_delete(&delete).await {
+            let (map, namespace) = match self.namespace_of_delete(&delete, deadline).await {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok(DeleteResponse::default()),
                 Err(error) => return Err(error.with_outcome(outcome)),
@@ -163,7 +164,7 @@ impl Router {
                 }
                 Err(failed) => {
                     let again = rounds.may_follow(shard, &failed);
-                    let error = rounds.conclude(shard, failed).for_write();
+                    let error = identity.told(rounds.conclude(shard, failed)).for_write();
                     if error.outcome() == Some(Outcome::Unknown) {
                         outcome = Outcome::Unknown;
                     }
@@ -180,12 +181,14 @@ impl Router {
     async fn namespace_of_delete(
         &self,
         delete: &Delete,
+        deadline: Instant,
     ) -> Result<Option<(Arc<ShardMap>, Namespace)>, ApiError> {
         let name = &delete.namespace;
         if delete.request_id.is_some() {
-            return self.namespace_of_write(name).await.map(Some);
+            let found = self.namespace_of_write(name, deadline).await;
+            return found.map(Some);
         }
-        let map = self.map_for(name, None, None).await?;
+        let map = self.map_for(name, None, None, deadline).await?;
         let found = map.namespaces.get(name).cloned();
         Ok(found.map(|namespace| (map, namespace)))
     }
@@ -284,7 +287,7 @@ impl Router {
                 acked_below: 0,
             }),
             fingerprint,
-            _ticket: ticket,
+            ticket,
         }
     }
 
@@ -320,6 +323,24 @@ impl Router {
             Some(error) => Err(ApiError::from(error).into()),
             None => Ok(Written { result, position }),
         }
+    }
+}
+
+impl Identity {
+    /// What the caller hears. An id that we drew is none of its, so that one which a shard refuses says that our clock is off:
+    /// another coordinator may do better.
+    fn told(&self, error: ApiError) -> ApiError {
+        let is_of_the_id = matches!(
+            error.reason(),
+            Reason::BadRequestId | Reason::SessionExpired
+        );
+        if self.ticket.is_none() || !is_of_the_id {
+            return error;
+        }
+        let error = error.for_write();
+        let message = format!("the clock of this coordinator is off: {}", error.message());
+        let told = ApiError::new(Reason::ShardUnavailable, message);
+        told.with_outcome(error.outcome().unwrap_or(Outcome::Unknown))
     }
 }
 
@@ -543,6 +564,28 @@ mod tests {
         let error = progress.into_response().unwrap_err();
         assert_eq!(error.reason(), Reason::DiskFull);
         assert_eq!(error.outcome(), Some(Outcome::Unknown));
+    }
+
+    #[test]
+    fn an_id_of_our_own_that_is_refused_is_not_held_against_the_caller() {
+        let refused = ApiError::field(Reason::BadRequestId, "request_id.issued_at_ms", "ahead");
+        let identity = |ticket: Option<Ticket>| Identity {
+            id: RequestId {
+                client: [1; 16],
+                sequence: 1,
+                issued_at_ms: 0,
+                acked_below: 0,
+            },
+            fingerprint: 0,
+            ticket,
+        };
+        let lanes = crate::lanes::Lanes::new(runtime::Runtime::real());
+        let ours = identity(Some(lanes.draw())).told(refused.clone());
+        assert_eq!(ours.reason(), Reason::ShardUnavailable);
+        assert_eq!(ours.outcome(), Some(Outcome::NotApplied));
+        assert_eq!(ours.field_name(), None);
+        let theirs = identity(None).told(refused);
+        assert_eq!(theirs.reason(), Reason::BadRequestId);
     }
 
     #[test]

@@ -278,7 +278,6 @@ async fn what_may_have_been_applied_is_left_to_the_caller() {
         (Reason::DataLoss, Outcome::Unknown),
         (Reason::Overloaded, Outcome::NotApplied),
         (Reason::DiskFull, Outcome::NotApplied),
-        (Reason::SessionExpired, Outcome::Unknown),
         (Reason::CountOverflow, Outcome::NotApplied),
     ] {
         let (actor, calls) = failing(usize::MAX, move || ApiError::new(reason, "no"));
@@ -289,6 +288,22 @@ async fn what_may_have_been_applied_is_left_to_the_caller() {
         assert_eq!(status.code(), reason.code());
         assert_eq!(error.outcome(), Some(outcome), "{reason:?}");
         assert_eq!(calls.load(Ordering::SeqCst), 1, "{reason:?} is sent once");
+        stop.cancel();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_sent_no_id_is_not_blamed_for_the_coordinators() {
+    for (reason, outcome) in [
+        (Reason::BadRequestId, Outcome::NotApplied),
+        (Reason::SessionExpired, Outcome::Unknown),
+    ] {
+        let (actor, _) = failing(usize::MAX, move || ApiError::new(reason, "no"));
+        let (cluster, stop) = stage(actor).await;
+        let status = cluster.client().record(record("ant")).await.unwrap_err();
+        let error = ApiError::from_status(&status);
+        assert_eq!(error.reason(), Reason::ShardUnavailable, "{reason:?}");
+        assert_eq!(error.outcome(), Some(outcome), "{reason:?}");
         stop.cancel();
     }
 }

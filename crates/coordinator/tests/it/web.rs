@@ -127,6 +127,19 @@ async fn foreign_pages_and_bad_requests_are_refused() {
         (refused.status, refused.json()["reason"].clone()),
         (400, json!("MALFORMED"))
     );
+    for path in [
+        "/v1/suggest?q=caf%C3",
+        "/v1/suggest?q=caf%E9",
+        "/suggest?q=caf%E9",
+    ] {
+        let refused = get(&cluster, path).await;
+        let reason = refused.json()["reason"].clone();
+        assert_eq!(
+            (refused.status, reason),
+            (400, json!("MALFORMED")),
+            "{path}"
+        );
+    }
     let refused = get(&cluster, &format!("/v1/suggest?q={}", "p".repeat(300))).await;
     assert_eq!(refused.json()["reason"], "BAD_PREFIX");
     assert_eq!(get(&cluster, "/nothing").await.status, 404);

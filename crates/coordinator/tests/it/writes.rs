@@ -194,6 +194,21 @@ async fn a_stream_of_batches_is_answered_one_for_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_applies_the_batches_of_a_stream_in_their_order() {
+    let cluster = Cluster::start().await;
+    let requests = vec![batch(&[("ant", 1)], None); 1_000];
+    let stream = cluster
+        .client()
+        .record_stream(futures::stream::iter(requests))
+        .await;
+    let mut answers = stream.unwrap().into_inner();
+    for expected in 1..=1_000 {
+        let answer = answers.message().await.unwrap().unwrap();
+        assert_eq!(counts(&answer), [(expected, false)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_request_ends_a_stream_after_the_answers_before_it() {
     let cluster = Cluster::start().await;
     let requests = [

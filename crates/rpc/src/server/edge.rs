@@ -243,5 +243,6 @@ pub(crate) fn patience(config: &ServerConfig, headers: &HeaderMap) -> Result<Dur
                 TIMEOUT_HEADER,
                 "must be 1 to 8 digits and one of the units H, M, S, m, u, n",
             )
+            .for_write()
         })
 }

@@ -54,7 +54,7 @@ pub(super) fn rewrite(headers: &mut HeaderMap) -> Option<Code> {
     else {
         return Some(code);
     };
-    put(error.into(), headers);
+    put(error.for_write().into(), headers);
     code_of(headers)
 }
 

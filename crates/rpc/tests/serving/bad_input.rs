@@ -1,6 +1,6 @@
 use std::io::Write as _;
 
-use api::{ApiError, Reason};
+use api::{ApiError, Outcome, Reason};
 use bytes::Bytes;
 use cluster::limits::MESSAGE_BYTES_MAX;
 use prost::Message as _;
@@ -47,6 +47,7 @@ async fn bytes_that_are_no_message_are_the_callers_fault() {
         assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status:?}");
         let error = ApiError::from_status(&status);
         assert_eq!(error.reason(), Reason::Malformed, "{what}");
+        assert_eq!(error.outcome(), Some(Outcome::NotApplied), "{what}");
     }
     // And the server is none the worse for it.
     let answer = server.client().record(record("abc")).await.unwrap();
@@ -67,6 +68,7 @@ async fn a_message_above_the_limit_is_refused_by_its_length() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     let error = ApiError::from_status(&status);
     assert_eq!(error.reason(), Reason::MessageTooLarge);
+    assert_eq!(error.outcome(), Some(Outcome::NotApplied));
     assert!(error.message().contains("1048577"), "{error}");
     assert!(error.message().contains("1048576"), "{error}");
 

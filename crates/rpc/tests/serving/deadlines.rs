@@ -72,6 +72,8 @@ async fn a_deadline_that_is_none_is_refused() {
     let status = call(&server, RECORD, &[("grpc-timeout", "soon")], body).await;
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().starts_with("grpc-timeout: "), "{status:?}");
+    let error = ApiError::from_status(&status);
+    assert_eq!(error.outcome(), Some(Outcome::NotApplied));
 }
 
 #[tokio::test]

@@ -64,7 +64,10 @@ impl Node {
         waiting.map(|(shard, _)| format!("shard {shard} does not serve"))
     }
 
+    /// Forgets a shard whose slot is gone.
     pub(super) fn forget_health(&self, shard: ShardId) {
+        // Not while somebody sets what a look at the slots has shown before: it would stay for good.
+        let _follows = self.follows_health.lock();
         self.health.remove(&shard_read(shard));
         self.health.remove(&shard_write(shard));
     }

@@ -11,6 +11,7 @@
 //!   removed, or was not before the process ended, is tried again.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use crate::state::DictionaryState;
 const RETRY: Duration = Duration::from_secs(5);
 
 /// A life of a shard.
-type Place = (ShardId, Incarnation);
+pub(super) type Place = (ShardId, Incarnation);
 
 /// What came of an attempt to start a replica.
 enum Begun {
@@ -137,7 +138,7 @@ impl Node {
         }
         let leaving = self.leaving.lock().clone();
         for (shard, assignment) in wanted {
-            if leaving.contains(&shard) {
+            if leaving.contains_key(&shard) {
                 continue;
             }
             let incarnation = Incarnation(assignment.incarnation);
@@ -174,8 +175,9 @@ impl Node {
     /// Starts the task that stops a replica and removes its data, unless one is at work on the shard.
     fn begin_to_leave(self: &Arc<Self>, host: &Host, place: Place, slot: Option<Slot>) {
         let shard = place.0;
-        if !self.leaving.lock().insert(shard) {
-            return;
+        match self.leaving.lock().entry(shard) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(free) => drop(free.insert(place.1)),
         }
         let (node, host) = (Arc::clone(self), host.clone());
         drop(self.vital.spawn_once("shard-leave", async move {
@@ -215,6 +217,7 @@ impl Node {
     ) {
         let shard = ShardId(assignment.shard_id);
         let incarnation = Incarnation(assignment.incarnation);
+        let waited = replaced.as_ref().is_some_and(Slot::is_waiting);
         let mut restart = None;
         if let Some(running) = replaced.as_ref().and_then(Slot::running) {
             restart = running.stop_cause().and_then(cure).map(Cure::reason);
@@ -258,14 +261,17 @@ impl Node {
             SlotState::Running(replica) => Some(Arc::clone(replica)),
             SlotState::Starting(_) | SlotState::Waiting { .. } | SlotState::Failed(_) => None,
         };
-        self.slots
-            .write()
-            .insert(shard, Slot { incarnation, state });
+        let slot = Slot { incarnation, state };
+        // What it waits for is looked for with every answer to a report: telling of it at once would never end.
+        let is_news = !(waited && slot.is_waiting());
+        self.slots.write().insert(shard, slot);
         match &running {
             Some(replica) => self.watch(replica),
             None => self.refresh_health(),
         }
-        self.sync_now.notify_one();
+        if is_news {
+            self.sync_now.notify_one();
+        }
     }
 
     async fn begin(

@@ -1,11 +1,12 @@
 //! What a node tells of itself.
 
+use std::collections::BTreeSet;
+
 use api::admin::v1::{ReplicaRole, ReplicaStatus};
 use api::registry::v1::SyncRequest;
-use cluster::ShardId;
 use replication::Role;
 
-use super::{Node, Replica, Slot, SlotState};
+use super::{Node, Place, Replica, Slot, SlotState};
 
 impl Node {
     /// The parts of a report that are about replicas and resources.
@@ -29,16 +30,43 @@ impl Node {
         }
     }
 
-    /// Every replica, running or not.
+    /// Every replica, running or not, and what of one is still to be removed: whoever is not told of could not act any more.
     pub(crate) fn replica_reports(&self) -> Vec<ReplicaStatus> {
         let node = self.identity().map_or(0, |identity| identity.node.0);
-        let of = |(shard, slot): (ShardId, Slot)| ReplicaStatus {
+        let slots = self.slots();
+        // After the slots: one that is taken away is on this list before.
+        let mut gone = self.being_removed();
+        gone.retain(|(shard, _)| !slots.contains_key(shard));
+        let of_slots = slots
+            .into_iter()
+            .map(|(shard, slot)| ((shard, slot.incarnation), of_slot(&slot)));
+        let of_gone = gone.into_iter().map(|place| (place, of_what_is_left()));
+        let named = |((shard, incarnation), status): (Place, ReplicaStatus)| ReplicaStatus {
             shard_id: shard.0,
-            incarnation: slot.incarnation.0,
+            incarnation: incarnation.0,
             node_id: node,
-            ..of_slot(&slot)
+            ..status
         };
-        self.slots().into_iter().map(of).collect()
+        of_slots.chain(of_gone).map(named).collect()
+    }
+
+    /// What was begun here and may still be on the disk. Nothing is removed before the log is open.
+    fn being_removed(&self) -> BTreeSet<Place> {
+        if self.host().is_none() {
+            return BTreeSet::new();
+        }
+        let leaving = self.leaving.lock().clone();
+        let mut places = self.memory.lock().begun.clone();
+        places.extend(leaving);
+        places
+    }
+}
+
+fn of_what_is_left() -> ReplicaStatus {
+    ReplicaStatus {
+        role: ReplicaRole::Stopped.into(),
+        reason: "it is being removed".to_owned(),
+        ..ReplicaStatus::default()
     }
 }
 

@@ -67,6 +67,14 @@ impl Slot {
         Err(error)
     }
 
+    /// Whether it waits for something before it can start.
+    pub(crate) fn is_waiting(&self) -> bool {
+        match &self.state {
+            SlotState::Waiting { .. } => true,
+            SlotState::Starting(_) | SlotState::Running(_) | SlotState::Failed(_) => false,
+        }
+    }
+
     /// Whether a task is at work on it.
     pub(crate) fn is_starting(&self) -> bool {
         match &self.state {

@@ -223,6 +223,11 @@ impl Node {
         if !*remembers {
             return Err(ApiError::new(Reason::Stopped, "the data is given up"));
         }
+        // A node whose data were damaged at its start begins nothing. What it would write may stand for a file that it could not
+        // read, and have the next start believe that nothing was begun here.
+        if self.host().is_none() && self.damage().is_some() {
+            return Ok(());
+        }
         let memory = {
             let memory = self.memory.lock();
             self.is_unwritten.store(false, Ordering::Release);
