@@ -60,4 +60,4 @@ pub(crate) use store::{Found, SnapshotStore};
 pub(crate) use writer::{copy, write};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -320,3 +320,78 @@ fn nodes(members: &[Member]) -> BTreeMap<u64, BasicNode> {
         .map(|member| (member.node.0, BasicNode::new(&member.address)))
         .collect()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::PathBuf;
+
+    use cluster::ClusterId;
+    use runtime::Runtime;
+    use vfs::SimDisk;
+    use vfs::sim::every_mishap;
+
+    use super::*;
+    use crate::snapshot::tests as snapshots;
+    use crate::{HostDeps, HostOptions, Identity, NodeId, OpenError, WalOptions};
+
+    /// For the first node, whose log is written by whoever appends.
+    pub(crate) fn deps(disk: &SimDisk) -> HostDeps {
+        HostDeps {
+            runtime: Runtime::real(),
+            vfs: Arc::new(disk.clone()),
+            dir: PathBuf::from("/data"),
+            identity: Identity {
+                cluster: ClusterId([7; 16]),
+                node: NodeId(1),
+            },
+            options: HostOptions {
+                wal: WalOptions::small(),
+                writer_thread: false,
+                ..HostOptions::default()
+            },
+        }
+    }
+
+    fn open(disk: &SimDisk) -> Result<Inner, OpenError> {
+        Inner::open(deps(disk)).map(|(inner, _)| inner)
+    }
+
+    #[test]
+    fn whatever_goes_wrong_while_a_group_is_seeded_it_is_there_or_can_be_seeded_again() {
+        const GROUP: GroupId = GroupId(8);
+        let (elsewhere, _) = snapshots::disk();
+        let (store, _) = snapshots::store(&elsewhere);
+        let snapshot = snapshots::take(&store, 20, b"what is left");
+        let held = snapshot.info().applied;
+        let seed = Start::Seed {
+            snapshot,
+            member: Member::voter(NodeId(1), "127.0.0.1:1"),
+        };
+        let disk = SimDisk::new();
+        drop(open(&disk).unwrap());
+        let runs = every_mishap(&disk, |disk| {
+            open(disk).is_ok_and(|node| node.prepare(GROUP, &seed).is_ok())
+        });
+        let (mut there, mut anew) = (0, 0);
+        for run in runs {
+            let (seeded, what) = (run.outcome, run.mishap);
+            assert!(seeded || !what.is_harmless(), "{what:?}");
+            for image in run.images() {
+                let node = open(&image).unwrap();
+                match node.prepare(GROUP, &seed) {
+                    Ok(_) if seeded => panic!("{what:?}: what was seeded is not there"),
+                    Ok(_) => anew += 1,
+                    Err(StartError::Exists { .. }) => there += 1,
+                    Err(error) => panic!("{what:?}: {error}"),
+                }
+                drop(node);
+                let node = open(&image.crash_losing_all()).unwrap();
+                let stored = node.prepare(GROUP, &Start::Resume).unwrap();
+                assert!(stored.state.vote.is_some(), "{what:?}");
+                let newest = stored.snapshots.newest().unwrap();
+                assert_eq!((newest.info().group, newest.info().applied), (GROUP, held));
+            }
+        }
+        assert!(there > 0 && anew > 0, "{there} were there, {anew} not");
+    }
+}

@@ -41,16 +41,16 @@ fn header(index: u64) -> Header {
     }
 }
 
-fn disk() -> (Arc<dyn Vfs>, SimDisk) {
+pub(crate) fn disk() -> (Arc<dyn Vfs>, SimDisk) {
     let disk = SimDisk::new();
     (Arc::new(disk.clone()), disk)
 }
 
-fn store(vfs: &Arc<dyn Vfs>) -> (SnapshotStore, Found) {
+pub(crate) fn store(vfs: &Arc<dyn Vfs>) -> (SnapshotStore, Found) {
     SnapshotStore::open(Arc::clone(vfs), Path::new("/snapshots"), GROUP).unwrap()
 }
 
-fn take(store: &SnapshotStore, index: u64, body: &[u8]) -> SnapshotFile {
+pub(crate) fn take(store: &SnapshotStore, index: u64, body: &[u8]) -> SnapshotFile {
     let temporary = store.temporary();
     let view = Bytes(body.to_vec());
     let info = write(store.vfs().as_ref(), &temporary, &header(index), view).unwrap();
