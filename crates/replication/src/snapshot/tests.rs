@@ -243,6 +243,23 @@ fn two_generations_are_kept_and_held_ones_stay() {
 }
 
 #[test]
+fn the_log_reaches_back_to_the_older_of_two_sound_generations() {
+    let (vfs, _) = disk();
+    let (store, _) = store(&vfs);
+    take(&store, 10, b"1");
+    // It is held, so that it stays beside what takes its place.
+    let rotten = take(&store, 20, b"2");
+    assert_eq!(store.purgeable(), Some(10));
+    rotten.mark_rotten("told to");
+    assert_eq!(store.purgeable(), None);
+    take(&store, 30, b"3");
+    assert!(store.has_rotten());
+    assert_eq!(store.purgeable(), Some(10));
+    take(&store, 40, b"4");
+    assert_eq!(store.purgeable(), Some(30));
+}
+
+#[test]
 fn one_that_is_being_read_stays_and_then_goes() {
     let (vfs, disk) = disk();
     let (store, _) = store(&vfs);
