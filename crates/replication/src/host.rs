@@ -29,6 +29,8 @@ pub(crate) use registry::Registry;
 pub use scrub::{Rotten, ScrubStats};
 pub use start::ReplayWatch;
 #[cfg(test)]
+pub(crate) use start::tests::deps;
+#[cfg(test)]
 pub(crate) use starts::open_log;
 pub(crate) use starts::{FoundStarts, Starts, number_of};
 pub use voters::shared_groups;

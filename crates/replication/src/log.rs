@@ -347,4 +347,4 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

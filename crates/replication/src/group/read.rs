@@ -10,7 +10,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{ReadPolicy, ServerState};
-use runtime::Instant;
+use runtime::{CancellationToken, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Group, Inner};
@@ -242,18 +242,31 @@ impl<S: StateMachine> Inner<S> {
 
     /// Has a majority say that this replica still leads, after the call, and says up to where the log was committed then.
     async fn confirm(&self) -> Result<u64, ReadError> {
+        let asked = async {
+            let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+            confirmed
+                .map(|confirmed| confirmed.read_log_id().index())
+                .map_err(|error| self.unconfirmed(error))
+        };
+        self.followed_meanwhile(asked).await
+    }
+
+    /// Gives the index that Raft is asked for, once a majority has accepted a request that was sent since: Raft has sent heartbeats
+    /// meanwhile, and what it takes for their answers may be older, see `lease`.
+    async fn followed_meanwhile(
+        &self,
+        asked: impl Future<Output = Result<u64, ReadError>>,
+    ) -> Result<u64, ReadError> {
         let (begun, term) = (
             self.grants.next(),
             self.metrics.borrow_watched().current_term,
         );
-        let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-        let confirmed = confirmed.map_err(|error| self.unconfirmed(error))?;
-        // It has sent heartbeats meanwhile; what it takes for their answers may be older: see `lease`.
+        let index = asked.await?;
         let followed = self.followed_since(begun, term);
         let limit = self.network.limits.answer;
         let followed = self.runtime().timeout(limit, followed).await;
         followed.map_err(|_| ReadError::NoQuorum)??;
-        Ok(confirmed.read_log_id().index())
+        Ok(index)
     }
 
     /// Waits until a majority has accepted a request of the leader of a term with this number or a later one. Who has led again in
@@ -296,24 +309,165 @@ impl<S: StateMachine> Inner<S> {
     }
 }
 
+/// Answers waiting reads until the replica ends.
+pub(super) async fn run<S: StateMachine>(inner: Arc<Inner<S>>, waiting: mpsc::Receiver<Confirmed>) {
+    answer_in_rounds(&inner.ended, waiting, || inner.confirm()).await;
+}
+
 /// Answers waiting reads, all that arrived by the time a round begins with one confirmation.
-pub(super) async fn run<S: StateMachine>(
-    inner: Arc<Inner<S>>,
+async fn answer_in_rounds<F>(
+    ended: &CancellationToken,
     mut waiting: mpsc::Receiver<Confirmed>,
-) {
+    confirm: impl Fn() -> F,
+) where
+    F: Future<Output = Result<u64, ReadError>>,
+{
     let mut round = Vec::new();
     loop {
         tokio::select! {
-            () = inner.ended.cancelled() => return,
+            () = ended.cancelled() => return,
             count = waiting.recv_many(&mut round, READS_WAITING_MAX) => if count == 0 { return },
         }
         let confirmed = tokio::select! {
-            () = inner.ended.cancelled() => return,
-            confirmed = inner.confirm() => confirmed,
+            () = ended.cancelled() => return,
+            confirmed = confirm() => confirmed,
         };
         for read in round.drain(..) {
             // Whoever has gone away needs no answer.
             drop(read.send(confirmed.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use runtime::Runtime;
+    use tokio::sync::Notify;
+    use vfs::SimDisk;
+
+    use super::*;
+    use crate::host::deps;
+    use crate::log::tests::Nothing;
+    use crate::raft::{AppendRequest, vote};
+    use crate::{
+        ChangeError, GroupConfig, GroupId, GroupStatus, Host, Member, NodeId, Peer, Role, Start,
+    };
+
+    /// Longer than anything here may take on a starved machine.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Waits until a replica says so of itself.
+    async fn until_status(group: &Group<Nothing>, reached: impl Fn(&GroupStatus) -> bool) {
+        let mut status = group.watch_status();
+        let reached = status.wait_for(|status| reached(status));
+        let reached = Runtime::real().timeout(PATIENCE, reached).await;
+        drop(reached.unwrap().unwrap());
+    }
+
+    /// A replica that leads, alone in its group.
+    async fn leader() -> (Host, Group<Nothing>) {
+        let (host, _) = Host::open(deps(&SimDisk::new())).await.unwrap();
+        let members = vec![Member::voter(NodeId(1), "127.0.0.1:1")];
+        let config = GroupConfig::new(GroupId(7), Start::Bootstrap { members });
+        let group = host.start_group(config, Arc::new(Nothing)).await.unwrap();
+        until_status(&group, |status| status.role == Role::Leader).await;
+        (host, group)
+    }
+
+    /// A read that waits for a confirmation.
+    async fn ask(queue: &Queue) -> oneshot::Receiver<Result<u64, ReadError>> {
+        let (confirmed, receiver) = oneshot::channel();
+        queue.0.send(confirmed).await.unwrap();
+        receiver
+    }
+
+    #[tokio::test]
+    async fn a_read_that_comes_while_a_round_is_confirmed_is_answered_by_the_next() {
+        let (queue, waiting) = Queue::new();
+        let (ended, begun, goes_on) = (CancellationToken::new(), Notify::new(), Notify::new());
+        let rounds = Cell::new(0);
+        let confirm = || {
+            rounds.set(rounds.get() + 1);
+            begun.notify_one();
+            let (round, goes_on) = (rounds.get(), &goes_on);
+            async move {
+                goes_on.notified().await;
+                Ok::<u64, ReadError>(round)
+            }
+        };
+        let reads = async {
+            let first = ask(&queue).await;
+            begun.notified().await;
+            // What was committed before this one may not be in what the round has asked for.
+            let late = ask(&queue).await;
+            goes_on.notify_one();
+            assert_eq!(first.await.unwrap(), Ok(1));
+            goes_on.notify_one();
+            assert_eq!(late.await.unwrap(), Ok(2));
+            ended.cancel();
+        };
+        tokio::join!(answer_in_rounds(&ended, waiting, confirm), reads);
+    }
+
+    /// Raft takes the answer to an entry, held up on its way, for that to a heartbeat that was sent much later.
+    #[tokio::test]
+    async fn a_late_answer_to_what_was_sent_before_confirms_no_read() {
+        let (host, group) = leader().await;
+        let inner = group.inner();
+        let second = Peer {
+            node: NodeId(2),
+            address: "127.0.0.1:1".to_owned(),
+        };
+        let added = group.add_learner(second, Duration::ZERO).await;
+        assert_eq!(added, Err(ChangeError::Timeout));
+        // From now on a majority takes the second, which nobody reaches.
+        let grows = group.clone();
+        let promote = async move { grows.promote(NodeId(2)).await };
+        let promoted = Runtime::real().spawn("promote", promote);
+        until_status(&group, |status| status.joint).await;
+        let term = group.status().term;
+        let send = || inner.grants.stamp(term, inner.runtime().now());
+        let answer = |sent| inner.grants.accepted(2, sent, inner.runtime().now());
+        let before = send();
+        let confirmed = inner.followed_meanwhile(async {
+            answer(before);
+            Ok(7)
+        });
+        assert_eq!(confirmed.await, Err(ReadError::NoQuorum));
+        let confirmed = inner.followed_meanwhile(async {
+            answer(send());
+            Ok(8)
+        });
+        assert_eq!(confirmed.await, Ok(8));
+        host.shutdown().await.unwrap();
+        assert!(promoted.await.unwrap().is_err());
+    }
+
+    /// What others committed while they led is not in the index that was asked for before.
+    #[tokio::test]
+    async fn who_has_lost_the_lead_and_has_it_again_confirms_no_read_from_before() {
+        let (host, group) = leader().await;
+        let inner = group.inner();
+        let term = group.status().term;
+        let asked = async {
+            let other = AppendRequest {
+                vote: vote(term + 1, 2, true),
+                prev_log_id: None,
+                entries: Vec::new(),
+                leader_commit: None,
+            };
+            inner.raft.append_entries(other).await.unwrap();
+            // Who votes alone stands again at once.
+            let leads_again =
+                |status: &GroupStatus| status.role == Role::Leader && status.term > term;
+            until_status(&group, leads_again).await;
+            Ok::<u64, ReadError>(7)
+        };
+        let confirmed = inner.followed_meanwhile(asked).await;
+        let is_refused = matches!(confirmed, Err(ReadError::NotLeader { .. }));
+        assert!(is_refused, "{confirmed:?}");
+        host.shutdown().await.unwrap();
     }
 }

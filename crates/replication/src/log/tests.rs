@@ -24,7 +24,7 @@ use crate::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
 
 /// The suite's entries carry no commands.
 #[derive(Debug)]
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl StateMachine for Nothing {
     type Response = ();
