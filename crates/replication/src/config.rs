@@ -266,3 +266,31 @@ impl GroupConfig {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The leader's may take four seconds for three of its followers'.
+    #[test]
+    fn a_lease_is_over_before_loyalty_by_a_clock_that_is_a_quarter_slower() {
+        let uneven = Timing {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(400),
+            election_max: Duration::from_millis(401),
+        };
+        let even = [60, 150, 300, 999].map(|ms| Timing::of(Duration::from_millis(ms)));
+        let ends = [uneven, Timing::default(), Timing::of(ELECTION_LIMIT)];
+        for timing in even.into_iter().chain(ends) {
+            let config = GroupConfig {
+                timing,
+                ..GroupConfig::new(GroupId(7), Start::Join)
+            };
+            let raft = config.to_raft().unwrap();
+            let loyal = Duration::from_millis(raft.election_timeout_max);
+            assert!(timing.lease() * 4 <= loyal * 3, "{timing:?}");
+            // For so long a replica that has just started votes for nobody.
+            assert!(timing.lease() <= Timing::longest_lease(), "{timing:?}");
+        }
+    }
+}
