@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use replication::{Host, OpenError, Role, StopCause};
+use replication::{Host, OpenError, Role, Start, StopCause};
 use runtime::Runtime;
 
-use crate::common::trio::{Trio, World};
+use crate::common::trio::{Trio, World, begin};
 use crate::common::{PATIENCE, deps, put, small_options, timing};
 
 const BEFORE: u64 = 5;
@@ -105,6 +105,23 @@ async fn what_the_leader_knew_of_a_disk_is_known_without_it() {
         assert!(alone.group.lease_check().is_err());
         runtime.sleep(timing().election_max / 10).await;
     }
+    trio.revive(leads).await;
+    let leader = trio.leader().await;
+    assert_eq!(leader.machine.get("a"), BEFORE + SINCE);
+    put(&leader.group, "a", 1).await.unwrap();
+    trio.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_knew_of_a_disk_outlives_its_replica() {
+    let (mut trio, leads, back, third) = with_an_older_disk().await;
+    trio.kill(leads).await;
+    // The group ends and begins again, and the process goes on: nobody else is left who knows.
+    let witness = trio.replicas.get_mut(&third).unwrap();
+    witness.group.shutdown().await;
+    (witness.group, witness.machine) = begin(&witness.node.host, Start::Resume).await;
+    trio.revive(back).await;
+    is_told(&mut trio, back).await;
     trio.revive(leads).await;
     let leader = trio.leader().await;
     assert_eq!(leader.machine.get("a"), BEFORE + SINCE);
