@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use replication::{NodeId, ReadError, Role, Start};
+use replication::{ChangeError, NodeId, ReadError, Role, Start};
 use runtime::Runtime;
 
 use crate::common::trio::{Replica, Trio, World, begin};
@@ -121,5 +121,51 @@ async fn a_learner_whose_link_is_cut_holds_up_nobody_and_catches_up() {
     assert!(far.stamp_ms() > stamp_ms);
     assert_eq!(leader.status().term, term, "nobody was disturbed");
     node.kill().await;
+    trio.end().await;
+}
+
+/// Whoever promotes it then would have a majority wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_has_heard_nothing_is_not_told_to_have_caught_up() {
+    let trio = Trio::new().await;
+    let (leads, _) = trio.roles().await;
+    let leader = &trio.replicas[&leads].group;
+    write(leader, "a", 5).await;
+    let newcomer = trio.world.joining(4).await;
+    for id in 1..=3 {
+        trio.world.links.cut(id, 4);
+    }
+    // The first call makes it a member, and the second finds that it is one.
+    for _ in 0..2 {
+        let limit = Duration::from_millis(50);
+        let added = leader.add_learner(newcomer.node.peer(), limit).await;
+        assert_eq!(added, Err(ChangeError::Timeout));
+        let members = leader.status().members;
+        let is_learner = members
+            .iter()
+            .any(|at| at.node == newcomer.node.id && !at.voter);
+        assert!(is_learner, "{members:?}");
+    }
+    assert_eq!(newcomer.group.status().last_log, None);
+    let target = leader.status().last_log;
+    trio.world.links.heal();
+    let added = leader.add_learner(newcomer.node.peer(), PATIENCE).await;
+    assert_eq!(added, Ok(()));
+    let status = leader.status();
+    let matched = status
+        .matched
+        .iter()
+        .find(|(at, _)| *at == newcomer.node.id);
+    assert!(
+        matched.is_some_and(|(_, matched)| *matched >= target),
+        "{status:?}"
+    );
+    newcomer
+        .group
+        .wait_applied(target.unwrap(), PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(newcomer.machine.get("a"), 5);
+    newcomer.node.kill().await;
     trio.end().await;
 }
