@@ -122,7 +122,7 @@ impl StateMachine for Metadata {
         View(self.state.read().clone())
     }
 
-    fn restore(&self, input: &mut dyn Read) -> Result<(), RestoreError> {
+    fn restore(&self, _: Applied, input: &mut dyn Read) -> Result<(), RestoreError> {
         let restored = snapshot::decode(input)?;
         let mut state = self.state.write();
         *state = restored;

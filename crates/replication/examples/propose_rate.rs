@@ -39,7 +39,7 @@ impl StateMachine for Count {
         Frozen(self.0.load(Ordering::Relaxed))
     }
 
-    fn restore(&self, input: &mut dyn Read) -> Result<(), RestoreError> {
+    fn restore(&self, _: Applied, input: &mut dyn Read) -> Result<(), RestoreError> {
         let mut bytes = [0; 8];
         input.read_exact(&mut bytes)?;
         self.0.store(u64::from_le_bytes(bytes), Ordering::Relaxed);

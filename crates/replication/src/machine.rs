@@ -50,12 +50,13 @@ pub trait StateMachine: Debug + Send + Sync + 'static {
     /// or copy-on-write).
     fn view(&self) -> Self::View;
 
-    /// Replaces the whole state by what a view encoded. On an error the old state may be gone and the replica
-    /// stops; on success the new state must appear at once to readers.
+    /// Replaces the whole state by what a view encoded once everything up to `at` was applied. On an error the old state may be gone and
+    /// the replica stops; on success the new state must appear at once to readers, who may see it before anybody else says how far it
+    /// reaches.
     ///
     /// # Errors
     /// [`RestoreError`] when the input is not what a view of this machine encodes.
-    fn restore(&self, input: &mut dyn Read) -> Result<(), RestoreError>;
+    fn restore(&self, at: Applied, input: &mut dyn Read) -> Result<(), RestoreError>;
 }
 
 /// A frozen view of a state machine. It is encoded on a thread of its own while applies go on.

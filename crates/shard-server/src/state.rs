@@ -76,7 +76,7 @@ struct Inner {
     repeats: RepeatTable,
     /// The newest stamp.
     stamp_ms: i64,
-    /// The entry that is being applied, or was applied last; 0 after a restore.
+    /// The entry that is being applied, or was applied last.
     index: u64,
 }
 
@@ -217,8 +217,8 @@ impl StateMachine for DictionaryState {
         }
     }
 
-    fn restore(&self, input: &mut dyn Read) -> Result<(), RestoreError> {
-        let restored = snapshot::decode(input, self.options)?;
+    fn restore(&self, at: Applied, input: &mut dyn Read) -> Result<(), RestoreError> {
+        let restored = snapshot::decode(input, at.index, self.options)?;
         let old = std::mem::replace(&mut *self.inner.write(), restored);
         self.retire(old.spaces.into_values().map(|space| space.dictionary));
         Ok(())

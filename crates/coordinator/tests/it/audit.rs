@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::admin::v1::{GetStatusResponse, ShardAudit};
-use replication::{Applied, SnapshotFile, SnapshotView as _, StateMachine as _};
+use replication::{SnapshotFile, SnapshotView as _, StateMachine as _};
 use shard_server::state::{DictionaryState, Item, Operation, Write, command};
 use vfs::{RealDisk, Vfs, durable};
 
@@ -37,7 +37,8 @@ fn count_wrong(path: &Path) {
     let head = 16 + described as usize + 4;
     let body = &bytes[head..bytes.len() - 48];
     let state = DictionaryState::new(Default::default());
-    state.restore(&mut &body[..]).unwrap();
+    let at = sound.info().applied;
+    state.restore(at, &mut &body[..]).unwrap();
     let namespaces = state.generations();
     let (namespace, generation) = namespaces.iter().next().unwrap();
     let wrong = Write {
@@ -50,10 +51,6 @@ fn count_wrong(path: &Path) {
             count: 1,
             display: None,
         }]),
-    };
-    let at = Applied {
-        index: sound.info().applied.index,
-        term: sound.info().applied.term,
     };
     let command = command::encode_writes([&wrong]);
     state.apply(at, 0, command::KIND_WRITES, &command).unwrap();

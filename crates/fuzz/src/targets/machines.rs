@@ -11,7 +11,7 @@ use shard_server::state::command::{
 use shard_server::state::{DictionaryState, Identity, Item, Operation, Rare, Write};
 use trie_core::Options;
 
-use super::{join, pieces, sure};
+use super::{AT, join, pieces, sure};
 use crate::{Target, mend};
 
 pub(super) fn targets() -> Vec<Target> {
@@ -63,7 +63,7 @@ fn shard(input: &[u8]) {
     assert_eq!(one, two, "the same state everywhere");
     let bytes = encoded(replicas[0].view());
     let third = DictionaryState::new(short);
-    sure(third.restore(&mut bytes.as_slice()));
+    sure(third.restore(AT, &mut bytes.as_slice()));
     assert_eq!(third.view().hash(), one, "the same state by a snapshot");
 }
 
@@ -138,7 +138,7 @@ fn metadata(input: &[u8]) {
     }
     let bytes = encoded(metadata.view());
     let restored = Metadata::default();
-    sure(restored.restore(&mut bytes.as_slice()));
+    sure(restored.restore(AT, &mut bytes.as_slice()));
     assert_eq!(encoded(restored.view()), bytes, "the same state");
     assert_eq!(restored.map(), metadata.map(), "the same map");
 }

@@ -12,7 +12,7 @@ use shard_server::state::DictionaryState;
 use trie_core::{Dictionary, Entry, Options};
 use vfs::{SimDisk, durable};
 
-use super::{pieces, sure};
+use super::{AT, pieces, sure};
 use crate::{Target, mend};
 
 pub(super) fn targets() -> Vec<Target> {
@@ -118,12 +118,12 @@ fn encoded(state: &DictionaryState) -> Vec<u8> {
 
 fn shard(input: &[u8]) {
     let state = DictionaryState::new(Options::default());
-    if state.restore(&mut &*input).is_err() {
+    if state.restore(AT, &mut &*input).is_err() {
         return;
     }
     let bytes = encoded(&state);
     let again = DictionaryState::new(Options::default());
-    sure(again.restore(&mut bytes.as_slice()));
+    sure(again.restore(AT, &mut bytes.as_slice()));
     assert_eq!(again.view().hash(), state.view().hash());
     assert_eq!(encoded(&again), bytes);
 }
@@ -147,7 +147,7 @@ fn shard_seeds() -> Vec<Vec<u8>> {
 
 fn metadata(input: &[u8]) {
     let metadata = Metadata::default();
-    if metadata.restore(&mut &*input).is_err() {
+    if metadata.restore(AT, &mut &*input).is_err() {
         return;
     }
     let encode = |metadata: &Metadata| {
@@ -157,7 +157,7 @@ fn metadata(input: &[u8]) {
     };
     let bytes = encode(&metadata);
     let again = Metadata::default();
-    sure(again.restore(&mut bytes.as_slice()));
+    sure(again.restore(AT, &mut bytes.as_slice()));
     assert_eq!(encode(&again), bytes);
     assert_eq!(again.map(), metadata.map());
 }

@@ -38,7 +38,7 @@ impl StateMachine for Nothing {
         Nothing
     }
 
-    fn restore(&self, input: &mut dyn Read) -> Result<(), RestoreError> {
+    fn restore(&self, _: Applied, input: &mut dyn Read) -> Result<(), RestoreError> {
         let mut bytes = Vec::new();
         input.read_to_end(&mut bytes)?;
         if bytes == b"nothing" {

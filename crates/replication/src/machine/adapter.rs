@@ -160,17 +160,18 @@ impl<S: StateMachine> Shared<S> {
     pub(crate) fn restore(&self, file: &SnapshotFile) -> Result<(), SnapshotError> {
         let found = snapshot::verify(file.vfs().as_ref(), file.path())?;
         let mut body = found.body(file.vfs().as_ref(), file.path())?;
-        self.machine.restore(&mut body)?;
         let header = found.header;
+        let at = Applied {
+            index: header.last.index(),
+            term: term_of(&header.last),
+        };
+        self.machine.restore(at, &mut body)?;
         *self.position.lock() = Position {
             applied: Some(header.last),
             membership: header.membership.clone(),
         };
         self.progress.set_stamp(header.stamp_ms);
-        self.progress.set(Applied {
-            index: header.last.index(),
-            term: term_of(&header.last),
-        });
+        self.progress.set(at);
         self.progress.publish();
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::{COUNT_BYTES, DictionaryState, Inner};
 pub struct Reading<T> {
     /// The answer.
     pub value: T,
-    /// A replica that has applied this index sees everything that the answer saw. 0 right after a restore.
+    /// A replica that has applied this index sees everything that the answer saw.
     pub index: u64,
 }
 

@@ -13,6 +13,8 @@ use trie_core::Options;
 use super::*;
 
 pub(super) const STAMP_MS: i64 = 1_790_000_000_000;
+/// Up to where a snapshot reaches.
+pub(super) const AT: Applied = Applied { index: 77, term: 3 };
 
 /// A state with the log that it was made of.
 #[derive(Debug)]

@@ -117,7 +117,7 @@ impl StateMachine for Counters {
         Frozen(Arc::clone(&self.state.read()))
     }
 
-    fn restore(&self, input: &mut dyn Read) -> Result<(), RestoreError> {
+    fn restore(&self, at: Applied, input: &mut dyn Read) -> Result<(), RestoreError> {
         let mut bytes = Vec::new();
         input.read_to_end(&mut bytes)?;
         let malformed = || RestoreError::Malformed {
@@ -136,6 +136,7 @@ impl StateMachine for Counters {
             let name = String::from_utf8(name.to_vec()).map_err(|_| malformed())?;
             state.counts.insert(name, count);
         }
+        assert!(at.index >= state.applied, "{at:?} of {state:?}");
         *self.state.write() = Arc::new(state);
         Ok(())
     }

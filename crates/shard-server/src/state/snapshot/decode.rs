@@ -13,6 +13,7 @@ use crate::state::{Inner, Space};
 
 pub(in crate::state) fn decode(
     input: &mut dyn Read,
+    index: u64,
     options: Options,
 ) -> Result<Inner, RestoreError> {
     let mut frames = FrameReader::begin(input)?;
@@ -55,7 +56,7 @@ pub(in crate::state) fn decode(
                     spaces,
                     repeats,
                     stamp_ms,
-                    index: 0,
+                    index,
                 });
             }
             Section::State | Section::Repeats => {

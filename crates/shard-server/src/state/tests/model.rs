@@ -198,7 +198,7 @@ proptest! {
                 Step::Restart => {
                     let bytes = subject.encoded();
                     subject.state = DictionaryState::new(Options { cached_k: 3, ..Options::default() });
-                    subject.state.restore(&mut bytes.as_slice()).unwrap();
+                    subject.state.restore(AT, &mut bytes.as_slice()).unwrap();
                 }
             }
             for namespace in 1..3 {

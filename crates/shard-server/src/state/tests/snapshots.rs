@@ -26,7 +26,7 @@ fn a_restored_state_is_the_same_state() {
     let original = filled();
     let bytes = original.encoded();
     let copy = Subject::new();
-    copy.state.restore(&mut bytes.as_slice()).unwrap();
+    copy.state.restore(AT, &mut bytes.as_slice()).unwrap();
     assert_eq!(copy.state.view().hash(), original.state.view().hash());
     assert_eq!(copy.encoded(), bytes);
     assert_eq!(copy.state.generations(), original.state.generations());
@@ -35,6 +35,24 @@ fn a_restored_state_is_the_same_state() {
         ..original.state.stats()
     };
     assert_eq!(copy.state.stats(), expected);
+}
+
+/// A reader may come before the replica has said that it has applied so much.
+#[test]
+fn whoever_sees_a_restored_state_is_told_how_far_it_reaches() {
+    let original = filled();
+    let mut copy = Subject::new();
+    copy.write(record(None, vec![item(0, "newark", 1)]));
+    copy.state
+        .restore(AT, &mut original.encoded().as_slice())
+        .unwrap();
+    let state = &copy.state;
+    let indexes = [
+        state.get(scope(1), "newark").unwrap().index,
+        state.top_k(scope(1), "new", 1, None).unwrap().index,
+        state.list(scope(1), "new", "", 1, 1).unwrap().index,
+    ];
+    assert_eq!(indexes, [AT.index; 3]);
 }
 
 #[test]
@@ -49,7 +67,7 @@ fn a_view_does_not_see_what_comes_after_it() {
     let mut bytes = Vec::new();
     view.encode(&mut bytes).unwrap();
     let copy = Subject::new();
-    copy.state.restore(&mut bytes.as_slice()).unwrap();
+    copy.state.restore(AT, &mut bytes.as_slice()).unwrap();
     assert_eq!(copy.state.view().hash(), before);
 }
 
@@ -63,7 +81,7 @@ fn a_restore_replaces_everything() {
     });
     other
         .state
-        .restore(&mut small.encoded().as_slice())
+        .restore(AT, &mut small.encoded().as_slice())
         .unwrap();
     assert_eq!(other.state.view().hash(), small.state.view().hash());
 }
@@ -80,7 +98,7 @@ fn every_cut_and_every_flipped_bit_is_refused_and_leaves_the_state_as_it_was() {
     let before = target.state.view().hash();
     for len in 0..bytes.len() {
         assert!(
-            target.state.restore(&mut &bytes[..len]).is_err(),
+            target.state.restore(AT, &mut &bytes[..len]).is_err(),
             "cut at {len}"
         );
     }
@@ -88,7 +106,7 @@ fn every_cut_and_every_flipped_bit_is_refused_and_leaves_the_state_as_it_was() {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         assert!(
-            target.state.restore(&mut damaged.as_slice()).is_err(),
+            target.state.restore(AT, &mut damaged.as_slice()).is_err(),
             "bit {bit}"
         );
     }
@@ -100,7 +118,7 @@ fn a_newer_format_is_told_from_damage() {
     let mut bytes = filled().encoded();
     bytes[8] = 2;
     let restore = |bytes: &[u8]| {
-        let error = Subject::new().state.restore(&mut &*bytes).unwrap_err();
+        let error = Subject::new().state.restore(AT, &mut &*bytes).unwrap_err();
         error.to_string()
     };
     assert!(restore(&bytes).contains("does not verify"));
@@ -115,7 +133,7 @@ fn not_a_byte_behind_the_end_is_taken() {
     let bytes = filled().encoded();
     let joined = [bytes.as_slice(), b"tail"].concat();
     let mut input = joined.as_slice();
-    Subject::new().state.restore(&mut input).unwrap();
+    Subject::new().state.restore(AT, &mut input).unwrap();
     assert_eq!(input, b"tail");
 }
 
@@ -138,7 +156,7 @@ fn large_sections_span_frames() {
     let bytes = subject.encoded();
     assert!(bytes.len() > 300_000, "{} bytes", bytes.len());
     let copy = Subject::new();
-    copy.state.restore(&mut bytes.as_slice()).unwrap();
+    copy.state.restore(AT, &mut bytes.as_slice()).unwrap();
     assert_eq!(copy.state.view().hash(), subject.state.view().hash());
 }
 
