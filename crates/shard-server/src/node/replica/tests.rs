@@ -210,3 +210,20 @@ async fn without_a_lease_nothing_is_looked_up_at_once() {
     assert!(replica.read_at_once(SCOPE, fresh, looked_up).is_none());
     host.shutdown().await.unwrap();
 }
+
+/// Of a batch that is half applied a reader may see what a replica lacks that has applied all before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_names_the_entry_that_was_being_applied_when_it_was_looked_up() {
+    let runtime = Runtime::real();
+    let (host, replica) = alone(&runtime).await;
+    let index = replica.applied() + 1;
+    let half_applied = |_: &DictionaryState| -> Result<Reading<bool>, StaleGeneration> {
+        Ok(Reading { value: true, index })
+    };
+    let at = fresh(&runtime, Consistency::Leader);
+    let called = replica.read(at, half_applied).await.unwrap();
+    let at_once = replica.read_at_once(SCOPE, at, half_applied).unwrap();
+    let expected = replica.position(index);
+    assert_eq!([called.position, at_once.position], [expected; 2]);
+    host.shutdown().await.unwrap();
+}

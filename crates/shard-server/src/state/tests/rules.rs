@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 fn applied(count: u64) -> ItemOutcome {
@@ -238,6 +240,51 @@ fn readings_carry_the_index_of_the_newest_entry() {
     // A scope that is newer than what is known reads as empty: the clear is on its way.
     let reading = subject.state.top_k(scope(2), "a", 1, None).unwrap();
     assert_eq!(reading.value, []);
+}
+
+/// Whether a reader sees a batch of which a part is applied. Each entry counts each term once more, so that a term's count is the
+/// newest entry that is seen of it.
+fn sees_a_part(state: &DictionaryState, terms: usize) -> bool {
+    let seen = state.top_k(scope(1), "", terms, None).unwrap();
+    let counts = || seen.value.iter().map(|entry| entry.count);
+    let newest = counts().max().unwrap_or(0);
+    assert!(seen.index >= newest, "{newest} is seen at {}", seen.index);
+    seen.value.len() < terms || counts().any(|count| count < newest)
+}
+
+#[test]
+fn whoever_sees_a_part_of_a_batch_is_told_the_index_of_its_entry() {
+    const TERMS: u32 = 4 * ITEMS_A_TURN as u32;
+    const ENTRIES_MAX: u64 = 100_000;
+    let items = (0..TERMS).map(|n| item(n, &format!("term {n}"), 1));
+    let batch = command::encode_writes(&[record(None, items.collect())]);
+    let state = DictionaryState::new(Options::default());
+    let apply = |index| {
+        let at = Applied { index, term: 1 };
+        state.apply(at, STAMP_MS, command::KIND_WRITES, &batch)
+    };
+    apply(1).unwrap();
+    let is_over = AtomicBool::new(false);
+    let saw_a_part = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !is_over.load(Ordering::Acquire) {
+                if sees_a_part(&state, TERMS as usize) {
+                    return true;
+                }
+            }
+            false
+        });
+        // When the reader is let in is not up to the test: entries follow until it was at the right moment.
+        let mut entries = 2..ENTRIES_MAX;
+        while !reader.is_finished()
+            && let Some(index) = entries.next()
+        {
+            apply(index).unwrap();
+        }
+        is_over.store(true, Ordering::Release);
+        reader.join().unwrap()
+    });
+    assert!(saw_a_part, "no reader was let in");
 }
 
 #[test]
