@@ -3,15 +3,16 @@ use std::time::Duration;
 
 use cluster::{ClusterId, Generation, NamespaceId, NodeId};
 use replication::{
-    Applied, GroupConfig, GroupId, Host, HostDeps, HostOptions, Identity, Member, Replay, Start,
-    shard_group,
+    Applied, ELECTION_LIMIT, GroupConfig, GroupId, Host, HostDeps, HostOptions, Identity, Member,
+    Peer, Replay, Start, Timing, shard_group,
 };
+use runtime::{Adapters, CancellationToken, Clock, OsRandom, Sleep, Task, TcpNetwork, TokioClock};
 use tokio::sync::oneshot;
 use vfs::SimDisk;
 
 use super::*;
 use crate::metrics::NodeMetrics;
-use crate::state::Scope;
+use crate::state::{Item, Operation, Scope};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -65,7 +66,13 @@ async fn alone(runtime: &Runtime) -> (Host, Arc<Replica>) {
 
 /// The first of these members.
 async fn one_of(runtime: &Runtime, members: Vec<Member>) -> (Host, Arc<Replica>) {
-    let node = members[0].node;
+    let host = host_of(runtime, members[0].node).await;
+    let replica = begin(runtime, &host, Start::Bootstrap { members }).await;
+    (host, replica)
+}
+
+/// A node with a disk of its own.
+async fn host_of(runtime: &Runtime, node: NodeId) -> Host {
     let deps = HostDeps {
         runtime: runtime.clone(),
         vfs: Arc::new(SimDisk::new()),
@@ -79,10 +86,16 @@ async fn one_of(runtime: &Runtime, members: Vec<Member>) -> (Host, Arc<Replica>)
             ..HostOptions::default()
         },
     };
-    let host = Host::open(deps).await.unwrap().0;
+    Host::open(deps).await.unwrap().0
+}
+
+async fn begin(runtime: &Runtime, host: &Host, start: Start) -> Arc<Replica> {
     let (shard, incarnation) = (ShardId(2), Incarnation(1));
-    let start = Start::Bootstrap { members };
-    let config = GroupConfig::new(shard_group(shard, incarnation), start);
+    let config = GroupConfig {
+        // A starved machine keeps no shorter ones.
+        timing: Timing::of(ELECTION_LIMIT),
+        ..GroupConfig::new(shard_group(shard, incarnation), start)
+    };
     let machine = Arc::new(DictionaryState::new(trie_core::Options::default()));
     let group = host.start_group(config, machine).await.unwrap();
     let metrics = telemetry::Metrics::new(runtime).unwrap();
@@ -90,8 +103,14 @@ async fn one_of(runtime: &Runtime, members: Vec<Member>) -> (Host, Arc<Replica>)
         .unwrap()
         .shard("2");
     let queue = QueueConfig::default();
-    let replica = Replica::new(runtime, shard, incarnation, group, queue, metrics);
-    (host, Arc::new(replica))
+    Arc::new(Replica::new(
+        runtime,
+        shard,
+        incarnation,
+        group,
+        queue,
+        metrics,
+    ))
 }
 
 fn fresh(runtime: &Runtime, consistency: Consistency) -> Freshness {
@@ -116,24 +135,36 @@ fn look_up(state: &DictionaryState) -> Result<Reading<bool>, StaleGeneration> {
     })
 }
 
+type SlowRead = (
+    oneshot::Receiver<()>,
+    mpsc::Sender<()>,
+    Task<Result<Seen<bool>, ApiError>>,
+);
+
+/// A look-up that tells when it has seen what it will answer, and does so once it is told to.
+fn slow_read(runtime: &Runtime, replica: &Arc<Replica>, consistency: Consistency) -> SlowRead {
+    let (begun, begins) = oneshot::channel();
+    let (ended, ends) = mpsc::channel();
+    let (replica, at) = (Arc::clone(replica), fresh(runtime, consistency));
+    let read = runtime.spawn("slow-read", async move {
+        let slow = move |state: &DictionaryState| {
+            let seen = look_up(state);
+            begun.send(()).unwrap();
+            ends.recv_timeout(PATIENCE).unwrap();
+            seen
+        };
+        replica.read(at, slow).await
+    });
+    (begins, ended, read)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_up_during_which_the_replica_stopped_is_not_answered() {
     let runtime = Runtime::real();
     let (host, replica) = alone(&runtime).await;
     let seen = replica.read(fresh(&runtime, Consistency::Leader), look_up);
     assert!(!seen.await.unwrap().value);
-    let (begun, begins) = oneshot::channel();
-    let (ended, ends) = mpsc::channel();
-    let reads = Arc::clone(&replica);
-    let at = fresh(&runtime, Consistency::Leader);
-    let slow = runtime.spawn("slow-read", async move {
-        let slow = move |state: &DictionaryState| {
-            begun.send(()).unwrap();
-            ends.recv_timeout(PATIENCE).unwrap();
-            look_up(state)
-        };
-        reads.read(at, slow).await
-    });
+    let (begins, ended, slow) = slow_read(&runtime, &replica, Consistency::Leader);
     begins.await.unwrap();
     replica.group().shutdown().await;
     ended.send(()).unwrap();
@@ -226,4 +257,328 @@ async fn an_answer_names_the_entry_that_was_being_applied_when_it_was_looked_up(
     let expected = replica.position(index);
     assert_eq!([called.position, at_once.position], [expected; 2]);
     host.shutdown().await.unwrap();
+}
+
+/// What it would answer with is no state that the group was ever in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_to_be_taken_into_a_group_answers_nobody() {
+    let runtime = Runtime::real();
+    let host = host_of(&runtime, NodeId(1)).await;
+    let replica = begin(&runtime, &host, Start::Join).await;
+    let at = fresh(&runtime, Consistency::Stale);
+    assert!(replica.read_at_once(SCOPE, at, look_up).is_none());
+    let refused = replica.read(at, look_up).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::Starting);
+    host.shutdown().await.unwrap();
+}
+
+/// A clock that a test stops, with a wall clock that it sets. Timers go on.
+#[derive(Debug)]
+struct TestClock {
+    real: TokioClock,
+    stopped_at: Mutex<Option<Instant>>,
+    wall_ms: Mutex<Option<i64>>,
+}
+
+impl TestClock {
+    fn stop(&self) {
+        *self.stopped_at.lock() = Some(self.real.now());
+    }
+
+    fn go_on(&self) {
+        *self.stopped_at.lock() = None;
+    }
+
+    fn set_wall_ms(&self, wall_ms: i64) {
+        *self.wall_ms.lock() = Some(wall_ms);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Instant {
+        // Held meanwhile, so that nobody has read a later moment than the one at which it stops.
+        let stopped_at = self.stopped_at.lock();
+        stopped_at.unwrap_or_else(|| self.real.now())
+    }
+
+    fn wall_ms(&self) -> i64 {
+        let wall_ms = *self.wall_ms.lock();
+        wall_ms.unwrap_or_else(|| self.real.wall_ms())
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        self.real.sleep(duration)
+    }
+}
+
+/// A node that others reach, with a clock of its own.
+struct Place {
+    clock: Arc<TestClock>,
+    runtime: Runtime,
+    host: Host,
+    address: String,
+}
+
+impl Place {
+    async fn open(node: u64) -> Self {
+        let clock = Arc::new(TestClock {
+            real: TokioClock::new(),
+            stopped_at: Mutex::default(),
+            wall_ms: Mutex::default(),
+        });
+        let runtime = Runtime::with(Adapters {
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            random: Arc::new(OsRandom),
+            network: Arc::new(TcpNetwork),
+        });
+        let host = host_of(&runtime, NodeId(node)).await;
+        let listener = runtime.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().to_string();
+        let server = rpc::Server::new(&runtime, rpc::ServerConfig::internal())
+            .with_service(host.raft_service());
+        let serve = server.serve(listener, CancellationToken::new());
+        drop(runtime.spawn("test-raft", serve));
+        Self {
+            clock,
+            runtime,
+            host,
+            address,
+        }
+    }
+
+    fn node(&self) -> NodeId {
+        self.host.identity().node
+    }
+
+    fn member(&self) -> Member {
+        Member::voter(self.node(), &self.address)
+    }
+
+    async fn begin(self, start: Start) -> Site {
+        let replica = begin(&self.runtime, &self.host, start).await;
+        Site {
+            place: self,
+            replica,
+        }
+    }
+}
+
+/// A replica where others reach it.
+struct Site {
+    place: Place,
+    replica: Arc<Replica>,
+}
+
+impl Site {
+    fn has_lease(&self) -> bool {
+        self.replica.group().lease_check().is_ok()
+    }
+
+    fn stamp_ms(&self) -> i64 {
+        self.replica.group().stamp_ms()
+    }
+
+    async fn read(&self, consistency: Consistency) -> Result<Seen<bool>, ApiError> {
+        let at = fresh(&self.place.runtime, consistency);
+        self.replica.read(at, look_up).await
+    }
+
+    fn slow_read(&self, consistency: Consistency) -> SlowRead {
+        slow_read(&self.place.runtime, &self.replica, consistency)
+    }
+
+    async fn applies(&self, index: u64) {
+        let waited = self.replica.group().wait_applied(index, PATIENCE).await;
+        waited.unwrap();
+    }
+}
+
+async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    Runtime::real().timeout(PATIENCE, future).await.unwrap()
+}
+
+/// Looks every few milliseconds.
+async fn until(condition: impl Fn() -> bool) {
+    let runtime = Runtime::real();
+    in_time(async {
+        while !condition() {
+            runtime.sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// Whoever of some leads with a lease, once one does.
+async fn leader_of<'a>(among: &[&'a Site]) -> &'a Site {
+    let find = || among.iter().copied().find(|site| site.has_lease());
+    let runtime = Runtime::real();
+    in_time(async {
+        loop {
+            match find() {
+                Some(leader) => return leader,
+                None => runtime.sleep(Duration::from_millis(5)).await,
+            }
+        }
+    })
+    .await
+}
+
+/// Counts a term by whoever of some leads. Gives the index of its entry.
+async fn write(among: &[&Site], term: &str) -> u64 {
+    let write = || Write {
+        namespace: SCOPE.namespace,
+        generation: SCOPE.generation,
+        identity: None,
+        operation: Operation::Record(vec![Item {
+            number: 0,
+            term: term.to_owned(),
+            count: 1,
+            display: None,
+        }]),
+    };
+    in_time(async {
+        loop {
+            let leader = leader_of(among).await;
+            let deadline = Deadline::after(&leader.place.runtime, PATIENCE);
+            if let Ok(answer) = leader.replica.write(vec![write()], deadline).await {
+                return answer.index;
+            }
+        }
+    })
+    .await
+}
+
+/// One that leads for good, for nobody else votes, and one that follows it.
+async fn a_leader_and_its_follower() -> [Site; 2] {
+    let place = Place::open(1).await;
+    let members = vec![place.member()];
+    let leader = place.begin(Start::Bootstrap { members }).await;
+    let follower = Place::open(2).await.begin(Start::Join).await;
+    let peer = Peer {
+        node: follower.place.node(),
+        address: follower.place.address.clone(),
+    };
+    let leads = leader_of(&[&leader]).await.replica.group();
+    leads.add_learner(peer, PATIENCE).await.unwrap();
+    [leader, follower]
+}
+
+/// Three that vote. All of them have applied something.
+async fn three_voters() -> [Site; 3] {
+    let places = [
+        Place::open(1).await,
+        Place::open(2).await,
+        Place::open(3).await,
+    ];
+    let members = places.iter().map(Place::member).collect();
+    let [one, two, three] = places;
+    // The founder comes last, so that it finds the others when it asks for their votes.
+    let (two, three) = (two.begin(Start::Join).await, three.begin(Start::Join).await);
+    let one = one.begin(Start::Bootstrap { members }).await;
+    let sites = [one, two, three];
+    let index = write(&sites.each_ref(), "bee").await;
+    for site in &sites {
+        site.applies(index).await;
+    }
+    sites
+}
+
+/// Has one and the others not hear each other from now on. Gives the others.
+fn cut_off<'a>(one: &Site, sites: &'a [Site]) -> Vec<&'a Site> {
+    let is_other = |site: &&Site| site.place.node() != one.place.node();
+    let others: Vec<&Site> = sites.iter().filter(is_other).collect();
+    let nodes = others.iter().map(|other| other.place.node());
+    one.place.host.know_lost(nodes);
+    for other in &others {
+        other.place.host.know_lost([one.place.node()]);
+    }
+    others
+}
+
+/// Everybody hears everybody again, and all clocks go on.
+fn mend(sites: &[Site]) {
+    for site in sites {
+        site.place.host.know_lost([]);
+        site.place.clock.go_on();
+    }
+}
+
+async fn end(sites: impl IntoIterator<Item = Site>) {
+    for site in sites {
+        site.place.host.shutdown().await.unwrap();
+    }
+}
+
+/// A leader whose clock has stopped while it had its lease, which by that clock never ends, and the others, cut off from it.
+async fn left_behind(sites: &[Site]) -> (&Site, Vec<&Site>) {
+    let all: Vec<&Site> = sites.iter().collect();
+    in_time(async {
+        loop {
+            let leader = leader_of(&all).await;
+            leader.place.clock.stop();
+            let others = cut_off(leader, sites);
+            if leader.has_lease() {
+                return (leader, others);
+            }
+            // It had ended just before.
+            mend(sites);
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_clock_stands_still_answers_nothing_linearizable_after_others_lead() {
+    let sites = three_voters().await;
+    let (behind, others) = left_behind(&sites).await;
+    write(&others, "ant").await;
+    assert!(behind.has_lease(), "{:?}", behind.replica.group().status());
+    let by_the_lease = behind.read(Consistency::Leader).await.unwrap();
+    assert!(!by_the_lease.value, "it hears of what the others do");
+    let refused = behind.read(Consistency::Linearizable).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::NoQuorum, "{refused}");
+    mend(&sites);
+    end(sites).await;
+}
+
+/// What it saw may be the past by the time that it would be answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_up_during_which_the_lease_ended_is_not_answered() {
+    let sites = three_voters().await;
+    let all = sites.each_ref();
+    let (leader, ended, slow) = in_time(async {
+        loop {
+            let leader = leader_of(&all).await;
+            let (begins, ended, slow) = leader.slow_read(Consistency::Leader);
+            // Where the lease had ended already, nothing was looked up.
+            if begins.await.is_ok() {
+                return (leader, ended, slow);
+            }
+        }
+    })
+    .await;
+    cut_off(leader, &sites);
+    until(|| !leader.has_lease()).await;
+    ended.send(()).unwrap();
+    let refused = slow.await.unwrap().unwrap_err();
+    let is_told = matches!(refused.reason(), Reason::NoQuorum | Reason::NotLeader);
+    assert!(is_told, "{refused}");
+    end(sites).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_is_as_old_as_the_newest_entry_that_it_has_applied() {
+    let [leader, follower] = a_leader_and_its_follower().await;
+    follower.applies(write(&[&leader], "ant").await).await;
+    let stamp_ms = follower.stamp_ms();
+    for (passed_ms, age_ms) in [(5_000, 5_000), (1, 1), (0, 0), (-1, 0)] {
+        follower.place.clock.set_wall_ms(stamp_ms + passed_ms);
+        let seen = follower.read(Consistency::Stale).await.unwrap();
+        assert_eq!((seen.value, seen.age_ms), (true, age_ms));
+    }
+    // Who leads has all that there is.
+    leader.place.clock.set_wall_ms(stamp_ms + 5_000);
+    let seen = leader.read(Consistency::Stale).await.unwrap();
+    assert_eq!((seen.value, seen.age_ms), (true, 0));
+    end([leader, follower]).await;
 }
