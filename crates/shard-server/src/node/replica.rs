@@ -300,16 +300,17 @@ impl Replica {
         consistency: Consistency,
         look_up: impl FnOnce(&DictionaryState) -> Result<Reading<T>, StaleGeneration>,
     ) -> Result<Seen<T>, ApiError> {
-        let reading = look_up(self.state()).map_err(stale_generation)?;
         let age_ms = match consistency {
-            // Only now is it known that the look-up was made inside the lease.
-            Consistency::Leader => {
-                self.lease()?;
-                0
-            }
-            Consistency::Linearizable => 0,
+            Consistency::Leader | Consistency::Linearizable => 0,
+            // What is applied during the look-up is not in the answer, and may be newer by far.
             Consistency::Stale => self.age_ms(),
         };
+        let reading = look_up(self.state()).map_err(stale_generation)?;
+        match consistency {
+            // Only now is it known that the look-up was made inside the lease.
+            Consistency::Leader => self.lease()?,
+            Consistency::Linearizable | Consistency::Stale => {}
+        }
         Ok(Seen {
             value: reading.value,
             position: self.position(reading.index.max(self.applied())),

@@ -582,3 +582,23 @@ async fn a_follower_is_as_old_as_the_newest_entry_that_it_has_applied() {
     assert_eq!((seen.value, seen.age_ms), (true, 0));
     end([leader, follower]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_as_old_as_what_was_looked_up_whatever_is_applied_meanwhile() {
+    let [leader, follower] = a_leader_and_its_follower().await;
+    follower.applies(write(&[&leader], "bee").await).await;
+    let stamp_ms = follower.stamp_ms();
+    follower.place.clock.set_wall_ms(stamp_ms + 5_000);
+    let (begins, ended, slow) = follower.slow_read(Consistency::Stale);
+    begins.await.unwrap();
+    in_time(async {
+        while follower.stamp_ms() == stamp_ms {
+            follower.applies(write(&[&leader], "ant").await).await;
+        }
+    })
+    .await;
+    ended.send(()).unwrap();
+    let seen = slow.await.unwrap().unwrap();
+    assert_eq!((seen.value, seen.age_ms), (false, 5_000));
+    end([leader, follower]).await;
+}
