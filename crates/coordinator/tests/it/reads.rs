@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::v1::{
     Consistency, GetCountRequest, GetTopKRequest, ListTermsRequest, Position, RecordBatchRequest,
-    RecordItem, SessionToken,
+    RecordItem, RecordRequest, SessionToken,
 };
 use tonic::Code;
 
@@ -123,6 +123,43 @@ async fn reads_are_those_of_one_dictionary(cluster: Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn completions_tell_how_much_they_saw_of_every_shard() {
+    how_much_is_seen_is_told(Cluster::start().await).await;
+    how_much_is_seen_is_told(Cluster::near().await).await;
+}
+
+async fn how_much_is_seen_is_told(cluster: Cluster) {
+    let mut written = Vec::new();
+    for term in ["ant", "gold", "zoo"] {
+        let request = RecordRequest {
+            term: term.into(),
+            ..RecordRequest::default()
+        };
+        let recorded = cluster.client().record(request).await.unwrap();
+        written.extend(recorded.into_inner().token.unwrap().positions);
+    }
+    assert_eq!(written.len(), 3);
+    let place = |at: &Position| (at.shard_id, at.incarnation);
+    for level in [
+        Consistency::Leader,
+        Consistency::Linearizable,
+        Consistency::Stale,
+    ] {
+        let request = GetTopKRequest {
+            consistency: level.into(),
+            ..GetTopKRequest::default()
+        };
+        let answer = cluster.client().get_top_k(request).await.unwrap();
+        let seen = answer.into_inner().token.unwrap().positions;
+        let is_seen = |at: &Position| {
+            let mut seen = seen.iter();
+            seen.any(|seen| place(seen) == place(at) && seen.index >= at.index)
+        };
+        assert!(written.iter().all(is_seen), "{level:?}: {seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_list_every_term_once_in_order_over_all_shards() {
     let cluster = Cluster::start().await;
     let terms = load(&cluster).await;
@@ -171,9 +208,9 @@ async fn pages_list_every_term_once_in_order_over_all_shards() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_is_waited_for_and_one_of_another_life_is_refused() {
     let cluster = Cluster::start().await;
-    let request = api::v1::RecordRequest {
+    let request = RecordRequest {
         term: "apple".into(),
-        ..Default::default()
+        ..RecordRequest::default()
     };
     let token = cluster
         .client()

@@ -214,6 +214,84 @@ async fn the_three_levels_of_reads_see_what_was_written() {
     }
 }
 
+const LEVELS: [Consistency; 3] = [
+    Consistency::Leader,
+    Consistency::Linearizable,
+    Consistency::Stale,
+];
+
+/// Whether somebody who brings `seen` along is shown what is at a position.
+fn covers(seen: &[Position], at: &Position) -> bool {
+    let place = |at: &Position| (at.shard_id, at.incarnation);
+    seen.iter()
+        .any(|seen| place(seen) == place(at) && seen.index >= at.index)
+}
+
+#[tokio::test]
+async fn whoever_reads_is_told_how_much_was_seen_though_nothing_was_brought_along() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let mut written = Vec::new();
+    for term in ["boston", "paris"] {
+        let request = RecordRequest {
+            term: term.into(),
+            ..RecordRequest::default()
+        };
+        let recorded = node.public().record(request).await.unwrap().into_inner();
+        written.extend(recorded.token.unwrap().positions);
+    }
+    assert_eq!(written.len(), 2);
+    let asked = LEVELS.map(|level| GetTopKRequest {
+        consistency: level.into(),
+        ..GetTopKRequest::default()
+    });
+    let mut answers = Vec::new();
+    for request in asked.clone() {
+        let answer = node.public().get_top_k(request).await;
+        answers.push(answer.unwrap().into_inner());
+    }
+    let streamed = node.public().top_k_stream(stream::iter(asked)).await;
+    let streamed: Vec<_> = streamed.unwrap().into_inner().collect().await;
+    answers.extend(streamed.into_iter().map(Result::unwrap));
+    assert_eq!(answers.len(), 2 * LEVELS.len());
+    for answer in answers {
+        let seen = answer.token.unwrap().positions;
+        assert!(written.iter().all(|at| covers(&seen, at)), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_shard_tells_how_much_was_seen_of_it() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let request = write(Some(HERE), |_| {});
+    let written = node.shards().write(request).await.unwrap().into_inner();
+    let written = written.position.unwrap();
+    for level in LEVELS {
+        let top = shard::TopKRequest {
+            route: Some(HERE),
+            namespace_id: 1,
+            generation: 1,
+            prefix: "p".into(),
+            consistency: level.into(),
+            ..Default::default()
+        };
+        let count = shard::CountRequest {
+            route: Some(HERE),
+            namespace_id: 1,
+            generation: 1,
+            term: "paris".into(),
+            consistency: level.into(),
+            ..Default::default()
+        };
+        let top = node.shards().top_k(top).await.unwrap().into_inner();
+        let count = node.shards().count(count).await.unwrap().into_inner();
+        for seen in [top.position, count.position] {
+            assert!(covers(&[seen.unwrap()], &written), "{seen:?}, {level:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn tokens_wait_and_unknown_ones_are_refused() {
     let world = World::new().await;
