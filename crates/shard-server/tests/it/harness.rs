@@ -108,6 +108,17 @@ impl World {
         panic!("the data directory stays locked");
     }
 
+    /// Waits until a node has taken what the registry answers now: a report that follows another was sent after the answer to that.
+    pub(crate) async fn until_orders_are_taken(&self, node: u64) {
+        for _ in 0..2 {
+            self.registry.state.lock().reports.remove(&node);
+            self.until("the node reports", || async {
+                self.registry.report(node).is_some()
+            })
+            .await;
+        }
+    }
+
     /// Waits until something holds, looking every few milliseconds.
     pub(crate) async fn until<F: Future<Output = bool>>(
         &self,

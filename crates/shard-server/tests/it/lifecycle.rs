@@ -116,6 +116,59 @@ async fn a_node_goes_on_and_restarts_without_its_coordinators() {
     node.public().record(stranger).await.unwrap();
 }
 
+/// What a node has last reported of its shards: life, and whether it serves.
+fn reported(world: &World) -> BTreeMap<u64, (u64, bool)> {
+    let report = world.registry.report(1);
+    let replicas = report.into_iter().flat_map(|report| report.replicas);
+    replicas
+        .map(|at| (at.shard_id, (at.incarnation, at.serving)))
+        .collect()
+}
+
+#[tokio::test]
+async fn orders_of_a_coordinator_that_lags_behind_are_left_alone() {
+    let world = World::new().await;
+    let node = world.start().await;
+    // The first write makes the namespace, and with it a newer map.
+    assert_eq!(node.record("paris", 1).await, 1);
+    world.until_orders_are_taken(1).await;
+    {
+        let mut state = world.registry.state.lock();
+        state.map.epoch -= 1;
+        state.assignments.clear();
+    }
+    world.until_orders_are_taken(1).await;
+    let both = BTreeMap::from([(1, (1, true)), (2, (1, true))]);
+    assert_eq!(reported(&world), both);
+    assert_eq!(node.record("paris", 1).await, 2);
+    // Once it has caught up the same orders count.
+    world.registry.state.lock().map.epoch += 1;
+    world.until_orders_are_taken(1).await;
+    assert_eq!(reported(&world), BTreeMap::new());
+}
+
+#[tokio::test]
+async fn a_shard_does_not_go_back_to_an_older_life() {
+    let world = World::new().await;
+    let node = world.start().await;
+    let assign = |incarnation| {
+        let mut state = world.registry.state.lock();
+        let mut assigned = state.assignments.iter_mut();
+        let second = assigned.find(|at| at.shard_id == 2).unwrap();
+        second.incarnation = incarnation;
+    };
+    assign(2);
+    let life = || reported(&world).get(&2).copied();
+    world
+        .until("it has begun anew", || async { life() == Some((2, true)) })
+        .await;
+    assert_eq!(node.record("paris", 1).await, 1);
+    assign(1);
+    world.until_orders_are_taken(1).await;
+    assert_eq!(life(), Some((2, true)));
+    assert_eq!(node.count("paris").await, 1);
+}
+
 #[tokio::test]
 async fn health_says_what_is_true() {
     let world = World::new().await;
