@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Reason;
+use api::admin::v1::ReplicaRole;
 use api::shard::v1::{GetNodeRequest, GiveUpDataRequest};
 use api::v1::*;
 use shard_server::RunError;
@@ -306,6 +307,30 @@ async fn a_replica_that_found_no_room_at_all_begins_again_when_there_is_some() {
     assert!(node.actions("restart_replica", "disk_full") >= 1);
     // What had no room was acknowledged to nobody, and is not there.
     assert_eq!(node.count("paris").await, acknowledged);
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shard_that_was_begun_and_not_remembered_is_begun_from_what_is_there() {
+    let disk = SimDisk::new();
+    let world = World::on(Arc::new(disk.clone())).await;
+    world.registry.state.lock().give_all(&[""]);
+    // The orders are written when they come, and again once the group is begun.
+    disk.inject(Fault::after(Op::CreateNew, 1, Effect::Io).on_path("orders"));
+    let node = world.launch().await;
+    world
+        .until("it was begun and not remembered", || async {
+            let report = world.registry.report(1).unwrap_or_default();
+            let mut replicas = report.replicas.iter();
+            // On a machine that was held up it may have been tried again by now.
+            let is_over = replicas.any(|at| at.serving || at.role() == ReplicaRole::Stopped);
+            is_over && disk.faults_waiting() == 0
+        })
+        .await;
+    node.stop().await.unwrap();
+    let node = world.launch().await;
+    world.until_serving(&node, &[1]).await;
+    assert_eq!(node.record("paris", 1).await, 1);
     node.stop().await.unwrap();
 }
 
