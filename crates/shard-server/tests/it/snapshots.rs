@@ -1,16 +1,23 @@
 use std::io::Read as _;
+use std::sync::Arc;
 
 use api::Reason;
-use api::admin::v1::SnapshotInfo;
-use api::shard::v1::{ReadSnapshotRequest, SendSnapshotRequest, TakeSnapshotRequest};
-use api::v1::{RecordBatchRequest, RecordItem, RecordRequest};
+use api::admin::v1::{ReplicaRole, SnapshotInfo};
+use api::shard::v1::{CountRequest, ReadSnapshotRequest, SendSnapshotRequest, TakeSnapshotRequest};
+use api::v1::{Consistency, RecordBatchRequest, RecordItem, RecordRequest};
 use cluster::{Generation, Incarnation, NamespaceId, NodeId, ShardId};
 use futures::{StreamExt as _, stream};
-use replication::{GroupConfig, Host, HostDeps, HostOptions, Identity, Member, Start, shard_group};
+use replication::{
+    Group, GroupConfig, Host, HostDeps, HostOptions, Identity, Member, Peer, Start, shard_group,
+};
+use runtime::CancellationToken;
 use shard_server::state::{DictionaryState, Item, Operation, Write, command};
 use tonic::Code;
+use vfs::sim::{Effect, Fault};
+use vfs::{Op, SimDisk};
 
-use crate::harness::{Node, World, reason};
+use crate::bad_input::HERE;
+use crate::harness::{Node, PATIENCE, World, reason};
 use crate::registry::CLUSTER;
 
 async fn fill(node: &Node) {
@@ -113,11 +120,11 @@ async fn begin_anew(world: &World, node: &Node, info: &SnapshotInfo, content: &[
         .await;
 }
 
-/// The snapshot of a state in which one term has almost as high a count as there is. Nobody could record so much in a test.
-async fn almost_full(world: &World) -> (SnapshotInfo, Vec<u8>) {
+/// Shard 2 on another node, which leads it alone.
+async fn elsewhere(world: &World) -> (Host, Group<DictionaryState>) {
     let deps = HostDeps {
         runtime: world.runtime.clone(),
-        vfs: std::sync::Arc::new(vfs::RealDisk::new()),
+        vfs: Arc::new(vfs::RealDisk::new()),
         dir: world.dir.path().join("elsewhere"),
         identity: Identity {
             cluster: cluster::ClusterId(CLUSTER),
@@ -126,13 +133,25 @@ async fn almost_full(world: &World) -> (SnapshotInfo, Vec<u8>) {
         options: HostOptions::default(),
     };
     let (host, _) = Host::open(deps).await.unwrap();
-    let members = vec![Member::voter(NodeId(5), "nowhere:1")];
+    let listener = world.runtime.bind(([127, 0, 0, 1], 0).into()).await;
+    let listener = listener.unwrap();
+    let address = listener.local_addr().to_string();
+    let server = rpc::Server::new(&world.runtime, rpc::ServerConfig::internal())
+        .with_service(host.raft_service());
+    let serve = server.serve(listener, CancellationToken::new());
+    drop(world.runtime.spawn("test-raft", serve));
+    let members = vec![Member::voter(NodeId(5), address)];
     let config = GroupConfig::new(
         shard_group(ShardId(2), Incarnation(1)),
         Start::Bootstrap { members },
     );
-    let state = std::sync::Arc::new(DictionaryState::new(trie_core::Options::default()));
+    let state = Arc::new(DictionaryState::new(trie_core::Options::default()));
     let group = host.start_group(config, state).await.unwrap();
+    (host, group)
+}
+
+/// Records "paris" there, as soon as it leads.
+async fn record_elsewhere(world: &World, group: &Group<DictionaryState>, count: u64) {
     let write = Write {
         namespace: NamespaceId(1),
         generation: Generation(1),
@@ -140,7 +159,7 @@ async fn almost_full(world: &World) -> (SnapshotInfo, Vec<u8>) {
         operation: Operation::Record(vec![Item {
             number: 0,
             term: "paris".into(),
-            count: u64::MAX - 5,
+            count,
             display: None,
         }]),
     };
@@ -152,6 +171,12 @@ async fn almost_full(world: &World) -> (SnapshotInfo, Vec<u8>) {
                 .is_ok()
         })
         .await;
+}
+
+/// The snapshot of a state in which one term has almost as high a count as there is. Nobody could record so much in a test.
+async fn almost_full(world: &World) -> (SnapshotInfo, Vec<u8>) {
+    let (host, group) = elsewhere(world).await;
+    record_elsewhere(world, &group, u64::MAX - 5).await;
     let file = group.take_snapshot().await.unwrap();
     let mut content = Vec::new();
     file.read().unwrap().read_to_end(&mut content).unwrap();
@@ -264,4 +289,56 @@ async fn a_snapshot_is_taken_pulled_pushed_and_begun_from() {
     let node = world.start().await;
     assert_eq!(node.count("paris").await, 7);
     assert_eq!(node.top("paris ", 100).await, best);
+}
+
+#[tokio::test]
+async fn a_replica_that_could_not_take_over_a_snapshot_comes_back_and_is_sent_it_again() {
+    let disk = SimDisk::new();
+    let world = World::on(Arc::new(disk.clone())).await;
+    for assigned in &mut world.registry.state.lock().assignments {
+        assigned.bootstrap = assigned.shard_id != 2;
+    }
+    let node = world.launch().await;
+    world
+        .until("it waits to be taken in", || async {
+            let report = world.registry.report(1).unwrap_or_default();
+            let mut replicas = report.replicas.iter();
+            replicas.any(|at| at.shard_id == 2 && at.role() == ReplicaRole::Learner)
+        })
+        .await;
+    let (host, group) = elsewhere(&world).await;
+    // Its log does not reach back to the beginning, so that whoever joins is sent a snapshot.
+    for _ in 0..3 {
+        record_elsewhere(&world, &group, 1).await;
+        group.take_snapshot().await.unwrap();
+    }
+    world
+        .until("the log begins later", || async {
+            group.status().purged.is_some()
+        })
+        .await;
+    disk.inject(Fault::next(Op::Rename, Effect::Io).on_path(".snap"));
+    let peer = Peer {
+        node: NodeId(1),
+        address: node.address.clone(),
+    };
+    group.add_learner(peer, PATIENCE).await.unwrap();
+    assert_eq!(disk.faults_waiting(), 0);
+    world
+        .until("the start is counted", || async {
+            node.actions("restart_replica", "fault") >= 1
+        })
+        .await;
+    let count = CountRequest {
+        route: Some(HERE),
+        namespace_id: 1,
+        generation: 1,
+        term: "paris".into(),
+        consistency: Consistency::Stale.into(),
+        ..CountRequest::default()
+    };
+    let seen = node.shards().count(count).await.unwrap().into_inner();
+    assert_eq!(seen.count, 3);
+    node.stop().await.unwrap();
+    host.shutdown().await.unwrap();
 }
