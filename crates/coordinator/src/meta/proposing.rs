@@ -13,7 +13,7 @@ use api::{ApiError, Outcome, Reason};
 use bytes::Bytes;
 use cluster::NodeId;
 use replication::{Committed, ProposeError, ReadError};
-use runtime::Instant;
+use runtime::{Instant, Runtime};
 
 use super::Meta;
 use crate::arrival::Client;
@@ -30,25 +30,9 @@ pub(super) const PAUSE: Duration = Duration::from_millis(25);
 impl Meta {
     /// Proposes a change and waits until it is applied here. A refusal by the rules is an error.
     pub(crate) async fn propose(&self, command: &Command) -> Result<Response, ApiError> {
-        let until = self.runtime.now() + PATIENCE;
-        let bytes = Bytes::from(command.encode());
-        let mut maybe_applied = false;
-        loop {
-            let error = match self
-                .propose_once(command.kind(), bytes.clone(), until)
-                .await
-            {
-                Ok(response) => return accepted(response),
-                Err(error) => error.for_write(),
-            };
-            let unknown = error.outcome() == Some(Outcome::Unknown);
-            maybe_applied |= unknown;
-            let may_repeat = is_passing(&error) && (!unknown || command.is_idempotent());
-            if !may_repeat || self.runtime.now() + PAUSE >= until {
-                return Err(concluded(error, maybe_applied));
-            }
-            self.runtime.sleep(PAUSE).await;
-        }
+        let (kind, bytes) = (command.kind(), Bytes::from(command.encode()));
+        let once = |until| self.propose_once(kind, bytes.clone(), until);
+        patiently(&self.runtime, command, once).await
     }
 
     async fn propose_once(
@@ -121,6 +105,32 @@ impl Meta {
         let applied = self.group.wait_applied(index, FORWARD_PATIENCE).await;
         applied.map_err(|_| here())?;
         self.group.machine().answer(index).ok_or_else(here)
+    }
+}
+
+/// Tries to make a change until that has come to something. `once` is told how long it may try.
+async fn patiently<F>(
+    runtime: &Runtime,
+    command: &Command,
+    once: impl Fn(Instant) -> F,
+) -> Result<Response, ApiError>
+where
+    F: Future<Output = Result<Response, ApiError>>,
+{
+    let until = runtime.now() + PATIENCE;
+    let mut maybe_applied = false;
+    loop {
+        let error = match once(until).await {
+            Ok(response) => return accepted(response),
+            Err(error) => error.for_write(),
+        };
+        let unknown = error.outcome() == Some(Outcome::Unknown);
+        maybe_applied |= unknown;
+        let may_repeat = is_passing(&error) && (!unknown || command.is_idempotent());
+        if !may_repeat || runtime.now() + PAUSE >= until {
+            return Err(concluded(error, maybe_applied));
+        }
+        runtime.sleep(PAUSE).await;
     }
 }
 
@@ -240,7 +250,76 @@ fn refused(refusal: &Refusal) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::future::ready;
+
+    use cluster::Generation;
+    use repeat_table::{ClientId, RequestId};
+
     use super::*;
+
+    type Try = Result<Response, ApiError>;
+
+    /// What comes of a change whose tries end like these, and how many of them are left.
+    async fn tried(command: &Command, tries: Vec<Try>) -> (Try, usize) {
+        let tries = RefCell::new(tries.into_iter());
+        let once = |_: Instant| ready(tries.borrow_mut().next().unwrap());
+        let ended = patiently(&Runtime::real(), command, once).await;
+        (ended, tries.into_inner().count())
+    }
+
+    fn failed(reason: Reason, outcome: Outcome) -> Try {
+        Err(ApiError::new(reason, "no answer").with_outcome(outcome))
+    }
+
+    fn raised() -> Try {
+        let generation = Generation(2);
+        Ok(Response::Generation { generation })
+    }
+
+    fn clear(request: Option<(RequestId, u64)>) -> Command {
+        let name = "fruit".to_owned();
+        Command::RaiseGeneration { name, request }
+    }
+
+    /// A clear that is remembered by its id.
+    fn clear_once() -> Command {
+        let id = RequestId {
+            client: ClientId([7; 16]),
+            sequence: 1,
+            issued_at_ms: 0,
+            acked_below: 0,
+        };
+        clear(Some((id, 9)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_have_been_made_is_made_again_only_where_twice_is_once() {
+        let lost = || vec![failed(Reason::NoQuorum, Outcome::Unknown), raised()];
+        let (ended, left) = tried(&clear(None), lost()).await;
+        assert_eq!(ended.unwrap_err().outcome(), Some(Outcome::Unknown));
+        assert_eq!(left, 1, "it would take what was recorded since the first");
+        assert_eq!(tried(&clear_once(), lost()).await, (raised(), 0));
+        let refused = vec![failed(Reason::NoQuorum, Outcome::NotApplied), raised()];
+        assert_eq!(tried(&clear(None), refused).await, (raised(), 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_earlier_try_may_have_made_no_later_one_unmakes() {
+        // One that is tried until the time is up, and one that ends it.
+        for reason in [Reason::NoQuorum, Reason::DiskFull] {
+            let later = vec![failed(reason, Outcome::NotApplied); 100];
+            let (ended, left) = tried(&clear_once(), later.clone()).await;
+            assert_eq!(ended.unwrap_err().outcome(), Some(Outcome::NotApplied));
+            assert!(left > 0, "{reason:?}");
+            let first = vec![failed(Reason::NoQuorum, Outcome::Unknown)];
+            let (ended, left) = tried(&clear_once(), [first, later].concat()).await;
+            let error = ended.unwrap_err();
+            assert_eq!(error.reason(), reason);
+            assert_eq!(error.outcome(), Some(Outcome::Unknown), "{reason:?}");
+            assert!(left > 0, "{reason:?}");
+        }
+    }
 
     #[test]
     fn what_is_not_remembered_any_more_may_have_been_done() {
