@@ -217,4 +217,4 @@ async fn view_of(mut client: Client, report: &WatchdogReport) -> Result<View, St
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

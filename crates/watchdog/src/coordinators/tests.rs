@@ -8,7 +8,7 @@ use api::admin::v1::{
     ListSnapshotsRequest, ListSnapshotsResponse, PromoteReplicaRequest, PromoteReplicaResponse,
     PullSnapshotRequest, PullSnapshotResponse, PushSnapshotRequest, PushSnapshotResponse,
     ReplaceReplicaRequest, ReplaceReplicaResponse, ReplicaDescriptor, ShardDescriptor, ShardMap,
-    TransferLeaderRequest, TransferLeaderResponse,
+    TransferLeaderRequest, TransferLeaderResponse, TurnVerdict,
 };
 use rpc::{Server, ServerConfig};
 use runtime::CancellationToken;
@@ -17,28 +17,47 @@ use tonic::{Request, Response};
 use super::*;
 
 /// A coordinator whose map has one shard, by which its answers are known.
-#[derive(Debug, Clone, Default)]
-struct Stub {
+#[derive(Clone, Default)]
+pub(crate) struct Stub {
     shard: u64,
     has_quorum: Arc<AtomicBool>,
     asked: Arc<AtomicUsize>,
+    /// What happens before a turn is granted; without it none is.
+    before_grants: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Stub {
-    /// Serves on a port that the system chooses, until the test ends.
     async fn start(runtime: &Runtime, shard: u64, has_quorum: bool) -> (Self, String) {
         let stub = Self {
             shard,
             ..Self::default()
         };
         stub.set_quorum(has_quorum);
+        let address = stub.serve(runtime).await;
+        (stub, address)
+    }
+
+    /// One that grants whatever turn is asked for, when something has happened first.
+    pub(crate) async fn granting(
+        runtime: &Runtime,
+        before_grants: impl Fn() + Send + Sync + 'static,
+    ) -> String {
+        let stub = Self {
+            before_grants: Some(Arc::new(before_grants)),
+            ..Self::default()
+        };
+        stub.serve(runtime).await
+    }
+
+    /// Serves on a port that the system chooses, until the test ends.
+    async fn serve(&self, runtime: &Runtime) -> String {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = runtime.bind(anywhere).await.unwrap();
         let address = listener.local_addr().to_string();
         let server = Server::new(runtime, ServerConfig::internal())
-            .with_service(rpc::services::admin(stub.clone()));
+            .with_service(rpc::services::admin(self.clone()));
         runtime.spawn("server", server.serve(listener, CancellationToken::new()));
-        (stub, address)
+        address
     }
 
     fn set_quorum(&self, has_quorum: bool) {
@@ -92,9 +111,17 @@ impl ClusterAdminService for Stub {
 
     async fn begin_recovery(
         &self,
-        _: Request<BeginRecoveryRequest>,
+        request: Request<BeginRecoveryRequest>,
     ) -> Result<Response<BeginRecoveryResponse>, Status> {
-        no_business()
+        let Some(happens) = &self.before_grants else {
+            return no_business();
+        };
+        happens();
+        Ok(Response::new(BeginRecoveryResponse {
+            verdict: TurnVerdict::Granted.into(),
+            attempt: 1,
+            holder: request.into_inner().watchdog,
+        }))
     }
 
     async fn end_recovery(

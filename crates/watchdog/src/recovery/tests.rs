@@ -1,10 +1,13 @@
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rpc::{Health, Server, ServerConfig};
+use runtime::{Adapters, Clock, OsRandom, Sleep, TcpNetwork};
 
 use super::*;
+use crate::coordinators::tests::Stub;
 use crate::fleet::{Report, Target, node};
 use crate::restart::{Restart, RestartError, Restarter};
 
@@ -165,6 +168,73 @@ async fn a_turn_that_nobody_prolongs_is_over_with_its_lease() {
     let done = turn.keep_during(restart, &AtomicBool::new(false)).await;
     assert_eq!(done, Some(()));
     assert_eq!(turn.keep(false).await, Standing::Over);
+}
+
+/// A clock that goes on when it is told to.
+#[derive(Debug, Default)]
+struct HandClock(watch::Sender<Duration>);
+
+impl HandClock {
+    fn go_on(&self, seconds: u64) {
+        let more = Duration::from_secs(seconds);
+        self.0.send_modify(|now| *now += more);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> Instant {
+        Instant::from_origin(*self.0.borrow())
+    }
+
+    fn wall_ms(&self) -> i64 {
+        0
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        let until = self.now() + duration;
+        let mut now = self.0.subscribe();
+        Box::pin(async move {
+            let is_over = |now: &Duration| Instant::from_origin(*now) >= until;
+            drop(now.wait_for(is_over).await);
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_lasts_from_when_it_was_asked_for_however_late_the_answer_is() {
+    let clock = Arc::new(HandClock::default());
+    let runtime = Runtime::with(Adapters {
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        random: Arc::new(OsRandom),
+        network: Arc::new(TcpNetwork),
+    });
+    // Seconds that an answer takes.
+    let takes = Arc::new(AtomicU64::new(2));
+    let (slow, pause) = (Arc::clone(&clock), Arc::clone(&takes));
+    let answers = move || slow.go_on(pause.load(Ordering::SeqCst));
+    let address = Stub::granting(&Runtime::real(), answers).await;
+    let restarter = Arc::new(Noting::default());
+    let dead = watch::Sender::new(Vec::new());
+    let shutdown = CancellationToken::new();
+    let mut recovery = recovery(&restarter, vec![node(1)], &dead, &shutdown);
+    let tools = Arc::get_mut(&mut recovery.tools).unwrap();
+    let hour = Duration::from_hours(1);
+    tools.coordinators = Coordinators::new(runtime.clone(), &[address], hour).unwrap();
+    tools.runtime = runtime;
+
+    // Asked for at 0, granted at 2. Whether it is over is answered at once, should anybody be asked.
+    let mut turn = Turn::take(&recovery).await.unwrap();
+    takes.store(0, Ordering::SeqCst);
+    clock.go_on(13);
+    assert_eq!(turn.keep(false).await, Standing::Over, "15 after the first");
+    // Asked for at 15, granted at 17, prolonged at 21 and answered at 23.
+    takes.store(2, Ordering::SeqCst);
+    let mut turn = Turn::take(&recovery).await.unwrap();
+    clock.go_on(4);
+    assert_eq!(turn.keep(false).await, Standing::Ours);
+    takes.store(0, Ordering::SeqCst);
+    clock.go_on(13);
+    assert_eq!(turn.keep(false).await, Standing::Over, "36 after the first");
 }
 
 #[tokio::test(start_paused = true)]
