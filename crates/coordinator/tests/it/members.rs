@@ -11,13 +11,18 @@ use api::admin::v1::{
     ReplaceReplicaRequest, ReplicaDescriptor, ReplicaRole, ReplicaStatus, ShardState, ShardStatus,
     TurnState, TurnVerdict,
 };
+use api::raft::v1::raft_service_client::RaftServiceClient;
+use api::raft::v1::{Envelope, Vote, VoteRequest};
 use api::v1::{Consistency, GetTopKRequest};
-use tonic::{Code, Request};
+use cluster::{Incarnation, ShardId, limits};
+use replication::shard_group;
+use tonic::{Code, Request, Status};
 
 use super::cli::run;
 use super::damage::damage_log;
 use super::harness::{Cluster, PATIENCE, Shape, all_serve, listed, reason, run_child};
 use super::replicas::Writers;
+use super::steps::give_name_away;
 use super::wide::with_a_far_region;
 
 /// Whether every shard has its three replicas on these nodes, at work and with nothing under way.
@@ -104,6 +109,56 @@ async fn a_lost_disk_is_rebuilt_from_the_peers_without_a_word() {
     writers.end(&cluster).await;
     let answer = cluster.top("y", 1).await;
     assert_eq!(listed(&answer), [("yak", 3)]);
+}
+
+/// Its process may still run, or its disk turn up again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_in_the_name_of_a_lost_node_no_server_of_its_groups_hears() {
+    let mut cluster = Cluster::replicated().await;
+    let status = cluster.until("there is a status", |_| true).await;
+    let node_of = |place: usize| {
+        let name = format!("shard-{}", place + 1);
+        let node = status.nodes.iter().find(|node| node.name == name);
+        node.unwrap().node_id
+    };
+    let (lost, others) = (2, [0, 1]);
+    cluster.kill_server(lost).await;
+    // Whether it would be voted for, which changes nothing.
+    let asks = async |place: usize| {
+        let request = VoteRequest {
+            envelope: Some(Envelope {
+                cluster_id: status.cluster_id.clone(),
+                group_id: shard_group(ShardId(2), Incarnation::FIRST).0,
+                from_node: node_of(lost),
+                to_node: node_of(place),
+            }),
+            vote: Some(Vote {
+                term: 1,
+                node_id: node_of(lost),
+                committed: false,
+            }),
+            pre_vote: true,
+            ..VoteRequest::default()
+        };
+        let request = rpc::request(request, limits::DEADLINE_MAX);
+        let mut client = RaftServiceClient::new(cluster.channel_of(place));
+        client.vote(request).await.map(drop)
+    };
+    for place in others {
+        asks(place).await.unwrap();
+    }
+    give_name_away(&cluster, lost).await;
+    let is_lost = |status: &Status| reason(status) == Reason::NodeLost;
+    let refused = async {
+        for place in others {
+            // Each is told with its next report.
+            while !asks(place).await.is_err_and(|status| is_lost(&status)) {
+                cluster.runtime.sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    let refused = cluster.runtime.timeout(PATIENCE, refused).await;
+    refused.expect("the lost node is heard for ever");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
