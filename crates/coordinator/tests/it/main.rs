@@ -15,6 +15,7 @@ mod audit;
 mod bad_input;
 mod cli;
 mod damage;
+mod gates;
 mod group;
 mod harness;
 mod hedging;
