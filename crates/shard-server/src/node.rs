@@ -12,6 +12,7 @@
 
 mod audit;
 mod budget;
+mod fence;
 mod given_up;
 mod handover;
 mod health;
@@ -46,6 +47,7 @@ use runtime::{CancellationToken, Runtime, Vital};
 use tokio::sync::{Notify, watch};
 use vfs::Vfs;
 
+pub(crate) use fence::Fence;
 pub(crate) use given_up::finish as finish_giving_up;
 pub use identity::IdentityError;
 pub(crate) use identity::{IdentityFile, load_or_begin, store as store_identity};

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use api::Reason;
-use api::admin::v1::{DrainNodeRequest, GetStatusResponse, PromoteReplicaRequest};
+use api::admin::v1::{DrainNodeRequest, GetStatusResponse, NodeStatus, PromoteReplicaRequest};
 use api::registry::v1::RegisterRequest;
 use api::registry::v1::registry_service_client::RegistryServiceClient;
 use api::shard::v1::node_service_client::NodeServiceClient;
-use api::shard::v1::{ChangeMembersRequest, ChangeMembersResponse, MemberStep};
+use api::shard::v1::{ChangeMembersRequest, ChangeMembersResponse, GetNodeRequest, MemberStep};
 use tonic::{Request, Status};
 
 use super::harness::{Cluster, PATIENCE, Shape, reason};
@@ -183,5 +183,141 @@ async fn who_left_comes_again_in_the_place_of_one_that_is_lost_for_good() {
             },
         )
         .await;
+    assert_eq!(cluster.record("kit", 1).await, 2);
+}
+
+/// A number that no node has.
+const NOBODY: u64 = 9_999;
+
+/// What is asked of a shard's leader, by no map.
+fn step(step: MemberStep, node_id: u64, address: String) -> ChangeMembersRequest {
+    ChangeMembersRequest {
+        shard_id: SHARD,
+        incarnation: 1,
+        step: step.into(),
+        node_id,
+        address,
+        ..ChangeMembersRequest::default()
+    }
+}
+
+/// The same, by the map of an epoch.
+fn by(epoch: u64, step: &ChangeMembersRequest) -> ChangeMembersRequest {
+    ChangeMembersRequest {
+        epoch,
+        ..step.clone()
+    }
+}
+
+async fn ask(
+    cluster: &Cluster,
+    leader: usize,
+    step: ChangeMembersRequest,
+) -> Result<ChangeMembersResponse, Status> {
+    let mut request = Request::new(step);
+    request.set_timeout(Duration::from_secs(6));
+    let mut client = NodeServiceClient::new(cluster.channel_of(leader));
+    let answer = client.change_members(request).await;
+    answer.map(tonic::Response::into_inner)
+}
+
+/// Asks until it is done.
+async fn done(
+    cluster: &Cluster,
+    leader: usize,
+    step: &ChangeMembersRequest,
+) -> ChangeMembersResponse {
+    let tries = async {
+        loop {
+            let answer = ask(cluster, leader, step.clone()).await.unwrap();
+            if answer.done {
+                return answer;
+            }
+        }
+    };
+    let answer = cluster.runtime.timeout(PATIENCE, tries).await;
+    answer.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_by_an_older_map_than_one_that_was_followed_is_refused() {
+    let mut cluster = Cluster::replicated().await;
+    let status = cluster.until("there is a status", |_| true).await;
+    let leader = cluster.leader_of(SHARD).await;
+    let follower = (leader + 1) % 3;
+    let name = format!("shard-{}", follower + 1);
+    let node = status.nodes.iter().find(|node| node.name == name);
+    let node = node.unwrap().node_id;
+    // Nobody else is to take a step.
+    cluster.stop_coordinator().await;
+    let mut asked = NodeServiceClient::new(cluster.channel_of(leader));
+    let known = asked.get_node(GetNodeRequest {}).await.unwrap();
+    let known = known.into_inner().epoch;
+    let removal = step(MemberStep::Remove, node, String::new());
+    // Who is a member already is only waited for, and nobody's removal changes nothing.
+    let address = cluster.server_address(follower);
+    let addition = step(MemberStep::AddLearner, node, address);
+    let other_removal = step(MemberStep::Remove, NOBODY, String::new());
+    let refused = async |step: ChangeMembersRequest| {
+        let refused = ask(&cluster, leader, step).await.unwrap_err();
+        assert_eq!(reason(&refused), Reason::StaleEpoch, "{refused}");
+    };
+
+    refused(by(known - 1, &removal)).await;
+    // A leader whose own map lags behind follows a newer one, and nothing older after it.
+    done(&cluster, leader, &by(known + 1, &addition)).await;
+    refused(by(known, &removal)).await;
+    // By one map a removal has the last word.
+    done(&cluster, leader, &by(known + 1, &other_removal)).await;
+    refused(by(known + 1, &addition)).await;
+    let answer = done(&cluster, leader, &by(known + 2, &addition)).await;
+    assert_eq!(answer.members.len(), 3, "{answer:?}");
+    // Coordinators of before name no epoch.
+    let answer = done(&cluster, leader, &removal).await;
+    assert_eq!(answer.members.len(), 2, "{answer:?}");
+}
+
+/// The members of the shard's group, as its leader answers to a step.
+async fn members(cluster: &Cluster, step: &ChangeMembersRequest) -> Vec<u64> {
+    let tries = async {
+        loop {
+            let leader = cluster.leader_of(SHARD).await;
+            if let Ok(answer) = ask(cluster, leader, step.clone()).await {
+                let nodes = answer.members.iter().map(|at| at.node_id);
+                return nodes.collect::<Vec<u64>>();
+            }
+        }
+    };
+    let told = cluster.runtime.timeout(PATIENCE, tries).await;
+    told.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_the_map_does_not_show_is_removed_before_what_is_over_is_settled() {
+    let (mut cluster, _) = one_has_left_while_another_is_away().await;
+    cluster.add_server("shard-5").await;
+    let is_it = |node: &&NodeStatus| node.name == "shard-5" && node.alive;
+    let status = cluster
+        .until("a fifth is there", |status| {
+            status.nodes.iter().any(|node| is_it(&node))
+        })
+        .await;
+    let stranger = status.nodes.iter().find(is_it).unwrap().node_id;
+    // Somebody asks for what nobody means any more.
+    let addition = step(MemberStep::AddLearner, stranger, cluster.server_address(4));
+    let taken_in = async { while !members(&cluster, &addition).await.contains(&stranger) {} };
+    let taken_in = cluster.runtime.timeout(PATIENCE, taken_in).await;
+    taken_in.expect("the group does not take it in");
+    cluster.start_server(1).await;
+    let settled = async {
+        while promote(&cluster).await.is_err() {
+            cluster.runtime.sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let settled = cluster.runtime.timeout(PATIENCE, settled).await;
+    settled.expect("nobody settles what is over");
+    let asked = step(MemberStep::Remove, NOBODY, String::new());
+    assert!(!members(&cluster, &asked).await.contains(&stranger));
+    assert!(cluster.actions("remove_member", "not_in_map") >= 1);
     assert_eq!(cluster.record("kit", 1).await, 2);
 }

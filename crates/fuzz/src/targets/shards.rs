@@ -298,6 +298,7 @@ fn change() -> shard::ChangeMembersRequest {
         node_id: 4,
         address: "host-4:1".to_owned(),
         lost_node_ids: vec![2],
+        epoch: 7,
     }
 }
 

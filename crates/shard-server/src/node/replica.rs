@@ -14,6 +14,7 @@ use rpc::Deadline;
 use runtime::{Instant, Runtime};
 
 use super::audit::Audits;
+use super::fence::Fence;
 use crate::config::QueueConfig;
 use crate::metrics::ShardMetrics;
 use crate::queue::{Answer, Refused, Ticket, WriteError, WriteQueue};
@@ -38,7 +39,7 @@ pub(crate) struct Replica {
     reads: AtomicU64,
     metrics: ShardMetrics,
     /// Held while the members of the group are changed.
-    changing: Arc<tokio::sync::Mutex<()>>,
+    changing: Arc<tokio::sync::Mutex<Fence>>,
     /// Added to by the task that hashes, read by each report.
     audits: Mutex<Audits>,
 }
@@ -110,8 +111,8 @@ impl Replica {
         &self.metrics
     }
 
-    /// The right to change the members of the group; one at a time has it.
-    pub(crate) fn changing(&self) -> Arc<tokio::sync::Mutex<()>> {
+    /// The right to change the members of the group, which one at a time has, and what may still come.
+    pub(crate) fn changing(&self) -> Arc<tokio::sync::Mutex<Fence>> {
         Arc::clone(&self.changing)
     }
 

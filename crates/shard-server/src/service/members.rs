@@ -1,21 +1,21 @@
 //! Changes of a group's members, one step at a time, on the replica that leads.
 //!
 //! What always holds: a group has one change at a time; a step that was begun goes on when its caller's patience ends, and the
-//! same step asked for again finds what has become of it.
+//! same step asked for again finds what has become of it; one that is older than what was done is refused ([`Fence`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::shard::v1 as wire;
 use api::{ApiError, Reason};
-use cluster::{Incarnation, NodeId, ShardId};
+use cluster::{Epoch, Incarnation, NodeId, ShardId};
 use replication::{ChangeError, GroupStatus, Member, Peer, Role};
 use rpc::Deadline;
 use runtime::Runtime;
 
 use super::Services;
 use crate::metrics::Action;
-use crate::node::{Node, Replica};
+use crate::node::{Fence, Node, Replica};
 
 /// Part of the caller's patience that is kept for the answer.
 const RETURN_PARTS: u32 = 10;
@@ -26,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     step: wire::MemberStep,
+    /// How new it is.
+    fence: Fence,
     pub(crate) peer: Peer,
     /// Members that are lost for good.
     pub(crate) lost: Vec<NodeId>,
@@ -58,9 +60,10 @@ impl Services {
         let left = deadline.remaining(&self.node.runtime);
         let change = checked(request, left - left / RETURN_PARTS)?;
         leads(&replica.group().status())?;
-        let Ok(single) = replica.changing().try_lock_owned() else {
+        let Ok(mut single) = replica.changing().try_lock_owned() else {
             return Ok(answer(&replica, Done::default()));
         };
+        single.pass(change.fence, self.node.view().epoch())?;
         let (node, limit) = (Arc::clone(&self.node), change.limit);
         let at_work = Arc::clone(&replica);
         // A task of its own: a change that was proposed is seen through, and no second one comes between.
@@ -98,8 +101,10 @@ pub(crate) fn checked(
             "must be set",
         ));
     }
+    let removes = step == wire::MemberStep::Remove;
     Ok(Change {
         step,
+        fence: Fence::of(Epoch(request.epoch), removes),
         peer: Peer {
             node: NodeId(request.node_id),
             address: request.address,

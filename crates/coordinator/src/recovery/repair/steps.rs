@@ -1,15 +1,19 @@
 //! A change that is under way goes on by one step: the newcomer follows, then votes; then whoever is to leave is removed.
+//!
+//! A group is asked for nothing by a record that is not what the map says any more. Should that come to be so on the way, the group's leader
+//! refuses: it is told the epoch of the map.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::admin::v1::ReplicaRole;
-use api::shard::v1::{ChangeMembersRequest, ChangeMembersResponse, MemberStep};
+use api::shard::v1::{ChangeMembersRequest, ChangeMembersResponse, GroupMember, MemberStep};
 use api::{ApiError, Reason};
 use cluster::{NodeId, Replica, ShardId};
 
 use super::Repair;
 use crate::actions::{About, Action, PLANNED};
-use crate::metadata::{Command, Intent, Settled, ShardRecord};
+use crate::metadata::{Command, Intent, Settled, ShardRecord, State};
 
 /// How long one call to a leader may take; a newcomer that needs longer is asked after again.
 const CALL_PATIENCE: Duration = Duration::from_secs(8);
@@ -113,8 +117,21 @@ impl Repair {
         }
         // What was done long ago is found done; what is asked is whether all have all of the log.
         let answer = self.change(&record, MemberStep::Remove, *left).await?;
-        if !answer.done || !answer.settled {
+        if !answer.done {
             return Ok(());
+        }
+        let (members, shown) = (&answer.members, &record.shard.replicas);
+        if let Some(stranger) = stranger(members, shown) {
+            return self.send_away(&record, stranger).await;
+        }
+        if !answer.settled {
+            return Ok(());
+        }
+        if !are_members(members, shown) {
+            let message = format!(
+                "the group of shard {shard} lacks a member, or a vote, that the map shows: have the replica that does not serve replaced"
+            );
+            return Err(ApiError::new(Reason::Aborted, message));
         }
         tracing::info!(%shard, former = ?record.members.former, "everybody knows who has left");
         let command = Command::SettleMembers(Settled {
@@ -123,6 +140,17 @@ impl Repair {
             expected: record.members.version,
         });
         self.meta.propose(&command).await.map(drop)
+    }
+
+    /// The group has let somebody in whom the map does not show, and who may hold nothing by now.
+    async fn send_away(&self, record: &ShardRecord, stranger: NodeId) -> Result<(), ApiError> {
+        let shard = record.shard.id;
+        tracing::warn!(%shard, %stranger, "a group has a member that the map does not show, it is removed");
+        let removed = self.change(record, MemberStep::Remove, stranger).await;
+        let about = About::shard(shard).with_node(Some(stranger));
+        self.actions
+            .count(Action::RemoveMember, "not_in_map", about, &removed);
+        removed.map(drop)
     }
 
     /// Whether a node is lost, or not heard of.
@@ -161,24 +189,14 @@ impl Repair {
         step: MemberStep,
         node: NodeId,
     ) -> Result<ChangeMembersResponse, ApiError> {
-        let shard = &record.shard;
-        let request = ChangeMembersRequest {
-            shard_id: shard.id.0,
-            incarnation: shard.incarnation.0,
-            step: step.into(),
-            node_id: node.0,
-            address: self.meta.read(|state| {
-                let found = state.nodes.get(&node);
-                found.map_or_else(String::new, |at| at.node.address.clone())
-            }),
-            lost_node_ids: self.meta.read(|state| {
-                let members = shard.replicas.iter().map(|at| at.node);
-                let lost = members.filter(|node| state.is_lost(*node));
-                lost.map(|node| node.0).collect()
-            }),
-        };
+        let shard = record.shard.id;
+        let request = self.meta.read(|state| request(state, record, step, node));
+        let request = request.ok_or_else(|| {
+            let message = format!("the members of shard {shard} have changed meanwhile");
+            ApiError::new(Reason::Aborted, message)
+        })?;
         let no_leader = || {
-            let message = format!("nobody is known to lead shard {}", shard.id);
+            let message = format!("nobody is known to lead shard {shard}");
             ApiError::new(Reason::ShardUnavailable, message)
         };
         let mut leader = self.leader(record).ok_or_else(no_leader)?;
@@ -212,5 +230,149 @@ impl Repair {
             .filter(|at| at.role() == ReplicaRole::Leader);
         let newest = leaders.max_by_key(|at| at.raft_term)?;
         Some(NodeId(newest.node_id))
+    }
+}
+
+/// What a group is asked for; nothing if the members of its shard are no longer those of the record. Read at once, so that the epoch is one of
+/// a map by which they still are.
+fn request(
+    state: &State,
+    record: &ShardRecord,
+    step: MemberStep,
+    node: NodeId,
+) -> Option<ChangeMembersRequest> {
+    let shard = &record.shard;
+    let present = state.shards.get(&shard.id)?;
+    if present.members.version != record.members.version {
+        return None;
+    }
+    let known = state.nodes.get(&node);
+    let replicas = shard.replicas.iter().map(|at| at.node);
+    let lost = replicas.filter(|node| state.is_lost(*node));
+    Some(ChangeMembersRequest {
+        shard_id: shard.id.0,
+        incarnation: shard.incarnation.0,
+        step: step.into(),
+        node_id: node.0,
+        address: known.map_or_else(String::new, |at| at.node.address.clone()),
+        lost_node_ids: lost.map(|node| node.0).collect(),
+        epoch: state.epoch.0,
+    })
+}
+
+/// A member of a group that the map does not show.
+fn stranger(members: &[GroupMember], shown: &[Replica]) -> Option<NodeId> {
+    let is_shown = |node: NodeId| shown.iter().any(|at| at.node == node);
+    let mut nodes = members.iter().map(|at| NodeId(at.node_id));
+    nodes.find(|node| !is_shown(*node))
+}
+
+/// Whether a group has the members that the map shows, with the same votes.
+fn are_members(members: &[GroupMember], shown: &[Replica]) -> bool {
+    let shown: BTreeMap<u64, bool> = shown.iter().map(|at| (at.node.0, at.voter)).collect();
+    let members = members.iter().map(|at| (at.node_id, at.voter));
+    members.collect::<BTreeMap<u64, bool>>() == shown
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::{ClusterId, Incarnation, Layout};
+
+    use super::*;
+    use crate::metadata::{NewReplicas, Registration};
+
+    const SHARD: ShardId = ShardId(1);
+
+    /// A shard that is on nodes 1 to 3, and a node that holds nothing.
+    fn placed() -> State {
+        let mut state = State::default();
+        let init = Command::Init {
+            cluster: ClusterId([7; 16]),
+            template: Layout::for_english(1).unwrap(),
+            replicas: 3,
+        };
+        state.apply(0, init);
+        for node in 1..=4u8 {
+            let registration = Registration {
+                name: format!("n{node}"),
+                address: format!("n{node}:1"),
+                region: String::new(),
+                instance: [node; 16],
+            };
+            state.apply(0, Command::RegisterNode(registration));
+        }
+        let nodes = [1, 2, 3].map(NodeId).to_vec();
+        state.apply(0, Command::PlaceShards(vec![(SHARD, nodes)]));
+        let (shard, incarnation) = (SHARD, Incarnation(1));
+        state.apply(0, Command::ShardBegun { shard, incarnation });
+        state
+    }
+
+    /// A node is to leave.
+    fn intend_to_remove(state: &mut State, node: NodeId) {
+        let record = &state.shards[&SHARD];
+        let intent = Intent {
+            add: None,
+            votes: false,
+            remove: Some(node),
+            reason: "a test".into(),
+        };
+        let step = NewReplicas {
+            shard: SHARD,
+            incarnation: record.shard.incarnation,
+            expected: record.members.version,
+            replicas: record.shard.replicas.clone(),
+            intent: Some(intent),
+            settled: false,
+        };
+        state.apply(1, Command::ChangeReplicas(step));
+    }
+
+    #[test]
+    fn a_group_is_asked_by_the_newest_map_and_only_for_what_the_map_still_says() {
+        let mut state = placed();
+        let record = state.shards[&SHARD].clone();
+        let asked = |state: &State| request(state, &record, MemberStep::Remove, NodeId(2));
+        let first = asked(&state).unwrap();
+        assert_eq!((first.epoch, first.node_id), (state.epoch.0, 2));
+        assert_eq!(first.address, "n2:1");
+        assert!(first.lost_node_ids.is_empty());
+        // Of something else the map may tell news.
+        state.apply(1, Command::MarkNodeLost { node: NodeId(3) });
+        let second = asked(&state).unwrap();
+        assert_eq!(
+            (second.epoch, second.lost_node_ids),
+            (state.epoch.0, vec![3])
+        );
+        assert!(second.epoch > first.epoch);
+        // What is meant may change without a change of the map that is shown.
+        let epoch = state.epoch;
+        intend_to_remove(&mut state, NodeId(1));
+        assert_eq!(state.epoch, epoch);
+        assert_eq!(asked(&state), None);
+    }
+
+    #[test]
+    fn a_group_that_is_not_as_the_map_shows_is_noticed() {
+        let replica = |(node, voter): (u64, bool)| Replica {
+            node: NodeId(node),
+            voter,
+        };
+        let shown = [(1, true), (2, true), (3, false)].map(replica);
+        let told = |members: &[(u64, bool)]| {
+            let member = |(node_id, voter): &(u64, bool)| GroupMember {
+                node_id: *node_id,
+                voter: *voter,
+                matched_index: 5,
+            };
+            let members: Vec<GroupMember> = members.iter().map(member).collect();
+            (stranger(&members, &shown), are_members(&members, &shown))
+        };
+        assert_eq!(told(&[(3, false), (2, true), (1, true)]), (None, true));
+        let stranger = [(1, true), (2, true), (3, false), (4, true)];
+        assert_eq!(told(&stranger), (Some(NodeId(4)), false));
+        assert_eq!(told(&[(1, true), (3, false)]), (None, false));
+        let without_a_vote = [(1, true), (2, false), (3, false)];
+        assert_eq!(told(&without_a_vote), (None, false));
     }
 }
