@@ -129,8 +129,8 @@ impl Upkeep {
             if self.meta.leads() {
                 self.place(&heard).await;
                 self.note_progress(&heard, &mut memory).await;
-                let observed = Observed::of(&self.meta, &self.liveness);
-                self.repair.look(&observed);
+                let mut observed = Observed::of(&self.meta, &self.liveness);
+                self.repair.look(&mut observed);
                 self.balance.look(&observed);
             }
             self.recovery.resume(&heard);

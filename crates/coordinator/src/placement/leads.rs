@@ -177,11 +177,13 @@ mod tests {
             serves: true,
             leads: place == 0,
             follows: (place > 0).then(|| NodeId(members[0])),
+            reached: 0,
         });
         ShardView {
             id: ShardId(id),
             members: members.collect(),
             pending: None,
+            standstill: Duration::ZERO,
             former: Vec::new(),
             former_have_gone: true,
         }

@@ -4,7 +4,8 @@
 //! another: the newcomer first, the removal once it has caught up and votes.
 //!
 //! What always holds:
-//! - At most one change of a shard is under way, and at most [`Rules::changes_max`] are begun.
+//! - At most one change of a shard is under way, and none is begun while [`Rules::changes_max`] of those under way can go on: one that cannot
+//!   must not hold up what other shards need.
 //! - A change is begun only where a majority of the voters is at work under a leader: below that nothing could be decided, and what is
 //!   left must not be touched.
 //! - Nothing is removed without a newcomer in its place, unless enough others vote.
@@ -18,6 +19,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cluster::{NodeId, ShardId};
+
+/// For so long a newcomer may hear nobody and get no further, however soon nodes are replaced: it may not come again before everybody has
+/// heard of its leaving.
+const STANDSTILL_MIN: Duration = Duration::from_mins(10);
 
 /// A node as it looks now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub struct MemberView {
     pub leads: bool,
     /// Whom it follows, as far as it serves.
     pub follows: Option<NodeId>,
+    /// How much of the log it has gone through: rises as long as it gets on with it.
+    pub reached: u64,
 }
 
 /// A change that the map tells of.
@@ -79,6 +86,9 @@ pub struct ShardView {
     pub members: Vec<MemberView>,
     /// The change that is under way.
     pub pending: Option<Pending>,
+    /// How long who is to come has heard nobody and got no further, while a majority was at work. Whoever is sent a snapshot hears the leader
+    /// meanwhile, however long that takes.
+    pub standstill: Duration,
     /// Identities that left, and may not come again.
     pub former: Vec<NodeId>,
     /// Each of them is lost, or alive and says that it holds nothing of the shard.
@@ -94,7 +104,7 @@ pub struct Rules {
     pub home: Option<String>,
     /// How long a node may be gone before others take its place; never, if none.
     pub replace_after: Option<Duration>,
-    /// Changes that may be under way in the cluster at once; at least one is.
+    /// Changes that may be under way in the cluster at once; at least one is. Those that cannot go on do not count.
     pub changes_max: usize,
 }
 
@@ -115,7 +125,7 @@ pub enum Cause {
     Abroad,
     /// A region has no learner of the shard.
     RegionLacks,
-    /// It cannot be finished: the newcomer is lost, damaged, full or gone.
+    /// It cannot be finished: the newcomer is lost, damaged, full or gone, or hears nobody where another one could come.
     NewcomerFailed,
 }
 
@@ -185,11 +195,8 @@ pub fn plan(nodes: &[NodeView], shards: &[ShardView], rules: Rules) -> Plan {
         rules,
     };
     let pending = shards.iter().filter(|shard| shard.pending.is_some());
-    let mut free = planner
-        .rules
-        .changes_max
-        .max(1)
-        .saturating_sub(pending.count());
+    let going_on = pending.filter(|shard| planner.can_go_on(shard)).count();
+    let mut free = planner.rules.changes_max.max(1).saturating_sub(going_on);
     let mut steps = Vec::new();
     for shard in shards {
         let step = match shard.pending {
@@ -265,10 +272,12 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn go_on(&self, shard: &ShardView, pending: Pending) -> Step {
         match pending.add {
-            Some(newcomer) if self.has_failed(newcomer) => Step::TakeBack {
-                shard: shard.id,
-                newcomer,
-            },
+            Some(newcomer) if self.has_failed(newcomer) || self.gives_way(shard, pending) => {
+                Step::TakeBack {
+                    shard: shard.id,
+                    newcomer,
+                }
+            }
             Some(_) | None => Step::GoOn { shard: shard.id },
         }
     }
@@ -290,6 +299,22 @@ impl Planner<'_> {
         self.nodes
             .get(&newcomer)
             .is_none_or(|node| node.lost || node.damaged || node.full || self.is_gone(node))
+    }
+
+    /// Whether a change that is under way can go on.
+    fn can_go_on(&self, shard: &ShardView) -> bool {
+        has_majority(shard) && !self.stands_still(shard)
+    }
+
+    fn stands_still(&self, shard: &ShardView) -> bool {
+        let limit = self.rules.replace_after;
+        limit.is_some_and(|limit| shard.standstill >= limit.max(STANDSTILL_MIN))
+    }
+
+    /// Whether a newcomer that stands still makes room for another one. Where there is none, it may still get on.
+    fn gives_way(&self, shard: &ShardView, pending: Pending) -> bool {
+        let another = || self.voter_for(shard, pending.remove);
+        pending.votes && self.stands_still(shard) && another().is_some()
     }
 
     fn is_gone(&self, node: &NodeView) -> bool {

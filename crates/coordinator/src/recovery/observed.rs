@@ -105,6 +105,7 @@ fn shard(state: &State, heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -
             serves: serving.is_some(),
             leads,
             follows: leader.filter(|leader| !leads && leader.0 != 0),
+            reached: replica.map_or(0, |at| at.applied_index.max(at.replayed_entries)),
         }
     });
     let change = record.members.change.as_ref();
@@ -116,6 +117,7 @@ fn shard(state: &State, heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -
             votes: change.intent.votes,
             remove: change.intent.remove,
         }),
+        standstill: Duration::ZERO,
         former_have_gone: {
             let mut former = record.members.former.iter();
             former.all(|node| has_gone(state, heard, record, *node))

@@ -6,6 +6,7 @@
 //!
 //! On failure: a step that fails is tried again after a pause, as long as the planner finds it due.
 
+mod standstill;
 mod steps;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use cluster::{NodeId, Replica, ShardId};
 use parking_lot::Mutex;
 use runtime::{Instant, Runtime, Task};
 
+use self::standstill::Standstills;
 use super::observed::Observed;
 use crate::actions::{ASKED, About, Action, Actions};
 use crate::liveness::Liveness;
@@ -57,6 +59,8 @@ pub(crate) struct Repair {
 struct Work {
     /// The step of each shard that is under way, or was the last.
     shards: HashMap<ShardId, Attempt>,
+    /// Newcomers that do not get on.
+    standstills: Standstills,
     /// The data that is being given up.
     give_up: Option<Attempt>,
 }
@@ -105,10 +109,11 @@ impl Repair {
     }
 
     /// Begins what is due and not begun. Returns at once.
-    pub(crate) fn look(&self, observed: &Observed) {
-        let Plan { steps, give_up } = repair::plan(&observed.nodes, &observed.shards, self.rules());
-        let now = self.runtime.now();
+    pub(crate) fn look(&self, observed: &mut Observed) {
+        let (rules, now) = (self.rules(), self.runtime.now());
         let mut work = self.work.lock();
+        work.standstills.note(now, &mut observed.shards);
+        let Plan { steps, give_up } = repair::plan(&observed.nodes, &observed.shards, rules);
         for step in steps {
             let shard = shard_of(step);
             if work.shards.get(&shard).is_none_or(|at| !at.is_open(now)) {

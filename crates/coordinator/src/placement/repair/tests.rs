@@ -38,6 +38,7 @@ fn member(id: u64) -> MemberView {
         serves: true,
         leads: false,
         follows: None,
+        reached: 0,
     }
 }
 
@@ -49,6 +50,7 @@ fn shard(id: u64, members: &[u64]) -> ShardView {
         id: ShardId(id),
         members,
         pending: None,
+        standstill: Duration::ZERO,
         former: Vec::new(),
         former_have_gone: true,
     }
@@ -202,6 +204,68 @@ fn a_change_goes_on_unless_its_newcomer_has_failed() {
     nodes[3].full = false;
     nodes[3].lost = true;
     assert_eq!(steps(&nodes, &shards), [back]);
+}
+
+/// A shard on nodes 1 to 3, of which 4 is to replace 2, and one that lacks a voter.
+fn one_changes_and_one_lacks() -> [ShardView; 2] {
+    let mut shards = [shard(1, &[1, 2, 3, 4]), shard(2, &[1, 2])];
+    shards[0].members[3].voter = false;
+    shards[0].members[3].serves = false;
+    shards[0].pending = Some(Pending {
+        add: Some(NodeId(4)),
+        votes: true,
+        remove: Some(NodeId(2)),
+    });
+    shards
+}
+
+#[test]
+fn a_change_without_a_majority_holds_up_no_other_shard() {
+    let nodes = nodes(5);
+    let mut shards = one_changes_and_one_lacks();
+    let on = Step::GoOn { shard: ShardId(1) };
+    shards[0].members[1].serves = false;
+    assert_eq!(steps(&nodes, &shards), [on], "it can still go on");
+    shards[0].members[2].serves = false;
+    let both = [on, begin(2, 5, 0, Cause::TooFew)];
+    assert_eq!(steps(&nodes, &shards), both);
+    shards[0].members[2].serves = true;
+    shards[0].members[0].leads = false;
+    assert_eq!(steps(&nodes, &shards), both, "nobody leads");
+}
+
+#[test]
+fn a_newcomer_that_stands_still_for_long_makes_room_for_another_one() {
+    let nodes = nodes(5);
+    let mut shards = one_changes_and_one_lacks();
+    let on = Step::GoOn { shard: ShardId(1) };
+    let back = Step::TakeBack {
+        shard: ShardId(1),
+        newcomer: NodeId(4),
+    };
+    shards[0].standstill = Duration::from_secs(599);
+    assert_eq!(steps(&nodes, &shards), [on]);
+    shards[0].standstill = Duration::from_secs(600);
+    let both = [back, begin(2, 5, 0, Cause::TooFew)];
+    assert_eq!(steps(&nodes, &shards), both);
+    let alone = [on, begin(2, 3, 0, Cause::TooFew)];
+    assert_eq!(steps(&nodes[..4], &shards), alone, "nobody else could come");
+    // Nodes may be replaced sooner or later than that, or never.
+    let due = |replace_after: Option<Duration>| {
+        let rules = Rules {
+            replace_after,
+            ..rules()
+        };
+        plan(&nodes, &shards, rules).steps
+    };
+    assert_eq!(due(Some(Duration::from_secs(4))), both);
+    assert_eq!(due(Some(Duration::from_secs(601))), [on]);
+    assert_eq!(due(None), [on]);
+    shards[0].pending = shards[0].pending.map(|pending| Pending {
+        votes: false,
+        ..pending
+    });
+    assert_eq!(steps(&nodes, &shards)[0], on, "its region has nobody else");
 }
 
 #[test]
