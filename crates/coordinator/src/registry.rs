@@ -120,6 +120,7 @@ impl Registry {
             let message = format!("node {rival} has this name and may be alive");
             return Err(ApiError::new(Reason::Starting, message));
         }
+        let is_drained = self.meta.read(|state| is_drained(state, &registration));
         let name = registration.name.clone();
         let command = Command::RegisterNode(registration);
         let response = self.meta.propose(&command).await?;
@@ -127,10 +128,25 @@ impl Registry {
             return Err(unexpected(&response));
         };
         tracing::info!(node = %id, name, "a shard server has registered");
+        // Before it is answered: it reports only then, and is given nothing before that. Should this fail, it asks again.
+        if is_drained {
+            self.go_on_draining(id).await?;
+        }
         Ok(RegisterResponse {
             node_id: id.0,
             cluster_id: cluster.0.to_vec().into(),
         })
+    }
+
+    /// Not by the rules of the metadata, by which another identity begins without the mark: coordinators of before apply these, too.
+    async fn go_on_draining(&self, node: NodeId) -> Result<(), ApiError> {
+        let draining = true;
+        let command = Command::SetDraining { node, draining };
+        let told = self.meta.propose(&command).await;
+        let about = About::node(node);
+        self.actions
+            .count(Action::Drain, "taken_over", about, &told);
+        told.map(drop)
     }
 
     async fn sync_node(&self, request: SyncRequest) -> Result<SyncResponse, ApiError> {
@@ -336,6 +352,16 @@ fn rival(state: &State, registration: &Registration) -> Option<NodeId> {
         .map(|record| record.node.id)
 }
 
+/// Whether the server of a name was to hold nothing by the identity that it had before: a person said that of the server, which has only lost
+/// its data.
+fn is_drained(state: &State, registration: &Registration) -> bool {
+    let mut records = state.nodes.values();
+    let before = records.rfind(|record| {
+        record.node.name == registration.name && record.instance != registration.instance
+    });
+    before.is_some_and(|record| record.draining)
+}
+
 /// Whether a node may report; its address as the map has it.
 fn check_node(
     request: &SyncRequest,
@@ -441,7 +467,7 @@ pub(crate) fn namespace(name: &str) -> Result<NamespaceName, ApiError> {
 #[cfg(test)]
 mod tests {
     use api::admin::v1::{ActionReport, ReplicaStatus};
-    use cluster::{Incarnation, Replica};
+    use cluster::{Incarnation, Layout, Replica};
 
     use super::*;
 
@@ -522,5 +548,45 @@ mod tests {
             ..shard(1)
         };
         assert_eq!(founder(&unplaced), None);
+    }
+
+    #[test]
+    fn a_server_goes_on_being_drained_under_the_identity_that_follows_the_last_one() {
+        let mut state = State::default();
+        let init = Command::Init {
+            cluster: ClusterId([7; 16]),
+            template: Layout::for_english(1).unwrap(),
+            replicas: 1,
+        };
+        state.apply(0, init);
+        let server = |name: &str, instance: u8| Registration {
+            name: name.to_owned(),
+            address: format!("{name}:1"),
+            region: String::new(),
+            instance: [instance; 16],
+        };
+        let register = |state: &mut State, name: &str, instance: u8| {
+            state.apply(0, Command::RegisterNode(server(name, instance)));
+        };
+        let mark = |state: &mut State, node: u64, draining: bool| {
+            let node = NodeId(node);
+            state.apply(0, Command::SetDraining { node, draining });
+        };
+        register(&mut state, "one", 1);
+        register(&mut state, "two", 2);
+        assert!(!is_drained(&state, &server("one", 3)));
+        mark(&mut state, 1, true);
+        assert!(is_drained(&state, &server("one", 3)));
+        assert!(!is_drained(&state, &server("two", 4)));
+        assert!(!is_drained(&state, &server("three", 5)));
+        // Also where its data were set aside before it comes back, and where it asks again because it was not answered.
+        state.apply(0, Command::MarkNodeLost { node: NodeId(1) });
+        assert!(is_drained(&state, &server("one", 3)));
+        register(&mut state, "one", 3);
+        assert!(is_drained(&state, &server("one", 3)));
+        // What was said last of the server counts.
+        assert!(!is_drained(&state, &server("one", 6)));
+        mark(&mut state, 3, true);
+        assert!(is_drained(&state, &server("one", 6)));
     }
 }

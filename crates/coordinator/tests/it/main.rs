@@ -16,6 +16,7 @@ mod bad_input;
 mod cli;
 mod damage;
 mod gates;
+mod drains;
 mod group;
 mod harness;
 mod hedging;
