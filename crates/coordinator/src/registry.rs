@@ -328,7 +328,7 @@ fn assignments(state: &State, node: NodeId) -> Vec<Assignment> {
 
 /// The voter that founds the group of a shard, and leads it first. It is another for each shard, so that the leads are spread; all
 /// coordinators name the same one.
-fn founder(shard: &Shard) -> Option<NodeId> {
+pub(crate) fn founder(shard: &Shard) -> Option<NodeId> {
     let voters = shard.replicas.iter().filter(|at| at.voter);
     let mut voters: Vec<NodeId> = voters.map(|at| at.node).collect();
     voters.sort_unstable();

@@ -12,6 +12,7 @@ use crate::admin::turns;
 use crate::liveness::{Heard, Rates, voices};
 use crate::metadata::{NodeRecord, ShardRecord, State};
 use crate::placement::audit::{self, Verdict};
+use crate::registry::founder;
 
 /// A whole map or status of a large cluster.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -203,9 +204,13 @@ pub(crate) fn judge(
     if !hopeless.is_empty() && voters - hopeless.len() <= voters / 2 {
         return (ShardState::DataLoss, hopeless.join("; "));
     }
+    if let Some(reason) = unfounded(state, heard, record) {
+        return (ShardState::DataLoss, reason);
+    }
     let on = |at: &cluster::Replica| state.nodes.get(&at.node);
     let places: Vec<&NodeRecord> = record.shard.replicas.iter().filter_map(on).collect();
-    let sound = reports.iter().find(|replica| !replica.data_loss);
+    let mut sound = reports.iter().filter(|replica| !replica.data_loss);
+    let sound = sound.find(|replica| !replica.serving);
     if let Some(replica) = sound.or(reports.first()) {
         let progress = match replica.replay_target {
             0 => "is starting".to_owned(),
@@ -242,6 +247,29 @@ fn is_denied(replica: &ReplicaStatus, reports: &[&ReplicaStatus]) -> bool {
         at.role() == ReplicaRole::Leader
             && (at.node_id, at.raft_term) == (replica.leader_node_id, replica.raft_term)
             && !at.serving
+    })
+}
+
+/// Why a shard will never begin by itself, where that is so: who was to found its group is lost, and no other voter has been told anything. One
+/// that has is no learner: the first entry of a group says who votes.
+fn unfounded(
+    state: &State,
+    heard: &BTreeMap<NodeId, Heard>,
+    record: &ShardRecord,
+) -> Option<String> {
+    let shard = &record.shard;
+    let founder = founder(shard).filter(|_| !record.begun)?;
+    let founder = state.nodes.get(&founder).filter(|at| at.node.lost)?;
+    let is_empty = |at: &cluster::Replica| {
+        let alive = heard.get(&at.node).filter(|heard| heard.alive);
+        let replica = alive.and_then(|heard| heard.report.replica(shard.id, shard.incarnation));
+        replica.is_some_and(|replica| replica.role() == ReplicaRole::Learner)
+    };
+    let voters = shard.replicas.iter().filter(|at| at.voter);
+    let mut others = voters.filter(|at| !state.is_lost(at.node));
+    let (name, loss) = (&founder.node.name, founder.loss.words());
+    others.all(is_empty).then(|| {
+        format!("{name}, which was to begin the shard, {loss}; nothing has been in the shard yet")
     })
 }
 
@@ -341,5 +369,110 @@ pub(crate) fn node_status(record: &NodeRecord, heard: Option<&Heard>) -> NodeSta
         process_memory_bytes: report.map_or(0, |report| report.process_memory_bytes),
         disk_free_bytes: report.map_or(0, |report| report.disk_free_bytes),
         draining: record.draining,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use cluster::{ClusterId, Incarnation, Layout};
+
+    use super::*;
+    use crate::liveness::Report;
+    use crate::metadata::{Command, Registration};
+
+    const SHARD: ShardId = ShardId(1);
+
+    /// A shard that was given nodes 1 to 3, of which the first is to begin it.
+    fn placed() -> State {
+        let mut state = State::default();
+        let init = Command::Init {
+            cluster: ClusterId([7; 16]),
+            template: Layout::for_english(1).unwrap(),
+            replicas: 3,
+        };
+        state.apply(0, init);
+        for node in 1..=3u8 {
+            let registration = Registration {
+                name: format!("n{node}"),
+                address: format!("n{node}:1"),
+                region: String::new(),
+                instance: [node; 16],
+            };
+            state.apply(0, Command::RegisterNode(registration));
+        }
+        let nodes = [1, 2, 3].map(NodeId).to_vec();
+        state.apply(0, Command::PlaceShards(vec![(SHARD, nodes)]));
+        state
+    }
+
+    fn lose(state: &mut State, node: u64) {
+        let node = NodeId(node);
+        state.apply(0, Command::MarkNodeLost { node });
+    }
+
+    /// What the shard is found to be where these nodes tell of their replicas, which do not serve.
+    fn found(state: &State, told: &[(u64, ReplicaRole)]) -> (ShardState, String) {
+        let heard = told.iter().map(|(node, role)| {
+            let replica = ReplicaStatus {
+                shard_id: SHARD.0,
+                incarnation: 1,
+                node_id: *node,
+                role: (*role).into(),
+                ..ReplicaStatus::default()
+            };
+            let heard = Heard {
+                silent: Duration::ZERO,
+                alive: true,
+                report: Report {
+                    replicas: vec![replica],
+                    ..Report::default()
+                },
+                rates: BTreeMap::new(),
+                damage_is_news: false,
+            };
+            (NodeId(*node), heard)
+        });
+        let heard: BTreeMap<NodeId, Heard> = heard.collect();
+        judge(state, &heard, &state.shards[&SHARD])
+    }
+
+    #[test]
+    fn a_shard_whose_founder_is_lost_before_anybody_was_told_anything_waits_for_a_person() {
+        let empty = [(2, ReplicaRole::Learner), (3, ReplicaRole::Learner)];
+        let state_of = |state: &State, told: &[(u64, ReplicaRole)]| found(state, told).0;
+        let mut state = placed();
+        assert_eq!(state_of(&state, &empty), ShardState::Recovering);
+        lose(&mut state, 1);
+        let (told, reason) = found(&state, &empty);
+        assert_eq!(told, ShardState::DataLoss);
+        assert!(
+            reason.starts_with("n1, which was to begin the shard, has lost"),
+            "{reason}"
+        );
+        // Whoever has been told anything, is silent, or does not run yet may have what was acknowledged.
+        for role in [
+            ReplicaRole::Follower,
+            ReplicaRole::Candidate,
+            ReplicaRole::Stopped,
+            ReplicaRole::Unspecified,
+        ] {
+            let one_more = [(2, ReplicaRole::Learner), (3, role)];
+            assert_eq!(state_of(&state, &one_more), ShardState::Recovering);
+        }
+        assert_eq!(state_of(&state, &empty[..1]), ShardState::Recovering);
+        let mut begun = state.clone();
+        let (shard, incarnation) = (SHARD, Incarnation(1));
+        begun.apply(0, Command::ShardBegun { shard, incarnation });
+        assert_eq!(state_of(&begun, &empty), ShardState::Recovering);
+    }
+
+    #[test]
+    fn a_shard_is_begun_without_those_who_are_not_to_begin_it() {
+        let mut state = placed();
+        lose(&mut state, 2);
+        let others = [(1, ReplicaRole::Learner), (3, ReplicaRole::Learner)];
+        assert_eq!(found(&state, &others).0, ShardState::Recovering);
     }
 }

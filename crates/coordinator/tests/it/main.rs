@@ -13,10 +13,11 @@
 
 mod audit;
 mod bad_input;
+mod births;
 mod cli;
 mod damage;
-mod gates;
 mod drains;
+mod gates;
 mod group;
 mod harness;
 mod hedging;
