@@ -6,7 +6,8 @@
 //!
 //! What always holds: each step is recorded in the metadata before the next, so that a recovery that was broken off (here or
 //! by a crash) goes on where it was, by the same verb or by itself ([`Recovery::resume`]); one recovery of a shard runs at a
-//! time; a shard that serves is left alone.
+//! time; a shard that serves is left alone; no life is ended while, as any of the coordinators hears it, a majority may be at work, or one
+//! of its replicas may turn out to reach further than what the next begins from.
 //!
 //! A shard of several replicas that has lost its majority for good can also begin anew from what one of them still has
 //! ([`Recovery::begin_from`]). What needs nobody's word, because a majority is there, is [`repair`].
@@ -15,6 +16,7 @@
 //! in words of their own: what is not held here, another coordinator may hold.
 
 mod balance;
+mod case;
 mod observed;
 mod repair;
 mod steps;
@@ -23,7 +25,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::admin::v1::{RecoverShardRequest, RecoverShardResponse, RecoveryAction, ShardState};
+use api::admin::v1::{
+    GetStatusResponse, RecoverShardRequest, RecoverShardResponse, RecoveryAction, ShardState,
+};
 use api::shard::v1::GiveUpDataRequest;
 use api::{ApiError, Reason};
 use cluster::{Incarnation, NodeId, ShardId};
@@ -36,7 +40,10 @@ pub(crate) use balance::Balance;
 pub(crate) use observed::Observed;
 pub(crate) use repair::{Repair, RepairSettings};
 
+use case::{Case, add_heard_by_others};
+
 use crate::actions::{About, Action, Actions};
+use crate::admin::others;
 use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
 use crate::metadata::{Command, ShardRecord};
@@ -96,14 +103,6 @@ pub(crate) fn furthest(
 type Outcome = Result<RecoverShardResponse, ApiError>;
 type Run = watch::Receiver<Option<Outcome>>;
 
-/// What a recovery works on.
-#[derive(Debug, Clone)]
-struct Case {
-    record: ShardRecord,
-    state: ShardState,
-    reason: String,
-}
-
 impl Recovery {
     pub(crate) fn new(
         runtime: &Runtime,
@@ -136,6 +135,11 @@ impl Recovery {
         if let Some(run) = self.run_of(shard, &case, request.accept_loss) {
             return self.follow(run, deadline, &case).await;
         }
+        let case = if request.accept_loss {
+            self.look_by_all(shard).await?
+        } else {
+            case
+        };
         match case.state {
             ShardState::Serving => Ok(answer(&case, RecoveryAction::None, "the shard serves")),
             ShardState::Unplaced
@@ -157,9 +161,9 @@ impl Recovery {
                 Ok(answer(&case, RecoveryAction::NeedsAcceptLoss, &message))
             }
             ShardState::DataLoss => {
-                self.check_all_are_heard_out(&case)?;
+                self.check_all_are_heard_out(&case, None)?;
                 let or_nothing = request.accept_empty;
-                let replica = self.furthest_left(&case, &self.store.of(shard));
+                let replica = case.furthest_left(&self.store.of(shard));
                 let origin = replica.map_or(Origin::Held { or_nothing }, Origin::Replica);
                 tracing::warn!(%shard, reason = case.reason, ?origin, "an operator accepts the loss of a shard's data");
                 let run = self.start(shard, origin);
@@ -182,7 +186,7 @@ impl Recovery {
         let run = match known {
             Some(run) => run,
             None => {
-                self.check_origin(&case, node)?;
+                self.check_origin(&self.look_by_all(shard).await?, node)?;
                 tracing::warn!(%shard, %node, "an operator has a shard begun anew from one of its replicas");
                 self.start(shard, Origin::Replica(node))
             }
@@ -194,34 +198,49 @@ impl Recovery {
         ))
     }
 
-    /// Whether a shard may begin anew from a node's replica: only where no majority is at work, and there is something sound.
+    /// Whether a shard may begin anew from a node's replica, which ends all others: only where no majority is at work or may come to be,
+    /// none of them reaches further or may still turn out to, and there is something sound.
     fn check_origin(&self, case: &Case, node: NodeId) -> Result<(), ApiError> {
-        let shard = &case.record.shard;
-        let heard = self.liveness.all();
+        let shard = case.record.shard.id;
+        let refused = |message: String| Err(ApiError::new(Reason::NotNeeded, message));
         let silent_for = |node| self.liveness.silent_for(node);
         let observed = self
             .meta
-            .read(|state| Observed::new(state, &heard, silent_for));
-        let view = observed.shards.iter().find(|at| at.id == shard.id);
+            .read(|state| Observed::new(state, &case.heard, silent_for));
+        let view = observed.shards.iter().find(|at| at.id == shard);
         if view.is_some_and(has_majority) {
-            let message = format!("shard {} has a majority at work", shard.id);
-            return Err(ApiError::new(Reason::NotNeeded, message));
+            return refused(format!("shard {shard} has a majority at work"));
         }
-        if self.sound_index(case, node).is_none() {
-            let message = format!("node {node} has nothing sound of shard {}", shard.id);
-            return Err(ApiError::new(Reason::NotNeeded, message));
+        let Some(index) = case.sound_index(node) else {
+            return refused(format!("node {node} has nothing sound of shard {shard}"));
+        };
+        let best = case.best_replica().filter(|(best, _)| *best > index);
+        if let Some((best, other)) = best {
+            return refused(format!(
+                "the replica of shard {shard} on node {other} reaches to index {best}, that on node {node} to {index}: begin from node {other}, \
+                 or stop its server to go on without it"
+            ));
+        }
+        self.check_all_are_heard_out(case, Some(node))?;
+        if self.may_have_majority(case) {
+            let message = format!(
+                "so many voters of shard {shard} are there that they can be a majority: wait for them, or stop the servers of those that do not \
+                 come to work, to go on without them"
+            );
+            return Err(ApiError::new(Reason::Starting, message));
         }
         Ok(())
     }
 
-    /// Refuses that a life ends by a person's word while one of its replicas, which would be removed, may still turn out to be sound.
-    fn check_all_are_heard_out(&self, case: &Case) -> Result<(), ApiError> {
-        let heard = self.liveness.all();
-        let record = &case.record;
+    /// Refuses that a life ends by a person's word while one of its replicas, which would be removed, may still turn out to be sound. The
+    /// one that the next life is to begin from is not.
+    fn check_all_are_heard_out(&self, case: &Case, origin: Option<NodeId>) -> Result<(), ApiError> {
+        let (record, heard) = (&case.record, &case.heard);
         let open = self.meta.read(|state| {
-            let mut replicas = record.shard.replicas.iter();
-            replicas.find_map(|at| {
-                let why = status::not_heard_out(state, &heard, record, at)?;
+            let replicas = record.shard.replicas.iter();
+            let mut ended = replicas.filter(|at| Some(at.node) != origin);
+            ended.find_map(|at| {
+                let why = status::not_heard_out(state, heard, record, at)?;
                 Some((at.node, why))
             })
         });
@@ -233,32 +252,6 @@ impl Recovery {
             "node {node} may still have something sound of shard {shard}: {why}; wait for it, or stop its server to go on without it"
         );
         Err(ApiError::new(Reason::Starting, message))
-    }
-
-    /// How far a node's replica has come, if it is sound and holds anything.
-    fn sound_index(&self, case: &Case, node: NodeId) -> Option<u64> {
-        let shard = &case.record.shard;
-        let heard = self.liveness.of(node);
-        let heard = heard.filter(|heard| heard.alive && !heard.report.data_loss)?;
-        let replica = heard.report.replica(shard.id, shard.incarnation)?;
-        (!replica.data_loss && replica.applied_index > 0).then_some(replica.applied_index)
-    }
-
-    /// The sound replica that has come furthest, and how far.
-    fn best_replica(&self, case: &Case) -> Option<(u64, NodeId)> {
-        self.sound_replicas(case).max()
-    }
-
-    fn sound_replicas(&self, case: &Case) -> impl Iterator<Item = (u64, NodeId)> {
-        let replicas = case.record.shard.replicas.iter();
-        replicas.filter_map(move |at| Some((self.sound_index(case, at.node)?, at.node)))
-    }
-
-    /// The sound replica that a shard should begin anew from, unless one of these snapshots reaches further.
-    fn furthest_left(&self, case: &Case, held: &[Held]) -> Option<NodeId> {
-        let held = held.iter().map(Held::reach);
-        let present = case.record.shard.incarnation;
-        furthest(present, self.sound_replicas(case), held)
     }
 
     /// Goes on with what was broken off: a new life that still waits for its snapshot. Done by whoever leads, and by whoever holds
@@ -293,16 +286,29 @@ impl Recovery {
     }
 
     fn look(&self, shard: ShardId) -> Result<Case, ApiError> {
-        let heard: BTreeMap<NodeId, Heard> = self.liveness.all();
+        self.look_with(shard, &[])
+    }
+
+    /// As [`Self::look`], by what any of the coordinators hears that answer: whoever is about to end a life must not take a server for gone
+    /// that only this one does not hear.
+    async fn look_by_all(&self, shard: ShardId) -> Result<Case, ApiError> {
+        let views = others::views(&self.meta).await;
+        self.look_with(shard, &views)
+    }
+
+    fn look_with(&self, shard: ShardId, views: &[GetStatusResponse]) -> Result<Case, ApiError> {
+        let mut heard: BTreeMap<NodeId, Heard> = self.liveness.all();
         self.meta.read(|metadata| {
             let record = metadata.shards.get(&shard).ok_or_else(|| {
                 ApiError::new(Reason::UnknownShard, format!("there is no shard {shard}"))
             })?;
+            add_heard_by_others(&mut heard, record, views);
             let (state, reason) = status::judge(metadata, &heard, record);
             Ok(Case {
                 record: record.clone(),
                 state,
                 reason,
+                heard,
             })
         })
     }
@@ -326,27 +332,31 @@ impl Recovery {
         }
     }
 
-    /// The verb that helps where the majority of a shard's voters stays away; nothing as long as it may be at work.
-    fn last_resort(&self, case: &Case) -> Option<String> {
-        let heard = self.liveness.all();
-        let record = &case.record;
+    /// Whether so many of a shard's voters are there, and not hopeless, that they may be a majority.
+    fn may_have_majority(&self, case: &Case) -> bool {
+        let (record, heard) = (&case.record, &case.heard);
         let voters = record.shard.replicas.iter().filter(|at| at.voter);
         let able = self.meta.read(|state| {
             let may_vote = |at: &&cluster::Replica| {
                 let is_alive = heard.get(&at.node).is_some_and(|heard| heard.alive);
-                is_alive && status::hopeless(state, &heard, record, at).is_none()
+                is_alive && status::hopeless(state, heard, record, at).is_none()
             };
             voters.clone().filter(may_vote).count()
         });
-        if able > voters.count() / 2 {
+        able > voters.count() / 2
+    }
+
+    /// The verb that helps where the majority of a shard's voters stays away; nothing as long as it may be at work.
+    fn last_resort(&self, case: &Case) -> Option<String> {
+        if self.may_have_majority(case) {
             return None;
         }
-        let (index, node) = self.best_replica(case)?;
+        let (index, node) = case.best_replica()?;
         let name = self.meta.read(|state| {
             let node = state.nodes.get(&node);
             node.map_or_else(String::new, |known| known.node.name.clone())
         });
-        let shard = record.shard.id;
+        let shard = case.record.shard.id;
         Some(format!(
             ": bring the servers back that are away. Only if they are gone for good, `coordinator promote {shard} {node} --accept-loss` begins the \
              shard anew from the replica of node {node} ({name}), the one that reaches furthest, as of index {index}"

@@ -1,4 +1,4 @@
-//! What the other coordinators say: whether they answer, what they did, and what watchdogs told them.
+//! What the other coordinators say: whether they answer, what they did, what watchdogs told them, and what they hear of the shard servers.
 //!
 //! Each is asked once, all at the same time, and none is waited for longer than [`PATIENCE`]; one that does not answer is told as such and
 //! keeps nothing from being told of the rest.
@@ -13,6 +13,7 @@ use rpc::Deadline;
 
 use super::watchdogs::once_each;
 use crate::arrival::Arrival;
+use crate::meta::Meta;
 use crate::status::ANSWER_BYTES_MAX;
 
 /// How long another coordinator may take to answer.
@@ -44,28 +45,58 @@ pub(crate) fn add(status: &mut GetStatusResponse, said: Vec<Said>) {
     once_each(&mut status.actions);
 }
 
+/// The cluster as the other coordinators see it, each by what it hears itself; of those that answer.
+pub(crate) async fn views(meta: &Meta) -> Vec<GetStatusResponse> {
+    let mut others = meta.coordinators();
+    others.retain(|at| !at.answers);
+    let asked = others.iter().map(|other| view_of(meta.arrival(), other));
+    let said = join_all(asked).await;
+    let mut views = Vec::new();
+    for (other, said) in others.iter().zip(said) {
+        match said.and_then(|view| check_is(other, &view).map(|()| view)) {
+            Ok(view) => views.push(view),
+            Err(error) => {
+                let coordinator = other.coordinator_id;
+                tracing::warn!(coordinator, %error, "what another coordinator hears is not known");
+            }
+        }
+    }
+    views
+}
+
 async fn hear(arrival: &Arrival, other: &CoordinatorStatus) -> Said {
+    actions_of(other, view_of(arrival, other).await?)
+}
+
+async fn view_of(
+    arrival: &Arrival,
+    other: &CoordinatorStatus,
+) -> Result<GetStatusResponse, ApiError> {
     let runtime = &arrival.runtime;
     let deadline = Deadline::after(runtime, PATIENCE);
     let request = deadline.request(runtime, GetStatusRequest::default())?;
     let peer = ClusterAdminServiceClient::new(arrival.pool.get(&other.address)?);
     let mut peer = peer.max_decoding_message_size(ANSWER_BYTES_MAX);
     let answer = Box::pin(peer.get_status(request));
-    let answer = deadline.call(runtime, answer).await?.into_inner();
-    actions_of(other, answer)
+    Ok(deadline.call(runtime, answer).await?.into_inner())
 }
 
 /// What one of them and its watchdogs did, as its answer tells it.
 pub(crate) fn actions_of(other: &CoordinatorStatus, answer: GetStatusResponse) -> Said {
-    let answering = answer.coordinators.iter().find(|at| at.answers);
-    let answering = answering.map(|at| at.coordinator_id);
-    if answering != Some(other.coordinator_id) {
-        let problem = format!("{} is another coordinator", other.address);
-        return Err(ApiError::new(Reason::NotFound, problem));
-    }
+    check_is(other, &answer)?;
     let mut actions = answer.actions;
     // Of the shard servers it knows what everybody knows.
-    actions
-        .retain(|action| answering == Some(action.coordinator_id) || !action.watchdog.is_empty());
+    actions.retain(|action| {
+        action.coordinator_id == other.coordinator_id || !action.watchdog.is_empty()
+    });
     Ok(actions)
+}
+
+fn check_is(other: &CoordinatorStatus, answer: &GetStatusResponse) -> Result<(), ApiError> {
+    let answering = answer.coordinators.iter().find(|at| at.answers);
+    if answering.map(|at| at.coordinator_id) == Some(other.coordinator_id) {
+        return Ok(());
+    }
+    let problem = format!("{} is another coordinator", other.address);
+    Err(ApiError::new(Reason::NotFound, problem))
 }

@@ -21,6 +21,8 @@ const RETURN_PATIENCE: Duration = Duration::from_secs(60);
 const SERVE_PATIENCE: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(100);
 const PUSH_PAUSE: Duration = Duration::from_secs(1);
+/// How often what a replica has is fetched because it has come further meanwhile, which takes a majority.
+const RESCUES_MAX: usize = 3;
 
 /// A life that was begun from a snapshot which its node may not have yet.
 pub(super) fn awaits_seed(record: &ShardRecord) -> bool {
@@ -41,7 +43,7 @@ impl Recovery {
 
     /// Ends a shard's life and begins the next, unless that was done. Returns how far the old one is known to have come.
     async fn begin_life(&self, shard: ShardId, origin: &mut Origin) -> Result<u64, ApiError> {
-        let case = self.look(shard)?;
+        let case = self.look_by_all(shard).await?;
         let or_nothing = match *origin {
             Origin::Replica(node) => return self.life_from_replica(&case, node).await,
             Origin::Held { .. } if case.state != ShardState::DataLoss => {
@@ -52,7 +54,7 @@ impl Recovery {
         // Chosen was by names: only now it is known what of that is sound.
         let newest = self.store.of(shard).into_iter().next();
         let seed = self.store.newest_sound(shard).await;
-        if let Some(node) = self.furthest_left(&case, seed.as_slice()) {
+        if let Some(node) = case.furthest_left(seed.as_slice()) {
             *origin = Origin::Replica(node);
             return self.life_from_replica(&case, node).await;
         }
@@ -67,26 +69,35 @@ impl Recovery {
         }
         self.give_up(&case).await?;
         let fresh = self.fresh_node(&case).await?;
-        let now = self.look(shard)?;
+        let now = self.look_by_all(shard).await?;
         if now.state != ShardState::DataLoss {
             let message = format!("shard {shard} has come back: {}", now.reason);
             return Err(ApiError::new(Reason::NotNeeded, message));
         }
         // That took a while, in which a sound replica may have come back.
-        if let Some(node) = self.furthest_left(&case, seed.as_slice()) {
+        if let Some(node) = now.furthest_left(seed.as_slice()) {
             *origin = Origin::Replica(node);
             return self.life_from_replica(&case, node).await;
         }
-        self.check_all_are_heard_out(&case)?;
+        self.check_all_are_heard_out(&now, None)?;
         self.new_life(&case, fresh, seed).await
     }
 
     async fn life_from_replica(&self, case: &Case, node: NodeId) -> Result<u64, ApiError> {
         let shard = case.record.shard.id;
-        let rescued = self.rescue(shard, node).await?;
-        // That took a while, in which a majority may have come back.
-        self.check_origin(&self.look(shard)?, node)?;
-        self.new_life(case, node, Some(rescued)).await
+        for _ in 0..RESCUES_MAX {
+            let rescued = self.rescue(shard, node).await?;
+            // That took a while, in which a majority may have come back, and gone again with more than was fetched.
+            let now = self.look_by_all(shard).await?;
+            self.check_origin(&now, node)?;
+            if now.sound_index(node) <= Some(rescued.index) {
+                return self.new_life(case, node, Some(rescued)).await;
+            }
+        }
+        let message = format!(
+            "the replica of shard {shard} on node {node} has come further each time that it was fetched: ask again once it stands still"
+        );
+        Err(ApiError::new(Reason::Starting, message))
     }
 
     /// The node whose whole log is damaged sets it aside and ends, to come back empty.

@@ -28,6 +28,7 @@ mod near;
 #[path = "../../../replication/tests/it/common/net.rs"]
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod net;
+mod promotions;
 mod reads;
 mod replicas;
 mod scripted;

@@ -1,0 +1,561 @@
+//! When a shard begins anew from one of its replicas, and when it does not: by what its servers say, and to whom. They are played, for
+//! real ones say such things for moments only.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
+use api::admin::v1::{
+    GetStatusRequest, GetStatusResponse, PromoteReplicaRequest, PromoteReplicaResponse,
+    RecoverShardRequest, RecoverShardResponse, RecoveryAction, ReplicaRole, ReplicaStatus,
+    SnapshotInfo,
+};
+use api::registry::v1::registry_service_client::RegistryServiceClient;
+use api::registry::v1::{RegisterRequest, RegisterResponse, SyncRequest};
+use api::shard::v1::node_service_server::NodeService;
+use api::shard::v1::{
+    ChangeMembersRequest, ChangeMembersResponse, GetNodeRequest, GetNodeResponse,
+    GiveUpDataRequest, GiveUpDataResponse, ReadSnapshotRequest, SendSnapshotRequest,
+    SendSnapshotResponse, SnapshotChunk, TakeSnapshotRequest, TakeSnapshotResponse,
+    TransferLeaderRequest, TransferLeaderResponse,
+};
+use api::{ApiError, Reason};
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use parking_lot::Mutex;
+use rpc::{Server, ServerConfig};
+use runtime::{CancellationToken, Runtime};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::harness::{Cluster, PATIENCE, Shape, reason};
+
+const SHARD: u64 = 2;
+
+/// A server that is played.
+#[derive(Clone)]
+struct Player {
+    runtime: Runtime,
+    admin: ClusterAdminServiceClient<Channel>,
+    node: u64,
+    coordinators: usize,
+    /// What it says of its replica, by coordinator; to one that does not stand here it says nothing.
+    says: Arc<Mutex<BTreeMap<usize, ReplicaStatus>>>,
+    /// The entry of its newest snapshot.
+    taken: Arc<AtomicU64>,
+    /// How far it comes while it is at its next snapshot.
+    meanwhile: Arc<Mutex<Option<u64>>>,
+    /// The lives for which it was sent a snapshot, and the entry of each.
+    pushed: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+impl Player {
+    fn say(&self, to: impl IntoIterator<Item = usize>, replica: &ReplicaStatus) {
+        let replica = ReplicaStatus {
+            node_id: self.node,
+            ..replica.clone()
+        };
+        let said = to.into_iter().map(|place| (place, replica.clone()));
+        *self.says.lock() = said.collect();
+    }
+
+    fn applied(&self) -> u64 {
+        let says = self.says.lock();
+        says.values().map(|at| at.applied_index).max().unwrap_or(0)
+    }
+
+    /// Has come to an entry, and returns once the first coordinator has heard of it.
+    async fn come_to(&self, index: u64) -> Result<(), Status> {
+        for replica in self.says.lock().values_mut() {
+            replica.applied_index = index;
+        }
+        loop {
+            let mut admin = self.admin.clone();
+            let status = admin.get_status(GetStatusRequest::default()).await?;
+            let heard = heard(status.get_ref(), self.node);
+            if heard.is_some_and(|at| at.applied_index == index) {
+                return Ok(());
+            }
+            self.runtime.sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Says to a coordinator what it has to say, again and again.
+    async fn report(
+        self,
+        place: usize,
+        mut registry: RegistryServiceClient<Channel>,
+        (identity, address): (RegisterResponse, String),
+        stop: CancellationToken,
+    ) {
+        while !stop.is_cancelled() {
+            let said = self.says.lock().get(&place).cloned();
+            if let Some(replica) = said {
+                let request = SyncRequest {
+                    node_id: identity.node_id,
+                    cluster_id: identity.cluster_id.clone(),
+                    address: address.clone(),
+                    replicas: vec![replica],
+                    ..SyncRequest::default()
+                };
+                // The coordinator may be away.
+                drop(registry.sync(request).await);
+            }
+            self.runtime.sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// What a snapshot holds.
+fn content(index: u64) -> Vec<u8> {
+    format!("all of it, as of entry {index}").into_bytes()
+}
+
+fn snapshot(index: u64) -> SnapshotInfo {
+    let content = content(index);
+    SnapshotInfo {
+        shard_id: SHARD,
+        incarnation: 1,
+        raft_term: 1,
+        index,
+        bytes: content.len() as u64,
+        hash: blake3::hash(&content).as_bytes().to_vec().into(),
+        taken_at_ms: 1_700_000_000_000,
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for Player {
+    type ReadSnapshotStream = BoxStream<'static, Result<SnapshotChunk, Status>>;
+
+    async fn take_snapshot(
+        &self,
+        _: Request<TakeSnapshotRequest>,
+    ) -> Result<Response<TakeSnapshotResponse>, Status> {
+        let index = self.applied();
+        self.taken.store(index, Ordering::SeqCst);
+        let further = self.meanwhile.lock().take();
+        if let Some(further) = further {
+            self.come_to(further).await?;
+        }
+        Ok(Response::new(TakeSnapshotResponse {
+            snapshot: Some(snapshot(index)),
+        }))
+    }
+
+    async fn read_snapshot(
+        &self,
+        _: Request<ReadSnapshotRequest>,
+    ) -> Result<Response<Self::ReadSnapshotStream>, Status> {
+        let index = self.taken.load(Ordering::SeqCst);
+        let chunk = SnapshotChunk {
+            snapshot: Some(snapshot(index)),
+            offset: 0,
+            data: content(index).into(),
+        };
+        Ok(Response::new(stream::iter([Ok(chunk)]).boxed()))
+    }
+
+    async fn send_snapshot(
+        &self,
+        request: Request<Streaming<SendSnapshotRequest>>,
+    ) -> Result<Response<SendSnapshotResponse>, Status> {
+        let mut pieces = request.into_inner();
+        let first = pieces.message().await?.unwrap_or_default();
+        let life = first.target_incarnation;
+        let announced = first.snapshot.unwrap_or_default();
+        let mut sent = first.data.to_vec();
+        while let Some(piece) = pieces.message().await? {
+            sent.extend_from_slice(&piece.data);
+        }
+        if announced.hash != blake3::hash(&sent).as_bytes().as_slice() {
+            return Err(ApiError::new(Reason::DataLoss, "it has another hash").into());
+        }
+        self.pushed.lock().push((life, announced.index));
+        let serves = ReplicaStatus {
+            incarnation: life,
+            ..leader(announced.index)
+        };
+        self.say(0..self.coordinators, &serves);
+        Ok(Response::new(SendSnapshotResponse {
+            bytes: announced.bytes,
+        }))
+    }
+
+    async fn change_members(
+        &self,
+        _: Request<ChangeMembersRequest>,
+    ) -> Result<Response<ChangeMembersResponse>, Status> {
+        Err(Status::unimplemented("not in this play"))
+    }
+
+    async fn give_up_data(
+        &self,
+        _: Request<GiveUpDataRequest>,
+    ) -> Result<Response<GiveUpDataResponse>, Status> {
+        Err(Status::unimplemented("not in this play"))
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        Err(Status::unimplemented("not in this play"))
+    }
+
+    async fn get_node(
+        &self,
+        _: Request<GetNodeRequest>,
+    ) -> Result<Response<GetNodeResponse>, Status> {
+        Err(Status::unimplemented("not in this play"))
+    }
+}
+
+/// A replica that is sound, and hears no leader.
+fn follower(applied_index: u64) -> ReplicaStatus {
+    ReplicaStatus {
+        shard_id: SHARD,
+        incarnation: 1,
+        role: ReplicaRole::Follower.into(),
+        applied_index,
+        reason: "no leader is heard".to_owned(),
+        ..ReplicaStatus::default()
+    }
+}
+
+/// A replica that serves, and leads.
+fn leader(applied_index: u64) -> ReplicaStatus {
+    ReplicaStatus {
+        role: ReplicaRole::Leader.into(),
+        serving: true,
+        reason: String::new(),
+        ..follower(applied_index)
+    }
+}
+
+/// A replica that serves, and does not lead.
+fn serving(applied_index: u64) -> ReplicaStatus {
+    ReplicaStatus {
+        role: ReplicaRole::Follower.into(),
+        ..leader(applied_index)
+    }
+}
+
+/// A replica that has not replayed its log yet.
+fn starting() -> ReplicaStatus {
+    ReplicaStatus {
+        role: ReplicaRole::Unspecified.into(),
+        reason: "it is being recovered".to_owned(),
+        ..follower(0)
+    }
+}
+
+/// What a coordinator was last told of the replica on a node that counts as alive.
+fn heard(status: &GetStatusResponse, node: u64) -> Option<&ReplicaStatus> {
+    let mut nodes = status.nodes.iter();
+    let is_alive = nodes.any(|at| at.node_id == node && at.alive);
+    let shard = status.shards.iter().find(|at| at.shard_id == SHARD)?;
+    let mut replicas = shard.replicas.iter();
+    replicas.find(|at| at.node_id == node && is_alive)
+}
+
+/// A cluster whose servers are all played, each with a replica of the shard.
+struct Stage {
+    cluster: Cluster,
+    coordinators: usize,
+    /// Node 1 first.
+    players: Vec<Player>,
+    stop: CancellationToken,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Stage {
+    async fn of(shape: Shape) -> Self {
+        let mut stage = Self {
+            cluster: Cluster::of(shape).await,
+            coordinators: usize::try_from(shape.coordinators).unwrap(),
+            players: Vec::new(),
+            stop: CancellationToken::new(),
+        };
+        for _ in 0..shape.replicas {
+            stage.add_player().await;
+        }
+        let is_placed = |status: &GetStatusResponse| {
+            let mut shards = status.shards.iter();
+            shards.any(|at| at.shard_id == SHARD && at.replicas.len() == shape.replicas)
+        };
+        for place in 0..stage.coordinators {
+            let what = "the shard is placed";
+            stage.cluster.until_at(place, what, is_placed).await;
+        }
+        stage
+    }
+
+    async fn add_player(&mut self) {
+        let (runtime, coordinators) = (&self.cluster.runtime, self.coordinators);
+        let listener = runtime.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().to_string();
+        let number = self.players.len() + 1;
+        let identity = self.register(number, &address, number).await;
+        let player = Player {
+            runtime: runtime.clone(),
+            admin: self.cluster.admin(),
+            node: identity.node_id,
+            coordinators,
+            says: Arc::default(),
+            taken: Arc::default(),
+            meanwhile: Arc::default(),
+            pushed: Arc::default(),
+        };
+        player.say(0..coordinators, &follower(1));
+        let server = Server::new(runtime, ServerConfig::internal())
+            .with_service(rpc::services::node(player.clone()));
+        let serving = server.serve(listener, self.stop.clone());
+        runtime.spawn("player", async move {
+            serving.await;
+        });
+        for place in 0..coordinators {
+            let registry = RegistryServiceClient::new(self.cluster.channel(place));
+            let itself = (identity.clone(), address.clone());
+            let report = player
+                .clone()
+                .report(place, registry, itself, self.stop.clone());
+            runtime.spawn("player-report", report);
+        }
+        self.players.push(player);
+    }
+
+    /// Registers a directory under the name of a player with whichever coordinator does it, which may take until the name is free.
+    async fn register(&self, number: usize, address: &str, directory: usize) -> RegisterResponse {
+        let request = RegisterRequest {
+            node_name: format!("shard-{number}"),
+            address: address.to_owned(),
+            region: String::new(),
+            instance_id: vec![u8::try_from(directory).unwrap(); 16].into(),
+        };
+        let registered = async {
+            loop {
+                for place in 0..self.coordinators {
+                    let mut registry = RegistryServiceClient::new(self.cluster.channel(place));
+                    if let Ok(identity) = registry.register(request.clone()).await {
+                        return identity.into_inner();
+                    }
+                }
+                self.cluster.runtime.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let registered = self.cluster.runtime.timeout(PATIENCE, registered).await;
+        registered.unwrap()
+    }
+
+    fn player(&self, node: u64) -> &Player {
+        let mut players = self.players.iter();
+        players.find(|at| at.node == node).unwrap()
+    }
+
+    /// From now on a node says this to these coordinators, and nothing to the others.
+    fn says(&self, node: u64, to: &[usize], replica: &ReplicaStatus) {
+        self.player(node).say(to.iter().copied(), replica);
+    }
+
+    fn falls_silent(&self, node: u64) {
+        self.says(node, &[], &ReplicaStatus::default());
+    }
+
+    /// Waits until a coordinator has heard what is said to it, and takes those for gone that say nothing.
+    async fn until_heard(&self, place: usize) {
+        let said = |player: &Player| (player.node, player.says.lock().get(&place).cloned());
+        let said: Vec<_> = self.players.iter().map(said).collect();
+        let is_heard = |status: &GetStatusResponse| {
+            let mut said = said.iter();
+            said.all(|(node, said)| heard(status, *node) == said.as_ref())
+        };
+        let what = "what is said has been heard";
+        self.cluster.until_at(place, what, is_heard).await;
+    }
+
+    /// Asks a coordinator to have the shard begun anew from a node's replica.
+    async fn promote(&self, place: usize, node: u64) -> Result<PromoteReplicaResponse, Status> {
+        let mut request = Request::new(PromoteReplicaRequest {
+            shard_id: SHARD,
+            node: node.to_string(),
+            accept_loss: true,
+            confirmation: format!("lose shard {SHARD}"),
+        });
+        request.set_timeout(Duration::from_secs(8));
+        let answer = self.cluster.admin_at(place).promote_replica(request).await;
+        answer.map(Response::into_inner)
+    }
+
+    /// Has the shard begun anew from a node's replica, and says which entry its new life has begun from.
+    async fn promoted(&self, node: u64) -> u64 {
+        let done = async {
+            while !self.promote(0, node).await.unwrap().done {
+                self.cluster.runtime.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let done = self.cluster.runtime.timeout(PATIENCE, done).await;
+        done.unwrap();
+        let pushed = self.player(node).pushed.lock();
+        let [(2, index)] = pushed.as_slice() else {
+            panic!("{pushed:?}");
+        };
+        *index
+    }
+
+    async fn recover(&self, accept_loss: bool) -> Result<RecoverShardResponse, Status> {
+        let mut request = Request::new(RecoverShardRequest {
+            shard_id: SHARD,
+            accept_loss,
+            confirmation: format!("lose shard {SHARD}"),
+            accept_empty: false,
+        });
+        request.set_timeout(Duration::from_secs(8));
+        let answer = self.cluster.admin().recover_shard(request).await;
+        answer.map(Response::into_inner)
+    }
+
+    /// Accepts the loss until the recovery has ended.
+    async fn recovered(&self) -> RecoverShardResponse {
+        let ended = async {
+            loop {
+                let done = self.recover(true).await.unwrap();
+                if done.action() != RecoveryAction::WaitForProcess {
+                    return done;
+                }
+                self.cluster.runtime.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let ended = self.cluster.runtime.timeout(PATIENCE, ended).await;
+        ended.unwrap()
+    }
+}
+
+/// Three servers, with a replica each.
+fn three() -> Shape {
+    Shape {
+        replicas: 3,
+        ..Shape::default()
+    }
+}
+
+/// The same, and three coordinators.
+fn three_of_each() -> Shape {
+    Shape {
+        coordinators: 3,
+        ..three()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_starting_is_heard_out_before_another_is_promoted() {
+    let stage = Stage::of(three()).await;
+    stage.says(1, &[0], &follower(100));
+    stage.says(2, &[0], &starting());
+    stage.falls_silent(3);
+    stage.until_heard(0).await;
+    let refused = stage.promote(0, 1).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::Starting, "{refused}");
+    let said = refused.message();
+    assert!(said.contains("node 2 may still have"), "{said}");
+    assert!(said.contains("stop its server"), "{said}");
+    // Whoever goes on without it, does.
+    stage.falls_silent(2);
+    stage.until_heard(0).await;
+    assert_eq!(stage.promoted(1).await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voters_that_may_come_to_be_a_majority_are_not_ended_by_a_promotion() {
+    let stage = Stage::of(three()).await;
+    stage.says(1, &[0], &follower(100));
+    stage.says(2, &[0], &follower(100));
+    stage.falls_silent(3);
+    stage.until_heard(0).await;
+    let refused = stage.promote(0, 1).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::Starting, "{refused}");
+    let said = refused.message();
+    assert!(said.contains("can be a majority"), "{said}");
+    stage.falls_silent(2);
+    stage.until_heard(0).await;
+    assert_eq!(stage.promoted(1).await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_replica_is_promoted_where_another_sound_one_reaches_further() {
+    let stage = Stage::of(Shape {
+        replicas: 5,
+        ..Shape::default()
+    })
+    .await;
+    stage.says(1, &[0], &follower(100));
+    stage.says(2, &[0], &follower(101));
+    for node in 3..=5 {
+        stage.falls_silent(node);
+    }
+    stage.until_heard(0).await;
+    let refused = stage.promote(0, 1).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotNeeded, "{refused}");
+    let said = refused.message();
+    assert!(said.contains("on node 2 reaches to index 101"), "{said}");
+    assert_eq!(stage.promoted(2).await, 101);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_comes_to_while_it_is_fetched_is_in_the_life_that_begins_from_it() {
+    let stage = Stage::of(three()).await;
+    stage.says(1, &[0], &follower(100));
+    stage.falls_silent(2);
+    stage.falls_silent(3);
+    stage.until_heard(0).await;
+    *stage.player(1).meanwhile.lock() = Some(105);
+    assert_eq!(stage.promoted(1).await, 105);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_majority_that_another_coordinator_hears_is_not_ended_by_a_promotion() {
+    let stage = Stage::of(three_of_each()).await;
+    stage.says(1, &[0, 1, 2], &follower(100));
+    stage.says(2, &[1, 2], &leader(120));
+    stage.says(3, &[1, 2], &serving(120));
+    for place in 0..3 {
+        stage.until_heard(place).await;
+    }
+    let refused = stage.promote(0, 1).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotNeeded, "{refused}");
+    let said = refused.message();
+    assert!(said.contains("has a majority at work"), "{said}");
+    stage.falls_silent(2);
+    stage.falls_silent(3);
+    for place in 0..3 {
+        stage.until_heard(place).await;
+    }
+    assert_eq!(stage.promoted(1).await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sound_replica_that_another_coordinator_hears_is_what_a_lost_shard_begins_anew_from() {
+    let stage = Stage::of(three_of_each()).await;
+    stage.says(1, &[1], &follower(100));
+    stage.falls_silent(2);
+    stage.falls_silent(3);
+    for place in 0..3 {
+        stage.until_heard(place).await;
+    }
+    // The names come with other directories: what was in theirs is gone for good.
+    for number in [2, 3] {
+        stage.register(number, "127.0.0.1:1", number + 10).await;
+    }
+    let done = stage.recovered().await;
+    assert_eq!(done.action(), RecoveryAction::NewIncarnation, "{done:?}");
+    let pushed = stage.player(1).pushed.lock().clone();
+    assert_eq!(pushed, [(2, 100)]);
+    assert_eq!(done.snapshot_index, 100);
+}
