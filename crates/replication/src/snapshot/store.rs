@@ -232,39 +232,55 @@ impl SnapshotStore {
     }
 
     /// Removes generations beyond the kept ones, and rotten ones once a sound one replaces them, unless somebody reads them. May block
-    /// for as long as the disk takes to free them.
+    /// for as long as the disk takes to free them; who asks for a snapshot meanwhile does not wait for that.
     pub(crate) fn prune(&self) {
         let mut removed = Vec::new();
+        for file in self.take_obsolete() {
+            match durable::unname(self.vfs.as_ref(), file.path(), file.info().bytes) {
+                Ok(nameless) => removed.push(nameless),
+                Err(error) => {
+                    tracing::warn!(%error, "an old snapshot could not be removed");
+                    if !error.is_not_found() {
+                        self.put_back(file);
+                    }
+                }
+            }
+        }
+        for nameless in removed {
+            nameless.free(self.vfs.as_ref());
+        }
+    }
+
+    /// Takes out what is to be removed: nobody holds it, and nobody can come to hold it any more.
+    fn take_obsolete(&self) -> Vec<SnapshotFile> {
         let mut kept = self.kept.lock();
         let sound = kept.iter().filter(|file| !file.is_rotten());
         let newest = sound.clone().map(|file| file.info().applied.index).max();
         let mut surplus = sound.count().saturating_sub(GENERATIONS);
-        kept.retain(|file| {
-            let obsolete = if file.is_rotten() {
+        let obsolete = kept.extract_if(.., |file| {
+            let is_obsolete = if file.is_rotten() {
                 newest.is_some_and(|newest| newest > file.info().applied.index)
             } else {
                 let beyond = surplus > 0;
                 surplus = surplus.saturating_sub(1);
                 beyond
             };
-            if !obsolete || !file.is_idle() {
-                return true;
-            }
-            match durable::unname(self.vfs.as_ref(), file.path(), file.info().bytes) {
-                Ok(nameless) => {
-                    removed.push(nameless);
-                    false
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "an old snapshot could not be removed");
-                    !error.is_not_found()
-                }
-            }
+            is_obsolete && file.is_idle()
         });
-        drop(kept);
-        for nameless in removed {
-            nameless.free(self.vfs.as_ref());
-        }
+        obsolete.collect()
+    }
+
+    /// Keeps a file after all that could not be removed.
+    fn put_back(&self, file: SnapshotFile) {
+        let mut kept = self.kept.lock();
+        kept.push(file);
+        kept.sort_by_key(|file| file.info().applied.index);
+    }
+
+    /// Whether whoever asks for a snapshot has to wait now.
+    #[cfg(test)]
+    pub(super) fn is_locked(&self) -> bool {
+        self.kept.is_locked()
     }
 }
 

@@ -1,5 +1,6 @@
 mod every_call;
 mod power_lost;
+mod removal;
 mod resume;
 
 use std::collections::{BTreeMap, BTreeSet};
