@@ -36,7 +36,7 @@ use crate::lease::Grants;
 use crate::machine::{Machine, Shared};
 use crate::network::Factory;
 use crate::raft::{Metrics, MetricsReceiver, TypeConfig};
-use crate::stamp::StampClock;
+use crate::stamp::{StampClock, Stamps};
 use crate::status::{GroupStatus, StopCause};
 use crate::{Peer, StateMachine, convert};
 
@@ -77,7 +77,7 @@ pub(crate) struct Inner<S: StateMachine> {
     metrics: MetricsReceiver,
     shared: Arc<Shared<S>>,
     wal: Wal,
-    clock: Arc<StampClock>,
+    stamps: Stamps,
     node: u64,
     grants: Arc<Grants>,
     /// To the other members.
@@ -126,7 +126,7 @@ impl<S: StateMachine> Group<S> {
             raft: parts.raft,
             shared: parts.shared,
             wal: parts.wal,
-            clock: parts.clock,
+            stamps: Stamps::new(parts.clock),
             node: parts.node,
             grants: Arc::clone(&parts.network.grants),
             network: parts.network,

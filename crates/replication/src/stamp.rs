@@ -8,10 +8,13 @@
 //! count, or its time was wrong when the process started. Callers with right clocks would be refused for days, for what they issue lies
 //! too far ahead of the stamp. So the stamp is set after a minute.
 //!
-//! What [`StampClock::next`] gives never goes back, neither within a process nor behind what was applied before. Nor does it stand still
+//! What [`Stamps::next`] gives never goes back, neither while a replica runs nor behind what was applied before. Nor does it stand still
 //! where this clock is behind that, as after a start of a machine whose time was set back: what ends by stamps, such as a lease of
 //! somebody who has died, would not end for hours. It goes on at half the pace then, so that a stamp that was wrongly ahead is met again.
+//!
+//! The clock is the node's and what was given out is the group's: a group that somebody with a wrong clock has led takes no other with it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,6 +29,14 @@ const STEADY_FOR: Duration = Duration::from_secs(60);
 /// What of the passed time a stamp goes on by that is ahead of this clock: one part in this many.
 const CREEP_PARTS: i64 = 2;
 
+/// What the entries of one group are stamped with.
+#[derive(Debug)]
+pub(crate) struct Stamps {
+    clock: Arc<StampClock>,
+    newest: Mutex<Option<Given>>,
+}
+
+/// The clock of a node.
 #[derive(Debug)]
 pub(crate) struct StampClock {
     runtime: Runtime,
@@ -36,7 +47,6 @@ pub(crate) struct StampClock {
 struct State {
     at: Instant,
     micros: i64,
-    newest: Option<Given>,
     /// Since when the wall clock was found far ahead each time.
     ahead_since: Option<Instant>,
 }
@@ -90,7 +100,6 @@ impl StampClock {
         let state = State {
             at: runtime.now(),
             micros: runtime.wall_ms().saturating_mul(1000),
-            newest: None,
             ahead_since: None,
         };
         Self {
@@ -99,8 +108,8 @@ impl StampClock {
         }
     }
 
-    /// The present stamp, at least `floor_ms`, which is the newest stamp known to be applied.
-    pub(crate) fn next(&self, floor_ms: i64) -> i64 {
+    /// The present moment, and what the clock shows then.
+    fn present(&self) -> (Instant, i64) {
         // Read under the lock: whoever comes later has not read them earlier, and no time counts twice.
         let mut state = self.state.lock();
         let now = self.runtime.now();
@@ -109,24 +118,40 @@ impl StampClock {
         let (straight, passed) = state.straight(now);
         let slew = passed / SLEW_PARTS;
         let drift = wall_micros.saturating_sub(straight).clamp(-slew, slew);
+        let micros = straight.saturating_add(drift);
         // Keeping the remainder of short intervals: the clock only moves when the slew is at least a microsecond.
         if passed >= SLEW_PARTS {
-            state.at = now;
-            state.micros = straight.saturating_add(drift);
+            (state.at, state.micros) = (now, micros);
         }
+        (now, micros)
+    }
+}
+
+impl Stamps {
+    /// Of a group for which nothing was given out yet.
+    pub(crate) fn new(clock: Arc<StampClock>) -> Self {
+        Self {
+            clock,
+            newest: Mutex::default(),
+        }
+    }
+
+    /// The present stamp, at least `floor_ms`, which is the newest stamp known to be applied.
+    pub(crate) fn next(&self, floor_ms: i64) -> i64 {
+        // As in the clock, which is read under this lock.
+        let mut newest = self.newest.lock();
+        let (now, present) = self.clock.present();
         let floor = floor_ms.saturating_mul(1000);
-        let crept = state.newest.map_or(floor, |given| given.crept(now));
-        let micros = straight.saturating_add(drift).max(floor).max(crept);
-        state.newest = Some(Given { micros, at: now });
+        let crept = newest.map_or(floor, |given| given.crept(now));
+        let micros = present.max(floor).max(crept);
+        *newest = Some(Given { micros, at: now });
         micros / 1000
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-    use std::time::Duration;
 
     use runtime::{Adapters, Clock, OsRandom, TcpNetwork};
 
@@ -152,7 +177,7 @@ mod tests {
         }
     }
 
-    fn clock() -> (Arc<TestClock>, StampClock) {
+    fn clock() -> (Arc<TestClock>, Stamps) {
         let clock = Arc::new(TestClock::default());
         clock.wall_ms.store(1_000_000, Ordering::Relaxed);
         let runtime = Runtime::with(Adapters {
@@ -160,7 +185,7 @@ mod tests {
             random: Arc::new(OsRandom),
             network: Arc::new(TcpNetwork),
         });
-        (clock, StampClock::new(runtime))
+        (clock, Stamps::new(Arc::new(StampClock::new(runtime))))
     }
 
     fn pass(clock: &TestClock, wall_ms: i64, micros: u64) {
@@ -183,7 +208,7 @@ mod tests {
         let (clock, stamps) = clock();
         // The machine has slept for six minutes.
         pass(&clock, 360_000, 0);
-        let behind = |stamps: &StampClock| clock.wall_ms() - stamps.next(0);
+        let behind = |stamps: &Stamps| clock.wall_ms() - stamps.next(0);
         for _ in 0..59 {
             assert!(behind(&stamps) > 359_000);
             pass(&clock, 1000, 1_000_000);
@@ -234,6 +259,20 @@ mod tests {
         // Once the clock is further, it is followed.
         pass(&clock, 7_200_000, 7_200_000_000);
         assert_eq!(stamps.next(0), clock.wall_ms());
+    }
+
+    #[test]
+    fn a_group_whose_stamps_are_ahead_takes_no_other_with_it() {
+        let (clock, ahead) = clock();
+        let sound = Stamps::new(Arc::clone(&ahead.clock));
+        // Whoever led it before had a clock that was an hour ahead.
+        let applied = 1_000_000 + 3_600_000;
+        assert_eq!(ahead.next(applied), applied);
+        for second in 1..=60 {
+            pass(&clock, 1000, 1_000_000);
+            assert_eq!(sound.next(1_000_000), clock.wall_ms());
+            assert_eq!(ahead.next(applied), applied + second * 500);
+        }
     }
 
     #[test]

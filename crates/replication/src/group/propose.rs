@@ -90,7 +90,7 @@ impl<S: StateMachine> Group<S> {
 
 impl<S: StateMachine> Inner<S> {
     async fn hand_over(&self, kind: u16, command: &[u8], done: Done<S::Response>) {
-        let stamp_ms = self.clock.next(self.shared.progress.stamp_ms());
+        let stamp_ms = self.stamps.next(self.shared.progress.stamp_ms());
         let envelope = command::encode(kind, stamp_ms, command);
         let waiting = Waiting {
             halt: Arc::clone(&self.shared.halt),
