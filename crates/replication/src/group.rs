@@ -16,6 +16,7 @@ mod members;
 mod policy;
 mod propose;
 mod read;
+mod release;
 mod status;
 mod take;
 
@@ -65,6 +66,8 @@ pub(crate) struct Parts<S: StateMachine> {
     pub(crate) node: u64,
     pub(crate) network: Factory,
     pub(crate) policy: SnapshotPolicy,
+    /// See [`crate::HostOptions::log_bytes_max`].
+    pub(crate) log_bytes_max: u64,
     pub(crate) command_bytes_max: usize,
     /// Before this moment the replica neither votes nor stands: a promise from before a restart may still bind it.
     pub(crate) silent_until: Option<Instant>,
@@ -83,6 +86,7 @@ pub(crate) struct Inner<S: StateMachine> {
     /// To the other members.
     network: Factory,
     policy: SnapshotPolicy,
+    log_bytes_max: u64,
     command_bytes_max: usize,
     silent_until: Option<Instant>,
     /// The term in which this leader began to hand over the lead; it has no lease in it any more.
@@ -131,6 +135,7 @@ impl<S: StateMachine> Group<S> {
             grants: Arc::clone(&parts.network.grants),
             network: parts.network,
             policy: parts.policy,
+            log_bytes_max: parts.log_bytes_max,
             command_bytes_max: parts.command_bytes_max,
             silent_until: parts.silent_until,
             handing_over: AtomicU64::new(0),

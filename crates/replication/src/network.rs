@@ -16,7 +16,7 @@
 //! Every call has a deadline; a stream of appends fails when an answer is
 //! overdue. Votes and heartbeats have a connection of their own, and snapshots another, so that neither waits behind
 //! the bulk. A snapshot is offered before it is sent: the receiver says how much of it is there from a transfer that broke off, and only
-//! the rest follows. Delivering a message twice or late is harmless: Raft judges it by term and index.
+//! the rest follows. The log behind it stays until it is there ([`sending`]). Delivering a message twice or late is harmless: Raft judges it by term and index.
 
 pub(crate) mod block;
 mod channels;
@@ -24,6 +24,7 @@ mod client;
 mod hold;
 mod leash;
 mod message;
+mod sending;
 pub(crate) mod service;
 mod snapshot;
 mod standing;
@@ -42,6 +43,7 @@ use wal::GroupId;
 pub use block::AppendSize;
 pub(crate) use channels::Channels;
 pub(crate) use client::{Factory, Offer, said_to_offer};
+pub(crate) use sending::Sendings;
 pub(crate) use standing::{Behind, Own, Standings};
 
 /// Bytes of a piece of a snapshot.

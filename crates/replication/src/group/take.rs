@@ -117,16 +117,7 @@ impl<S: StateMachine> Inner<S> {
         self.let_go().await
     }
 
-    /// Lets go of the log that two generations of snapshots cover.
-    async fn let_go(&self) -> Result<(), SnapshotError> {
-        let Some(index) = self.shared.snapshots.purgeable() else {
-            return Ok(());
-        };
-        let asked = self.raft.trigger().purge_log(index).await;
-        asked.map_err(|_| self.snapshot_stopped())
-    }
-
-    fn snapshot_stopped(&self) -> SnapshotError {
+    pub(super) fn snapshot_stopped(&self) -> SnapshotError {
         SnapshotError::Stopped {
             reason: self.shared.halt.why(),
         }

@@ -125,6 +125,7 @@ impl Host {
             node,
             network,
             policy: config.snapshots,
+            log_bytes_max: inner.options.log_bytes_max,
             command_bytes_max: config.command_bytes_max,
             silent_until: silent.then(|| inner.runtime.now() + Timing::longest_lease()),
             snapshot_turn: Arc::clone(&inner.snapshot_turn),
@@ -226,6 +227,7 @@ impl Inner {
             grants: Arc::new(Grants::new(config.timing.lease())),
             standings: self.standings(config.group),
             entry_wanted: Arc::default(),
+            sendings: Arc::default(),
         }
     }
 

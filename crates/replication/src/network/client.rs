@@ -27,7 +27,7 @@ use super::channels::Lane;
 use super::hold::Hold;
 use super::leash::leash;
 use super::message::{failed, late, malformed, silent_after_pause, unreachable};
-use super::{Limits, SharedContext, Standings, snapshot, stream};
+use super::{Limits, Sendings, SharedContext, Standings, snapshot, stream};
 use crate::Peer;
 use crate::convert::{self, ConvertError};
 use crate::lease::Grants;
@@ -49,6 +49,7 @@ pub(crate) struct Factory {
     pub(crate) standings: Arc<Standings>,
     /// A follower of this leader asks for an entry, whatever is in it.
     pub(crate) entry_wanted: Arc<Notify>,
+    pub(crate) sendings: Arc<Sendings>,
 }
 
 impl Factory {
@@ -76,6 +77,7 @@ impl Factory {
             grants: Arc::clone(&self.grants),
             standings: Arc::clone(&self.standings),
             entry_wanted: Arc::clone(&self.entry_wanted),
+            sendings: Arc::clone(&self.sendings),
             target,
             address: node.addr.clone(),
             lane,
@@ -110,6 +112,7 @@ pub(crate) struct Client {
     grants: Arc<Grants>,
     standings: Arc<Standings>,
     entry_wanted: Arc<Notify>,
+    sendings: Arc<Sendings>,
     target: u64,
     /// Where the membership says that it is.
     address: String,
@@ -256,6 +259,8 @@ impl Client {
 
     /// Sends what a peer lacks of a snapshot; answers with the peer's vote.
     async fn transfer(&self, vote: &Vote, file: SnapshotFile) -> Result<Vote, RpcError> {
+        let (term, index) = (vote.leader_id.term, file.info().applied.index);
+        self.sendings.begin(self.target, term, index);
         let offset = match self.offer(vote, &file).await? {
             Offer::Outvoted(higher) => return Ok(higher),
             Offer::From(offset) => offset,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use api::raft::v1 as wire;
 use api::raft::v1::raft_service_client::RaftServiceClient;
@@ -14,13 +13,12 @@ use futures::channel::oneshot;
 use futures::stream::BoxStream;
 use prost::Message as _;
 use replication::{AppendSize, Host, NodeId, Peer, Start};
-use rpc::{Server, ServerConfig};
 use runtime::{CancellationToken, Runtime};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::common::trio::{World, begin};
-use crate::common::{PATIENCE, envelope, put};
+use crate::common::{PATIENCE, envelope, put, serve};
 
 /// What a learner was sent.
 #[derive(Debug, Default)]
@@ -146,23 +144,12 @@ fn client(address: &str) -> RaftServiceClient<Channel> {
 
 /// Serves in front of a node; gives the address.
 async fn watch(address: &str, seen: &Arc<Seen>, is_old: bool, stop: &CancellationToken) -> String {
-    let runtime = Runtime::real();
     let watched = Watched {
         node: client(address),
         seen: Arc::clone(seen),
         is_old,
     };
-    let listener = runtime.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().to_string();
-    let config = ServerConfig {
-        drain: Duration::ZERO,
-        ..ServerConfig::internal()
-    };
-    let server = Server::new(&runtime, config).with_service(rpc::services::raft(watched));
-    let stop = stop.clone();
-    let serve = async move { server.serve(listener, stop).await };
-    drop(runtime.spawn("watched", serve));
-    address
+    serve(watched, stop).await
 }
 
 /// What a node has sent: before compression, and as it was.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use api::raft::v1 as wire;
 use api::raft::v1::raft_service_client::RaftServiceClient;
+use api::raft::v1::raft_service_server::RaftService;
 use bytes::Bytes;
 use cluster::ClusterId;
 use parking_lot::RwLock;
@@ -286,6 +287,22 @@ pub(crate) fn client_of(node: &Node) -> RaftServiceClient<Channel> {
     let config = rpc::channel::PoolConfig::default();
     let channel = rpc::channel::connect(&Runtime::real(), &node.address, &config);
     RaftServiceClient::new(channel.unwrap())
+}
+
+/// Serves what stands before a node, for as long as it is not stopped; gives the address.
+pub(crate) async fn serve(service: impl RaftService, stop: &CancellationToken) -> String {
+    let runtime = Runtime::real();
+    let listener = runtime.bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().to_string();
+    let config = ServerConfig {
+        drain: Duration::ZERO,
+        ..ServerConfig::internal()
+    };
+    let server = Server::new(&runtime, config).with_service(rpc::services::raft(service));
+    let stop = stop.clone();
+    let serve = async move { server.serve(listener, stop).await };
+    drop(runtime.spawn("test-server", serve));
+    address
 }
 
 /// What stands before a message about [`GROUP`] from one node to another.

@@ -1,0 +1,235 @@
+//! A member that is behind: the log that is kept for it, and the snapshots that it is sent.
+
+use std::sync::Arc;
+
+use api::raft::v1 as wire;
+use api::raft::v1::raft_service_client::RaftServiceClient;
+use api::raft::v1::raft_service_server::RaftService;
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use replication::{Group, HostOptions, Peer, Start};
+use runtime::{CancellationToken, Runtime};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::common::trio::{Replica, World, begin};
+use crate::common::{Counters, Node, PATIENCE, client_of, put, serve, settle, small_options};
+
+/// What a test lets pass to a node.
+#[derive(Debug)]
+struct Gate {
+    /// Snapshots that have come.
+    came: watch::Sender<u64>,
+    /// Whether snapshots may pass.
+    open: watch::Sender<bool>,
+}
+
+/// Stands before a node.
+#[derive(Clone)]
+struct Gated {
+    node: RaftServiceClient<Channel>,
+    gate: Arc<Gate>,
+}
+
+/// Passes on what comes, for as long as both sides are there.
+fn onward<T: Send + 'static>(requests: Streaming<T>) -> impl Stream<Item = T> + Send + 'static {
+    futures::stream::unfold(requests, |mut requests| async move {
+        let next = requests.message().await.ok().flatten()?;
+        Some((next, requests))
+    })
+}
+
+#[async_trait]
+impl RaftService for Gated {
+    async fn vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        self.node.clone().vote(request.into_inner()).await
+    }
+
+    type AppendStream = BoxStream<'static, Result<wire::AppendResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let requests = onward(request.into_inner());
+        let answers = self.node.clone().append(requests).await?;
+        Ok(Response::new(answers.into_inner().boxed()))
+    }
+
+    async fn offer_snapshot(
+        &self,
+        request: Request<wire::OfferSnapshotRequest>,
+    ) -> Result<Response<wire::OfferSnapshotResponse>, Status> {
+        self.node.clone().offer_snapshot(request.into_inner()).await
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<wire::InstallSnapshotRequest>>,
+    ) -> Result<Response<wire::InstallSnapshotResponse>, Status> {
+        self.gate.came.send_modify(|came| *came += 1);
+        let mut open = self.gate.open.subscribe();
+        drop(open.wait_for(|open| *open).await);
+        let requests = onward(request.into_inner());
+        self.node.clone().install_snapshot(requests).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        self.node
+            .clone()
+            .transfer_leader(request.into_inner())
+            .await
+    }
+
+    async fn yield_leader(
+        &self,
+        request: Request<wire::YieldLeaderRequest>,
+    ) -> Result<Response<wire::YieldLeaderResponse>, Status> {
+        self.node.clone().yield_leader(request.into_inner()).await
+    }
+}
+
+/// A group whose only voter no election disturbs, and a learner that is not in it yet, behind a gate.
+struct Pair {
+    leader: Node,
+    group: Group<Counters>,
+    learner: Replica,
+    gate: Arc<Gate>,
+    /// The learner, as the leader is to reach it.
+    peer: Peer,
+    stop: CancellationToken,
+    /// Held for what the nodes lie in.
+    _world: World,
+}
+
+impl Pair {
+    async fn new(options: HostOptions) -> Self {
+        let mut world = World::new();
+        world.options = options;
+        let leader = world.open(1, None).await;
+        let members = vec![leader.member()];
+        let (group, _) = begin(&leader.host, Start::Bootstrap { members }).await;
+        settle(&group).await;
+        let learner = world.joining(2).await;
+        let gate = Arc::new(Gate {
+            came: watch::Sender::new(0),
+            open: watch::Sender::new(true),
+        });
+        let gated = Gated {
+            node: client_of(&learner.node),
+            gate: Arc::clone(&gate),
+        };
+        let stop = CancellationToken::new();
+        let peer = Peer {
+            node: learner.node.id,
+            address: serve(gated, &stop).await,
+        };
+        Self {
+            leader,
+            group,
+            learner,
+            gate,
+            peer,
+            stop,
+            _world: world,
+        }
+    }
+
+    /// Writes something and takes a snapshot, over and over.
+    async fn take_snapshots(&self, count: u64) {
+        for _ in 0..count {
+            put(&self.group, "n", 1).await.unwrap();
+            self.group.take_snapshot().await.unwrap();
+        }
+    }
+
+    /// Waits until a snapshot is on its way.
+    async fn until_one_came(&self) {
+        let mut came = self.gate.came.subscribe();
+        let one = came.wait_for(|came| *came > 0);
+        let one = Runtime::real().timeout(PATIENCE, one).await;
+        drop(one.unwrap().unwrap());
+    }
+
+    async fn agree(&self) {
+        let last = put(&self.group, "last", 1).await.unwrap().index;
+        let learner = &self.learner;
+        let waited = learner.group.wait_applied(last, PATIENCE).await;
+        assert!(waited.is_ok(), "{:?}", learner.group.status());
+        assert_eq!(learner.machine.state(), self.group.machine().state());
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.leader.kill().await;
+        self.learner.node.kill().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_longer_than_two_generations_for_a_snapshot_needs_no_other() {
+    let pair = Pair::new(small_options()).await;
+    pair.take_snapshots(3).await;
+    pair.gate.open.send_replace(false);
+    let joining = pair.group.add_learner(pair.peer.clone(), PATIENCE);
+    let meanwhile = async {
+        pair.until_one_came().await;
+        pair.take_snapshots(3).await;
+        pair.gate.open.send_replace(true);
+    };
+    let (joined, ()) = futures::join!(joining, meanwhile);
+    joined.unwrap();
+    pair.agree().await;
+    assert_eq!(*pair.gate.came.borrow(), 1);
+    // Once it has it, nothing is kept for it any more.
+    let newest = pair.group.latest_snapshot().unwrap().info().applied.index;
+    pair.take_snapshots(1).await;
+    pair.agree().await;
+    let purged = async {
+        while pair.group.status().purged < Some(newest) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let purged = Runtime::real().timeout(PATIENCE, purged).await;
+    assert!(purged.is_ok(), "{:?}", pair.group.status());
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_does_not_arrive_holds_back_no_more_than_the_log_may_be_long() {
+    let options = HostOptions {
+        log_bytes_max: 64 << 10,
+        ..small_options()
+    };
+    let pair = Pair::new(options).await;
+    pair.take_snapshots(3).await;
+    pair.gate.open.send_replace(false);
+    let joining = pair.group.add_learner(pair.peer.clone(), PATIENCE * 3);
+    let meanwhile = async {
+        pair.until_one_came().await;
+        let sent = pair.group.latest_snapshot().unwrap().info().applied.index;
+        let runtime = Runtime::real();
+        let deadline = runtime.now() + PATIENCE;
+        let mut number = 0;
+        while pair.group.status().purged <= Some(sent) {
+            assert!(runtime.now() < deadline, "{:?}", pair.group.status());
+            number += 1;
+            put(&pair.group, &format!("{number:0300}"), 1)
+                .await
+                .unwrap();
+        }
+        pair.gate.open.send_replace(true);
+    };
+    let (joined, ()) = futures::join!(joining, meanwhile);
+    joined.unwrap();
+    pair.agree().await;
+    pair.end().await;
+}
