@@ -9,6 +9,7 @@
 //! be missing only where some wipe may have come after it, and may be there only where none surely did. What a strict answer
 //! showed to be gone stays gone, and where a single wipe can have done it, that wipe is known to be over.
 
+mod shown;
 mod wiped;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use api::Reason;
 use api::v1::Consistency;
 
 use crate::trace::Trace;
+pub(crate) use shown::Shown;
 use wiped::{Suffered, overtaken, resurrected};
 
 /// Increments of one term: 4^18 is still below the largest count of a record.
@@ -62,11 +64,6 @@ impl Ticket {
     /// What it adds.
     pub(crate) fn count(&self) -> u64 {
         1 << (2 * self.place)
-    }
-
-    /// Which of its term's increments it is.
-    pub(crate) const fn place(&self) -> usize {
-        self.place
     }
 }
 
@@ -412,47 +409,6 @@ impl Oracle {
                     increment.visible.get_or_insert(now);
                 }
             }
-        }
-    }
-
-    /// A count was read with the token of a client to whom some increments of the term had been acknowledged before.
-    pub(crate) fn carried(
-        &mut self,
-        key: &Key,
-        count: u64,
-        acked: &BTreeSet<usize>,
-        now: Duration,
-    ) {
-        let increments = self.terms.get(key).map_or(&[][..], Vec::as_slice);
-        let suffered = self.suffered(key, None);
-        let lacks = |place: &&usize| {
-            let increment = increments.get(**place);
-            let excused = |of: &Increment| suffered.iter().any(|wipe| wipe.excuses(of));
-            count >> (2 * **place) & 3 == 0 && increment.is_some_and(|of| !excused(of))
-        };
-        let lacking: Vec<usize> = acked.iter().filter(lacks).copied().collect();
-        for place in lacking {
-            let text = format!(
-                "{key} = {count:#x}: #{place} is missing for the client to whom it was acknowledged"
-            );
-            self.violate(now, &text);
-        }
-    }
-
-    /// A count was read with the token of a client to whom a deletion of these increments of the term had been acknowledged before.
-    pub(crate) fn taken(
-        &mut self,
-        key: &Key,
-        count: u64,
-        deleted: &BTreeSet<usize>,
-        now: Duration,
-    ) {
-        let is_there = |place: &&usize| count >> (2 * **place) & 3 != 0;
-        for place in deleted.iter().filter(is_there) {
-            let text = format!(
-                "{key} = {count:#x}: #{place} is there for the client to whom its deletion was acknowledged"
-            );
-            self.violate(now, &text);
         }
     }
 

@@ -4,7 +4,6 @@ mod reads;
 mod wipes;
 mod writes;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tonic::transport::Channel;
 
 use crate::dice::Dice;
 use crate::mutant::Mutant;
-use crate::oracle::{Ended, Key, Oracle, Ticket};
+use crate::oracle::{Ended, Key, Oracle, Shown, Ticket};
 use crate::trace;
 use writes::Late;
 
@@ -52,10 +51,8 @@ pub(crate) struct Worker {
     late: Vec<Late>,
     /// Sends records without a request id, once each. None where the network delivers requests again, which such a one does not survive.
     pub(crate) bare: Option<AutocompleteServiceClient<Channel>>,
-    /// The increments of each term that were acknowledged to this client, whose token says so.
-    acked: BTreeMap<Key, BTreeSet<usize>>,
-    /// Those of them that came before a deletion which was acknowledged to it, too.
-    deleted: BTreeMap<Key, BTreeSet<usize>>,
+    /// What the answers have shown that its token was made of. Every read brings it.
+    shown: Shown,
     /// What it does.
     diet: Diet,
     /// A bug that the client has.
@@ -131,8 +128,7 @@ impl Worker {
             late_sequence: 0,
             late: Vec::new(),
             bare: None,
-            acked: BTreeMap::new(),
-            deleted: BTreeMap::new(),
+            shown: Shown::default(),
             diet,
             mutant: None,
         })
@@ -258,11 +254,11 @@ impl Worker {
         }
     }
 
-    /// Remembers what was acknowledged under this client's token.
+    /// Remembers what the answer to a write has shown, whose token the client took in.
     fn note_acked(&mut self, ticket: &Ticket, ended: Ended) {
-        if matches!(ended, Ended::Acked(_) | Ended::Repeated(_)) {
-            let places = self.acked.entry(ticket.key.clone()).or_default();
-            places.insert(ticket.place());
+        match ended {
+            Ended::Acked(count) | Ended::Repeated(count) => self.shown.add(&ticket.key, count),
+            Ended::Refused | Ended::Unknown | Ended::Claimed => {}
         }
     }
 

@@ -57,34 +57,116 @@ fn an_unknown_outcome_may_go_either_way_but_not_back() {
 #[test]
 fn what_was_acknowledged_to_a_client_is_there_for_its_token_unless_it_was_deleted() {
     let (mut oracle, first, second) = two_increments();
+    let mut shown = Shown::default();
     oracle.written(&first, Ended::Acked(1), at(1), at(2));
+    shown.add(&key(), 1);
     oracle.written(&second, Ended::Acked(5), at(1), at(2));
-    let both = [first.place(), second.place()].into();
     oracle.read(&key(), 1, Consistency::Stale, at(3), at(4));
-    oracle.carried(&key(), 1, &[first.place()].into(), at(4));
+    oracle.carried(&key(), 1, &shown, at(4));
     assert_eq!(verdict(&oracle), "");
-    oracle.carried(&key(), 1, &both, at(4));
+    shown.add(&key(), 5);
+    oracle.carried(&key(), 1, &shown, at(4));
     assert!(verdict(&oracle).contains("#1 is missing for the client"));
     oracle.violations.clear();
     oracle.wipe(Scope::Term(key()), at(5));
-    oracle.carried(&key(), 0, &both, at(6));
+    oracle.carried(&key(), 0, &shown, at(6));
     assert_eq!(verdict(&oracle), "", "it may be deleted by now");
 }
 
 #[test]
 fn what_a_client_has_deleted_does_not_come_back_for_its_token() {
     let (mut oracle, first, second) = two_increments();
+    let mut shown = Shown::default();
     oracle.written(&first, Ended::Acked(1), at(1), at(2));
+    shown.add(&key(), 1);
     let wipe = oracle.wipe(Scope::Term(key()), at(3));
     oracle.wiped(wipe, Wiped::Deleted { existed: true }, at(4));
+    shown.delete(&key());
     oracle.written(&second, Ended::Acked(4), at(5), at(6));
-    let deleted = [first.place()].into();
     for (count, is_right) in [(0, true), (4, true), (5, false), (1, false)] {
         oracle.read(&key(), count, Consistency::Stale, at(7), at(8));
-        oracle.taken(&key(), count, &deleted, at(8));
+        oracle.carried(&key(), count, &shown, at(8));
         assert_eq!(verdict(&oracle).is_empty(), is_right, "{count}");
         oracle.violations.clear();
     }
+}
+
+/// Two increments of which nothing is known but what completions have shown.
+fn completed(counts: &[u64]) -> (Oracle, Shown) {
+    let (mut oracle, first, second) = two_increments();
+    let mut shown = Shown::default();
+    oracle.written(&first, Ended::Unknown, at(1), at(2));
+    oracle.written(&second, Ended::Unknown, at(1), at(2));
+    for count in counts {
+        oracle.read(&key(), *count, Consistency::Stale, at(3), at(3));
+        oracle.carried_on(&key(), *count, &mut shown, at(3));
+    }
+    (oracle, shown)
+}
+
+#[test]
+fn what_completions_have_shown_is_there_for_their_token() {
+    for (before, count, is_right) in [
+        (&[][..], 0, true),
+        (&[4], 4, true),
+        (&[4], 5, true),
+        (&[0, 4, 5], 5, true),
+        (&[4], 0, false),
+        (&[4], 1, false),
+        (&[0, 4, 5], 4, false),
+    ] {
+        let (mut oracle, shown) = completed(before);
+        assert_eq!(verdict(&oracle), "");
+        oracle.carried(&key(), count, &shown, at(4));
+        let is_silent = verdict(&oracle).is_empty();
+        assert_eq!(is_silent, is_right, "{count} after {before:?}");
+        oracle.violations.clear();
+        // Whoever brings no token is promised nothing.
+        oracle.carried(&key(), count, &Shown::default(), at(4));
+        assert_eq!(verdict(&oracle), "");
+    }
+    let (mut oracle, mut shown) = completed(&[5]);
+    oracle.carried_on(&key(), 1, &mut shown, at(4));
+    assert!(verdict(&oracle).contains("#1 is missing for the client"));
+}
+
+#[test]
+fn what_completions_have_shown_to_be_deleted_stays_so_for_their_token() {
+    let (mut oracle, mut shown) = completed(&[5]);
+    oracle.wipe(Scope::Term(key()), at(4));
+    // A count that is read gives no token: another replica may not have heard of the deletion yet.
+    oracle.carried(&key(), 0, &shown, at(5));
+    oracle.carried(&key(), 5, &shown, at(6));
+    oracle.carried_on(&key(), 0, &mut shown, at(7));
+    oracle.carried(&key(), 0, &shown, at(8));
+    assert_eq!(verdict(&oracle), "");
+    oracle.carried(&key(), 4, &shown, at(9));
+    assert!(verdict(&oracle).contains("#1 is there again for the client"));
+}
+
+#[test]
+fn a_clear_is_seen_before_tokens_know_of_it() {
+    let (mut oracle, mut shown) = completed(&[5]);
+    oracle.wipe(Scope::Namespace(""), at(4));
+    oracle.carried_on(&key(), 0, &mut shown, at(5));
+    oracle.carried(&key(), 5, &shown, at(6));
+    assert_eq!(verdict(&oracle), "");
+}
+
+#[test]
+fn what_is_below_a_prefix_was_shown_of_its_namespace() {
+    let mut shown = Shown::default();
+    for (namespace, term) in [("", "ab"), ("", "b"), ("c", "ab")] {
+        let term = term.to_owned();
+        shown.add(&Key { namespace, term }, 1);
+    }
+    let below = |namespace, prefix| {
+        let found = shown.below(namespace, prefix).into_iter();
+        found.map(|key| key.term).collect::<Vec<_>>()
+    };
+    assert_eq!(below("", "a"), ["ab"]);
+    assert_eq!(below("", ""), ["ab", "b"]);
+    assert_eq!(below("c", "b"), [""; 0]);
 }
 
 #[test]

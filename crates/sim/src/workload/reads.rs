@@ -1,5 +1,7 @@
 //! Reads of single counts, of completions and of whole namespaces.
 
+use std::collections::BTreeSet;
+
 use api::v1::{Completeness, Consistency, GetCountRequest, GetTopKRequest, ListTermsRequest};
 
 use super::{Diet, LETTERS, Worker};
@@ -32,8 +34,6 @@ impl Worker {
             Key { namespace, term }
         };
         let began = trace::now();
-        let acked = self.acked.get(&key).cloned().unwrap_or_default();
-        let deleted = self.deleted.get(&key).cloned().unwrap_or_default();
         let mut request = GetCountRequest {
             term: key.term.clone(),
             namespace: namespace.to_owned(),
@@ -51,13 +51,13 @@ impl Worker {
             Ok(found) => {
                 let now = trace::now();
                 judge.read(&key, found.count, level, began, now);
-                judge.carried(&key, found.count, &acked, now);
-                judge.taken(&key, found.count, &deleted, now);
+                judge.carried(&key, found.count, &self.shown, now);
             }
             Err(_) => judge.counts.failed_reads += 1,
         }
     }
 
+    /// Reads completions, mostly twice: what one replica has just shown, any other must show to whoever brings the token.
     pub(super) async fn top(&mut self) {
         let level = self.level();
         let namespace = self.namespace();
@@ -67,9 +67,18 @@ impl Worker {
         } else {
             letter.to_string()
         };
+        self.completions(namespace, &prefix, level).await;
+        // Whoever reads from one server alone would hear of the others what that one has.
+        if self.diet != Diet::Reads && self.dice.percent(60) {
+            let level = Consistency::Stale;
+            self.completions(namespace, &prefix, level).await;
+        }
+    }
+
+    async fn completions(&mut self, namespace: &'static str, prefix: &str, level: Consistency) {
         let began = trace::now();
         let request = GetTopKRequest {
-            prefix: prefix.clone(),
+            prefix: prefix.to_owned(),
             namespace: namespace.to_owned(),
             k: ALL,
             consistency: level.into(),
@@ -93,10 +102,18 @@ impl Worker {
         for found in found.suggestions {
             let term = found.term;
             terms.push(term.clone());
-            judge.read(&Key { namespace, term }, found.count, level, began, now);
+            let key = Key { namespace, term };
+            judge.read(&key, found.count, level, began, now);
+            judge.carried_on(&key, found.count, &mut self.shown, now);
         }
         if is_whole && terms.len() < ALL as usize {
-            judge.absent((namespace, &prefix), &terms, level, began, now);
+            judge.absent((namespace, prefix), &terms, level, began, now);
+            let listed: BTreeSet<&String> = terms.iter().collect();
+            let mut known = self.shown.below(namespace, prefix);
+            known.retain(|key| !listed.contains(&key.term));
+            for key in known {
+                judge.carried_on(&key, 0, &mut self.shown, now);
+            }
         }
     }
 

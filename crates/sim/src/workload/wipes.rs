@@ -52,9 +52,8 @@ impl Worker {
             let mut judge = self.judge.lock();
             judge.wiped(wipe, Wiped::Refused, trace::now());
         }
-        if is_done && let Some(before) = self.acked.get(&key) {
-            let deleted = self.deleted.entry(key).or_default();
-            deleted.extend(before);
+        if is_done {
+            self.shown.delete(&key);
         }
     }
 
