@@ -409,6 +409,22 @@ impl Logs {
         }
     }
 
+    /// The groups that a server leads by its own log, or wants to, in a term after which another one has won.
+    pub(crate) fn outlived(&self, host: HostId) -> Vec<GroupId> {
+        let Some(disk) = self.disks.get(&host) else {
+            return Vec::new();
+        };
+        let is_outlived = |group: GroupId, vote: Vote| {
+            let key = (disk.cluster, group);
+            let later = (key, vote.term.saturating_add(1))..=(key, u64::MAX);
+            vote.node == disk.node && self.leaders.range(later).next().is_some()
+        };
+        let votes = disk.groups.iter();
+        let votes = votes.filter_map(|(group, log)| Some((*group, log.vote?)));
+        let outlived = votes.filter(|(group, vote)| is_outlived(*group, *vote));
+        outlived.map(|(group, _)| group).collect()
+    }
+
     fn tell(&mut self, disk: &Disk, text: &str) {
         if self.problems.len() < PROBLEMS_MAX {
             let now = trace::now().as_secs_f64();

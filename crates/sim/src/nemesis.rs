@@ -4,6 +4,7 @@
 //! outlive the disks of a minority only, so at most one machine of the shard servers is damaged for good, once in a seed, and at most one of several
 //! coordinators; all else may overlap.
 
+mod clocks;
 mod disk;
 mod effect;
 mod kind;
@@ -20,6 +21,7 @@ use crate::dice::Dice;
 use crate::machine::{Crash, Machine};
 use crate::net::HostId;
 use crate::world::World;
+use clocks::SlowClock;
 use effect::{Awaited, Effect};
 use kind::{KINDS, Kind};
 use plots::Fall;
@@ -41,6 +43,7 @@ enum Step {
     Sleep(HostId),
     Wake(HostId),
     Disk(HostId),
+    RightClock(HostId),
     /// Cuts the link again, or heals it, so many times more.
     Flap(HostId, HostId, u8),
     /// Cuts the link.
@@ -61,6 +64,8 @@ pub(crate) struct Nemesis {
     later: Vec<(Duration, Step)>,
     fired: BTreeMap<Kind, u64>,
     awaited: Awaited,
+    /// Clocks that are too slow, or were.
+    slow_clocks: Vec<SlowClock>,
     /// Clients' requests that were first sent until then may have been delivered once more.
     pub(crate) sent_again: Duration,
 }
@@ -86,6 +91,7 @@ impl Nemesis {
             later: Vec::new(),
             fired: BTreeMap::new(),
             awaited: Awaited::default(),
+            slow_clocks: Vec::new(),
             sent_again: Duration::ZERO,
         }
     }
@@ -147,6 +153,7 @@ impl Nemesis {
         self.later.clear();
         self.look(world);
         world.net.heal();
+        self.right_clocks(world, |_| true);
         for machine in &mut world.machines {
             machine.pause(false);
             machine.heal_disk();
@@ -181,6 +188,7 @@ impl Nemesis {
                         machine.heal_disk();
                     }
                 }
+                Step::RightClock(host) => self.right_clocks(world, |slow| slow == host),
                 Step::Flap(from, to, more) => {
                     world.net.cut(from, to, more % 2 == 1);
                     world.net.cut(to, from, more % 2 == 1);
@@ -285,6 +293,7 @@ impl Nemesis {
             Kind::SlowDisk => self.ail(world, host, Ailment::SlowDisk, length),
             Kind::FullDisk => self.ail(world, host, Ailment::FullDisk, length),
             Kind::Clock => self.ail(world, host, Ailment::Clock, length),
+            Kind::SlowClock => self.slow_clock(world, host),
             Kind::SyncError | Kind::DiskError => self.fail_disk(world, host, kind),
             Kind::LostDisk | Kind::Rot | Kind::SnapshotRot => self.damage(world, kind),
             Kind::LostCoordinator | Kind::CoordinatorRot => self.harm_coordinator(world, kind),

@@ -9,6 +9,7 @@
 //! be missing only where some wipe may have come after it, and may be there only where none surely did. What a strict answer
 //! showed to be gone stays gone, and where a single wipe can have done it, that wipe is known to be over.
 
+mod doubt;
 mod shown;
 mod wiped;
 
@@ -20,6 +21,8 @@ use api::Reason;
 use api::v1::Consistency;
 
 use crate::trace::Trace;
+pub(crate) use doubt::Asked;
+use doubt::Doubt;
 pub(crate) use shown::Shown;
 use wiped::{Suffered, overtaken, resurrected};
 
@@ -130,6 +133,8 @@ pub(crate) struct Counts {
     pub(crate) wipes: u64,
     /// Increments that were seen to be gone.
     pub(crate) gone: u64,
+    /// Counts that may have been read by the lease of a leader whose clock is too slow.
+    pub(crate) excused: u64,
 }
 
 /// A count as it was told, to be judged.
@@ -159,6 +164,8 @@ pub(crate) struct Oracle {
     pub(crate) bent_clocks: bool,
     /// What was sent until then may be delivered once more.
     sent_again: Duration,
+    /// Where a leader may not know that it leads no more.
+    doubts: Vec<Doubt>,
     trace: Trace,
 }
 
@@ -173,6 +180,7 @@ impl Oracle {
             counts: Counts::default(),
             bent_clocks,
             sent_again: Duration::ZERO,
+            doubts: Vec::new(),
             trace,
         }
     }
@@ -379,20 +387,16 @@ impl Oracle {
         &mut self,
         key: &Key,
         count: u64,
-        level: Consistency,
+        asked: impl Into<Asked>,
         began: Duration,
         now: Duration,
     ) {
+        let asked: Asked = asked.into();
+        let level = asked.level;
         self.counts.reads += 1;
         self.trace
             .note(now, &format!("read {key} {level:?} {count}"));
-        let must_see = match level {
-            // More than is promised of a LEADER read where processes stand still: all clocks run at the same pace here.
-            Consistency::Linearizable | Consistency::Leader | Consistency::Unspecified => {
-                Some(began)
-            }
-            Consistency::Stale => None,
-        };
+        let must_see = self.due(key, asked, began, now);
         let answer = Answer {
             count,
             must_see,
@@ -417,17 +421,18 @@ impl Oracle {
         &mut self,
         (namespace, prefix): (&str, &str),
         found: &[String],
-        level: Consistency,
+        asked: impl Into<Asked>,
         began: Duration,
         now: Duration,
     ) {
+        let asked: Asked = asked.into();
         let below = |key: &&Key| key.namespace == namespace && key.term.starts_with(prefix);
         let found: BTreeSet<&String> = found.iter().collect();
         let missing = |key: &&Key| !found.contains(&key.term);
         let keys = self.terms.keys().filter(below).filter(missing);
         let keys: Vec<Key> = keys.cloned().collect();
         for key in keys {
-            self.read(&key, 0, level, began, now);
+            self.read(&key, 0, asked, began, now);
         }
     }
 

@@ -230,8 +230,7 @@ fn storm(
         let clients = world.machine(cast::CLIENTS).context("no clients")?;
         working.push(clients.spawn(move |runtime| {
             Box::pin(async move {
-                let server = cast::shard_address(*host);
-                if let Ok(reader) = Worker::reader(&runtime, server, &judge, dice) {
+                if let Ok(reader) = Worker::reader(&runtime, *host, &judge, dice) {
                     reader.run(stop).await;
                 }
             })
@@ -248,7 +247,7 @@ fn storm(
         world.tick()?;
         if !options.calm {
             nemesis.act(world)?;
-            judge.lock().sent_again(nemesis.sent_again);
+            tell(judge, nemesis, world);
         }
         if world.now.as_millis().is_multiple_of(3_000) {
             let machines = world.machines.iter_mut();
@@ -258,11 +257,21 @@ fn storm(
     }
     stop.cancel();
     nemesis.end(world)?;
-    judge.lock().sent_again(nemesis.sent_again);
     let patience = world.now + Duration::from_secs(20);
     while working.iter().any(|worker| worker.lock().is_none()) {
         anyhow::ensure!(world.now < patience, "clients do not end");
+        tell(judge, nemesis, world);
         world.tick()?;
     }
+    tell(judge, nemesis, world);
     Ok(())
+}
+
+/// Tells the judge what the faults excuse.
+fn tell(judge: &Judge, nemesis: &Nemesis, world: &World) {
+    let mut judge = judge.lock();
+    judge.sent_again(nemesis.sent_again);
+    for doubt in nemesis.doubts(world) {
+        judge.doubt(doubt.shard, doubt.server, doubt.lease, world.now);
+    }
 }

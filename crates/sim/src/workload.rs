@@ -16,9 +16,11 @@ use rpc::channel::{PoolConfig, connect};
 use runtime::{CancellationToken, Runtime};
 use tonic::transport::Channel;
 
+use crate::cast;
 use crate::dice::Dice;
 use crate::mutant::Mutant;
-use crate::oracle::{Ended, Key, Oracle, Shown, Ticket};
+use crate::net::HostId;
+use crate::oracle::{Asked, Ended, Key, Oracle, Shown, Ticket};
 use crate::trace;
 use writes::Late;
 
@@ -53,6 +55,8 @@ pub(crate) struct Worker {
     pub(crate) bare: Option<AutocompleteServiceClient<Channel>>,
     /// What the answers have shown that its token was made of. Every read brings it.
     shown: Shown,
+    /// The shard server that it reads from, where that is one alone.
+    server: Option<HostId>,
     /// What it does.
     diet: Diet,
     /// A bug that the client has.
@@ -98,15 +102,19 @@ impl Worker {
     /// One that reads from a shard server and nowhere else, and does not wait for it.
     pub(crate) fn reader(
         runtime: &Runtime,
-        server: String,
+        server: HostId,
         judge: &Judge,
         dice: Dice,
     ) -> Result<Self, ClientError> {
         let options = ClientOptions {
             deadline: READER_PATIENCE,
-            ..options(&[server], false)
+            ..options(&[cast::shard_address(server)], false)
         };
-        Self::with(runtime, options, judge, Diet::Reads, dice)
+        let reader = Self::with(runtime, options, judge, Diet::Reads, dice)?;
+        Ok(Self {
+            server: Some(server),
+            ..reader
+        })
     }
 
     fn with(
@@ -129,6 +137,7 @@ impl Worker {
             late: Vec::new(),
             bare: None,
             shown: Shown::default(),
+            server: None,
             diet,
             mutant: None,
         })

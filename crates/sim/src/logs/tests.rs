@@ -172,6 +172,30 @@ fn a_leader_has_all_that_was_committed_in_earlier_terms() {
 }
 
 #[test]
+fn a_lead_is_outlived_once_another_one_has_won_and_until_that_is_heard() {
+    let mut logs = Logs::default();
+    let hear = |logs: &mut Logs, number: u64, record: RecordKind| {
+        let host = HostId::try_from(number).unwrap();
+        let known = logs.disks.remove(&host);
+        let mut disk = known.unwrap_or_else(|| Disk {
+            is_old: true,
+            ..disk(number)
+        });
+        logs.record(&mut disk, record);
+        logs.disks.insert(host, disk);
+    };
+    hear(&mut logs, 1, vote(3, 1, true));
+    hear(&mut logs, 2, vote(3, 1, true));
+    assert!(logs.outlived(1).is_empty());
+    hear(&mut logs, 2, vote(4, 2, true));
+    assert_eq!(logs.outlived(1), [G]);
+    assert!(logs.outlived(2).is_empty());
+    hear(&mut logs, 1, vote(4, 2, true));
+    assert!(logs.outlived(1).is_empty());
+    assert_eq!(logs.problems, [""; 0]);
+}
+
+#[test]
 fn a_segment_that_came_back_behind_a_gap_is_not_the_log() {
     let paths = |numbers: &[u64]| {
         let path = |number| Path::new(tap::LOG).join(format!("{number:020}.wal"));

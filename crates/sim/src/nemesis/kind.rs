@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     FullDisk,
     /// A wall clock jumps.
     Clock,
+    /// A monotonic clock is too slow.
+    SlowClock,
     /// A machine comes back with an empty disk.
     LostDisk,
     /// A shard server comes back with its disk as it was some seconds ago, or without its log.
@@ -65,7 +67,7 @@ pub(crate) enum Kind {
 
 /// Those that every world may meet; [`Kind::LostCoordinator`] and [`Kind::CoordinatorRot`] need several coordinators,
 /// [`Kind::Watchdog`] a watchdog.
-pub(super) const KINDS: [Kind; 26] = [
+pub(super) const KINDS: [Kind; 27] = [
     Kind::Kill,
     Kind::Power,
     Kind::Blackout,
@@ -83,6 +85,7 @@ pub(super) const KINDS: [Kind; 26] = [
     Kind::DiskError,
     Kind::FullDisk,
     Kind::Clock,
+    Kind::SlowClock,
     Kind::LostDisk,
     Kind::SetBack,
     Kind::Rot,
@@ -115,6 +118,7 @@ impl Kind {
             Self::DiskError => "disk-error",
             Self::FullDisk => "full-disk",
             Self::Clock => "clock",
+            Self::SlowClock => "slow-clock",
             Self::LostDisk => "lost-disk",
             Self::SetBack => "set-back",
             Self::LostCoordinator => "lost-coordinator",

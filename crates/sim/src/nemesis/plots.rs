@@ -206,12 +206,12 @@ impl Nemesis {
         world.net.cut(other, one, true);
     }
 
-    fn part_at(&mut self, at: Duration, one: HostId, other: HostId) {
+    pub(super) fn part_at(&mut self, at: Duration, one: HostId, other: HostId) {
         self.later.push((at, Step::Part(one, other)));
         self.later.push((at, Step::Part(other, one)));
     }
 
-    fn join_at(&mut self, at: Duration, one: HostId, other: HostId) {
+    pub(super) fn join_at(&mut self, at: Duration, one: HostId, other: HostId) {
         self.later.push((at, Step::Link(one, other)));
         self.later.push((at, Step::Link(other, one)));
     }

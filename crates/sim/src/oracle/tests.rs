@@ -186,6 +186,34 @@ fn what_one_strict_read_has_shown_the_next_one_must_show() {
 }
 
 #[test]
+fn a_slow_clock_excuses_what_is_read_by_its_lease_and_nothing_else() {
+    let shard = crate::cast::shard_of(&key().term);
+    let mut shards = crate::cast::shards().into_iter();
+    let other = shards.find(|other| *other != shard).unwrap();
+    let passes = |asked: Asked, began, of, lease| {
+        let (mut oracle, first, _) = two_increments();
+        oracle.written(&first, Ended::Acked(1), at(1), at(2));
+        for now in [at(4), at(4) + crate::machine::TICK] {
+            oracle.doubt(of, 11, lease, now);
+        }
+        oracle.read(&key(), 0, asked, began, at(6));
+        verdict(&oracle).is_empty()
+    };
+    let leader = |server| Asked {
+        level: Consistency::Leader,
+        server,
+    };
+    assert!(passes(leader(Some(11)), at(4), shard, at(3)));
+    assert!(passes(leader(None), at(4), shard, at(3)));
+    // Not what is older than the lease, nor what began when it had ended.
+    assert!(!passes(leader(Some(11)), at(4), shard, at(1)));
+    assert!(!passes(leader(Some(11)), at(5), shard, at(3)));
+    assert!(!passes(leader(Some(12)), at(4), shard, at(3)));
+    assert!(!passes(leader(None), at(4), other, at(3)));
+    assert!(!passes(LINEAR.into(), at(4), shard, at(3)));
+}
+
+#[test]
 fn an_answer_holds_its_own_increment_and_all_before_it() {
     let (mut oracle, first, second) = two_increments();
     oracle.written(&first, Ended::Acked(1), at(1), at(2));

@@ -6,7 +6,7 @@ use api::v1::{Completeness, Consistency, GetCountRequest, GetTopKRequest, ListTe
 
 use super::{Diet, LETTERS, Worker};
 use crate::mutant::Mutant;
-use crate::oracle::Key;
+use crate::oracle::{Asked, Key};
 use crate::trace;
 
 /// More than there are terms.
@@ -25,6 +25,11 @@ impl Worker {
         self.dice.pick(&levels).unwrap_or(Consistency::Leader)
     }
 
+    fn asked(&self, level: Consistency) -> Asked {
+        let server = self.server;
+        Asked { level, server }
+    }
+
     pub(super) async fn count(&mut self) {
         let ((namespace, name), level) = (self.place(), self.level());
         let term = format!("{name}-0");
@@ -33,7 +38,7 @@ impl Worker {
         } else {
             Key { namespace, term }
         };
-        let began = trace::now();
+        let (began, asked) = (trace::now(), self.asked(level));
         let mut request = GetCountRequest {
             term: key.term.clone(),
             namespace: namespace.to_owned(),
@@ -50,7 +55,7 @@ impl Worker {
         match answer {
             Ok(found) => {
                 let now = trace::now();
-                judge.read(&key, found.count, level, began, now);
+                judge.read(&key, found.count, asked, began, now);
                 judge.carried(&key, found.count, &self.shown, now);
             }
             Err(_) => judge.counts.failed_reads += 1,
@@ -76,7 +81,7 @@ impl Worker {
     }
 
     async fn completions(&mut self, namespace: &'static str, prefix: &str, level: Consistency) {
-        let began = trace::now();
+        let (began, asked) = (trace::now(), self.asked(level));
         let request = GetTopKRequest {
             prefix: prefix.to_owned(),
             namespace: namespace.to_owned(),
@@ -103,11 +108,11 @@ impl Worker {
             let term = found.term;
             terms.push(term.clone());
             let key = Key { namespace, term };
-            judge.read(&key, found.count, level, began, now);
+            judge.read(&key, found.count, asked, began, now);
             judge.carried_on(&key, found.count, &mut self.shown, now);
         }
         if is_whole && terms.len() < ALL as usize {
-            judge.absent((namespace, prefix), &terms, level, began, now);
+            judge.absent((namespace, prefix), &terms, asked, began, now);
             let listed: BTreeSet<&String> = terms.iter().collect();
             let mut known = self.shown.below(namespace, prefix);
             known.retain(|key| !listed.contains(&key.term));
