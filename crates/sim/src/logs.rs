@@ -5,14 +5,18 @@
 //! at once, with the time at which it went wrong:
 //!
 //! - *Election safety*: a term has one leader.
-//! - *Votes*: a log never goes back to an earlier term, nor from one candidate to another of the same term, unless that one has won. Who
-//!   wins a term has votes that a majority of disks have synced.
+//! - *Votes*: a log never goes back to an earlier term, nor from one candidate to another of the same term, unless that one has won; nor
+//!   does a node that has left a group and comes back. Who wins a term has votes that a majority of disks have synced.
 //! - *Log matching*: what has the same group, index and term is the same.
 //! - *Commits*: what a log says is committed has been synced by a majority of disks, and is the same everywhere for ever.
 //! - *Leader completeness*: a leader has all that was committed in earlier terms.
 //! - Nobody cuts off what it knows to be committed, or purges what it does not.
 //!
+//! A disk that was lost is no copy any more, and neither is one that was set back to what it was.
+//!
 //! How far a log is committed is known from its hints, which are written a moment after the fact.
+
+mod lives;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -27,6 +31,7 @@ use crate::cast::Shape;
 use crate::net::HostId;
 use crate::tap::{self, Tap};
 use crate::trace;
+use lives::{Life, Lives, Promises};
 
 /// Problems that are told; one mostly brings many others.
 const PROBLEMS_MAX: usize = 20;
@@ -134,10 +139,12 @@ pub(crate) struct Logs {
     leaders: BTreeMap<(Key, u64), u64>,
     /// What an entry was when it was first seen, by index and term.
     first: BTreeMap<(Key, u64, u64), [u8; 16]>,
-    /// Who ever synced an entry, by index and term.
-    synced: BTreeMap<(Key, u64, u64), BTreeSet<HostId>>,
-    /// Who ever synced a vote, by term and candidate.
-    voted: BTreeMap<(Key, u64, u64), BTreeSet<HostId>>,
+    /// The disks that ever synced an entry, by index and term.
+    synced: BTreeMap<(Key, u64, u64), BTreeSet<Life>>,
+    /// The disks that ever synced a vote, by term and candidate.
+    voted: BTreeMap<(Key, u64, u64), BTreeSet<Life>>,
+    lives: Lives,
+    promises: Promises,
     committed: BTreeMap<Key, BTreeMap<u64, Commit>>,
     pub(crate) problems: Vec<String>,
     /// Committed entries that were compared.
@@ -220,19 +227,26 @@ impl Logs {
             return;
         };
         let synced = std::mem::take(&mut segment.unsynced);
-        let Some(cluster) = self.disks.get(&host).map(|disk| disk.cluster) else {
+        let Some(disk) = self.disks.get(&host) else {
             return;
         };
+        let (cluster, node, life) = (disk.cluster, disk.node, self.lives.of(host));
         for synced in synced {
-            let hosts = match synced {
+            let lives = match synced {
                 Unsynced::Entry { group, index, term } => {
                     self.synced.entry(((cluster, group), index, term))
                 }
-                Unsynced::Vote { group, term, node } => {
-                    self.voted.entry(((cluster, group), term, node))
+                Unsynced::Vote {
+                    group,
+                    term,
+                    node: candidate,
+                } => {
+                    let group = (cluster, group);
+                    self.promises.keep(group, node, term, candidate);
+                    self.voted.entry((group, term, candidate))
                 }
             };
-            hosts.or_default().insert(host);
+            lives.or_default().insert(life);
         }
     }
 
@@ -318,6 +332,11 @@ impl Logs {
                 self.tell(disk, &text);
             }
         }
+        let broken = self.promises.broken((disk.cluster, group), disk.node, vote);
+        if let Some((term, candidate)) = broken.filter(|_| !disk.is_old) {
+            let text = format!("group {group}: {vote:?} after {candidate} in term {term}");
+            self.tell(disk, &text);
+        }
         if vote.committed {
             self.lead(disk, group, vote.term, vote.node);
             if vote.node == disk.node && before != Some(vote) && !disk.is_old {
@@ -343,7 +362,7 @@ impl Logs {
     /// Who wins has the votes of a majority of disks.
     fn elected(&mut self, disk: &Disk, group: GroupId, vote: Vote) {
         let key = ((disk.cluster, group), vote.term, vote.node);
-        let votes = self.voted.get(&key).map_or(0, BTreeSet::len);
+        let votes = self.lives.hosts(self.voted.get(&key));
         if votes < disk.cluster.majority {
             let term = vote.term;
             let text = format!("group {group}: leads term {term} with {votes} votes");
@@ -388,8 +407,8 @@ impl Logs {
             let Some(known) = all.get(index) else {
                 let (held, name) = (*held, disk.name.clone());
                 all.insert(*index, Commit { held, name, term });
-                let copies = self.synced.get(&(key, *index, held.term));
-                let copies = copies.map_or(0, BTreeSet::len);
+                let synced = self.synced.get(&(key, *index, held.term));
+                let copies = self.lives.hosts(synced);
                 if copies < disk.cluster.majority {
                     problems.push(format!(
                         "group {group}, entry {index} is committed with {copies} copies"
@@ -490,6 +509,11 @@ impl Witness {
     /// The server starts with what is on a disk.
     pub(crate) fn start(&self, name: &str, disk: &SimDisk) {
         self.logs.lock().start(self.host, name, self.cluster, disk);
+    }
+
+    /// The server's disk is gone, or comes back as it was before.
+    pub(crate) fn lose(&self, comes_back: bool) {
+        self.logs.lock().lose(self.host, comes_back);
     }
 }
 

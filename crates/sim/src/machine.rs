@@ -255,6 +255,13 @@ impl Machine {
         };
         self.disk.halt_after(Some(0));
         drop(self.boot.take());
+        if let Some(witness) = &self.witness {
+            match how {
+                Crash::Process | Crash::Power { .. } => {}
+                Crash::Disk => witness.lose(false),
+                Crash::SetBack { .. } => witness.lose(true),
+            }
+        }
         self.disk = image;
         pending
     }

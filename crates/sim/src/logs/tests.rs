@@ -50,12 +50,12 @@ fn verdict(synced: &[(u64, u64, u64)], records: &[(u64, RecordKind)]) -> String 
     for (host, index, term) in synced {
         let host = HostId::try_from(*host).unwrap();
         let key = ((CLUSTER, G), *index, *term);
-        logs.synced.entry(key).or_default().insert(host);
+        logs.synced.entry(key).or_default().insert((host, 0));
     }
     for (_, record) in records {
         if let RecordKind::Vote { group, vote } = record {
             let key = ((CLUSTER, *group), vote.term, vote.node);
-            logs.voted.insert(key, BTreeSet::from([1, 2]));
+            logs.voted.insert(key, BTreeSet::from([(1, 0), (2, 0)]));
         }
     }
     let mut disks = [disk(1), disk(2)];
@@ -94,6 +94,72 @@ fn a_vote_never_goes_back() {
 }
 
 #[test]
+fn a_vote_is_not_forgotten_by_leaving_a_group() {
+    let remove = RecordKind::Remove { group: G };
+    let said = |node: u64, then: &[RecordKind]| {
+        let mut logs = Logs::default();
+        for candidate in [1, 2] {
+            logs.promises.keep((CLUSTER, G), 9, 5, candidate);
+        }
+        logs.promises.keep((CLUSTER, G), 2, 3, 1);
+        let mut disk = disk(node);
+        logs.record(&mut disk, vote(3, 1, false));
+        logs.record(&mut disk, remove.clone());
+        for record in then {
+            logs.record(&mut disk, record.clone());
+        }
+        logs.problems.join("; ")
+    };
+    for then in [vote(3, 3, false), vote(2, 1, false)] {
+        let then = std::slice::from_ref(&then);
+        assert!(said(2, then).contains("after 1 in term 3"));
+        // Another one that has its place has promised nothing.
+        assert_eq!(said(4, then), "");
+    }
+    // What is written anew, who follows a leader, and who votes in a later term breaks nothing.
+    let anew = [vote(3, 1, false), remove.clone(), vote(4, 3, false)];
+    assert_eq!(said(2, &anew), "");
+    assert_eq!(said(2, &[vote(3, 3, true), vote(4, 3, false)]), "");
+}
+
+#[test]
+fn what_a_node_promised_before_its_disk_was_set_back_is_for_others_to_tell() {
+    for (comes_back, is_forgotten) in [(true, true), (false, false)] {
+        let mut logs = Logs::default();
+        logs.promises.keep((CLUSTER, G), 2, 3, 1);
+        logs.disks.insert(2, disk(2));
+        logs.lose(2, comes_back);
+        logs.record(&mut disk(2), vote(3, 3, false));
+        assert_eq!(logs.problems.is_empty(), is_forgotten);
+    }
+}
+
+#[test]
+fn a_disk_that_was_lost_is_no_copy() {
+    let lost_at = std::time::Duration::from_secs(100);
+    let committed_after = |seconds: u64, again: bool| {
+        trace::set_now(lost_at);
+        let mut logs = Logs::default();
+        let copies = logs.synced.entry(((CLUSTER, G), 5, 2)).or_default();
+        copies.extend([(1, 0), (2, 0)]);
+        if again {
+            copies.insert((2, 1));
+        }
+        logs.lives.end(2);
+        trace::set_now(lost_at + std::time::Duration::from_secs(seconds));
+        let mut disk = disk(1);
+        logs.record(&mut disk, entry(2, 5, b"a"));
+        logs.record(&mut disk, committed(5));
+        trace::set_now(std::time::Duration::ZERO);
+        logs.problems.join("; ")
+    };
+    assert!(committed_after(11, false).contains("is committed with 1 copies"));
+    // Shortly after, what it had acknowledged counts; later, what stands on its new disk.
+    assert_eq!(committed_after(9, false), "");
+    assert_eq!(committed_after(11, true), "");
+}
+
+#[test]
 fn an_entry_is_what_it_was() {
     let other = [(1, entry(2, 5, b"a")), (2, entry(2, 5, b"b"))];
     assert!(verdict(&[], &other).contains("is not what it was"));
@@ -127,7 +193,8 @@ fn who_wins_has_the_votes_of_a_majority_of_disks() {
     let mut logs = Logs::default();
     let mut won = |votes: &[HostId]| {
         let key = ((CLUSTER, G), 3, 1);
-        logs.voted.insert(key, votes.iter().copied().collect());
+        let disks = votes.iter().map(|host| (*host, 0));
+        logs.voted.insert(key, disks.collect());
         logs.record(&mut disk(1), vote(3, 1, true));
         std::mem::take(&mut logs.problems).join("; ")
     };
