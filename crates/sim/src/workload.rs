@@ -20,7 +20,7 @@ use crate::cast;
 use crate::dice::Dice;
 use crate::mutant::Mutant;
 use crate::net::HostId;
-use crate::oracle::{Asked, Ended, Key, Oracle, Shown, Ticket};
+use crate::oracle::{Ended, Key, Oracle, Shown, Ticket};
 use crate::trace;
 use writes::Late;
 
