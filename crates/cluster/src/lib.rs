@@ -20,3 +20,7 @@ pub use layout::{Layout, MapError};
 pub use map::{Ancestor, Namespace, Node, Replica, Shard, ShardMap};
 pub use range::KeyRange;
 pub use token::{Position, SessionToken, TokenError};
+
+/// How the reason of a replica ends that is to begin from a snapshot which has not come to its node: by these words a coordinator knows that
+/// nothing of it is there.
+pub const SEED_AWAITED: &str = "has not been pushed yet";

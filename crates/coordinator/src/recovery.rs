@@ -10,7 +10,8 @@
 //! of its replicas may turn out to reach further than what the next begins from.
 //!
 //! A shard of several replicas that has lost its majority for good can also begin anew from what one of them still has
-//! ([`Recovery::begin_from`]). What needs nobody's word, because a majority is there, is [`repair`].
+//! ([`Recovery::begin_from`]). What needs nobody's word, because a majority is there, is [`repair`]. Whether a life that waits for its
+//! snapshot will ever have it, [`seed`] finds out.
 //!
 //! On failure: what was given up by then stays set aside. A shard that has held something begins empty only where a person has said so
 //! in words of their own: what is not held here, another coordinator may hold.
@@ -19,6 +20,7 @@ mod balance;
 mod case;
 mod observed;
 mod repair;
+mod seed;
 mod steps;
 
 use std::collections::{BTreeMap, HashMap};
@@ -41,15 +43,16 @@ pub(crate) use observed::Observed;
 pub(crate) use repair::{Repair, RepairSettings};
 
 use case::{Case, add_heard_by_others};
+use seed::awaits_seed;
 
 use crate::actions::{About, Action, Actions};
 use crate::admin::others;
 use crate::liveness::{Heard, Liveness};
 use crate::meta::Meta;
-use crate::metadata::{Command, ShardRecord};
+use crate::metadata::Command;
 use crate::placement::repair::has_majority;
 use crate::routing::Router;
-use crate::snapshots::{Held, Store};
+use crate::snapshots::Store;
 use crate::status;
 
 /// Repairs shards.
@@ -76,12 +79,14 @@ enum Origin {
     Held { or_nothing: bool },
     /// What a replica still has.
     Replica(NodeId),
+    /// The snapshot that the present life was to begin from.
+    Seed,
 }
 
 impl Origin {
     const fn label(self) -> &'static str {
         match self {
-            Self::Held { .. } => "from_snapshot",
+            Self::Held { .. } | Self::Seed => "from_snapshot",
             Self::Replica(_) => "from_replica",
         }
     }
@@ -138,7 +143,7 @@ impl Recovery {
         let case = if request.accept_loss {
             self.look_by_all(shard).await?
         } else {
-            case
+            self.seek_seed(case).await
         };
         match case.state {
             ShardState::Serving => Ok(answer(&case, RecoveryAction::None, "the shard serves")),
@@ -146,8 +151,8 @@ impl Recovery {
             | ShardState::Recovering
             | ShardState::Unreachable
             | ShardState::Unspecified => {
-                if steps::awaits_seed(&case.record) {
-                    let run = self.start(shard, Origin::Held { or_nothing: false });
+                if awaits_seed(&case.record) && self.holds_seed(&case.record) {
+                    let run = self.start(shard, Origin::Seed);
                     return self.follow(run, deadline, &case).await;
                 }
                 let message = self.waiting(&case);
@@ -235,6 +240,9 @@ impl Recovery {
     /// Refuses that a life ends by a person's word while one of its replicas, which would be removed, may still turn out to be sound. The
     /// one that the next life is to begin from is not.
     fn check_all_are_heard_out(&self, case: &Case, origin: Option<NodeId>) -> Result<(), ApiError> {
+        if case.seed_is_lost {
+            return Ok(());
+        }
         let (record, heard) = (&case.record, &case.heard);
         let open = self.meta.read(|state| {
             let replicas = record.shard.replicas.iter();
@@ -254,35 +262,21 @@ impl Recovery {
         Err(ApiError::new(Reason::Starting, message))
     }
 
-    /// Goes on with what was broken off: a new life that still waits for its snapshot. Done by whoever leads, and by whoever holds
-    /// that very snapshot; sending it twice does no harm. Where the new life is lost, too, only by whoever holds it: nobody else can
-    /// begin another one from as much.
-    pub(crate) fn resume(&self, heard: &BTreeMap<NodeId, Heard>) {
-        let leads = self.meta.leads();
+    /// Goes on with what was broken off: a new life that still waits for its snapshot, or is lost without it. Done by whoever holds that very
+    /// snapshot; sending it twice does no harm.
+    pub(crate) fn resume(&self) {
         let open: Vec<(ShardId, Incarnation)> = self.meta.read(|state| {
-            let is_lost = |record: &ShardRecord| {
-                status::judge(state, heard, record).0 == ShardState::DataLoss
-            };
             let shards = state.shards.values();
             shards
-                .filter(|record| steps::awaits_seed(record))
-                .filter(|record| self.holds_seed(record) || (leads && !is_lost(record)))
+                .filter(|record| awaits_seed(record) && self.holds_seed(record))
                 .map(|record| (record.shard.id, record.shard.incarnation))
                 .collect()
         });
         for (shard, incarnation) in open {
             if !self.is_cared_for(shard, incarnation) {
-                self.start(shard, Origin::Held { or_nothing: false });
+                self.start(shard, Origin::Seed);
             }
         }
-    }
-
-    fn holds_seed(&self, record: &ShardRecord) -> bool {
-        let seed = record.seed.as_ref();
-        seed.is_some_and(|seed| {
-            let held = Held::of_seed(record.shard.id, seed);
-            self.store.of(record.shard.id).contains(&held)
-        })
     }
 
     fn look(&self, shard: ShardId) -> Result<Case, ApiError> {
@@ -293,7 +287,8 @@ impl Recovery {
     /// that only this one does not hear.
     async fn look_by_all(&self, shard: ShardId) -> Result<Case, ApiError> {
         let views = others::views(&self.meta).await;
-        self.look_with(shard, &views)
+        let case = self.look_with(shard, &views)?;
+        Ok(self.seek_seed(case).await)
     }
 
     fn look_with(&self, shard: ShardId, views: &[GetStatusResponse]) -> Result<Case, ApiError> {
@@ -309,6 +304,7 @@ impl Recovery {
                 state,
                 reason,
                 heard,
+                seed_is_lost: false,
             })
         })
     }

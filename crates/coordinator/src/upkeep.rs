@@ -133,7 +133,7 @@ impl Upkeep {
                 self.repair.look(&mut observed);
                 self.balance.look(&observed);
             }
-            self.recovery.resume(&heard);
+            self.recovery.resume();
             let epoch = self.meta.read(|state| state.epoch);
             if epoch != memory.epoch {
                 memory.epoch = epoch;

@@ -220,6 +220,11 @@ impl Host {
         &self.inner.wal
     }
 
+    /// Lets go of the state of a group that has been shut down. What it has on the disk stays.
+    pub fn forget_group(&self, group: GroupId) {
+        self.inner.registry.forget(group);
+    }
+
     /// Removes a group that is not running, its log and its snapshots, for good.
     ///
     /// # Errors

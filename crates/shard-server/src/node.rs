@@ -57,7 +57,7 @@ pub(crate) use names::{Names, resolved};
 use reconcile::Place;
 pub(crate) use registry::RegistryClient;
 pub(crate) use replica::{Freshness, Replica, Seen, stale_generation};
-pub(crate) use seeds::{SeedError, Seeds};
+pub(crate) use seeds::{SeedError, Seeds, whole_hash};
 pub(crate) use slot::{Failure, Slot, SlotState};
 pub(crate) use sync::{issued, register, view_of};
 pub(crate) use view::View;

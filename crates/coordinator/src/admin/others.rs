@@ -1,4 +1,5 @@
-//! What the other coordinators say: whether they answer, what they did, what watchdogs told them, and what they hear of the shard servers.
+//! What the other coordinators say: whether they answer, what they did, what watchdogs told them, what they hear of the shard servers,
+//! and what they hold.
 //!
 //! Each is asked once, all at the same time, and none is waited for longer than [`PATIENCE`]; one that does not answer is told as such and
 //! keeps nothing from being told of the rest.
@@ -6,10 +7,14 @@
 use std::time::Duration;
 
 use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
-use api::admin::v1::{ActionReport, CoordinatorStatus, GetStatusRequest, GetStatusResponse};
+use api::admin::v1::{
+    ActionReport, CoordinatorStatus, GetStatusRequest, GetStatusResponse, ListSnapshotsRequest,
+    SnapshotInfo,
+};
 use api::{ApiError, Reason};
 use futures::future::join_all;
 use rpc::Deadline;
+use tonic::transport::Channel;
 
 use super::watchdogs::once_each;
 use crate::arrival::Arrival;
@@ -75,10 +80,39 @@ async fn view_of(
     let runtime = &arrival.runtime;
     let deadline = Deadline::after(runtime, PATIENCE);
     let request = deadline.request(runtime, GetStatusRequest::default())?;
-    let peer = ClusterAdminServiceClient::new(arrival.pool.get(&other.address)?);
-    let mut peer = peer.max_decoding_message_size(ANSWER_BYTES_MAX);
+    let mut peer = peer(arrival, other)?;
     let answer = Box::pin(peer.get_status(request));
     Ok(deadline.call(runtime, answer).await?.into_inner())
+}
+
+/// The snapshots that each of the other coordinators holds, by its number, or why it does not say so.
+pub(crate) async fn held(meta: &Meta) -> Vec<(u64, Result<Vec<SnapshotInfo>, ApiError>)> {
+    let mut others = meta.coordinators();
+    others.retain(|at| !at.answers);
+    let asked = others.iter().map(|other| held_by(meta.arrival(), other));
+    let said = join_all(asked).await;
+    let numbers = others.iter().map(|other| other.coordinator_id);
+    numbers.zip(said).collect()
+}
+
+async fn held_by(
+    arrival: &Arrival,
+    other: &CoordinatorStatus,
+) -> Result<Vec<SnapshotInfo>, ApiError> {
+    let runtime = &arrival.runtime;
+    let deadline = Deadline::after(runtime, PATIENCE);
+    let request = deadline.request(runtime, ListSnapshotsRequest {})?;
+    let mut peer = peer(arrival, other)?;
+    let answer = Box::pin(peer.list_snapshots(request));
+    Ok(deadline.call(runtime, answer).await?.into_inner().snapshots)
+}
+
+fn peer(
+    arrival: &Arrival,
+    other: &CoordinatorStatus,
+) -> Result<ClusterAdminServiceClient<Channel>, ApiError> {
+    let peer = ClusterAdminServiceClient::new(arrival.pool.get(&other.address)?);
+    Ok(peer.max_decoding_message_size(ANSWER_BYTES_MAX))
 }
 
 /// What one of them and its watchdogs did, as its answer tells it.

@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::admin::v1::{GetStatusResponse, ShardState};
-use cluster::NodeId;
+use api::admin::v1::{GetStatusResponse, ReplicaStatus, ShardState};
+use cluster::{NodeId, SEED_AWAITED};
 
 use super::furthest;
+use super::seed::awaits_seed;
 use crate::liveness::{Heard, Report};
 use crate::metadata::ShardRecord;
 use crate::snapshots::Held;
+use crate::status;
 
 /// A shard, and what is heard of its servers.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub(super) struct Case {
     pub(super) reason: String,
     /// By what it was judged.
     pub(super) heard: BTreeMap<NodeId, Heard>,
+    /// Nobody holds the snapshot that the life was to begin from, and its node has nothing.
+    pub(super) seed_is_lost: bool,
 }
 
 impl Case {
@@ -32,6 +36,15 @@ impl Case {
         let heard = heard.filter(|heard| heard.alive && !heard.report.data_loss)?;
         let replica = heard.report.replica(shard.id, shard.incarnation)?;
         (!replica.data_loss && replica.applied_index > 0).then_some(replica.applied_index)
+    }
+
+    /// Whether its node says that it waits for the snapshot which the life is to begin from: nothing of it is there.
+    pub(super) fn waits_for_seed(&self) -> bool {
+        let waits = |replica: &&ReplicaStatus| {
+            !replica.serving && !replica.data_loss && replica.reason.ends_with(SEED_AWAITED)
+        };
+        let replicas = status::replicas(&self.heard, &self.record);
+        awaits_seed(&self.record) && replicas.iter().any(waits)
     }
 
     /// The sound replica that has come furthest, and how far.
@@ -88,7 +101,7 @@ pub(super) fn add_heard_by_others(
 
 #[cfg(test)]
 mod tests {
-    use api::admin::v1::{NodeStatus, ReplicaStatus, ShardStatus};
+    use api::admin::v1::{NodeStatus, ShardStatus};
     use cluster::{Incarnation, Replica, Shard, ShardId};
 
     use super::*;
@@ -165,6 +178,7 @@ mod tests {
             state: ShardState::Recovering,
             reason: String::new(),
             heard,
+            seed_is_lost: false,
         }
     }
 

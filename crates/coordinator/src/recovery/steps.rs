@@ -7,12 +7,13 @@ use api::admin::v1::{RecoverShardResponse, RecoveryAction, ShardState};
 use api::{ApiError, Reason};
 use cluster::{NodeId, ShardId};
 
+use super::seed::{awaits_seed, not_held};
 use super::{Case, Origin, Outcome, Recovery};
 use crate::actions::{About, Action};
 use crate::liveness::Heard;
 use crate::meta::unexpected;
 use crate::metadata::{Command, NewLife, Response, ShardRecord, State};
-use crate::snapshots::{Held, push, take_and_pull};
+use crate::snapshots::{Held, take_and_pull};
 use crate::status;
 
 /// A node that gave up its data has this long to come back before another takes its place.
@@ -23,11 +24,6 @@ const POLL: Duration = Duration::from_millis(100);
 const PUSH_PAUSE: Duration = Duration::from_secs(1);
 /// How often what a replica has is fetched because it has come further meanwhile, which takes a majority.
 const RESCUES_MAX: usize = 3;
-
-/// A life that was begun from a snapshot which its node may not have yet.
-pub(super) fn awaits_seed(record: &ShardRecord) -> bool {
-    !record.begun && record.seed.is_some()
-}
 
 impl Recovery {
     /// Ends a shard's life and begins the next, or goes on with a next one that was begun and does not serve yet. Says from what, which
@@ -46,9 +42,12 @@ impl Recovery {
         let case = self.look_by_all(shard).await?;
         let or_nothing = match *origin {
             Origin::Replica(node) => return self.life_from_replica(&case, node).await,
-            Origin::Held { .. } if case.state != ShardState::DataLoss => {
+            Origin::Seed | Origin::Held { .. } if case.state != ShardState::DataLoss => {
                 return Ok(case.record.last_known_index);
             }
+            // That has been accepted by nobody.
+            Origin::Seed if case.seed_is_lost => return Err(not_held(&case.record)),
+            Origin::Seed => false,
             Origin::Held { or_nothing } => or_nothing,
         };
         // Chosen was by names: only now it is known what of that is sound.
@@ -221,6 +220,9 @@ impl Recovery {
             let pause = if sent || !awaits_seed(&case.record) {
                 POLL
             } else if let Err(error) = self.send_seed(&case).await {
+                if error.reason() == Reason::UnknownSnapshot {
+                    return Err(error);
+                }
                 tracing::warn!(%shard, %error, "the snapshot was not taken, trying again");
                 PUSH_PAUSE
             } else {
@@ -229,21 +231,6 @@ impl Recovery {
             };
             self.runtime.sleep(pause).await;
         }
-    }
-
-    async fn send_seed(&self, case: &Case) -> Result<(), ApiError> {
-        let shard = &case.record.shard;
-        let (Some(seed), Some(replica)) = (&case.record.seed, shard.replicas.first()) else {
-            return Ok(());
-        };
-        let held = Held::of_seed(shard.id, seed);
-        if !self.store.of(shard.id).contains(&held) {
-            let message = "the snapshot that the shard is to begin from is not held here";
-            return Err(ApiError::new(Reason::UnknownSnapshot, message));
-        }
-        let link = self.router.link(replica.node)?;
-        push(&self.runtime, &self.store, &link, &held, shard.incarnation).await?;
-        Ok(())
     }
 }
 
@@ -272,7 +259,7 @@ fn check_never_held(record: &ShardRecord, index: u64) -> Result<(), ApiError> {
 }
 
 /// Whether a new life may begin on a node: it is there, and has no replica of the last one that may still be sound, for that would be
-/// removed.
+/// removed. Nothing is there of one whose snapshot is lost.
 fn is_free(
     state: &State,
     heard: &BTreeMap<NodeId, Heard>,
@@ -283,7 +270,7 @@ fn is_free(
     let mut replicas = case.record.shard.replicas.iter();
     let may_be_sound = replicas
         .any(|at| at.node == node.id && status::hopeless(state, heard, &case.record, at).is_none());
-    is_alive && !node.lost && !may_be_sound
+    is_alive && !node.lost && (case.seed_is_lost || !may_be_sound)
 }
 
 fn recovered(case: &Case, last_known_index: u64) -> RecoverShardResponse {

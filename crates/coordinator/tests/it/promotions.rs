@@ -1,16 +1,16 @@
-//! When a shard begins anew from one of its replicas, and when it does not: by what its servers say, and to whom. They are played, for
-//! real ones say such things for moments only.
+//! When a shard begins anew, and from what: by what its servers say, and to whom, and by what the coordinators hold. The servers are played,
+//! for real ones say such things for moments only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::admin::v1::cluster_admin_service_client::ClusterAdminServiceClient;
 use api::admin::v1::{
     GetStatusRequest, GetStatusResponse, PromoteReplicaRequest, PromoteReplicaResponse,
-    RecoverShardRequest, RecoverShardResponse, RecoveryAction, ReplicaRole, ReplicaStatus,
-    SnapshotInfo,
+    PullSnapshotRequest, RecoverShardRequest, RecoverShardResponse, RecoveryAction, ReplicaRole,
+    ReplicaStatus, SnapshotInfo,
 };
 use api::registry::v1::registry_service_client::RegistryServiceClient;
 use api::registry::v1::{RegisterRequest, RegisterResponse, SyncRequest};
@@ -22,6 +22,7 @@ use api::shard::v1::{
     TransferLeaderRequest, TransferLeaderResponse,
 };
 use api::{ApiError, Reason};
+use cluster::SEED_AWAITED;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use parking_lot::Mutex;
@@ -49,6 +50,8 @@ struct Player {
     meanwhile: Arc<Mutex<Option<u64>>>,
     /// The lives for which it was sent a snapshot, and the entry of each.
     pushed: Arc<Mutex<Vec<(u64, u64)>>>,
+    /// It takes no snapshot that it is sent.
+    has_no_room: Arc<AtomicBool>,
 }
 
 impl Player {
@@ -170,6 +173,10 @@ impl NodeService for Player {
         while let Some(piece) = pieces.message().await? {
             sent.extend_from_slice(&piece.data);
         }
+        if self.has_no_room.load(Ordering::SeqCst) {
+            self.say(0..self.coordinators, &waiting(life, announced.index));
+            return Err(ApiError::new(Reason::DiskFull, "there is no room").into());
+        }
         if announced.hash != blake3::hash(&sent).as_bytes().as_slice() {
             return Err(ApiError::new(Reason::DataLoss, "it has another hash").into());
         }
@@ -252,6 +259,15 @@ fn starting() -> ReplicaStatus {
     }
 }
 
+/// A replica of a later life, which waits for the snapshot that it is to begin from.
+fn waiting(life: u64, index: u64) -> ReplicaStatus {
+    ReplicaStatus {
+        incarnation: life,
+        reason: format!("the snapshot of index {index} {SEED_AWAITED}"),
+        ..starting()
+    }
+}
+
 /// What a coordinator was last told of the replica on a node that counts as alive.
 fn heard(status: &GetStatusResponse, node: u64) -> Option<&ReplicaStatus> {
     let mut nodes = status.nodes.iter();
@@ -313,6 +329,7 @@ impl Stage {
             taken: Arc::default(),
             meanwhile: Arc::default(),
             pushed: Arc::default(),
+            has_no_room: Arc::default(),
         };
         player.say(0..coordinators, &follower(1));
         let server = Server::new(runtime, ServerConfig::internal())
@@ -410,7 +427,11 @@ impl Stage {
         *index
     }
 
-    async fn recover(&self, accept_loss: bool) -> Result<RecoverShardResponse, Status> {
+    async fn recover(
+        &self,
+        place: usize,
+        accept_loss: bool,
+    ) -> Result<RecoverShardResponse, Status> {
         let mut request = Request::new(RecoverShardRequest {
             shard_id: SHARD,
             accept_loss,
@@ -418,15 +439,55 @@ impl Stage {
             accept_empty: false,
         });
         request.set_timeout(Duration::from_secs(8));
-        let answer = self.cluster.admin().recover_shard(request).await;
+        let answer = self.cluster.admin_at(place).recover_shard(request).await;
         answer.map(Response::into_inner)
+    }
+
+    /// Has the shard begun anew from the replica of node 1, which has no room for what it is to begin from, and waits until a coordinator has
+    /// heard that it waits.
+    async fn begins_without_its_snapshot(&self, place: usize) {
+        self.player(1).has_no_room.store(true, Ordering::SeqCst);
+        let mut admin = self.cluster.admin();
+        let request = PromoteReplicaRequest {
+            shard_id: SHARD,
+            node: "1".to_owned(),
+            accept_loss: true,
+            confirmation: format!("lose shard {SHARD}"),
+        };
+        // It would be answered when the shard serves.
+        let asked = async move { admin.promote_replica(request).await };
+        self.cluster.runtime.spawn("promotion", asked);
+        self.until_it_waits(place).await;
+    }
+
+    async fn until_it_waits(&self, place: usize) {
+        let waits = |status: &GetStatusResponse| {
+            let heard = heard(status, 1);
+            heard.is_some_and(|at| at.incarnation == 2 && at.reason.ends_with(SEED_AWAITED))
+        };
+        let what = "the next life waits";
+        self.cluster.until_at(place, what, waits).await;
+    }
+
+    /// The snapshot of the shard, as of an entry, that a coordinator holds.
+    fn held(&mut self, place: usize, index: u64) -> std::path::PathBuf {
+        let dir = &self.cluster.coordinator_config(place).data_dir;
+        let dir = dir.join("held-snapshots").join(SHARD.to_string());
+        let name = format!("1-{index}-");
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut paths = entries.map(|entry| entry.unwrap().path());
+        let is_it = |path: &std::path::PathBuf| {
+            let file = path.file_name().unwrap().to_string_lossy();
+            file.starts_with(&name) && file.ends_with(".snapshot")
+        };
+        paths.find(is_it).unwrap()
     }
 
     /// Accepts the loss until the recovery has ended.
     async fn recovered(&self) -> RecoverShardResponse {
         let ended = async {
             loop {
-                let done = self.recover(true).await.unwrap();
+                let done = self.recover(0, true).await.unwrap();
                 if done.action() != RecoveryAction::WaitForProcess {
                     return done;
                 }
@@ -558,4 +619,91 @@ async fn a_sound_replica_that_another_coordinator_hears_is_what_a_lost_shard_beg
     let pushed = stage.player(1).pushed.lock().clone();
     assert_eq!(pushed, [(2, 100)]);
     assert_eq!(done.snapshot_index, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_whose_snapshot_nobody_holds_any_more_is_lost_and_ended_by_word_only() {
+    let mut stage = Stage::of(three()).await;
+    stage.says(1, &[0], &leader(100));
+    stage.says(2, &[0], &serving(100));
+    stage.says(3, &[0], &serving(100));
+    stage.until_heard(0).await;
+    let request = PullSnapshotRequest { shard_id: SHARD };
+    let pulled = stage.cluster.admin().pull_snapshot(request).await.unwrap();
+    assert_eq!(pulled.into_inner().snapshot, Some(snapshot(100)));
+    stage.says(1, &[0], &follower(105));
+    stage.falls_silent(2);
+    stage.falls_silent(3);
+    stage.until_heard(0).await;
+    stage.begins_without_its_snapshot(0).await;
+    stage.cluster.stop_coordinator().await;
+    std::fs::remove_file(stage.held(0, 105)).unwrap();
+    stage.cluster.start_coordinator().await;
+    stage.until_it_waits(0).await;
+    let needs = stage.recover(0, false).await.unwrap();
+    assert_eq!(needs.action(), RecoveryAction::NeedsAcceptLoss, "{needs:?}");
+    assert!(needs.message.contains("held by nobody"), "{needs:?}");
+    // What is left is the older one.
+    stage.player(1).has_no_room.store(false, Ordering::SeqCst);
+    let done = stage.recovered().await;
+    assert_eq!(done.action(), RecoveryAction::NewIncarnation, "{done:?}");
+    assert_eq!((done.incarnation, done.snapshot_index), (3, 100));
+    let pushed = stage.player(1).pushed.lock().clone();
+    assert_eq!(pushed, [(3, 100)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_has_rotted_is_not_sent_for_ever_and_counts_as_gone() {
+    let mut stage = Stage::of(three()).await;
+    stage.says(1, &[0], &follower(100));
+    stage.falls_silent(2);
+    stage.falls_silent(3);
+    stage.until_heard(0).await;
+    stage.begins_without_its_snapshot(0).await;
+    let path = stage.held(0, 100);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[7] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    stage.player(1).has_no_room.store(false, Ordering::SeqCst);
+    let told = async {
+        loop {
+            match stage.recover(0, false).await {
+                Ok(told) if told.action() == RecoveryAction::NeedsAcceptLoss => return told,
+                Ok(_) => {}
+                Err(refused) => assert_eq!(reason(&refused), Reason::UnknownSnapshot),
+            }
+            stage.cluster.runtime.sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let told = stage.cluster.runtime.timeout(PATIENCE, told).await.unwrap();
+    assert!(told.message.contains("held by nobody"), "{told:?}");
+    assert!(stage.player(1).pushed.lock().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_is_not_ended_while_a_coordinator_may_hold_the_snapshot_that_it_waits_for() {
+    let mut stage = Stage::of(three_of_each()).await;
+    stage.says(1, &[0, 1, 2], &follower(100));
+    stage.falls_silent(2);
+    stage.falls_silent(3);
+    for place in 0..3 {
+        stage.until_heard(place).await;
+    }
+    stage.begins_without_its_snapshot(1).await;
+    let waits = stage.recover(1, true).await.unwrap();
+    assert_eq!(waits.action(), RecoveryAction::WaitForProcess, "{waits:?}");
+    let said = &waits.message;
+    assert!(said.contains("coordinator 1 holds it"), "{said}");
+    stage.cluster.stop_coordinators(&[0]).await;
+    let waits = stage.recover(1, true).await.unwrap();
+    assert_eq!(waits.action(), RecoveryAction::WaitForProcess, "{waits:?}");
+    let said = &waits.message;
+    assert!(said.contains("bring those back that do not (1)"), "{said}");
+    // Whoever holds it goes on by itself.
+    stage.cluster.start_coordinator_at(0).await;
+    stage.player(1).has_no_room.store(false, Ordering::SeqCst);
+    let serves = |status: &GetStatusResponse| heard(status, 1).is_some_and(|at| at.serving);
+    stage.cluster.until_at(1, "it serves", serves).await;
+    let pushed = stage.player(1).pushed.lock().clone();
+    assert!(pushed.iter().all(|sent| *sent == (2, 100)), "{pushed:?}");
 }

@@ -17,7 +17,7 @@ use crate::network::{Factory, Limits, Standings};
 use crate::raft::{Membership, StoredMembership};
 use crate::snapshot::{self, Header, SnapshotStore};
 use crate::status::{Halt, Tripwire};
-use crate::{Member, SnapshotFile, StartError, StateMachine, convert};
+use crate::{Applied, Member, SnapshotFile, StartError, StateMachine, convert};
 
 /// A peer's answer is not overdue before this, however short the election timeout: its disk may be busy.
 const ANSWER_MIN: Duration = Duration::from_millis(1200);
@@ -73,6 +73,25 @@ impl Host {
             .await?
         };
         self.run(&config, raft_config, shared, &voters).await
+    }
+
+    /// The snapshot as of an entry that a group which does not run has on this node's disk; nothing where there is none, or one that does
+    /// not verify.
+    ///
+    /// # Errors
+    /// [`StartError::Running`] where it runs, or is being started or removed; and those of the disk.
+    pub async fn snapshot_of(
+        &self,
+        group: GroupId,
+        applied: Applied,
+    ) -> Result<Option<SnapshotFile>, StartError> {
+        let _claim = self.inner.claim(group)?;
+        let inner = Arc::clone(&self.inner);
+        self.blocking(group, move || {
+            let found = SnapshotStore::find(&inner.vfs, &inner.snapshot_root, group, applied);
+            Ok(found?)
+        })
+        .await
     }
 
     async fn run<S: StateMachine>(

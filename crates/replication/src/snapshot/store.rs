@@ -13,7 +13,7 @@ use super::file::discard;
 use super::intake::{Announced, Intake};
 use super::{Header, SnapshotFile, SnapshotInfo};
 use crate::raft::term_of;
-use crate::{GroupId, SnapshotError};
+use crate::{Applied, GroupId, SnapshotError};
 
 /// Complete snapshots that are kept of each group.
 pub(crate) const GENERATIONS: usize = 2;
@@ -102,6 +102,27 @@ impl SnapshotStore {
         Ok(entries
             .iter()
             .any(|entry| entry.name.to_string_lossy().ends_with(SUFFIX)))
+    }
+
+    /// A group's snapshot as of an entry, wherever it is not open; nothing where there is none, or one that does not verify.
+    pub(crate) fn find(
+        vfs: &Arc<dyn Vfs>,
+        root: &Path,
+        group: GroupId,
+        applied: Applied,
+    ) -> Result<Option<SnapshotFile>, SnapshotError> {
+        let path = dir_of(root, group).join(name_at(applied));
+        if !vfs.exists(&path)? {
+            return Ok(None);
+        }
+        match SnapshotFile::open(Arc::clone(vfs), &path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error @ SnapshotError::Damaged { .. }) => {
+                tracing::warn!(%group, %error, "a snapshot cannot be used");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes the directory of a group with all that is in it.
@@ -289,6 +310,12 @@ pub(super) fn dir_of(root: &Path, group: GroupId) -> PathBuf {
 }
 
 fn name_of(header: &Header) -> String {
-    let (term, index) = (term_of(&header.last), header.last.index());
+    name_at(Applied {
+        index: header.last.index(),
+        term: term_of(&header.last),
+    })
+}
+
+fn name_at(Applied { index, term }: Applied) -> String {
     format!("{index:016x}-{term:016x}{SUFFIX}")
 }

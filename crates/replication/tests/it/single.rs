@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use replication::{
-    Group, GroupConfig, GroupId, Host, HostOptions, Member, NodeId, Outcome, ProposeError,
+    Applied, Group, GroupConfig, GroupId, Host, HostOptions, Member, NodeId, Outcome, ProposeError,
     ReadError, Role, SnapshotFile, Start, StartError, StopCause, shard_group,
 };
 use runtime::Runtime;
@@ -495,5 +495,30 @@ async fn a_log_that_grows_too_large_makes_idle_groups_move_on() {
         number += 1;
         put(&busy, &format!("{number:0300}"), 1).await.unwrap();
     }
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_group_that_was_shut_down_still_has_its_snapshots_by_their_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let (group, _) = start(&host, alone()).await;
+    settle(&group).await;
+    put(&group, "a", 1).await.unwrap();
+    let taken = group.take_snapshot().await.unwrap();
+    let applied = taken.info().applied;
+    let refused = host.snapshot_of(GROUP, applied).await.unwrap_err();
+    assert!(matches!(refused, StartError::Running { .. }), "{refused}");
+    group.shutdown().await;
+    host.forget_group(GROUP);
+    let found = host.snapshot_of(GROUP, applied).await.unwrap().unwrap();
+    assert_eq!(found.info(), taken.info());
+    let later = Applied {
+        index: applied.index + 1,
+        ..applied
+    };
+    assert!(host.snapshot_of(GROUP, later).await.unwrap().is_none());
+    host.remove_group(GROUP).await.unwrap();
+    assert!(host.snapshot_of(GROUP, applied).await.unwrap().is_none());
     host.shutdown().await.unwrap();
 }

@@ -6,7 +6,8 @@
 //! - A replica that stopped because there was no room at all is resumed once the log has room again. What it could not write was
 //!   acknowledged to nobody. One that stopped for a fault of the program, such as a task that panicked, is resumed at once, but not
 //!   twice within [`RETRY`].
-//! - The data of an older incarnation is removed when a newer one is assigned, which takes an operator's word.
+//! - A newer incarnation, which takes an operator's word, ends an older one: that is shut down before anything else. Its data is removed
+//!   when what the newer one begins from is on this disk, for it may be all that is left; what could not be removed, at the next start.
 //! - The data of a shard that is no longer assigned is removed only when the map says that its replicas are elsewhere; what could not be
 //!   removed, or was not before the process ended, is tried again.
 
@@ -16,14 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ApiError;
+use api::admin::v1::SnapshotInfo;
 use api::registry::v1::Assignment;
-use cluster::{Incarnation, NodeId, ShardId};
+use cluster::{Incarnation, NodeId, SEED_AWAITED, ShardId};
 use replication::{
-    Group, GroupConfig, Host, Member, SnapshotError, SnapshotPolicy, Start, StartError, StopCause,
-    Timing, shard_group,
+    Applied, Group, GroupConfig, Host, Member, SnapshotError, SnapshotFile, SnapshotPolicy, Start,
+    StartError, StopCause, Timing, shard_group,
 };
 
-use super::{Failure, Node, Replica, Slot, SlotState};
+use super::{Failure, Node, Replica, Slot, SlotState, whole_hash};
 use crate::metrics::Action;
 use crate::state::DictionaryState;
 
@@ -222,17 +224,46 @@ impl Node {
         if let Some(running) = replaced.as_ref().and_then(Slot::running) {
             restart = running.stop_cause().and_then(cure).map(Cure::reason);
             running.group().shutdown().await;
+            // Its data may be needed yet, and stays. Its state must not take the memory of what comes.
+            host.forget_group(shard_group(shard, running.incarnation()));
         }
-        let result = match self.remove_older(&host, shard, incarnation).await {
-            Ok(()) => self.begin(&host, shard, &assignment).await,
-            Err(error) => Err(error),
-        };
+        drop(replaced);
+        let result = self.begin(&host, shard, &assignment).await;
         if let Some(reason) = restart {
             tracing::warn!(%shard, reason, "a replica that stopped is started again");
             self.metrics
                 .count_action(Action::RestartReplica, reason, Some(shard), &result);
         }
-        let state = match result {
+        let state = self.state_of((shard, incarnation), result);
+        let running = match &state {
+            SlotState::Running(replica) => Some(Arc::clone(replica)),
+            SlotState::Starting(_) | SlotState::Waiting { .. } | SlotState::Failed(_) => None,
+        };
+        let slot = Slot { incarnation, state };
+        // What it waits for is looked for with every answer to a report: telling of it at once would never end.
+        let is_news = !(waited && slot.is_waiting());
+        self.slots.write().insert(shard, slot);
+        match &running {
+            Some(replica) => self.watch(replica),
+            None => self.refresh_health(),
+        }
+        if is_news {
+            self.sync_now.notify_one();
+        }
+        if running.is_some()
+            && let Err(error) = self.remove_older(&host, shard, incarnation).await
+        {
+            tracing::warn!(%shard, %error, "an earlier life of a shard stays on the disk until the next start");
+        }
+    }
+
+    /// What is in the place of a shard after an attempt to start it.
+    fn state_of(
+        &self,
+        (shard, incarnation): Place,
+        result: Result<Begun, BeginError>,
+    ) -> SlotState {
+        match result {
             Ok(Begun::Waiting { reason }) => SlotState::Waiting { reason },
             Ok(Begun::Running(group)) => {
                 let shard_key = self.view().shard_key(shard).to_owned();
@@ -256,21 +287,6 @@ impl Node {
                     retry_at: (!data_loss).then(|| self.runtime.now() + RETRY),
                 })
             }
-        };
-        let running = match &state {
-            SlotState::Running(replica) => Some(Arc::clone(replica)),
-            SlotState::Starting(_) | SlotState::Waiting { .. } | SlotState::Failed(_) => None,
-        };
-        let slot = Slot { incarnation, state };
-        // What it waits for is looked for with every answer to a report: telling of it at once would never end.
-        let is_news = !(waited && slot.is_waiting());
-        self.slots.write().insert(shard, slot);
-        match &running {
-            Some(replica) => self.watch(replica),
-            None => self.refresh_health(),
-        }
-        if is_news {
-            self.sync_now.notify_one();
         }
     }
 
@@ -394,17 +410,61 @@ impl Node {
         let incarnation = Incarnation(assignment.incarnation);
         let hash = seed.hash.clone();
         let find = move || seeds.find(shard, incarnation, &hash);
-        let found = self.runtime.spawn_blocking("seed-find", find).await??;
-        Ok(match found {
-            Some(snapshot) => Ok(Start::Seed {
-                snapshot,
-                member: Member::voter(me, self.address.clone()),
-            }),
-            None => Err(format!(
-                "the snapshot of index {} has not been pushed yet",
-                seed.index
-            )),
-        })
+        let pushed = self.runtime.spawn_blocking("seed-find", find).await??;
+        let found = match pushed {
+            Some(pushed) => {
+                // Now, so that the disk need not hold the earlier life beside it and what is written from it.
+                self.remove_older(host, shard, incarnation).await?;
+                Some(pushed)
+            }
+            None => self.own_seed(host, shard, seed).await,
+        };
+        let begins = found.map(|snapshot| Start::Seed {
+            snapshot,
+            member: Member::voter(me, self.address.clone()),
+        });
+        Ok(begins.ok_or_else(|| format!("the snapshot of index {} {SEED_AWAITED}", seed.index)))
+    }
+
+    /// The snapshot that a life is to begin from, where it was taken here and is still there: whoever was to push it may be gone. What
+    /// cannot be used is waited for as one that was taken elsewhere.
+    async fn own_seed(
+        &self,
+        host: &Host,
+        shard: ShardId,
+        seed: &SnapshotInfo,
+    ) -> Option<SnapshotFile> {
+        let place = (shard, Incarnation(seed.incarnation));
+        if !self.memory.lock().begun.contains(&place) {
+            return None;
+        }
+        match self.taken_here(host, place, seed).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%shard, %error, "the snapshot that a shard is to begin from cannot be taken from an earlier life");
+                None
+            }
+        }
+    }
+
+    async fn taken_here(
+        &self,
+        host: &Host,
+        place: Place,
+        seed: &SnapshotInfo,
+    ) -> Result<Option<SnapshotFile>, BeginError> {
+        let applied = Applied {
+            index: seed.index,
+            term: seed.raft_term,
+        };
+        let group = shard_group(place.0, place.1);
+        let Some(found) = host.snapshot_of(group, applied).await? else {
+            return Ok(None);
+        };
+        let read = found.clone();
+        let hash = move || whole_hash(&read);
+        let hash = self.runtime.spawn_blocking("seed-hash", hash).await??;
+        Ok((seed.hash == hash.as_slice()).then_some(found))
     }
 
     fn members(&self, me: NodeId, assignment: &Assignment) -> Result<Vec<Member>, BeginError> {
@@ -424,6 +484,40 @@ impl Node {
             members.push(Member::voter(me, self.address.clone()));
         }
         Ok(members)
+    }
+
+    /// Whether a life of a shard, or a later one, has begun here.
+    pub(crate) fn has_begun(&self, shard: ShardId, incarnation: Incarnation) -> bool {
+        let last = (shard, Incarnation(u64::MAX));
+        let memory = self.memory.lock();
+        let mut begun = memory.begun.range((shard, incarnation)..=last);
+        begun.next().is_some()
+    }
+
+    /// Removes the earlier lives of a shard for want of room, if the present one waits for the snapshot of this hash, which somebody is
+    /// about to send: it is not here alone.
+    pub(crate) async fn make_room_for_seed(
+        &self,
+        shard: ShardId,
+        incarnation: Incarnation,
+        hash: &[u8],
+    ) {
+        let is_awaited = {
+            let memory = self.memory.lock();
+            let mut assignments = memory.orders.assignments.iter();
+            assignments.any(|found| {
+                let seed = found.seed.as_ref();
+                found.shard_id == shard.0
+                    && found.incarnation == incarnation.0
+                    && seed.is_some_and(|seed| seed.hash == hash)
+            })
+        };
+        let Some(host) = self.host().filter(|_| is_awaited) else {
+            return;
+        };
+        if let Err(error) = self.remove_older(host, shard, incarnation).await {
+            tracing::warn!(%shard, %error, "an earlier life of a shard leaves no room for a snapshot");
+        }
     }
 
     /// Removes earlier lives of a shard.

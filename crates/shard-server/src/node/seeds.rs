@@ -4,12 +4,14 @@
 //! from numbers. A file gets its name when all of it has arrived, its length and hash are as announced, and it is synced. Nothing
 //! that is already here is touched before.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::admin::v1::SnapshotInfo;
+use cluster::limits::SNAPSHOT_CHUNK_BYTES;
 use cluster::{Incarnation, ShardId};
-use replication::SnapshotFile;
+use replication::{SnapshotError, SnapshotFile};
 use vfs::{FileWriter, Vfs, durable};
 
 const DIR: &str = "seeds";
@@ -29,7 +31,7 @@ pub(crate) enum SeedError {
     #[error("the content has another hash than was announced")]
     Hash,
     #[error("the content is no snapshot: {0}")]
-    Content(#[from] replication::SnapshotError),
+    Content(#[from] SnapshotError),
 }
 
 /// The directory of pushed snapshots.
@@ -69,7 +71,7 @@ impl Seeds {
         shard: ShardId,
         incarnation: Incarnation,
         hash: &[u8],
-    ) -> Result<Option<SnapshotFile>, replication::SnapshotError> {
+    ) -> Result<Option<SnapshotFile>, SnapshotError> {
         let path = self.path(shard, incarnation, hash);
         if !self.vfs.exists(&path)? {
             return Ok(None);
@@ -170,6 +172,19 @@ impl Incoming {
         SnapshotFile::open(Arc::clone(&self.vfs), &self.temporary)?;
         durable::publish(self.vfs.as_ref(), &self.temporary, &self.path)?;
         Ok(found)
+    }
+}
+
+/// The hash by which the whole of a file is announced. May block for as long as it takes to read.
+pub(crate) fn whole_hash(file: &SnapshotFile) -> Result<[u8; 32], SnapshotError> {
+    let mut input = file.read()?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; SNAPSHOT_CHUNK_BYTES];
+    loop {
+        match input.read(&mut buffer)? {
+            0 => return Ok(*hasher.finalize().as_bytes()),
+            read => hasher.update(buffer.get(..read).unwrap_or_default()),
+        };
     }
 }
 

@@ -114,6 +114,7 @@ impl Services {
         let shard = ShardId(announced.shard_id);
         let incarnation = Incarnation(first.target_incarnation);
         self.check_push(shard, incarnation, &announced)?;
+        self.make_room(shard, incarnation, &announced).await?;
         let runtime = &self.node.runtime;
         let task_failed = |error: runtime::TaskFailed| ApiError::internal(error.to_string());
         let seeds = self.node.seeds.clone();
@@ -160,7 +161,7 @@ impl Services {
         Ok(message?)
     }
 
-    /// Refuses a push that makes no sense or is for a shard that serves here, and one that does not fit the disk.
+    /// Refuses a push that makes no sense, or is for a shard that serves here or has begun.
     fn check_push(
         &self,
         shard: ShardId,
@@ -178,8 +179,30 @@ impl Services {
             let message = format!("shard {shard} serves on this node");
             return Err(ApiError::new(Reason::NotNeeded, message));
         }
-        let free = self.node.vfs.free_space(self.node.data_dir());
-        if free.is_ok_and(|free| free < announced.bytes) {
+        if self.node.has_begun(shard, incarnation) {
+            let message = format!("life {incarnation} of shard {shard} has begun on this node");
+            return Err(ApiError::new(Reason::NotNeeded, message));
+        }
+        Ok(())
+    }
+
+    /// Refuses a push that does not fit the disk, with what the shard had here before or, if it comes to that, without.
+    async fn make_room(
+        &self,
+        shard: ShardId,
+        incarnation: Incarnation,
+        announced: &api::admin::v1::SnapshotInfo,
+    ) -> Result<(), ApiError> {
+        let is_full = || {
+            let free = self.node.vfs.free_space(self.node.data_dir());
+            free.is_ok_and(|free| free < announced.bytes)
+        };
+        if is_full() {
+            self.node
+                .make_room_for_seed(shard, incarnation, &announced.hash)
+                .await;
+        }
+        if is_full() {
             let message = format!("no room for a snapshot of {} bytes", announced.bytes);
             return Err(ApiError::new(Reason::DiskFull, message));
         }

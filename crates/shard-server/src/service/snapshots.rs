@@ -1,7 +1,6 @@
 //! Snapshots on the wire: described, read in pieces, taken in.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 
 use api::admin::v1::SnapshotInfo;
 use api::{ApiError, Reason};
@@ -12,7 +11,7 @@ use parking_lot::Mutex;
 use replication::{SnapshotError, SnapshotFile};
 use runtime::Runtime;
 
-use crate::node::SeedError;
+use crate::node::{SeedError, whole_hash};
 
 /// Hashes of whole files that were asked for; making one reads the file.
 #[derive(Debug, Default)]
@@ -58,18 +57,6 @@ impl Hashes {
         }
         hashes.insert(content, hash);
         Ok(hash)
-    }
-}
-
-fn whole_hash(file: &SnapshotFile) -> Result<[u8; 32], SnapshotError> {
-    let mut input = file.read()?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; SNAPSHOT_CHUNK_BYTES];
-    loop {
-        match input.read(&mut buffer)? {
-            0 => return Ok(*hasher.finalize().as_bytes()),
-            read => hasher.update(buffer.get(..read).unwrap_or_default()),
-        };
     }
 }
 

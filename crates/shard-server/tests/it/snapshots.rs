@@ -1,11 +1,12 @@
 use std::io::Read as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::Reason;
 use api::admin::v1::{ReplicaRole, SnapshotInfo};
 use api::shard::v1::{CountRequest, ReadSnapshotRequest, SendSnapshotRequest, TakeSnapshotRequest};
 use api::v1::{Consistency, RecordBatchRequest, RecordItem, RecordRequest};
-use cluster::{Generation, Incarnation, NamespaceId, NodeId, ShardId};
+use cluster::{Generation, Incarnation, NamespaceId, NodeId, SEED_AWAITED, ShardId};
 use futures::{StreamExt as _, stream};
 use replication::{
     Group, GroupConfig, Host, HostDeps, HostOptions, Identity, Member, Peer, Start, shard_group,
@@ -14,10 +15,10 @@ use runtime::CancellationToken;
 use shard_server::state::{DictionaryState, Item, Operation, Write, command};
 use tonic::Code;
 use vfs::sim::{Effect, Fault};
-use vfs::{Op, SimDisk};
+use vfs::{Op, SimDisk, Vfs as _};
 
 use crate::bad_input::HERE;
-use crate::harness::{Node, PATIENCE, World, reason};
+use crate::harness::{Node, PATIENCE, World, files, reason};
 use crate::registry::CLUSTER;
 
 async fn fill(node: &Node) {
@@ -79,28 +80,12 @@ fn pieces(info: &SnapshotInfo, content: &[u8], incarnation: u64) -> Vec<SendSnap
 
 /// Has shard 2 begun anew as incarnation 2, from a snapshot that is pushed while it waits.
 async fn begin_anew(world: &World, node: &Node, info: &SnapshotInfo, content: &[u8]) {
-    {
-        let mut state = world.registry.state.lock();
-        let assignment = state
-            .assignments
-            .iter_mut()
-            .find(|found| found.shard_id == 2)
-            .unwrap();
-        assignment.incarnation = 2;
-        assignment.seed = Some(info.clone());
-        state.change_map(|map| map.shards[1].incarnation = 2);
-    }
-    world
-        .until("it waits", || async {
-            let report = world.registry.report(1).unwrap();
-            let replica = report
-                .replicas
-                .iter()
-                .find(|found| found.shard_id == 2)
-                .unwrap();
-            replica.incarnation == 2 && replica.reason.contains("pushed")
-        })
-        .await;
+    order_anew(world, info);
+    until_it_waits(world).await;
+    push_awaited(world, node, info, content).await;
+}
+
+async fn push_awaited(world: &World, node: &Node, info: &SnapshotInfo, content: &[u8]) {
     let pieces = stream::iter(pieces(info, content, 2));
     let kept = node
         .control()
@@ -109,6 +94,34 @@ async fn begin_anew(world: &World, node: &Node, info: &SnapshotInfo, content: &[
         .unwrap()
         .into_inner();
     assert_eq!(kept.bytes, info.bytes);
+    until_begun_anew(world).await;
+}
+
+/// Tells the node that shard 2 begins anew as incarnation 2, from a snapshot.
+fn order_anew(world: &World, info: &SnapshotInfo) {
+    let mut state = world.registry.state.lock();
+    let mut assignments = state.assignments.iter_mut();
+    let assignment = assignments.find(|found| found.shard_id == 2).unwrap();
+    assignment.incarnation = 2;
+    assignment.seed = Some(info.clone());
+    state.change_map(|map| map.shards[1].incarnation = 2);
+}
+
+async fn until_it_waits(world: &World) {
+    world
+        .until("it waits", || async {
+            world.registry.report(1).is_some_and(|report| {
+                let mut replicas = report.replicas.iter();
+                let replica = replicas.find(|found| found.shard_id == 2);
+                replica.is_some_and(|found| {
+                    found.incarnation == 2 && found.reason.ends_with(SEED_AWAITED)
+                })
+            })
+        })
+        .await;
+}
+
+async fn until_begun_anew(world: &World) {
     world
         .until("it serves again", || async {
             let report = world.registry.report(1).unwrap();
@@ -116,6 +129,43 @@ async fn begin_anew(world: &World, node: &Node, info: &SnapshotInfo, content: &[
                 .replicas
                 .iter()
                 .any(|found| found.shard_id == 2 && found.incarnation == 2 && found.serving)
+        })
+        .await;
+}
+
+async fn take(node: &Node) -> SnapshotInfo {
+    let request = TakeSnapshotRequest { shard_id: 2 };
+    let taken = node.control().take_snapshot(request).await.unwrap();
+    taken.into_inner().snapshot.unwrap()
+}
+
+/// Where incarnation 1 of shard 2 has its snapshots.
+fn earlier_life(world: &World) -> PathBuf {
+    let group = shard_group(ShardId(2), Incarnation(1));
+    let snapshots = world.data_dir().join("snapshots");
+    snapshots.join(format!("{:016x}", group.0))
+}
+
+async fn until_the_earlier_life_is_gone(world: &World, node: &Node) {
+    world
+        .until("the earlier life is gone", || async {
+            let is_gone = !world.vfs.exists(&earlier_life(world)).unwrap();
+            is_gone && node.actions("remove_replica", "older_life") == 1
+        })
+        .await;
+}
+
+/// Has shard 2 take others until it has let go of a snapshot, which would not have to be pushed.
+async fn let_go_of(world: &World, node: &Node, info: &SnapshotInfo) {
+    let name = format!("{:016x}-", info.index);
+    world
+        .until("the snapshot is gone", || async {
+            node.record("rome", 1).await;
+            take(node).await;
+            let kept = files(&earlier_life(world));
+            let names = kept.iter().filter_map(|path| path.file_name());
+            let mut names = names.map(|name| name.to_string_lossy());
+            !names.any(|kept| kept.starts_with(&name))
         })
         .await;
 }
@@ -282,6 +332,7 @@ async fn a_snapshot_is_taken_pulled_pushed_and_begun_from() {
     let refused = send(pieces(&info, &damaged, 2)).await.unwrap_err();
     assert_eq!(reason(&refused), Reason::DataLoss, "the hash differs");
 
+    let_go_of(&world, &node, &info).await;
     begin_anew(&world, &node, &info, &content).await;
     assert_eq!(node.top("", 100).await, best);
     node.record("paris", 7).await;
@@ -341,4 +392,73 @@ async fn a_replica_that_could_not_take_over_a_snapshot_comes_back_and_is_sent_it
     assert_eq!(seen.count, 3);
     node.stop().await.unwrap();
     host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_life_begins_from_what_the_last_one_took_here_though_nobody_pushes_it() {
+    let world = World::new().await;
+    let node = world.start().await;
+    node.record("paris", 3).await;
+    let taken = take(&node).await;
+    node.record("paris", 4).await;
+    order_anew(&world, &taken);
+    until_begun_anew(&world).await;
+    assert_eq!(node.count("paris").await, 3);
+    until_the_earlier_life_is_gone(&world, &node).await;
+    assert_eq!(node.record("paris", 1).await, 4);
+    node.kill();
+    let node = world.start().await;
+    assert_eq!(node.count("paris").await, 4);
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_had_stays_and_serves_nobody_until_the_next_has_what_it_begins_from() {
+    let world = World::new().await;
+    let node = world.start().await;
+    node.record("paris", 3).await;
+    take(&node).await;
+    let (info, content) = almost_full(&world).await;
+    order_anew(&world, &info);
+    until_it_waits(&world).await;
+    let stays = || world.vfs.exists(&earlier_life(&world)).unwrap();
+    assert!(stays());
+    node.kill();
+    world.registry.state.lock().reports.clear();
+    let node = world.launch().await;
+    until_it_waits(&world).await;
+    assert!(stays());
+    let record = RecordRequest {
+        term: "paris".into(),
+        ..RecordRequest::default()
+    };
+    let refused = node.public().record(record).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::Starting, "{refused}");
+    push_awaited(&world, &node, &info, &content).await;
+    assert_eq!(node.count("paris").await, u64::MAX - 5);
+    until_the_earlier_life_is_gone(&world, &node).await;
+}
+
+#[tokio::test]
+async fn an_earlier_life_gives_way_to_what_the_next_begins_from_where_both_do_not_fit() {
+    let disk = SimDisk::new();
+    let world = World::on(Arc::new(disk.clone())).await;
+    let node = world.start().await;
+    fill(&node).await;
+    take(&node).await;
+    let (info, content) = almost_full(&world).await;
+    order_anew(&world, &info);
+    until_it_waits(&world).await;
+    disk.set_capacity(Some(disk.used_bytes() + info.bytes / 2));
+    // What the shard does not wait for drives nothing out.
+    let other = SnapshotInfo {
+        hash: vec![9; 32].into(),
+        ..info.clone()
+    };
+    let pushed = stream::iter(pieces(&other, &content, 2));
+    let refused = node.control().send_snapshot(pushed).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::DiskFull, "{refused}");
+    assert!(disk.exists(&earlier_life(&world)).unwrap());
+    push_awaited(&world, &node, &info, &content).await;
+    assert!(!disk.exists(&earlier_life(&world)).unwrap());
+    assert_eq!(node.count("paris").await, u64::MAX - 5);
 }
