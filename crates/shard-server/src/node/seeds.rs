@@ -2,8 +2,10 @@
 //!
 //! A file's name says which shard and incarnation it is meant for and which BLAKE3 hash the whole of it has; names are made here,
 //! from numbers. A file gets its name when all of it has arrived, its length and hash are as announced, and it is synced. Nothing
-//! that is already here is touched before.
+//! that is already here is touched before. Of the same snapshot for the same incarnation one push is taken at a time: everybody who holds it
+//! may send it.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::sync::Arc;
 use api::admin::v1::SnapshotInfo;
 use cluster::limits::SNAPSHOT_CHUNK_BYTES;
 use cluster::{Incarnation, ShardId};
+use parking_lot::Mutex;
 use replication::{SnapshotError, SnapshotFile};
 use vfs::{FileWriter, Vfs, durable};
 
@@ -32,6 +35,8 @@ pub(crate) enum SeedError {
     Hash,
     #[error("the content is no snapshot: {0}")]
     Content(#[from] SnapshotError),
+    #[error("the same snapshot is on its way here already")]
+    UnderWay,
 }
 
 /// The directory of pushed snapshots.
@@ -39,6 +44,35 @@ pub(crate) enum SeedError {
 pub(crate) struct Seeds {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
+    arriving: Arriving,
+}
+
+/// The files that are being taken in, by their final names. Clones share them.
+type Arriving = Arc<Mutex<BTreeSet<PathBuf>>>;
+
+/// The right to take a file in, until it is dropped.
+#[derive(Debug)]
+struct Turn {
+    arriving: Arriving,
+    path: PathBuf,
+}
+
+impl Turn {
+    fn take(arriving: &Arriving, path: PathBuf) -> Result<Self, SeedError> {
+        if !arriving.lock().insert(path.clone()) {
+            return Err(SeedError::UnderWay);
+        }
+        Ok(Self {
+            arriving: Arc::clone(arriving),
+            path,
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.arriving.lock().remove(&self.path);
+    }
 }
 
 impl Seeds {
@@ -46,6 +80,7 @@ impl Seeds {
         Self {
             vfs,
             dir: data_dir.join(DIR),
+            arriving: Arriving::default(),
         }
     }
 
@@ -79,7 +114,7 @@ impl Seeds {
         SnapshotFile::open(Arc::clone(&self.vfs), &path).map(Some)
     }
 
-    /// Begins to take a snapshot in.
+    /// Begins to take a snapshot in. One that is on its way already is refused.
     pub(crate) fn receive(
         &self,
         shard: ShardId,
@@ -88,6 +123,7 @@ impl Seeds {
     ) -> Result<Incoming, SeedError> {
         let path = self.path(shard, incarnation, &announced.hash);
         let temporary = durable::temporary(&path);
+        let turn = Turn::take(&self.arriving, path)?;
         match self.vfs.remove_file(&temporary) {
             Ok(()) => {}
             Err(error) if error.is_not_found() => {}
@@ -98,7 +134,7 @@ impl Seeds {
             writer: FileWriter::new(self.vfs.create_new(&temporary)?),
             hasher: blake3::Hasher::new(),
             temporary,
-            path,
+            turn,
             bytes: announced.bytes,
             hash: announced.hash.to_vec(),
         })
@@ -121,14 +157,15 @@ impl Seeds {
     }
 }
 
-/// A snapshot that is arriving. Dropped before [`Incoming::finish`], nothing of it stays for longer than until the next start.
+/// A snapshot that is arriving. Dropped before [`Incoming::finish`], nothing of it stays for longer than until it is pushed again, or the next
+/// start.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     vfs: Arc<dyn Vfs>,
     writer: FileWriter,
     hasher: blake3::Hasher,
     temporary: PathBuf,
-    path: PathBuf,
+    turn: Turn,
     bytes: u64,
     hash: Vec<u8>,
 }
@@ -170,7 +207,7 @@ impl Incoming {
         drop(self.writer.finish()?);
         // What does not verify is found out now, not when the shard is to begin.
         SnapshotFile::open(Arc::clone(&self.vfs), &self.temporary)?;
-        durable::publish(self.vfs.as_ref(), &self.temporary, &self.path)?;
+        durable::publish(self.vfs.as_ref(), &self.temporary, &self.turn.path)?;
         Ok(found)
     }
 }
@@ -365,5 +402,32 @@ mod tests {
             },
         );
         assert!(runs > 100, "{runs} runs");
+    }
+
+    #[test]
+    fn of_the_same_snapshot_one_push_is_taken_in_at_a_time() {
+        let disk = SimDisk::new();
+        let seeds = at(&disk);
+        seeds.open().unwrap();
+        let content = snapshot();
+        let info = announced(&content);
+        let begin = |incarnation| seeds.receive(SHARD, Incarnation(incarnation), &info);
+        let mut first = begin(2).unwrap();
+        first.piece(0, &content[..500]).unwrap();
+        let refused = begin(2).unwrap_err();
+        assert!(matches!(refused, SeedError::UnderWay), "{refused}");
+        // For another life it is another file.
+        drop(begin(3).unwrap());
+        first.piece(500, &content[500..]).unwrap();
+        first.finish().unwrap();
+        assert!(start(&disk, 2).unwrap());
+        // One that broke off keeps nobody from beginning anew.
+        let mut broken = begin(3).unwrap();
+        broken.piece(0, &content[..500]).unwrap();
+        drop(broken);
+        let mut again = begin(3).unwrap();
+        again.piece(0, &content).unwrap();
+        again.finish().unwrap();
+        assert!(start(&disk, 3).unwrap());
     }
 }

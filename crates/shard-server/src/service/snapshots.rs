@@ -117,6 +117,7 @@ pub(super) fn seed_error(error: &SeedError) -> ApiError {
         SeedError::Order { .. } | SeedError::Length { .. } => {
             ApiError::new(Reason::BadArgument, error.to_string())
         }
+        SeedError::UnderWay => ApiError::new(Reason::NotNeeded, error.to_string()),
         SeedError::Disk(disk) if disk.is_disk_full() => {
             ApiError::new(Reason::DiskFull, "the disk is full")
         }

@@ -462,3 +462,40 @@ async fn an_earlier_life_gives_way_to_what_the_next_begins_from_where_both_do_no
     assert!(!disk.exists(&earlier_life(&world)).unwrap());
     assert_eq!(node.count("paris").await, u64::MAX - 5);
 }
+
+#[tokio::test]
+async fn a_second_push_of_a_snapshot_is_refused_while_the_first_is_under_way() {
+    let world = World::new().await;
+    let node = world.start().await;
+    node.record("paris", 3).await;
+    let (info, content) = almost_full(&world).await;
+    order_anew(&world, &info);
+    until_it_waits(&world).await;
+    let (begin, rest) = content.split_at(content.len() / 2);
+    let begin = pieces(&info, begin, 2).remove(0);
+    let rest = SendSnapshotRequest {
+        offset: begin.data.len() as u64,
+        data: rest.to_vec().into(),
+        ..SendSnapshotRequest::default()
+    };
+    let (sender, receiver) = futures::channel::mpsc::unbounded();
+    sender.unbounded_send(begin).unwrap();
+    let mut control = node.control();
+    let push = async move { control.send_snapshot(receiver).await };
+    let first = world.runtime.spawn("first-push", push);
+    let seeds = world.data_dir().join("seeds");
+    world
+        .until("the first has begun", || async {
+            !files(&seeds).is_empty()
+        })
+        .await;
+    let second = stream::iter(pieces(&info, &content, 2));
+    let refused = node.control().send_snapshot(second).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NotNeeded, "{refused}");
+    sender.unbounded_send(rest).unwrap();
+    drop(sender);
+    let kept = first.await.unwrap().unwrap().into_inner();
+    assert_eq!(kept.bytes, info.bytes);
+    until_begun_anew(&world).await;
+    assert_eq!(node.count("paris").await, u64::MAX - 5);
+}
