@@ -42,8 +42,8 @@ pub struct HostOptions {
     pub wal: WalOptions,
     /// The log is written by a thread of its own; without it, by whoever appends, which is deterministic.
     pub writer_thread: bool,
-    /// When the log grows beyond this, groups that hold back its oldest segment are made to take a snapshot, in
-    /// bytes. Default 1 GiB.
+    /// When the log grows beyond this, groups that hold back its oldest segment are made to take a snapshot, and keep nothing more for
+    /// followers that lack what snapshots cover: those are sent one. In bytes. Default 1 GiB.
     pub log_bytes_max: u64,
     /// The largest snapshot that is taken in from a peer, in bytes. Default 64 GiB.
     pub snapshot_bytes_max: u64,
@@ -193,7 +193,9 @@ pub struct GroupConfig {
     /// The largest command, in bytes. Default 2 MiB, at most 3 MiB, so that a message of one entry stays below the limit of
     /// messages between replicas.
     pub command_bytes_max: usize,
-    /// A follower that is behind by more entries than this is sent a snapshot instead. Default 1,000,000.
+    /// A follower that holds back the log that snapshots cover, and is behind by more entries than this, is sent a snapshot instead. Only
+    /// once by the same leader: one that needs longer for a snapshot than so many entries take to be written would be sent them for ever.
+    /// After that it holds back the log until [`HostOptions::log_bytes_max`]. Default 1,000,000.
     pub lag_entries_max: u64,
 }
 
@@ -245,7 +247,6 @@ impl GroupConfig {
             // Snapshots and purges are decided in `group::policy`, by bytes and time too.
             snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
-            replication_lag_threshold: self.lag_entries_max,
             install_snapshot_timeout: millis(Duration::from_secs(3600)),
             max_payload_entries: 1024,
             broadcast_submitted_on_append: Some(true),

@@ -68,6 +68,8 @@ pub(crate) struct Parts<S: StateMachine> {
     pub(crate) policy: SnapshotPolicy,
     /// See [`crate::HostOptions::log_bytes_max`].
     pub(crate) log_bytes_max: u64,
+    /// See [`crate::GroupConfig::lag_entries_max`].
+    pub(crate) lag_entries_max: u64,
     pub(crate) command_bytes_max: usize,
     /// Before this moment the replica neither votes nor stands: a promise from before a restart may still bind it.
     pub(crate) silent_until: Option<Instant>,
@@ -87,6 +89,7 @@ pub(crate) struct Inner<S: StateMachine> {
     network: Factory,
     policy: SnapshotPolicy,
     log_bytes_max: u64,
+    lag_entries_max: u64,
     command_bytes_max: usize,
     silent_until: Option<Instant>,
     /// The term in which this leader began to hand over the lead; it has no lease in it any more.
@@ -136,6 +139,7 @@ impl<S: StateMachine> Group<S> {
             network: parts.network,
             policy: parts.policy,
             log_bytes_max: parts.log_bytes_max,
+            lag_entries_max: parts.lag_entries_max,
             command_bytes_max: parts.command_bytes_max,
             silent_until: parts.silent_until,
             handing_over: AtomicU64::new(0),

@@ -13,10 +13,11 @@
 //!
 //! With votes and appends goes how far the logs reach on the disks, so that a disk that was set back is noticed ([`standing`]).
 //!
-//! Every call has a deadline; a stream of appends fails when an answer is
-//! overdue. Votes and heartbeats have a connection of their own, and snapshots another, so that neither waits behind
+//! Every call has a deadline; a stream of appends fails when an answer is overdue, and when its leader gives up on a peer that is too far
+//! behind. Votes and heartbeats have a connection of their own, and snapshots another, so that neither waits behind
 //! the bulk. A snapshot is offered before it is sent: the receiver says how much of it is there from a transfer that broke off, and only
-//! the rest follows. The log behind it stays until it is there ([`sending`]). Delivering a message twice or late is harmless: Raft judges it by term and index.
+//! the rest follows. The log behind it stays until it is there ([`sending`]). Delivering a message twice or late is harmless: Raft judges it
+//! by term and index.
 
 pub(crate) mod block;
 mod channels;
@@ -45,6 +46,7 @@ pub(crate) use channels::Channels;
 pub(crate) use client::{Factory, Offer, said_to_offer};
 pub(crate) use sending::Sendings;
 pub(crate) use standing::{Behind, Own, Standings};
+pub(crate) use stream::Streams;
 
 /// Bytes of a piece of a snapshot.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;

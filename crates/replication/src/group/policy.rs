@@ -16,7 +16,7 @@ use crate::{SnapshotError, StateMachine};
 
 /// How often the limits are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The first pause after a failed attempt; doubled up to the last.
+/// The first pause after an attempt that failed or was in vain; doubled up to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 /// A burst is worth a snapshot if it is one of so many parts of the last one: what is written stays in proportion.
@@ -31,10 +31,10 @@ pub(super) async fn run<S: StateMachine>(inner: Arc<Inner<S>>) {
         seen_bytes: inner.shared.progress.bytes(),
         seen_at: runtime.now(),
     };
-    let mut pause = Duration::ZERO;
-    let mut not_before = runtime.now();
+    let mut failed = Pause::over(runtime.now());
+    let mut for_the_log = ForTheLog::none_yet(runtime.now());
     loop {
-        let wanted = tokio::select! {
+        let asked = tokio::select! {
             () = inner.ended.cancelled() => return,
             () = inner.snapshot_wanted.notified() => true,
             () = inner.network.entry_wanted.notified() => {
@@ -43,27 +43,88 @@ pub(super) async fn run<S: StateMachine>(inner: Arc<Inner<S>>) {
             }
             () = runtime.sleep(LOOK_EVERY) => false,
         };
+        inner.leave_behind().await;
         // Whoever wants one asks again and again; a disk that just failed needs the pause all the same.
-        if runtime.now() < not_before {
+        let now = runtime.now();
+        if failed.lasts(now) {
             continue;
         }
+        let wanted = asked && !for_the_log.pause.lasts(now);
         if wanted {
             inner.move_on().await;
         } else if !inner.is_due(&mut since) {
             continue;
         }
         inner.doubt_snapshots().await;
+        let oldest = inner.wal.oldest_segment();
         match inner.take_snapshot().await {
             Ok(_) => {
-                pause = Duration::ZERO;
-                since.at = runtime.now();
+                let now = runtime.now();
+                failed = Pause::over(now);
+                since.at = now;
+                if wanted {
+                    for_the_log.taken(oldest, now);
+                }
             }
             Err(SnapshotError::Empty | SnapshotError::Stopped { .. }) => {}
             Err(error) => {
-                pause = (pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
-                not_before = runtime.now() + pause;
+                let pause = failed.lengthen(runtime.now());
                 tracing::warn!(group = %inner.shared.group, %error, ?pause, "no snapshot was taken");
             }
+        }
+    }
+}
+
+/// How long something is not tried again.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    length: Duration,
+    until: runtime::Instant,
+}
+
+impl Pause {
+    fn over(now: runtime::Instant) -> Self {
+        Self {
+            length: Duration::ZERO,
+            until: now,
+        }
+    }
+
+    fn lasts(&self, now: runtime::Instant) -> bool {
+        now < self.until
+    }
+
+    /// Begins anew, twice as long as before.
+    fn lengthen(&mut self, now: runtime::Instant) -> Duration {
+        self.length = (self.length * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
+        self.until = now + self.length;
+        self.length
+    }
+}
+
+/// Snapshots that are taken because the log is too long. One alone may free nothing, for the log reaches back to the one before it; where
+/// two in a row have not, something else holds the log back, and more of them would only write.
+#[derive(Debug)]
+struct ForTheLog {
+    pause: Pause,
+    /// The oldest segment of the log when the last was taken.
+    oldest: Option<u64>,
+}
+
+impl ForTheLog {
+    fn none_yet(now: runtime::Instant) -> Self {
+        Self {
+            pause: Pause::over(now),
+            oldest: None,
+        }
+    }
+
+    /// One was taken while a segment was the oldest.
+    fn taken(&mut self, oldest: u64, now: runtime::Instant) {
+        if self.oldest.replace(oldest) == Some(oldest) {
+            self.pause.lengthen(now);
+        } else {
+            self.pause = Pause::over(now);
         }
     }
 }
@@ -179,5 +240,30 @@ impl<S: StateMachine> Inner<S> {
         if let Err(error) = self.raft.write_blank().await {
             tracing::debug!(group = %self.shared.group, %error, "an idle group could not move on");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_that_free_nothing_of_the_log_are_taken_more_and_more_rarely() {
+        let at = |seconds| runtime::Instant::from_origin(Duration::from_secs(seconds));
+        let mut for_the_log = ForTheLog::none_yet(at(0));
+        for_the_log.taken(3, at(0));
+        assert!(!for_the_log.pause.lasts(at(0)), "the next may free it");
+        for (taken, over) in [(0, 1), (1, 3), (3, 7)] {
+            for_the_log.taken(3, at(taken));
+            assert!(for_the_log.pause.lasts(at(over - 1)));
+            assert!(!for_the_log.pause.lasts(at(over)));
+        }
+        for _ in 0..10 {
+            for_the_log.taken(3, at(100));
+        }
+        assert!(for_the_log.pause.lasts(at(159)));
+        assert!(!for_the_log.pause.lasts(at(160)));
+        for_the_log.taken(4, at(200));
+        assert!(!for_the_log.pause.lasts(at(200)), "it is another segment");
     }
 }

@@ -145,6 +145,7 @@ impl Host {
             network,
             policy: config.snapshots,
             log_bytes_max: inner.options.log_bytes_max,
+            lag_entries_max: config.lag_entries_max,
             command_bytes_max: config.command_bytes_max,
             silent_until: silent.then(|| inner.runtime.now() + Timing::longest_lease()),
             snapshot_turn: Arc::clone(&inner.snapshot_turn),
@@ -247,6 +248,7 @@ impl Inner {
             standings: self.standings(config.group),
             entry_wanted: Arc::default(),
             sendings: Arc::default(),
+            streams: Arc::default(),
         }
     }
 

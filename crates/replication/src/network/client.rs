@@ -27,7 +27,7 @@ use super::channels::Lane;
 use super::hold::Hold;
 use super::leash::leash;
 use super::message::{failed, late, malformed, silent_after_pause, unreachable};
-use super::{Limits, Sendings, SharedContext, Standings, snapshot, stream};
+use super::{Limits, Sendings, SharedContext, Standings, Streams, snapshot, stream};
 use crate::Peer;
 use crate::convert::{self, ConvertError};
 use crate::lease::Grants;
@@ -50,6 +50,7 @@ pub(crate) struct Factory {
     /// A follower of this leader asks for an entry, whatever is in it.
     pub(crate) entry_wanted: Arc<Notify>,
     pub(crate) sendings: Arc<Sendings>,
+    pub(crate) streams: Arc<Streams>,
 }
 
 impl Factory {
@@ -78,6 +79,7 @@ impl Factory {
             standings: Arc::clone(&self.standings),
             entry_wanted: Arc::clone(&self.entry_wanted),
             sendings: Arc::clone(&self.sendings),
+            streams: Arc::clone(&self.streams),
             target,
             address: node.addr.clone(),
             lane,
@@ -113,6 +115,7 @@ pub(crate) struct Client {
     standings: Arc<Standings>,
     entry_wanted: Arc<Notify>,
     sendings: Arc<Sendings>,
+    streams: Arc<Streams>,
     target: u64,
     /// Where the membership says that it is.
     address: String,
@@ -203,6 +206,11 @@ impl Client {
         let Some(first) = first else {
             return Ok(futures::stream::empty().boxed());
         };
+        let end = match self.lane {
+            Lane::Append => self.streams.open(self.target, &self.silence),
+            // What they ask for holds back no log.
+            Lane::Control | Lane::Snapshot => self.silence.clone(),
+        };
         let mut service = self.service(self.lane)?;
         let (input, leash) = leash(Hold::new(self.context.runtime.clone(), first, input));
         let input = input.take_until(self.silence.clone().cancelled_owned());
@@ -224,6 +232,7 @@ impl Client {
             inbound,
             shared,
             leash,
+            end,
             silence: self.silence.clone(),
             runtime: self.context.runtime.clone(),
             limit: self.limits.answer,

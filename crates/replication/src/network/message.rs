@@ -57,6 +57,11 @@ pub(super) async fn silent_after_pause(runtime: &Runtime) -> RpcError {
     silent()
 }
 
+/// The peer is not sent entries any more, for it is too far behind. Openraft looks at once what else it is to be sent.
+pub(super) fn left_behind() -> RpcError {
+    malformed(&"the peer is too far behind")
+}
+
 pub(super) fn late(action: RPCTypes, id: u64, target: u64, timeout: Duration) -> RpcError {
     RpcError::Timeout(Timeout {
         action,

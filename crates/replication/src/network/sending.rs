@@ -37,6 +37,12 @@ impl Sendings {
         }
     }
 
+    /// Whether the leader of a term has sent a member a snapshot, or has begun to.
+    pub(crate) fn have_begun(&self, term: u64, member: u64) -> bool {
+        let sent = self.0.lock();
+        sent.term == term && sent.indices.contains_key(&member)
+    }
+
     /// The members that the leader of a term is sending a snapshot, and its index: those that lack what it holds.
     pub(crate) fn under_way(
         &self,
@@ -80,5 +86,7 @@ mod tests {
         sendings.begin(2, 5, 140);
         assert_eq!(under_way(6, &[(2, 0), (3, 0)]), [(3, 160)]);
         assert!(under_way(5, &[(2, 0), (3, 0)]).is_empty());
+        assert!(sendings.have_begun(6, 3));
+        assert!(!sendings.have_begun(6, 2) && !sendings.have_begun(5, 3));
     }
 }

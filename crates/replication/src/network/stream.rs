@@ -1,6 +1,6 @@
 //! A stream of appends: requests go out as they come, answers return in the same order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,11 +15,32 @@ use tokio::sync::Notify;
 use tonic::Streaming;
 
 use super::leash::Leash;
-use super::message::{failed, late, malformed, silent};
+use super::message::{failed, late, left_behind, malformed, silent};
 use super::{SharedContext, Standings};
 use crate::convert;
 use crate::lease::{Grants, Stamp};
 use crate::raft::{AppendRequest, AppendResult, LogId, RpcError};
+
+/// The streams of entries that are open, the newest to each member.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(Mutex<BTreeMap<u64, CancellationToken>>);
+
+impl Streams {
+    /// For a stream to a member that is opened: cancelled when it is to end, for everybody's silence or for the member's sake.
+    pub(super) fn open(&self, member: u64, silence: &CancellationToken) -> CancellationToken {
+        let end = silence.child_token();
+        self.0.lock().insert(member, end.clone());
+        end
+    }
+
+    /// Ends the stream to a member with an error, if there is one: whoever streams looks anew what the member is to be sent.
+    pub(crate) fn end(&self, member: u64) {
+        let open = self.0.lock().remove(&member);
+        if let Some(open) = open {
+            open.cancel();
+        }
+    }
+}
 
 /// What the two halves of a stream share.
 #[derive(Debug, Default)]
@@ -91,6 +112,8 @@ pub(super) struct Answers {
         reason = "held for its drop: the requests end with their answers"
     )]
     pub(super) leash: Leash,
+    /// Cancelled when nothing more of it is to be heard; see [`Streams::open`].
+    pub(super) end: CancellationToken,
     pub(super) silence: CancellationToken,
     pub(super) runtime: Runtime,
     pub(super) limit: Duration,
@@ -120,7 +143,7 @@ impl Answers {
             let message = self.runtime.timeout(self.limit, self.inbound.message());
             let heard = tokio::select! {
                 biased;
-                () = self.silence.cancelled() => return Some(Err(silent())),
+                () = self.end.cancelled() => return Some(Err(self.ended())),
                 heard = message => heard,
             };
             match heard {
@@ -136,6 +159,14 @@ impl Answers {
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    fn ended(&self) -> RpcError {
+        if self.silence.is_cancelled() {
+            silent()
+        } else {
+            left_behind()
         }
     }
 

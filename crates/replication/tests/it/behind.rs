@@ -1,6 +1,7 @@
 //! A member that is behind: the log that is kept for it, and the snapshots that it is sent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::raft::v1 as wire;
 use api::raft::v1::raft_service_client::RaftServiceClient;
@@ -14,8 +15,10 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::common::trio::{Replica, World, begin};
-use crate::common::{Counters, Node, PATIENCE, client_of, put, serve, settle, small_options};
+use crate::common::trio::{Replica, World, trio_config};
+use crate::common::{
+    ADD, Counters, Node, PATIENCE, add, client_of, put, serve, settle, small_options,
+};
 
 /// What a test lets pass to a node.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ struct Gate {
     came: watch::Sender<u64>,
     /// Whether snapshots may pass.
     open: watch::Sender<bool>,
+    /// How long each request with entries takes to pass.
+    pause: watch::Sender<Duration>,
 }
 
 /// Stands before a node.
@@ -56,7 +61,17 @@ impl RaftService for Gated {
         &self,
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let requests = onward(request.into_inner());
+        let gate = Arc::clone(&self.gate);
+        let requests = onward(request.into_inner()).then(move |message| {
+            let pause = *gate.pause.borrow();
+            let has_entries = message.block.is_some() || !message.entries.is_empty();
+            async move {
+                if has_entries && !pause.is_zero() {
+                    Runtime::real().sleep(pause).await;
+                }
+                message
+            }
+        });
         let answers = self.node.clone().append(requests).await?;
         Ok(Response::new(answers.into_inner().boxed()))
     }
@@ -112,16 +127,24 @@ struct Pair {
 
 impl Pair {
     async fn new(options: HostOptions) -> Self {
+        Self::of(options, None).await
+    }
+
+    async fn of(options: HostOptions, lag_entries_max: Option<u64>) -> Self {
         let mut world = World::new();
         world.options = options;
         let leader = world.open(1, None).await;
         let members = vec![leader.member()];
-        let (group, _) = begin(&leader.host, Start::Bootstrap { members }).await;
+        let mut config = trio_config(Start::Bootstrap { members });
+        config.lag_entries_max = lag_entries_max.unwrap_or(config.lag_entries_max);
+        let group = leader.host.start_group(config, Arc::default()).await;
+        let group = group.unwrap();
         settle(&group).await;
         let learner = world.joining(2).await;
         let gate = Arc::new(Gate {
             came: watch::Sender::new(0),
             open: watch::Sender::new(true),
+            pause: watch::Sender::new(Duration::ZERO),
         });
         let gated = Gated {
             node: client_of(&learner.node),
@@ -232,4 +255,46 @@ async fn a_snapshot_that_does_not_arrive_holds_back_no_more_than_the_log_may_be_
     joined.unwrap();
     pair.agree().await;
     pair.end().await;
+}
+
+/// A follower gets much, and takes a second for each request: it answers in time, and would need a long time for all.
+async fn a_slow_follower_is_sent_a_snapshot(options: HostOptions, lag_entries_max: Option<u64>) {
+    // More than a dozen requests hold.
+    const ENTRIES: usize = 12_000;
+    let pair = Pair::of(options, lag_entries_max).await;
+    let (group, peer) = (&pair.group, pair.peer.clone());
+    group.add_learner(peer, PATIENCE).await.unwrap();
+    pair.agree().await;
+    pair.gate.pause.send_replace(Duration::from_secs(1));
+    let mut last = group.submit(ADD, add("n", 1)).await.unwrap();
+    for _ in 0..ENTRIES {
+        last = group.submit(ADD, add("n", 1)).await.unwrap();
+    }
+    last.await.unwrap();
+    pair.take_snapshots(1).await;
+    let covered = group.latest_snapshot().unwrap().info().applied.index;
+    pair.take_snapshots(1).await;
+    let runtime = Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    while *pair.gate.came.borrow() == 0 || group.status().purged < Some(covered) {
+        assert!(runtime.now() < deadline, "{:?}", group.status());
+        runtime.sleep(Duration::from_millis(10)).await;
+    }
+    pair.gate.pause.send_replace(Duration::ZERO);
+    pair.agree().await;
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_slow_and_answers_is_sent_a_snapshot_once_it_is_far_behind() {
+    a_slow_follower_is_sent_a_snapshot(small_options(), Some(1000)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_slow_and_answers_does_not_hold_back_a_log_that_is_too_long() {
+    let options = HostOptions {
+        log_bytes_max: 64 << 10,
+        ..small_options()
+    };
+    a_slow_follower_is_sent_a_snapshot(options, None).await;
 }
