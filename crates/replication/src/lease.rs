@@ -10,15 +10,36 @@
 //! of its own, but finds the request that an answer belongs to by the last log id in both: the answer to an entry, held up on its
 //! way, counts for a request without entries that was sent much later, and renews a lease that a majority has long given to another. So
 //! that clock is not asked, neither for leases nor for whether a majority has confirmed a strict read.
+//!
+//! While a machine sleeps its monotonic clock stands still, and a lease of before would go on when it wakes, whoever leads by then. The wall
+//! clock does not: a request is as old as the clock says that went further since. So a wall clock that is set forward costs the
+//! lease until the next request has been accepted, and one that is set back leaves it to the monotonic clock; neither makes a lease longer.
+//! What stops both clocks, as a hypervisor may for its guest, is not noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use runtime::Instant;
+use runtime::{Instant, Runtime};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+
+/// A moment by both clocks of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    at: Instant,
+    wall_ms: i64,
+}
+
+impl Moment {
+    pub(crate) fn present(runtime: &Runtime) -> Self {
+        Self {
+            at: runtime.now(),
+            wall_ms: runtime.wall_ms(),
+        }
+    }
+}
 
 /// When a request to a peer was sent. Taken before it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +49,17 @@ pub(crate) struct Stamp {
     /// Its place among all requests of this replica: by it alone two moments of a clock that has not moved differ.
     pub(crate) number: u64,
     pub(crate) at: Instant,
+    /// The same by the wall clock.
+    pub(crate) wall_ms: i64,
+}
+
+impl Stamp {
+    /// How long ago that was, by the clock that has gone further since.
+    pub(crate) fn age(&self, now: &Moment) -> Duration {
+        let by_wall = now.wall_ms.saturating_sub(self.wall_ms);
+        let by_wall = Duration::from_millis(u64::try_from(by_wall).unwrap_or_default());
+        now.at.saturating_since(self.at).max(by_wall)
+    }
 }
 
 /// What a peer has accepted.
@@ -88,11 +120,12 @@ impl Grants {
     }
 
     /// For a request of the leader of a term that is about to be sent.
-    pub(crate) fn stamp(&self, term: u64, now: Instant) -> Stamp {
+    pub(crate) fn stamp(&self, term: u64, now: Moment) -> Stamp {
         let stamp = Stamp {
             term,
             number: self.next.fetch_add(1, Ordering::SeqCst),
-            at: now,
+            at: now.at,
+            wall_ms: now.wall_ms,
         };
         if self.asked_since(term).is_none() {
             let mut first = self.first.write();
@@ -224,6 +257,37 @@ mod tests {
         Instant::from_origin(Duration::from_millis(ms))
     }
 
+    /// By clocks that agree.
+    fn moment(ms: u64) -> Moment {
+        Moment {
+            at: at(ms),
+            wall_ms: 1_000_000 + ms.cast_signed(),
+        }
+    }
+
+    #[test]
+    fn a_request_is_as_old_as_the_clock_says_that_went_further_since() {
+        let sent = Grants::new(Duration::from_millis(450)).stamp(1, moment(10));
+        let age = |ms: u64, wall_ahead_ms: i64| {
+            let Moment { at, wall_ms } = moment(ms);
+            let wall_ms = wall_ms + wall_ahead_ms;
+            sent.age(&Moment { at, wall_ms }).as_millis()
+        };
+        assert_eq!(age(10, 0), 0);
+        assert_eq!(age(40, 0), 30);
+        assert_eq!(age(40, 10_000), 10_030, "the machine has slept");
+        assert_eq!(age(40, -3_600_000), 30, "its wall clock was set back");
+        assert_eq!(age(5, -10), 0, "it was sent later than this was taken");
+        // What is sent after the sleep is young again.
+        let Moment { at, wall_ms } = moment(50);
+        let awake = Moment {
+            at,
+            wall_ms: wall_ms + 10_000,
+        };
+        let grants = Grants::new(Duration::from_millis(450));
+        assert_eq!(grants.stamp(1, awake).age(&awake), Duration::ZERO);
+    }
+
     fn set(voters: &[u64]) -> BTreeSet<u64> {
         voters.iter().copied().collect()
     }
@@ -233,8 +297,8 @@ mod tests {
         let grants = Grants::new(Duration::from_millis(450));
         let configs = [set(&[1, 2, 3])];
         let known = |grants: &Grants, term| grants.majority_at(&configs, 1, term);
-        let first = grants.stamp(7, at(10));
-        let second = grants.stamp(7, at(20));
+        let first = grants.stamp(7, moment(10));
+        let second = grants.stamp(7, moment(20));
         assert_eq!(known(&grants, 7), None);
         grants.accepted(2, first, at(50));
         assert_eq!(known(&grants, 7), Some(at(10)));
@@ -245,7 +309,7 @@ mod tests {
         assert_eq!(known(&grants, 7), Some(at(20)));
         // One term's followers are not the next one's, nor are an old term's answers.
         assert_eq!(known(&grants, 8), None);
-        grants.accepted(2, grants.stamp(8, at(30)), at(50));
+        grants.accepted(2, grants.stamp(8, moment(30)), at(50));
         grants.accepted(2, second, at(50));
         assert_eq!(known(&grants, 8), Some(at(30)));
         assert_eq!(known(&grants, 7), Some(at(20)));
@@ -255,9 +319,9 @@ mod tests {
     fn a_request_is_later_than_a_mark_by_its_number_where_the_clock_stands_still() {
         let grants = Grants::new(Duration::from_millis(450));
         let configs = [set(&[1, 2])];
-        let before = grants.stamp(1, at(10));
+        let before = grants.stamp(1, moment(10));
         let mark = grants.next();
-        let after = grants.stamp(1, at(10));
+        let after = grants.stamp(1, moment(10));
         let confirmed =
             |grants: &Grants| grants.has_majority(&configs, 1, 1, |stamp| stamp.number >= mark);
         grants.accepted(2, before, at(50));
@@ -272,16 +336,16 @@ mod tests {
         let voters = [set(&[1, 2, 3])];
         let hears = |since| grants.hears_majority(&voters, 1, 4, |heard| heard >= at(since));
         // Its disk is slow: the answer comes long after.
-        let asked = grants.stamp(4, at(10));
+        let asked = grants.stamp(4, moment(10));
         grants.accepted(2, asked, at(300));
         assert!(!grants.has_majority(&voters, 1, 4, |stamp| stamp.at >= at(11)));
         assert!(hears(300) && !hears(301));
         // What comes late still says that somebody is there.
-        grants.accepted(2, grants.stamp(4, at(20)), at(400));
+        grants.accepted(2, grants.stamp(4, moment(20)), at(400));
         grants.accepted(2, asked, at(500));
         assert!(hears(500));
         // Of another term it says nothing.
-        grants.accepted(2, grants.stamp(3, at(30)), at(600));
+        grants.accepted(2, grants.stamp(3, moment(30)), at(600));
         assert!(!hears(501));
         assert!(!grants.hears_majority(&voters, 1, 5, |_| true));
     }
@@ -290,12 +354,12 @@ mod tests {
     fn a_leader_asks_since_the_first_request_of_its_term() {
         let grants = Grants::new(Duration::from_millis(450));
         assert_eq!(grants.asked_since(1), None);
-        grants.stamp(2, at(5));
-        grants.stamp(2, at(6));
+        grants.stamp(2, moment(5));
+        grants.stamp(2, moment(6));
         assert_eq!(grants.asked_since(2), Some(at(5)));
         assert_eq!(grants.asked_since(3), None);
-        grants.stamp(3, at(7));
-        grants.stamp(2, at(8));
+        grants.stamp(3, moment(7));
+        grants.stamp(2, moment(8));
         assert_eq!(grants.asked_since(3), Some(at(7)));
     }
 
@@ -304,9 +368,9 @@ mod tests {
         let grants = Grants::new(Duration::from_millis(450));
         let recent = |_: &Stamp| true;
         let joint = [set(&[1, 2, 3]), set(&[1, 4, 5])];
-        grants.accepted(2, grants.stamp(1, at(1)), at(50));
+        grants.accepted(2, grants.stamp(1, moment(1)), at(50));
         assert!(!grants.has_majority(&joint, 1, 1, recent));
-        grants.accepted(5, grants.stamp(1, at(2)), at(50));
+        grants.accepted(5, grants.stamp(1, moment(2)), at(50));
         assert!(grants.has_majority(&joint, 1, 1, recent));
         assert!(!grants.has_majority(&joint, 9, 1, recent));
         assert!(!grants.has_majority(&[], 1, 1, recent));

@@ -6,7 +6,8 @@
 //! so decides when time passes, which random numbers are drawn, and what the network delivers.
 //!
 //! What always holds:
-//! - [`Runtime::now`] never goes back. [`Runtime::wall_ms`] may jump either way; nothing that must be safe depends on it.
+//! - [`Runtime::now`] never goes back, and need not count the time for which the machine slept. [`Runtime::wall_ms`] may jump either way;
+//!   nothing that must be safe lasts longer because of it.
 //! - Timers follow the same clock as `now`, so a simulated clock moves both.
 //! - A task that panics is reported by its [`Task`] as [`TaskFailed`], never swallowed. Where nobody awaits the task, see
 //!   [`Runtime::spawn_guarded`].

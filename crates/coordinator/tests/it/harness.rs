@@ -19,7 +19,7 @@ use parking_lot::RwLock;
 use rpc::Neighbours;
 use rpc::channel::{PoolConfig, connect};
 use rpc::services::ShardNeighbour;
-use runtime::{CancellationToken, Listener, Runtime, Task, TaskFaults};
+use runtime::{CancellationToken, Listener, Runtime, Task, TaskFaults, TokioClock};
 use shard_server::config::{SnapshotConfig, StateConfig};
 use telemetry::Metrics;
 use tempfile::TempDir;
@@ -462,7 +462,10 @@ impl Cluster {
     /// The world as the coordinator or a server sees it.
     fn world_of(&self, number: u64) -> Runtime {
         let links = self.links.as_ref();
-        links.map_or_else(|| self.runtime.clone(), |links| links.runtime(number))
+        links.map_or_else(
+            || self.runtime.clone(),
+            |links| links.runtime(number, Arc::new(TokioClock::new())),
+        )
     }
 
     /// Cuts a server off the others, in a cluster of [`Shape::cuttable`].

@@ -2,6 +2,7 @@
 //!
 //! A read is never let through on doubt: without a lease, a majority or the index it fails.
 
+use std::cell::LazyCell;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use runtime::{CancellationToken, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Group, Inner};
-use crate::lease::Stamp;
+use crate::lease::{Moment, Stamp};
 use crate::raft::{Metrics, TypeConfig};
 use crate::{Applied, ReadError, StateMachine, convert};
 
@@ -167,7 +168,9 @@ impl<S: StateMachine> Inner<S> {
             return Err(ReadError::LeaseExpired);
         }
         let lease = self.grants.lease();
-        let age = |sent: &Stamp| self.runtime().now().saturating_since(sent.at);
+        // The clocks are read once, and by who votes alone not at all.
+        let now = LazyCell::new(|| Moment::present(self.runtime()));
+        let age = |sent: &Stamp| sent.age(&now);
         if self.is_followed(&metrics, |sent| age(sent) < lease) {
             Ok(ReadPoint { applied })
         } else {
@@ -428,7 +431,7 @@ mod tests {
         let promoted = Runtime::real().spawn("promote", promote);
         until_status(&group, |status| status.joint).await;
         let term = group.status().term;
-        let send = || inner.grants.stamp(term, inner.runtime().now());
+        let send = || inner.grants.stamp(term, Moment::present(inner.runtime()));
         let answer = |sent| inner.grants.accepted(2, sent, inner.runtime().now());
         let before = send();
         let confirmed = inner.followed_meanwhile(async {

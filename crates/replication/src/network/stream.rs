@@ -18,7 +18,7 @@ use super::leash::Leash;
 use super::message::{failed, late, left_behind, malformed, silent};
 use super::{SharedContext, Standings};
 use crate::convert;
-use crate::lease::{Grants, Stamp};
+use crate::lease::{Grants, Moment, Stamp};
 use crate::raft::{AppendRequest, AppendResult, LogId, RpcError};
 
 /// The streams of entries that are open, the newest to each member.
@@ -89,7 +89,10 @@ where
     let messages = input.map(move |request| {
         let last = request.entries.last().map(|entry| entry.log_id);
         record.sent.lock().push_back(Asked {
-            stamp: grants.stamp(request.vote.leader_id.term, context.runtime.now()),
+            stamp: grants.stamp(
+                request.vote.leader_id.term,
+                Moment::present(&context.runtime),
+            ),
             prev: request.prev_log_id,
             last: last.or(request.prev_log_id),
         });

@@ -7,6 +7,7 @@ use api::raft::v1 as wire;
 use api::raft::v1::raft_service_client::RaftServiceClient;
 use api::raft::v1::raft_service_server::RaftService;
 use async_trait::async_trait;
+use futures::channel::mpsc::{self, UnboundedReceiver};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use replication::{Group, HostOptions, Peer, Start};
@@ -46,6 +47,28 @@ fn onward<T: Send + 'static>(requests: Streaming<T>) -> impl Stream<Item = T> + 
     })
 }
 
+/// As [`onward`], where requests with entries take their time.
+fn paced(
+    mut requests: Streaming<wire::AppendRequest>,
+    gate: Arc<Gate>,
+) -> UnboundedReceiver<wire::AppendRequest> {
+    let (onward, passed) = mpsc::unbounded();
+    let pass = async move {
+        while let Ok(Some(message)) = requests.message().await {
+            let pause = *gate.pause.borrow();
+            let has_entries = message.block.is_some() || !message.entries.is_empty();
+            if has_entries && !pause.is_zero() {
+                Runtime::real().sleep(pause).await;
+            }
+            if onward.unbounded_send(message).is_err() {
+                return;
+            }
+        }
+    };
+    drop(Runtime::real().spawn("gate", pass));
+    passed
+}
+
 #[async_trait]
 impl RaftService for Gated {
     async fn vote(
@@ -62,16 +85,7 @@ impl RaftService for Gated {
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let gate = Arc::clone(&self.gate);
-        let requests = onward(request.into_inner()).then(move |message| {
-            let pause = *gate.pause.borrow();
-            let has_entries = message.block.is_some() || !message.entries.is_empty();
-            async move {
-                if has_entries && !pause.is_zero() {
-                    Runtime::real().sleep(pause).await;
-                }
-                message
-            }
-        });
+        let requests = paced(request.into_inner(), gate);
         let answers = self.node.clone().append(requests).await?;
         Ok(Response::new(answers.into_inner().boxed()))
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
-use runtime::{Adapters, Connection, Listener, Network, OsRandom, Runtime, TcpNetwork, TokioClock};
+use runtime::{Adapters, Clock, Connection, Listener, Network, OsRandom, Runtime, TcpNetwork};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// All links between nodes; clones share them.
@@ -33,9 +33,9 @@ struct State {
 
 impl Links {
     /// The world as a node sees it.
-    pub(crate) fn runtime(&self, node: u64) -> Runtime {
+    pub(crate) fn runtime(&self, node: u64, clock: Arc<dyn Clock>) -> Runtime {
         Runtime::with(Adapters {
-            clock: Arc::new(TokioClock::new()),
+            clock,
             random: Arc::new(OsRandom),
             network: Arc::new(Side {
                 node,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use replication::{Group, GroupConfig, Host, HostDeps, HostOptions, Member, Start, Timing};
-use runtime::Runtime;
+use runtime::{Clock, Runtime, TokioClock};
 use vfs::{RealDisk, SimDisk, Vfs};
 
 use super::net::Links;
@@ -59,6 +59,8 @@ pub(crate) struct World {
     pub(crate) options: HostOptions,
     /// Nodes that are of an older version.
     pub(crate) older: BTreeSet<u64>,
+    /// What the nodes take for the time.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl World {
@@ -69,6 +71,7 @@ impl World {
             links: Links::default(),
             options: small_options(),
             older: BTreeSet::new(),
+            clock: Arc::new(TokioClock::new()),
         }
     }
 
@@ -90,7 +93,7 @@ impl World {
             ),
         };
         let deps = HostDeps {
-            runtime: self.links.runtime(id),
+            runtime: self.links.runtime(id, Arc::clone(&self.clock)),
             ..deps(vfs, dir, id, self.options.clone())
         };
         let node = Node::open_with(deps, address, self.older.contains(&id)).await;
