@@ -50,7 +50,7 @@ impl Drift {
 }
 
 impl Knobs {
-    /// From now on the monotonic clock is so many times too slow, at least 1; timers are not. It is turned in the world's time: a process that
+    /// From now on both clocks are so many times too slow, at least 1; timers are not. It is turned in the world's time: a process that
     /// stands still then finds on waking that both paces had their share.
     pub(crate) fn slow_clock(&self, now: Duration, slowness: u32) {
         let mut drift = self.drift.lock();
@@ -76,7 +76,8 @@ pub(crate) struct MachineClock {
     /// What the monotonic clock showed then.
     shown_then: Duration,
     knobs: Arc<Knobs>,
-    /// How many times too slow its monotonic clock is, beside what is turned on the knobs; timers are not.
+    /// How many times too slow its clocks are, beside what is turned on the knobs: the wall clock too, for a lease goes by both.
+    /// Timers are not.
     slowness: u32,
 }
 
@@ -113,7 +114,8 @@ impl Clock for MachineClock {
     }
 
     fn wall_ms(&self) -> i64 {
-        let since = i64::try_from(self.since_start().as_millis()).unwrap_or(i64::MAX / 2);
+        let since = self.now().since_origin().as_millis();
+        let since = i64::try_from(since).unwrap_or(i64::MAX / 2);
         WALL_START_MS + since + self.knobs.wall_offset_ms.load(Ordering::Relaxed)
     }
 

@@ -38,7 +38,7 @@ pub enum Mutant {
     FreshIdOnRetry,
     /// A strict read is answered by any replica.
     StaleForStrict,
-    /// The clock that leases go by is four times too slow on one machine; its timers are right.
+    /// The clocks that leases go by are four times too slow on one machine; its timers are right.
     SlowClock,
     /// An outcome that nobody knows is reported as refused.
     UnknownIsRefused,
