@@ -122,6 +122,9 @@
 //! [`Wal::note_idle`] and [`Wal::shutdown`]. A segment above the durable one was being created: nothing in it was
 //! acknowledged. All segments from the oldest to the durable one must exist. The log must know each vote, or a later one.
 //!
+//! Both slots are rewritten before anything in a new segment is acknowledged, and before segments are deleted. Else, with the newer
+//! one rotten, the older one would call unconfirmed what was acknowledged, or missing what nobody needed.
+//!
 //! # Verdicts
 //!
 //! Let W be the highest watermark of the last segment: from the mark, its valid markers, and markers that verify by
@@ -151,9 +154,10 @@
 //! | while the mark is written | one valid slot | the older mark, which claims less |
 //! | while segments are deleted | segments older than the mark's oldest | removed |
 //!
-//! A start never goes on in an old segment. It writes the mark anew, then a fresh segment with the state as of W followed by
-//! whatever was found after W, then both slots of the mark: after a failed sync the page cache shows what the disk does not have, and
-//! what readers are shown must be durable. Only then is the old tail cut off. A start that crashes is begun again.
+//! A start never goes on in an old segment. It writes the mark anew, both slots of it, then a fresh segment with the state as
+//! of W followed by whatever was found after W, then both slots of the mark again: after a failed sync the page cache shows what
+//! the disk does not have, and what readers are shown must be durable. Only then is the old tail cut off. A start that crashes is
+//! begun again.
 //!
 //! # Disk full
 //!

@@ -106,7 +106,7 @@ impl Writer {
         let previous = self.active.clone();
         let (active, _) = self.create_segment(previous.place(), previous.tip.chain, &[])?;
         let durable = active.place();
-        self.write_mark(self.mark.oldest, durable)?;
+        self.write_mark_twice(self.mark.oldest, durable)?;
         self.active = active;
         let end = previous.tip.end;
         if previous.reserved.reaches_beyond(end) {
@@ -196,6 +196,15 @@ impl Writer {
         self.mark.oldest = oldest;
         self.mark.durable = durable;
         self.slots.write(&self.mark.encode())
+    }
+
+    /// Writes both slots of the mark: one that rots must leave none that names a segment which is deleted next, or for which one that
+    /// is written next is unconfirmed.
+    pub(super) fn write_mark_twice(&mut self, oldest: u64, durable: Place) -> vfs::Result<()> {
+        for _slot in 0..2 {
+            self.write_mark(oldest, durable)?;
+        }
+        Ok(())
     }
 }
 

@@ -177,10 +177,15 @@ impl Writer {
             state.complete(&mut appends, &written, self.options.cache_bytes);
             state.retired(self.active.number)
         };
-        let oldest = retired.last().map_or(self.mark.oldest, |last| last + 1);
-        let behind = self.mark.durable != self.active.place();
-        let due = votes || !retired.is_empty() || (idle && behind);
-        if due && let Err(error) = self.write_mark(oldest, self.active.place()) {
+        let durable = self.active.place();
+        let marked = if let Some(last) = retired.last() {
+            self.write_mark_twice(last + 1, durable)
+        } else if votes || (idle && self.mark.durable != durable) {
+            self.write_mark(self.mark.oldest, durable)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = marked {
             return Err((error, appends));
         }
         self.delete(shared, &retired);

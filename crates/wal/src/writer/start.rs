@@ -83,11 +83,8 @@ pub(crate) fn start(
     for (group, op) in &log.tail {
         writer.apply(*group, op);
     }
-    // Both slots, for the old copy of the tail is cut next: one slot that rots must not make the segment that holds the
-    // only other copy look unconfirmed.
-    for _slot in 0..2 {
-        writer.write_mark(writer.mark.oldest, writer.active.place())?;
-    }
+    // The old copy of the tail is cut next, and the new segment holds the only other one.
+    writer.write_mark_twice(writer.mark.oldest, writer.active.place())?;
     writer.cut_previous(durable)?;
     let mut state = State {
         groups: log.groups,
@@ -106,7 +103,9 @@ pub(crate) fn start(
 fn create_mark(vfs: &dyn Vfs, dir: &Path, sequence: u64, mark: &Mark) -> vfs::Result<TwoSlot> {
     let path = dir.join(MARK_FILE);
     let body = mark.encode();
-    let slots = TwoSlot::create(vfs, &path, MARK_MAGIC, MARK_SLOT_BYTES, sequence, &body)?;
+    let mut slots = TwoSlot::create(vfs, &path, MARK_MAGIC, MARK_SLOT_BYTES, sequence, &body)?;
+    // A start that goes no further leaves both.
+    slots.write(&body)?;
     durable::remove_temporaries(vfs, dir)?;
     Ok(slots)
 }
