@@ -3,7 +3,8 @@
 //! Entries, votes, truncations, purges and commit hints of all groups go through the one ordered stream of the [`wal`]
 //! crate, so that a vote never overtakes an entry. What always holds:
 //!
-//! - [`LogStore::append`] returns when the entries are readable; openraft hears of them as flushed after the sync.
+//! - [`LogStore::append`] returns when the entries are readable; openraft hears of them as flushed after the sync. What is more than
+//!   the log takes at once goes to it piece by piece, each when the one before is durable.
 //! - Where too much waits for the disk, whoever appends waits without a thread of the runtime, and all groups of the node with one
 //!   that may block: else a disk that hangs would take them all, and with them whoever is to notice.
 //! - A vote, a truncation and a purge return when they are durable. A commit hint does not wait.
@@ -29,6 +30,10 @@ use crate::raft::{Entry, LogId, TypeConfig, Vote};
 use crate::status::{Halt, StopCause};
 
 pub(crate) use reader::LogReader;
+
+/// Payload bytes that go to the log at once. What it takes beyond that is for the headers of records.
+const PIECE_BYTES: usize = wal::BATCH_BYTES_MAX / 2;
+const _: () = assert!(wal::PAYLOAD_BYTES_MAX <= PIECE_BYTES);
 
 /// Says that the node's disk has failed and the process must end, or that the log is rotten or set back and must not be served from.
 ///
@@ -225,18 +230,45 @@ impl LogStore {
         waited.map_err(io::Error::other)
     }
 
+    /// Appends what comes before the last batch of several, and waits until there is room for that. Each is waited for: behind one that
+    /// finds no room the next would be refused, or begin an empty log with a hole.
+    async fn make_way(&self, before: Vec<Vec<Record>>) -> io::Result<()> {
+        for batch in before {
+            self.append_all_durably(batch).await?;
+        }
+        self.wait_for_room().await
+    }
+
     /// Entries are synced when this returns.
     async fn append_durably(&self, record: Record) -> io::Result<()> {
+        self.append_all_durably(vec![record]).await
+    }
+
+    async fn append_all_durably(&self, batch: Vec<Record>) -> io::Result<()> {
         self.wait_for_room().await?;
         let (done, durable) = oneshot::channel();
         let judge = self.judge.clone();
         let done = move |result| drop(done.send(judge.judge(result)));
-        self.wal
-            .append_now(self.group, vec![record], Box::new(done));
+        self.wal.append_now(self.group, batch, Box::new(done));
         durable
             .await
             .unwrap_or_else(|_| Err(io::Error::other("the log went away")))
     }
+}
+
+/// Entries as batches that the log takes, however many openraft has put together: the last one, and those before it.
+fn in_pieces(entries: Vec<Entry>) -> (Vec<Vec<Record>>, Vec<Record>) {
+    let (mut before, mut piece, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for entry in entries {
+        let entry = convert::entry_to_wal(entry);
+        if bytes + entry.payload.len() > PIECE_BYTES {
+            before.push(std::mem::take(&mut piece));
+            bytes = 0;
+        }
+        bytes += entry.payload.len();
+        piece.push(Record::Entry(entry));
+    }
+    (before, piece)
 }
 
 /// The vote that a group has cast.
@@ -311,8 +343,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: openraft::OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let prepared = match self.note_voters(&entries).await {
-            Ok(()) => self.wait_for_room().await,
+        let noted = self.note_voters(&entries).await;
+        let (before, batch) = in_pieces(entries);
+        let prepared = match noted {
+            Ok(()) => self.make_way(before).await,
             Err(error) => Err(error),
         };
         if let Err(error) = prepared {
@@ -320,10 +354,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             callback.io_completed(Err(told));
             return Err(error);
         }
-        let batch = entries
-            .into_iter()
-            .map(|entry| Record::Entry(convert::entry_to_wal(entry)))
-            .collect();
         let judge = self.judge.clone();
         let done = move |result| callback.io_completed(judge.judge(result));
         self.wal.append_now(self.group, batch, Box::new(done));

@@ -192,7 +192,7 @@ mod wal;
 mod writer;
 
 pub use error::{AppendError, DiskFull, LogFile, OpenError, ReadError, RotReason};
-pub use options::{Ambiguous, PAYLOAD_BYTES_MAX, WalOptions};
+pub use options::{Ambiguous, BATCH_BYTES_MAX, PAYLOAD_BYTES_MAX, WalOptions};
 pub use rounds::Round;
 pub use scrub::{ScrubPosition, ScrubStep};
 pub use types::{

@@ -7,6 +7,9 @@ use crate::error::OpenError;
 /// The largest payload of an entry, uncompressed, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 32 << 20;
 
+/// The most bytes of a batch: payloads, uncompressed, and 64 for each record.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
+
 /// How a log is kept. [`WalOptions::default`] suits a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalOptions {

@@ -11,14 +11,11 @@ use crate::{
     error::AppendError,
     format::{GROUPS_MAX, GroupMeta, Op},
     group::{GroupLog, Removed},
-    options::PAYLOAD_BYTES_MAX,
+    options::{BATCH_BYTES_MAX, PAYLOAD_BYTES_MAX},
     recover::OpenSegment,
     types::{GroupId, LogId, Place, Record, WalStats},
     waiter::Waiter,
 };
-
-/// The most payload bytes of one batch.
-const BATCH_BYTES_MAX: usize = 64 << 20;
 
 /// The shared state.
 #[derive(Debug, Default)]

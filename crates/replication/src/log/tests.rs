@@ -1,26 +1,32 @@
 //! openraft's own suite, on the store that servers run.
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
 use openraft::storage::{
-    EntryResponder, RaftLogReader as _, RaftLogStorage as _, RaftSnapshotBuilder, RaftStateMachine,
+    EntryResponder, RaftLogReader as _, RaftLogStorage as _, RaftLogStorageExt as _,
+    RaftSnapshotBuilder, RaftStateMachine,
 };
 use openraft::testing::log::{StoreBuilder, Suite};
-use openraft::{OptionalSend, StorageError};
+use openraft::{EntryPayload, OptionalSend, StorageError};
 use runtime::{CancellationToken, Runtime};
 use tempfile::TempDir;
-use vfs::{RealDisk, Vfs};
+use vfs::sim::{Effect, Fault};
+use vfs::{Op, RealDisk, SimDisk, Vfs};
 use wal::{GroupId, Identity, Record, Wal, WalOptions, Writer};
 
 use super::{LogParts, LogStore, NodeFault};
 use crate::host::VotersNote;
 use crate::machine::{Builder, Machine, Shared};
-use crate::raft::{CommittedLeader, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft::{
+    Command, CommittedLeader, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+    log_id,
+};
 use crate::snapshot::{SnapshotFile, SnapshotStore};
 use crate::status::Halt;
-use crate::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
+use crate::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine, StopCause};
 
 /// The suite's entries carry no commands.
 #[derive(Debug)]
@@ -129,48 +135,52 @@ struct OnDisk;
 impl StoreBuilder<TypeConfig, LogStore, Patient, TempDir> for OnDisk {
     async fn build(&self) -> Result<(TempDir, LogStore, Patient), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
-        let runtime = Runtime::real();
-        let vfs: Arc<dyn Vfs> = Arc::new(RealDisk::new());
-        let identity = Identity {
-            cluster_id: [1; 16],
-            node_id: 1,
-        };
-        let threads = runtime.clone();
-        let writer = Writer::Thread(Box::new(move |name, work| threads.spawn_thread(name, work)));
-        let (wal, _) = Wal::open(
-            Arc::clone(&vfs),
-            &dir.path().join("wal"),
-            identity,
-            WalOptions::small(),
-            writer,
-        )
-        .unwrap();
-        let group = GroupId(5);
-        let root = dir.path().join("snapshots");
-        let (snapshots, _) = SnapshotStore::open(Arc::clone(&vfs), &root, group).unwrap();
-        let machine = Arc::new(Nothing);
-        let halt = Arc::new(Halt::new(&CancellationToken::new()));
-        let shared = Shared::new(
-            group,
-            machine,
-            Arc::new(snapshots),
-            Arc::clone(&halt),
-            runtime.clone(),
-        );
-        let fault = NodeFault::new();
-        let voters = VotersNote::create(vfs.as_ref(), dir.path(), fault.clone()).unwrap();
-        let log = LogStore::new(LogParts {
-            wal,
-            group,
-            node: 1,
-            voters: Arc::new(voters),
-            fault,
-            halt,
-            runtime,
-            room_turn: Arc::default(),
-        });
-        Ok((dir, log, Patient(Machine::new(Arc::new(shared)))))
+        let (log, machine) = store_in(Arc::new(RealDisk::new()), dir.path());
+        Ok((dir, log, machine))
     }
+}
+
+fn store_in(vfs: Arc<dyn Vfs>, dir: &Path) -> (LogStore, Patient) {
+    let runtime = Runtime::real();
+    let identity = Identity {
+        cluster_id: [1; 16],
+        node_id: 1,
+    };
+    let threads = runtime.clone();
+    let writer = Writer::Thread(Box::new(move |name, work| threads.spawn_thread(name, work)));
+    let (wal, _) = Wal::open(
+        Arc::clone(&vfs),
+        &dir.join("wal"),
+        identity,
+        WalOptions::small(),
+        writer,
+    )
+    .unwrap();
+    let group = GroupId(5);
+    let root = dir.join("snapshots");
+    let (snapshots, _) = SnapshotStore::open(Arc::clone(&vfs), &root, group).unwrap();
+    let machine = Arc::new(Nothing);
+    let halt = Arc::new(Halt::new(&CancellationToken::new()));
+    let shared = Shared::new(
+        group,
+        machine,
+        Arc::new(snapshots),
+        Arc::clone(&halt),
+        runtime.clone(),
+    );
+    let fault = NodeFault::new();
+    let voters = VotersNote::create(vfs.as_ref(), dir, fault.clone()).unwrap();
+    let log = LogStore::new(LogParts {
+        wal,
+        group,
+        node: 1,
+        voters: Arc::new(voters),
+        fault,
+        halt,
+        runtime,
+        room_turn: Arc::default(),
+    });
+    (log, Patient(Machine::new(Arc::new(shared))))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,8 +223,44 @@ async fn a_hole_in_the_log_is_no_end_of_it() {
     let read: Vec<_> = reader.entries_stream(3..8).await.collect().await;
     assert!(matches!(read.as_slice(), [Err(_)]), "{read:?}");
     let stopped = machine.0.0.halt.get().unwrap();
-    assert_eq!(stopped.cause, crate::StopCause::DataLoss);
+    assert_eq!(stopped.cause, StopCause::DataLoss);
     // What others have committed may now be what this log refused.
     let read: Vec<_> = reader.entries_stream(9..12).await.collect().await;
     assert!(matches!(read.as_slice(), [Ok(_), Err(_)]), "{read:?}");
+}
+
+/// Entries that are more than the log takes at once.
+fn too_much() -> Vec<Entry> {
+    let payload = bytes::Bytes::from(vec![0; 1 << 20]);
+    let count = wal::BATCH_BYTES_MAX as u64 / payload.len() as u64 + 6;
+    (0..count)
+        .map(|index| Entry {
+            log_id: log_id(1, index),
+            payload: EntryPayload::Normal(Command(payload.clone())),
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_more_than_the_log_takes_at_once_goes_to_it_piece_by_piece() {
+    let (_dir, mut log, machine) = OnDisk.build().await.unwrap();
+    let entries = too_much();
+    let last = entries.last().map(|entry| entry.log_id.index());
+    log.blocking_append(entries).await.unwrap();
+    assert!(machine.0.0.halt.get().is_none());
+    let state = log.wal.group(log.group);
+    assert_eq!(state.first_index, 0);
+    assert_eq!(state.last.map(|last| last.index), last);
+}
+
+#[tokio::test]
+async fn behind_a_piece_that_finds_no_room_nothing_is_written() {
+    let disk = SimDisk::new();
+    let (mut log, machine) = store_in(Arc::new(disk.clone()), Path::new("/"));
+    disk.inject(Fault::next(Op::Write, Effect::NoSpace).on_path(".wal"));
+    log.blocking_append(too_much()).await.unwrap_err();
+    assert_eq!(disk.faults_waiting(), 0);
+    let stopped = machine.0.0.halt.get().unwrap();
+    assert_eq!(stopped.cause, StopCause::DiskFull);
+    assert_eq!(log.wal.group(log.group).last, None);
 }
