@@ -34,7 +34,8 @@
 //!   Only then is it published, and only then may the log before it be purged.
 //! - Names are made here from term and index, never from anything a peer sent.
 //! - Two generations are kept, and the log reaches back to the older one. A newest file that does not verify, or that the disk does not
-//!   give back, is kept as it is, reported, and the older one with the longer log is used instead.
+//!   give back, is kept as it is, reported, and the older one with the longer log is used instead. It goes when there are two sound ones
+//!   and one of them is newer.
 //! - One snapshot of a group is received at a time. A transfer that breaks off leaves what came (one such file a group, until the end of
 //!   the process), and goes on from there when the same file is sent again; the hash of the whole decides, as ever.
 //! - A file that somebody still reads (a [`SnapshotFile`] is held) is not removed.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use vfs::durable::Nameless;
 use vfs::{Vfs, durable};
 
 use super::file::discard;
@@ -26,6 +27,8 @@ pub(crate) struct SnapshotStore {
     dir: PathBuf,
     /// Verified or just written, ascending by index.
     kept: Mutex<Vec<SnapshotFile>>,
+    /// Found damaged when the directory was opened, and still there.
+    damaged: Mutex<Vec<DamagedFile>>,
     temporaries: AtomicU64,
     /// Which life of the group in this process it is: what an earlier one was writing may be finished only now.
     life: u64,
@@ -38,8 +41,16 @@ pub(crate) struct SnapshotStore {
 pub(crate) struct Found {
     /// Half-written files of a crash, removed.
     pub(crate) temporaries: usize,
-    /// Files that do not verify, or that the disk does not give back, left as they are.
+    /// Files that do not verify, or that the disk does not give back, left as they are for now.
     pub(crate) damaged: Vec<SnapshotError>,
+}
+
+/// A file that is of no use, by its name a snapshot.
+#[derive(Debug)]
+struct DamagedFile {
+    path: PathBuf,
+    index: u64,
+    bytes: u64,
 }
 
 impl SnapshotStore {
@@ -59,7 +70,7 @@ impl SnapshotStore {
         // A process that ended between rename and sync leaves names that the page cache alone knows, and once a snapshot
         // counts here, the log before it may go.
         vfs.sync_dir(&dir)?;
-        let mut kept = Vec::new();
+        let (mut kept, mut damaged) = (Vec::new(), Vec::new());
         for entry in vfs.list_dir(&dir)? {
             if entry.is_dir || !entry.name.to_string_lossy().ends_with(SUFFIX) {
                 continue;
@@ -71,7 +82,11 @@ impl SnapshotStore {
                     name: entry.name.to_string_lossy().into_owned(),
                     problem: format!("it belongs to group {}", file.info().group),
                 }),
-                Err(error @ SnapshotError::Damaged { .. }) => found.damaged.push(error),
+                Err(error @ SnapshotError::Damaged { .. }) => {
+                    let (index, bytes) = (index_of(&entry.name.to_string_lossy()), entry.len);
+                    damaged.extend(index.map(|index| DamagedFile { path, index, bytes }));
+                    found.damaged.push(error);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -80,6 +95,7 @@ impl SnapshotStore {
             vfs,
             dir,
             kept: Mutex::new(kept),
+            damaged: Mutex::new(damaged),
             temporaries: AtomicU64::new(0),
             life: 0,
             intake: Arc::default(),
@@ -235,6 +251,8 @@ impl SnapshotStore {
     ) -> Result<SnapshotFile, SnapshotError> {
         let path = self.dir.join(name_of(&header));
         durable::publish(self.vfs.as_ref(), temporary, &path)?;
+        // Its name is that of a sound one now.
+        self.damaged.lock().retain(|old| old.path != path);
         let file = SnapshotFile::new(Arc::clone(&self.vfs), path, header, info);
         let index = file.info().applied.index;
         let mut kept = self.kept.lock();
@@ -252,23 +270,37 @@ impl SnapshotStore {
         discard(self.vfs.as_ref(), temporary);
     }
 
-    /// Removes generations beyond the kept ones, and rotten ones once a sound one replaces them, unless somebody reads them. May block
-    /// for as long as the disk takes to free them; who asks for a snapshot meanwhile does not wait for that.
+    /// Removes generations beyond the kept ones, and rotten ones once a sound one replaces them, unless somebody reads them; and those that
+    /// were damaged at the start, once there is no want of sound ones. May block for as long as the disk takes to free them; who asks for a
+    /// snapshot meanwhile does not wait for that.
     pub(crate) fn prune(&self) {
         let mut removed = Vec::new();
         for file in self.take_obsolete() {
-            match durable::unname(self.vfs.as_ref(), file.path(), file.info().bytes) {
-                Ok(nameless) => removed.push(nameless),
-                Err(error) => {
-                    tracing::warn!(%error, "an old snapshot could not be removed");
-                    if !error.is_not_found() {
-                        self.put_back(file);
-                    }
-                }
+            if self.is_left(file.path(), file.info().bytes, &mut removed) {
+                self.put_back(file);
+            }
+        }
+        for file in self.take_replaced() {
+            if self.is_left(&file.path, file.bytes, &mut removed) {
+                self.damaged.lock().push(file);
             }
         }
         for nameless in removed {
             nameless.free(self.vfs.as_ref());
+        }
+    }
+
+    /// Takes a file's name. Whether it is left for another time, for the disk did not do it.
+    fn is_left(&self, path: &Path, bytes: u64, removed: &mut Vec<Nameless>) -> bool {
+        match durable::unname(self.vfs.as_ref(), path, bytes) {
+            Ok(nameless) => {
+                removed.push(nameless);
+                false
+            }
+            Err(error) => {
+                tracing::warn!(%error, "an old snapshot could not be removed");
+                !error.is_not_found()
+            }
         }
     }
 
@@ -289,6 +321,16 @@ impl SnapshotStore {
             is_obsolete && file.is_idle()
         });
         obsolete.collect()
+    }
+
+    /// Takes out those damaged at the start that a newer one of as many sound ones as are kept stands for.
+    fn take_replaced(&self) -> Vec<DamagedFile> {
+        let sound = self.sound();
+        let newest = sound.last().map_or(0, |file| file.info().applied.index);
+        let is_enough = sound.len() >= GENERATIONS;
+        let mut damaged = self.damaged.lock();
+        let replaced = damaged.extract_if(.., |file| is_enough && file.index < newest);
+        replaced.collect()
     }
 
     /// Keeps a file after all that could not be removed.
@@ -318,4 +360,10 @@ fn name_of(header: &Header) -> String {
 
 fn name_at(Applied { index, term }: Applied) -> String {
     format!("{index:016x}-{term:016x}{SUFFIX}")
+}
+
+/// The index in a name; `None` in one that is not of here.
+fn index_of(name: &str) -> Option<u64> {
+    let (index, _term) = name.split_once('-')?;
+    u64::from_str_radix(index, 16).ok()
 }

@@ -301,6 +301,46 @@ fn a_start_removes_what_is_half_written_and_keeps_what_is_damaged() {
 }
 
 #[test]
+fn what_was_damaged_at_a_start_goes_when_two_sound_ones_are_there_and_one_is_newer() {
+    let (vfs, disk) = disk();
+    let (first, _) = store(&vfs);
+    take(&first, 10, b"1");
+    let damaged = take(&first, 20, &vec![2; 3 << 20]).path().to_owned();
+    disk.flip_bit(&damaged, 200).unwrap();
+    let (again, found) = store(&vfs);
+    assert_eq!(found.damaged.len(), 1);
+    again.prune();
+    assert!(vfs.exists(&damaged).unwrap(), "there is one sound one");
+    take(&again, 15, b"3");
+    assert!(vfs.exists(&damaged).unwrap(), "none is newer");
+    let fault = Fault::next(Op::RemoveFile, Effect::Io);
+    disk.inject(fault.on_path(&damaged.to_string_lossy()));
+    take(&again, 30, b"4");
+    assert_eq!(disk.faults_waiting(), 0);
+    assert!(vfs.exists(&damaged).unwrap(), "it could not be removed");
+    again.prune();
+    assert!(!vfs.exists(&damaged).unwrap());
+    assert_eq!(again.purgeable(), Some(15));
+    let (after, found) = store(&vfs);
+    assert_eq!((after.sound().len(), found.damaged.len()), (2, 0));
+}
+
+#[test]
+fn a_sound_one_that_has_taken_the_name_of_a_damaged_one_stays() {
+    let (vfs, disk) = disk();
+    let (first, _) = store(&vfs);
+    take(&first, 10, b"1");
+    let path = take(&first, 20, b"2").path().to_owned();
+    disk.flip_bit(&path, 200).unwrap();
+    let (again, found) = store(&vfs);
+    assert_eq!(found.damaged.len(), 1);
+    assert_eq!(take(&again, 20, b"2").path(), path);
+    take(&again, 30, b"3");
+    assert!(vfs.exists(&path).unwrap());
+    assert_eq!(store(&vfs).0.purgeable(), Some(20));
+}
+
+#[test]
 fn a_snapshot_of_another_group_is_not_used() {
     let (vfs, _) = disk();
     let (mine, _) = store(&vfs);
