@@ -57,7 +57,7 @@ pub(crate) struct Meta {
     group: Group<Metadata>,
     /// How the other coordinators are reached.
     arrival: Arrival,
-    /// When a leader was last known to hold its lease.
+    /// When a majority last said that there is a leader.
     confirmed: Mutex<Option<Instant>>,
     actions: Actions,
 }

@@ -90,7 +90,7 @@ impl Meta {
         }
         self.note_coordinators(myself).await?;
         self.settle_members().await;
-        match self.confirm().await {
+        match self.confirm(CONFIRM_PATIENCE).await {
             Ok(_) => *self.confirmed.lock() = Some(self.runtime.now()),
             Err(error) if error.reason() == Reason::NodeLost => {
                 return Err(myself.replaced_in(self.cluster));
@@ -126,7 +126,8 @@ impl Meta {
     pub(crate) async fn catch_up(&self) -> Result<(), ApiError> {
         let until = self.runtime.now() + PATIENCE;
         loop {
-            let error = match self.confirm().await {
+            let left = until.saturating_since(self.runtime.now());
+            let error = match self.confirm(left.min(CONFIRM_PATIENCE)).await {
                 Ok(index) => {
                     let applied = self.group.wait_applied(index, PATIENCE).await;
                     return applied.map(drop).map_err(|error| unready(&error));
@@ -140,13 +141,10 @@ impl Meta {
         }
     }
 
-    /// Asks the leader that is known here whether it holds its lease, and up to where it has applied.
-    async fn confirm(&self) -> Result<u64, ApiError> {
+    /// Has a majority say that the leader that is known here leads, and asks it up to where it has applied.
+    async fn confirm(&self, patience: Duration) -> Result<u64, ApiError> {
         let Some((leader, address)) = self.leader() else {
-            let point = self.group.lease_check();
-            return point
-                .map(|at| at.applied.index)
-                .map_err(|error| unready(&error));
+            return self.confirm_here(patience).await;
         };
         let message = ConfirmRequest {
             cluster_id: self.cluster.0.to_vec().into(),
@@ -156,8 +154,17 @@ impl Meta {
         let confirm = |mut peer: Client, request| async move { peer.confirm(request).await };
         let answer = self
             .arrival
-            .call(&address, CONFIRM_PATIENCE, message, confirm)
+            .call(&address, patience, message, confirm)
             .await?;
         Ok(answer.applied_index)
+    }
+
+    /// Has a majority say that this coordinator leads, and says up to where it has applied then. Not by its lease: one whose clock is slow keeps
+    /// that while others lead, and what they have changed since would be denied by it.
+    pub(super) async fn confirm_here(&self, patience: Duration) -> Result<u64, ApiError> {
+        let confirmed = self.group.read_index(patience).await;
+        confirmed
+            .map(|at| at.applied.index)
+            .map_err(|error| unready(&error))
     }
 }

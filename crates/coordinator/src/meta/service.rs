@@ -14,7 +14,6 @@ use runtime::Runtime;
 use tonic::{Request, Response, Status};
 
 use super::Meta;
-use super::proposing::unready;
 use crate::arrival::{Myself, bytes_of};
 use crate::identity::Instance;
 use crate::metadata::Command;
@@ -131,12 +130,12 @@ impl MetadataService for MetadataDoor {
         &self,
         request: Request<ConfirmRequest>,
     ) -> Result<Response<ConfirmResponse>, Status> {
+        let deadline = Deadline::of(&request, &self.runtime);
         let request = request.into_inner();
         let meta = self.meta(&request.cluster_id, request.to_coordinator_id)?;
-        let point = meta.group.lease_check().map_err(|error| unready(&error))?;
+        let left = deadline.remaining(&self.runtime);
+        let applied_index = meta.confirm_here(left).await?;
         meta.check_place(NodeId(request.from_coordinator_id))?;
-        Ok(Response::new(ConfirmResponse {
-            applied_index: point.applied.index,
-        }))
+        Ok(Response::new(ConfirmResponse { applied_index }))
     }
 }

@@ -19,13 +19,14 @@ use parking_lot::RwLock;
 use rpc::Neighbours;
 use rpc::channel::{PoolConfig, connect};
 use rpc::services::ShardNeighbour;
-use runtime::{CancellationToken, Listener, Runtime, Task, TaskFaults, TokioClock};
+use runtime::{CancellationToken, Clock, Listener, Runtime, Task, TaskFaults, TokioClock};
 use shard_server::config::{SnapshotConfig, StateConfig};
 use telemetry::Metrics;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use vfs::{SimDisk, Vfs};
 
+use crate::clocks::TestClock;
 use crate::machine::Machine;
 use crate::net::Links;
 
@@ -46,7 +47,7 @@ pub(crate) struct Shape {
     pub(crate) snapshot_entries: u64,
     /// The servers' disks are simulated: see [`Cluster::disk`].
     pub(crate) simulated: bool,
-    /// The network can be cut: see [`Cluster::cut`].
+    /// The network can be cut, and the coordinators' clocks be stopped: see [`Cluster::cut`] and [`Cluster::clock`].
     pub(crate) cuttable: bool,
     /// The place of a server whose memory budget is a byte, so that it is above it with its first term.
     pub(crate) tight: Option<usize>,
@@ -82,13 +83,17 @@ pub(crate) struct Cluster {
     snapshot_entries: u64,
     simulated: bool,
     tight: Option<usize>,
-    /// Between the coordinator and the servers, where they can be cut.
+    /// Between the coordinators and the servers, where they can be cut.
     links: Option<Links>,
     pub(crate) neighbours: Neighbours<ShardNeighbour>,
 }
 
-/// The coordinator's number on the network; the servers have theirs by their places, from 1.
-const COORDINATOR: u64 = 0;
+/// The first coordinator's number on the network; the servers have theirs by their places, from 1.
+const COORDINATORS: u64 = 1_000;
+
+fn coordinator_number(place: usize) -> u64 {
+    COORDINATORS + place as u64
+}
 
 fn number_of(place: usize) -> u64 {
     place as u64 + 1
@@ -98,6 +103,7 @@ struct Coordinator {
     config: Config,
     /// Of all its lives.
     metrics: Metrics,
+    clock: Arc<TestClock>,
     grpc: SocketAddr,
     http: SocketAddr,
     neighbours: Neighbours<ShardNeighbour>,
@@ -217,7 +223,7 @@ impl Cluster {
             links,
             neighbours: Neighbours::default(),
         };
-        for ((grpc, http), id) in listeners.into_iter().zip((1..).map(NodeId)) {
+        for ((grpc, http), id) in listeners.iter().zip((1..).map(NodeId)) {
             let peers = if count == 1 {
                 BTreeMap::new()
             } else {
@@ -236,19 +242,25 @@ impl Cluster {
                 allowed_origins: vec!["https://search.example".into()],
                 ..Config::default()
             };
-            let mut coordinator = Coordinator {
+            let coordinator = Coordinator {
                 config,
                 metrics: Metrics::new(&cluster.runtime).unwrap(),
+                clock: Arc::default(),
                 grpc: grpc.local_addr(),
                 http: http.local_addr(),
                 neighbours: cluster.neighbours.clone(),
                 running: None,
             };
             if let Some(links) = &cluster.links {
-                links.place(COORDINATOR, &coordinator.grpc.to_string());
+                let number = coordinator_number(cluster.coordinators.len());
+                links.place(number, &coordinator.grpc.to_string());
             }
-            coordinator.run(&cluster.world_of(COORDINATOR), grpc, http);
             cluster.coordinators.push(coordinator);
+        }
+        // Now all of them are on the network, where they can be cut off from each other.
+        for (place, (grpc, http)) in listeners.into_iter().enumerate() {
+            let world = cluster.world_of_coordinator(place);
+            cluster.coordinators[place].run(&world, grpc, http);
         }
         for place in 0..cluster.coordinators.len() {
             cluster.until_open(place).await;
@@ -322,7 +334,7 @@ impl Cluster {
     }
 
     pub(crate) async fn start_coordinator_at(&mut self, place: usize) {
-        let world = self.world_of(COORDINATOR);
+        let world = self.world_of_coordinator(place);
         let coordinator = &mut self.coordinators[place];
         let grpc = self.runtime.bind(coordinator.grpc).await.unwrap();
         let http = self.runtime.bind(coordinator.http).await.unwrap();
@@ -459,13 +471,27 @@ impl Cluster {
         server.running = Some(machine);
     }
 
-    /// The world as the coordinator or a server sees it.
+    /// The world as a server sees it.
     fn world_of(&self, number: u64) -> Runtime {
         let links = self.links.as_ref();
         links.map_or_else(
             || self.runtime.clone(),
             |links| links.runtime(number, Arc::new(TokioClock::new())),
         )
+    }
+
+    /// The world as a coordinator sees it.
+    fn world_of_coordinator(&self, place: usize) -> Runtime {
+        let Some(links) = &self.links else {
+            return self.runtime.clone();
+        };
+        let clock = Arc::clone(&self.coordinators[place].clock) as Arc<dyn Clock>;
+        links.runtime(coordinator_number(place), clock)
+    }
+
+    /// The clock of a coordinator, in a cluster of [`Shape::cuttable`].
+    pub(crate) fn clock(&self, place: usize) -> &TestClock {
+        &self.coordinators[place].clock
     }
 
     /// Cuts a server off the others, in a cluster of [`Shape::cuttable`].
@@ -476,12 +502,20 @@ impl Cluster {
         }
     }
 
-    /// Cuts a server off the coordinator, too.
+    /// Cuts a server off the coordinators, too.
     pub(crate) fn cut_off_coordinator(&self, place: usize) {
-        self.links
-            .as_ref()
-            .unwrap()
-            .cut(number_of(place), COORDINATOR);
+        let links = self.links.as_ref().unwrap();
+        for coordinator in 0..self.coordinators.len() {
+            links.cut(number_of(place), coordinator_number(coordinator));
+        }
+    }
+
+    /// Cuts a coordinator off the other coordinators.
+    pub(crate) fn cut_coordinator(&self, place: usize) {
+        let links = self.links.as_ref().unwrap();
+        for other in (0..self.coordinators.len()).filter(|other| *other != place) {
+            links.cut(coordinator_number(place), coordinator_number(other));
+        }
     }
 
     /// All links work again.

@@ -15,6 +15,7 @@ mod audit;
 mod bad_input;
 mod births;
 mod cli;
+mod clocks;
 mod damage;
 mod drains;
 mod gates;

@@ -281,12 +281,15 @@ struct TestClock {
 }
 
 impl TestClock {
+    /// Stops the wall clock as well: a lease ends by whichever has gone further.
     fn stop(&self) {
+        self.set_wall_ms(self.real.wall_ms());
         *self.stopped_at.lock() = Some(self.real.now());
     }
 
     fn go_on(&self) {
         *self.stopped_at.lock() = None;
+        *self.wall_ms.lock() = None;
     }
 
     fn set_wall_ms(&self, wall_ms: i64) {
