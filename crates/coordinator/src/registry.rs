@@ -151,11 +151,7 @@ impl Registry {
 
     async fn sync_node(&self, request: SyncRequest) -> Result<SyncResponse, ApiError> {
         let node = NodeId(request.node_id);
-        let known = self.meta.read(|state| {
-            let record = state.nodes.get(&node);
-            (state.cluster, record.map(|record| record.node.clone()))
-        });
-        let address = check_node(&request, known, self.meta.leads())?;
+        let address = self.address_of(&request).await?;
         check_report(&request)?;
         let mut changes = self.begun(&request);
         if address != request.address {
@@ -180,6 +176,32 @@ impl Registry {
             epoch: epoch.0,
             audits: self.refuted(node),
         })
+    }
+
+    /// The address of a node that may report, as the map has it.
+    async fn address_of(&self, request: &SyncRequest) -> Result<String, ApiError> {
+        let known = || {
+            let node = NodeId(request.node_id);
+            self.meta.read(|state| {
+                let record = state.nodes.get(&node);
+                (state.cluster, record.map(|record| record.node.clone()))
+            })
+        };
+        if let Some(address) = check_node(request, known())? {
+            return Ok(address);
+        }
+        let unknown = |reason| {
+            let message = format!("the identity {} is not known", request.node_id);
+            ApiError::new(reason, message)
+        };
+        if !self.meta.leads() {
+            return Err(unknown(Reason::Starting));
+        }
+        // Only a leader that a majority confirms has certainly applied every identity that was ever issued: where its clock is slow, another
+        // one may have issued this one.
+        self.meta.catch_up().await?;
+        let address = check_node(request, known())?;
+        address.ok_or_else(|| unknown(Reason::NodeLost))
     }
 
     /// What a majority has, for each replica of a node that has something else. Only the leader surely knows who votes.
@@ -362,12 +384,11 @@ fn is_drained(state: &State, registration: &Registration) -> bool {
     before.is_some_and(|record| record.draining)
 }
 
-/// Whether a node may report; its address as the map has it.
+/// Whether a node may report; its address as the map has it, where it is in the map.
 fn check_node(
     request: &SyncRequest,
     (cluster, node): (Option<ClusterId>, Option<Node>),
-    leads: bool,
-) -> Result<String, ApiError> {
+) -> Result<Option<String>, ApiError> {
     let cluster = cluster
         .ok_or_else(|| ApiError::new(Reason::Starting, "the metadata is not readable yet"))?;
     if request.cluster_id.as_ref() != cluster.0 {
@@ -375,21 +396,12 @@ fn check_node(
         return Err(ApiError::new(Reason::WrongCluster, message));
     }
     match node {
-        Some(node) if !node.lost => Ok(node.address),
+        Some(node) if !node.lost => Ok(Some(node.address)),
         Some(node) => {
             let message = format!("the identity {} was given up", node.id);
             Err(ApiError::new(Reason::NodeLost, message))
         }
-        // Only the leader has certainly applied every identity that was ever issued.
-        None => {
-            let message = format!("the identity {} is not known", request.node_id);
-            let reason = if leads {
-                Reason::NodeLost
-            } else {
-                Reason::Starting
-            };
-            Err(ApiError::new(reason, message))
-        }
+        None => Ok(None),
     }
 }
 

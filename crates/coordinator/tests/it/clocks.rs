@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
+use api::Reason;
 use api::admin::v1::GetStatusResponse;
-use api::registry::v1::ResolveNamespaceRequest;
 use api::registry::v1::registry_service_client::RegistryServiceClient;
+use api::registry::v1::{RegisterRequest, ResolveNamespaceRequest, SyncRequest};
 use api::v1::{Consistency, GetCountRequest, GetTopKRequest};
 use parking_lot::Mutex;
 use runtime::{Clock, Instant, Sleep, TokioClock};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::harness::{Cluster, PATIENCE, Shape};
+use super::harness::{Cluster, PATIENCE, Shape, reason};
 
 /// A clock that a test stops; timers go on.
 #[derive(Debug, Default)]
@@ -183,4 +184,50 @@ async fn a_coordinator_whose_clock_stands_still_does_not_say_that_a_namespace_do
     cluster.clock(behind).go_on();
     let found = answered(&cluster, ask).await;
     assert!(found.namespace.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_whose_clock_stands_still_gives_up_no_server_that_has_registered_since() {
+    let Stage {
+        cluster,
+        behind,
+        leader,
+    } = Stage::new().await;
+    let registration = RegisterRequest {
+        node_name: "shard-1".into(),
+        address: "127.0.0.1:1".into(),
+        region: String::new(),
+        instance_id: vec![7; 16].into(),
+    };
+    let ask = async || {
+        registry(&cluster, leader)
+            .register(registration.clone())
+            .await
+    };
+    let issued = answered(&cluster, ask).await;
+    let report = async |place: usize, node_id: u64| {
+        let request = SyncRequest {
+            node_id,
+            cluster_id: issued.cluster_id.clone(),
+            address: registration.address.clone(),
+            ..SyncRequest::default()
+        };
+        registry(&cluster, place).sync(request).await
+    };
+    let refused = report(behind, issued.node_id).await.unwrap_err();
+    assert!(is_put_off(&refused), "{refused}");
+    answered(&cluster, async || report(leader, issued.node_id).await).await;
+    // One that nobody was ever given is given up, once the lead is sure.
+    let given_up = async {
+        loop {
+            let refused = report(leader, issued.node_id + 1).await.unwrap_err();
+            if reason(&refused) == Reason::NodeLost {
+                return;
+            }
+            assert!(is_put_off(&refused), "{refused}");
+            cluster.runtime.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let given_up = cluster.runtime.timeout(PATIENCE, given_up).await;
+    given_up.expect("it is never given up");
 }
