@@ -27,9 +27,10 @@ use crate::actions::{ASKED, About, Action, Actions};
 use crate::liveness::Liveness;
 use crate::meta::Meta;
 use crate::metadata::ShardRecord;
+use crate::nodes::Link;
 use crate::recovery::{Recovery, Repair};
 use crate::routing::Router;
-use crate::snapshots::{Held, Store, push, take_and_pull};
+use crate::snapshots::{Held, Pulls, Store, push};
 use crate::status;
 pub(crate) use watchdogs::Watchdogs;
 
@@ -41,6 +42,7 @@ pub(crate) struct Admin {
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) router: Arc<Router>,
     pub(crate) store: Arc<Store>,
+    pub(crate) pulls: Pulls,
     pub(crate) recovery: Recovery,
     pub(crate) repair: Repair,
     pub(crate) actions: Actions,
@@ -148,12 +150,17 @@ impl ClusterAdminService for Admin {
         &self,
         request: Request<PullSnapshotRequest>,
     ) -> Result<Response<PullSnapshotResponse>, Status> {
+        let deadline = Deadline::of(&request, &self.runtime);
         let shard = ShardId(request.into_inner().shard_id);
-        let pulled = self.pull(shard).await;
-        let about = About::shard(shard);
-        self.actions
-            .count(Action::PullSnapshot, ASKED, about, &pulled);
-        let held = pulled?;
+        let run = match self.pulls.run_of(shard) {
+            Some(run) => Ok(run),
+            None => self.source(shard).map(|link| self.pulls.start(shard, link)),
+        };
+        if run.is_err() {
+            let about = About::shard(shard);
+            self.actions.count(Action::PullSnapshot, ASKED, about, &run);
+        }
+        let held = self.pulls.follow(shard, run?, deadline).await?;
         Ok(Response::new(PullSnapshotResponse {
             snapshot: Some((&held).into()),
         }))
@@ -205,7 +212,8 @@ impl Admin {
         })
     }
 
-    async fn pull(&self, shard: ShardId) -> Result<Held, ApiError> {
+    /// Who takes a snapshot of a shard.
+    fn source(&self, shard: ShardId) -> Result<Arc<Link>, ApiError> {
         let (record, state) = self.shard(shard)?;
         if state != ShardState::Serving {
             let message = format!("shard {shard} does not serve");
@@ -215,8 +223,7 @@ impl Admin {
         let node = best_source(status::replicas(&heard, &record));
         let node = node.or(record.shard.replicas.first().map(|at| at.node));
         let node = node.ok_or_else(starting)?;
-        let link = self.router.link(node)?;
-        take_and_pull(&self.runtime, &self.store, &link, shard).await
+        self.router.link(node)
     }
 
     async fn push(&self, shard: ShardId) -> Result<(Held, NodeId), ApiError> {

@@ -26,7 +26,7 @@ use crate::public::Public;
 use crate::recovery::{Balance, Recovery, Repair, RepairSettings};
 use crate::registry::Registry;
 use crate::routing::{Hedges, Router};
-use crate::snapshots::{Puller, Store};
+use crate::snapshots::{Puller, Pulls, Store};
 use crate::upkeep::{Gauges, Upkeep};
 use crate::{Error, http};
 
@@ -331,6 +331,7 @@ impl Parts {
             liveness: Arc::clone(&self.liveness),
             router: Arc::clone(&self.router),
             store: Arc::clone(&self.store),
+            pulls: Pulls::new(&self.runtime, &self.store, &self.actions),
             recovery: self.recovery.clone(),
             repair: self.repair.clone(),
             actions: self.actions.clone(),

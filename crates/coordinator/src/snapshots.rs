@@ -9,11 +9,13 @@
 pub(crate) mod name;
 mod puller;
 mod pulling;
+mod pulls;
 mod pushing;
 mod store;
 
 pub(crate) use puller::Puller;
 pub(crate) use pulling::{announced, pull, take_and_pull};
+pub(crate) use pulls::Pulls;
 pub(crate) use pushing::push;
 pub(crate) use store::{Held, Store};
 

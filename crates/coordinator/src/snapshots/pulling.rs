@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::shard::v1::{ReadSnapshotRequest, SnapshotChunk, TakeSnapshotRequest};
 use api::{ApiError, Reason};
 use cluster::ShardId;
+use rpc::Deadline;
 use runtime::Runtime;
 use tonic::Streaming;
 
@@ -15,6 +16,8 @@ use crate::nodes::Link;
 
 /// How long a shard may take to write a snapshot.
 const TAKE_PATIENCE: Duration = Duration::from_secs(60);
+/// Before a snapshot that is being written is asked for again.
+const TAKE_PAUSE: Duration = Duration::from_millis(500);
 /// A transfer in which nothing arrives for this long is given up.
 const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -25,12 +28,34 @@ pub(crate) async fn take_and_pull(
     link: &Link,
     shard: ShardId,
 ) -> Result<Held, ApiError> {
-    let request = TakeSnapshotRequest { shard_id: shard.0 };
-    let mut client = link.node_client()?;
-    client
-        .take_snapshot(rpc::request(request, TAKE_PATIENCE))
-        .await?;
+    take(runtime, link, shard).await?;
     pull(runtime, store, link, shard).await
+}
+
+/// Has a node take a snapshot of a shard. One call ends before a large one is written, which goes on: it is asked for again, as far as it
+/// was to reach, for while more is written to the shard another one would never be the newest.
+async fn take(runtime: &Runtime, link: &Link, shard: ShardId) -> Result<(), ApiError> {
+    let until = Deadline::after(runtime, TAKE_PATIENCE);
+    let mut client = link.node_client()?;
+    let mut reach = 0;
+    loop {
+        let message = TakeSnapshotRequest {
+            shard_id: shard.0,
+            reach,
+        };
+        let request = until.request(runtime, message)?;
+        let taken = until.call(runtime, client.take_snapshot(request)).await;
+        let Err(error) = taken else {
+            return Ok(());
+        };
+        if error.reason() != Reason::Deadline || until.remaining(runtime) <= TAKE_PAUSE {
+            return Err(error);
+        }
+        // One of before does not say it.
+        let told = error.metadata().get("reach");
+        reach = told.and_then(|told| told.parse().ok()).unwrap_or(reach);
+        runtime.sleep(TAKE_PAUSE).await;
+    }
 }
 
 /// Fetches the newest snapshot of a shard into the store. One that is held already, and sound, is not fetched again.

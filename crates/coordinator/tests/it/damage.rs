@@ -570,7 +570,10 @@ async fn newer_snapshots_are_fetched_unasked() {
         .address;
     let channel = rpc::channel::connect(&cluster.runtime, address, &Default::default()).unwrap();
     let taken = api::shard::v1::node_service_client::NodeServiceClient::new(channel)
-        .take_snapshot(api::shard::v1::TakeSnapshotRequest { shard_id: 2 })
+        .take_snapshot(api::shard::v1::TakeSnapshotRequest {
+            shard_id: 2,
+            reach: 0,
+        })
         .await
         .unwrap()
         .into_inner()

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use api::Reason;
 use api::admin::v1::{
-    ActionReport, GetStatusResponse, PromoteReplicaRequest, RecoverShardRequest,
-    ReplaceReplicaRequest, ReplicaRole, ReplicaStatus, SnapshotInfo,
+    ActionReport, GetStatusResponse, ListSnapshotsRequest, PromoteReplicaRequest,
+    PullSnapshotRequest, RecoverShardRequest, ReplaceReplicaRequest, ReplicaRole, ReplicaStatus,
+    SnapshotInfo,
 };
 use api::registry::v1::registry_service_client::RegistryServiceClient;
 use api::registry::v1::{RegisterRequest, SyncRequest};
@@ -16,6 +16,7 @@ use api::shard::v1::{
     SendSnapshotResponse, SnapshotChunk, TakeSnapshotRequest, TakeSnapshotResponse,
     TransferLeaderRequest, TransferLeaderResponse,
 };
+use api::{ApiError, Reason};
 use bytes::Bytes;
 use cluster::limits;
 use futures::StreamExt as _;
@@ -26,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::harness::{Cluster, PATIENCE, Shape};
+use super::harness::{Cluster, PATIENCE, Shape, reason};
 
 /// The shard that most of it is about, and another.
 const SHARD: u64 = 2;
@@ -39,6 +40,8 @@ const INDEX: u64 = 40;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     TakeSnapshot,
+    /// One will do that reaches to this index.
+    TakeSnapshotTo(u64),
     /// It was sent one, to its end.
     KeepSnapshot,
     GiveUpData,
@@ -55,7 +58,7 @@ struct Question {
 }
 
 impl Question {
-    /// Lets the node answer; a step is done, or goes on.
+    /// Lets the node answer; a step is done, or goes on, and so is a snapshot.
     fn answer(self, done: bool) {
         // Whoever asked may have given up.
         let _: Result<(), bool> = self.answer.send(done);
@@ -91,10 +94,17 @@ impl NodeService for Actor {
 
     async fn take_snapshot(
         &self,
-        _: Request<TakeSnapshotRequest>,
+        request: Request<TakeSnapshotRequest>,
     ) -> Result<Response<TakeSnapshotResponse>, Status> {
-        self.wait(Asked::TakeSnapshot).await?;
-        Ok(Response::new(TakeSnapshotResponse::default()))
+        let asked = match request.into_inner().reach {
+            0 => Asked::TakeSnapshot,
+            reach => Asked::TakeSnapshotTo(reach),
+        };
+        if self.wait(asked).await? {
+            return Ok(Response::new(TakeSnapshotResponse::default()));
+        }
+        let late = ApiError::deadline("it is still being written");
+        Err(late.with_metadata("reach", INDEX.to_string()).into())
     }
 
     async fn read_snapshot(
@@ -398,6 +408,75 @@ async fn a_majority_that_comes_back_while_a_replica_is_fetched_keeps_its_life() 
     }
     fetch.answer(true);
     stage.keeps_its_life(Reason::NotNeeded).await;
+    stage.stop.cancel();
+}
+
+/// The shard goes on meanwhile, so that what it holds then is another snapshot each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_takes_longer_than_a_call_is_asked_for_again_and_not_another_one() {
+    let mut stage = Stage::new().await;
+    stage.report(0, vec![sound()]).await;
+    stage.accept_the_first();
+    let late = stage.until_asked(Asked::TakeSnapshot).await;
+    late.answer(false);
+    for is_written in [false, true] {
+        let again = stage.until_asked(Asked::TakeSnapshotTo(INDEX)).await;
+        again.answer(is_written);
+    }
+    let sent = stage.until_asked(Asked::KeepSnapshot).await;
+    assert_eq!(sent.node, 0);
+    let serves = ReplicaStatus {
+        incarnation: 2,
+        ..replica(SHARD, ReplicaRole::Leader, INDEX, true)
+    };
+    stage.report(0, vec![serves]).await;
+    sent.answer(true);
+    let (outcome, _) = stage.outcome().await;
+    assert_eq!(outcome.error, "");
+    stage.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_fetched_for_longer_than_a_call_is_what_the_next_call_gets() {
+    let mut stage = Stage::new().await;
+    for (node, role) in [
+        (0, ReplicaRole::Leader),
+        (1, ReplicaRole::Follower),
+        (2, ReplicaRole::Follower),
+    ] {
+        let serves = replica(SHARD, role, INDEX, true);
+        stage.report(node, vec![serves]).await;
+    }
+    let pull = |patience: Duration| {
+        let request = PullSnapshotRequest { shard_id: SHARD };
+        let request = rpc::request(request, patience);
+        let mut admin = stage.cluster.admin();
+        async move { admin.pull_snapshot(request).await }
+    };
+    let late = pull(Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(reason(&late), Reason::Deadline, "{late}");
+    let again = pull(limits::DEADLINE_MAX);
+    let mut admin = stage.cluster.admin();
+    let runtime = stage.cluster.runtime.clone();
+    let fetched = async {
+        loop {
+            // Where the machine stood still its call may have ended, too: then it is asked again.
+            while let Ok(question) = stage.questions.try_recv() {
+                assert_eq!(question.asked, Asked::TakeSnapshot);
+                question.answer(true);
+            }
+            let held = admin.list_snapshots(ListSnapshotsRequest {}).await;
+            if !held.unwrap().into_inner().snapshots.is_empty() {
+                return;
+            }
+            runtime.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let fetched = runtime.timeout(PATIENCE, fetched).await;
+    fetched.expect("nobody fetches it once the call has ended");
+    let pulled = again.await.unwrap().into_inner().snapshot.unwrap();
+    assert_eq!(pulled.index, INDEX);
+    assert!(stage.questions.try_recv().is_err(), "another one was taken");
     stage.stop.cancel();
 }
 

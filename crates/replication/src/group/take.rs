@@ -31,6 +31,15 @@ impl<S: StateMachine> Group<S> {
         self.inner.take_snapshot().await
     }
 
+    /// As [`Group::take_snapshot`], where one that reaches to an index will do: whoever asks again for what is being written finds it, and
+    /// has no other one written because of what was applied since.
+    ///
+    /// # Errors
+    /// See [`Group::take_snapshot`].
+    pub async fn take_snapshot_to(&self, index: u64) -> Result<SnapshotFile, SnapshotError> {
+        self.inner.take_snapshot_to(index).await
+    }
+
     /// The newest complete snapshot. Its file stays as long as it is held.
     #[must_use]
     pub fn latest_snapshot(&self) -> Option<SnapshotFile> {
@@ -40,10 +49,17 @@ impl<S: StateMachine> Group<S> {
 
 impl<S: StateMachine> Inner<S> {
     pub(super) async fn take_snapshot(&self) -> Result<SnapshotFile, SnapshotError> {
+        self.take_snapshot_to(u64::MAX).await
+    }
+
+    async fn take_snapshot_to(&self, index: u64) -> Result<SnapshotFile, SnapshotError> {
         let mut attempts = self.taking.lock().await;
         let applied = self.shared.applied().ok_or(SnapshotError::Empty)?;
         let newest = self.shared.snapshots.newest();
-        if let Some(newest) = newest.filter(|newest| newest.header().last == applied) {
+        let will_do = |newest: &SnapshotFile| {
+            newest.header().last == applied || newest.info().applied.index >= index
+        };
+        if let Some(newest) = newest.filter(will_do) {
             let snapshots = Arc::clone(&self.shared.snapshots);
             let prune = move || snapshots.prune();
             let pruned = self.shared.runtime.spawn_blocking("snapshot-prune", prune);

@@ -287,6 +287,27 @@ async fn wrong_starts_are_refused() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_reaches_as_far_as_is_wanted_is_not_written_again() {
+    let (host, _) = open(Arc::new(SimDisk::new()), small_options()).await;
+    let (group, _) = start(&host, alone()).await;
+    settle(&group).await;
+    let wanted = put(&group, "a", 1).await.unwrap().index;
+    let reaches = |file: &SnapshotFile| file.info().applied.index;
+    let first = group.take_snapshot_to(wanted).await.unwrap();
+    assert!(reaches(&first) >= wanted);
+    let later = put(&group, "a", 1).await.unwrap().index;
+    let same = group.take_snapshot_to(wanted).await.unwrap();
+    assert_eq!(same.info(), first.info());
+    let newer = group.take_snapshot_to(later).await.unwrap();
+    assert!(reaches(&newer) >= later);
+    // What nobody has written yet is not waited for.
+    put(&group, "a", 1).await.unwrap();
+    let newest = group.take_snapshot_to(u64::MAX).await.unwrap();
+    assert!(reaches(&newest) > reaches(&newer));
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_new_incarnation_is_seeded_from_a_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let host = on_disk(dir.path()).await;

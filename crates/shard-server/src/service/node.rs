@@ -21,18 +21,37 @@ use crate::node::Replica;
 const PIECE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Services {
-    async fn take(&self, shard: ShardId) -> Result<wire::TakeSnapshotResponse, ApiError> {
+    async fn take(
+        &self,
+        request: wire::TakeSnapshotRequest,
+        deadline: Deadline,
+    ) -> Result<wire::TakeSnapshotResponse, ApiError> {
+        let shard = ShardId(request.shard_id);
         let replica = self.node.replica(shard)?;
-        let group = replica.group().clone();
+        let applied = replica.group().applied().map_or(0, |at| at.index);
+        let reach = match request.reach {
+            0 => applied,
+            asked => asked.min(applied),
+        };
+        let place = (replica.shard(), replica.incarnation());
+        let (group, hashes) = (replica.group().clone(), Arc::clone(&self.hashes));
+        let runtime = self.node.runtime.clone();
         // A task of its own: it goes on when the caller's patience ends before a large snapshot is written.
-        let file = self
-            .node
-            .runtime
-            .spawn("snapshot-take", async move { group.take_snapshot().await })
-            .await
-            .map_err(|error| ApiError::internal(error.to_string()))?
-            .map_err(|error| snapshot_error(&error))?;
-        let described = self.describe(&replica, &file).await?;
+        let task = self.node.runtime.spawn("snapshot-take", async move {
+            let taken = group.take_snapshot_to(reach).await;
+            let file = taken.map_err(|error| snapshot_error(&error))?;
+            hashes.describe(&runtime, place, &file).await
+        });
+        let left = deadline.remaining(&self.node.runtime);
+        // A little is kept, so that the answer says how to ask again, which the end of the deadline does not.
+        let taken = self.node.runtime.timeout(left - left / 10, task).await;
+        let goes_on = |_| {
+            let message =
+                format!("the snapshot of shard {shard} is still being written: ask again");
+            ApiError::deadline(message).with_metadata("reach", reach.to_string())
+        };
+        let taken = taken.map_err(goes_on)?;
+        let described = taken.map_err(|error| ApiError::internal(error.to_string()))??;
         Ok(wire::TakeSnapshotResponse {
             snapshot: Some(described),
         })
@@ -289,7 +308,8 @@ impl NodeService for Services {
         &self,
         request: Request<wire::TakeSnapshotRequest>,
     ) -> Result<Response<wire::TakeSnapshotResponse>, Status> {
-        let taken = self.take(ShardId(request.into_inner().shard_id)).await;
+        let deadline = Deadline::of(&request, &self.node.runtime);
+        let taken = self.take(request.into_inner(), deadline).await;
         taken.map(Response::new).map_err(status)
     }
 

@@ -1,12 +1,13 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use api::Reason;
 use api::admin::v1::{ReplicaRole, SnapshotInfo};
 use api::shard::v1::{CountRequest, ReadSnapshotRequest, SendSnapshotRequest, TakeSnapshotRequest};
 use api::v1::{Consistency, RecordBatchRequest, RecordItem, RecordRequest};
-use cluster::{Generation, Incarnation, NamespaceId, NodeId, SEED_AWAITED, ShardId};
+use api::{ApiError, Reason};
+use cluster::{Generation, Incarnation, NamespaceId, NodeId, SEED_AWAITED, ShardId, limits};
 use futures::{StreamExt as _, stream};
 use replication::{
     Group, GroupConfig, Host, HostDeps, HostOptions, Identity, Member, Peer, Start, shard_group,
@@ -14,7 +15,7 @@ use replication::{
 use runtime::CancellationToken;
 use shard_server::state::{DictionaryState, Item, Operation, Write, command};
 use tonic::Code;
-use vfs::sim::{Effect, Fault};
+use vfs::sim::{Effect, Fault, TraceEntry};
 use vfs::{Op, SimDisk, Vfs as _};
 
 use crate::bad_input::HERE;
@@ -36,6 +37,14 @@ async fn fill(node: &Node) {
             ..RecordBatchRequest::default()
         };
         node.public().record_batch(batch).await.unwrap();
+    }
+}
+
+/// A snapshot of the second shard as it is now.
+fn now() -> TakeSnapshotRequest {
+    TakeSnapshotRequest {
+        shard_id: 2,
+        ..TakeSnapshotRequest::default()
     }
 }
 
@@ -300,11 +309,7 @@ async fn a_snapshot_is_taken_pulled_pushed_and_begun_from() {
     assert_eq!(reason(&refused.unwrap_err()), Reason::UnknownSnapshot);
     fill(&node).await;
     let best = node.top("", 100).await;
-    let taken = node
-        .control()
-        .take_snapshot(TakeSnapshotRequest { shard_id: 2 })
-        .await
-        .unwrap();
+    let taken = node.control().take_snapshot(now()).await.unwrap();
     let taken = taken.into_inner().snapshot.unwrap();
     let (info, content) = pull(&node, 2, 0).await;
     let info = info.unwrap();
@@ -314,11 +319,7 @@ async fn a_snapshot_is_taken_pulled_pushed_and_begun_from() {
     let (_, tail) = pull(&node, 2, 1000).await;
     assert_eq!(tail, content[1000..]);
     // Nothing was applied since, so it is the same one.
-    let again = node
-        .control()
-        .take_snapshot(TakeSnapshotRequest { shard_id: 2 })
-        .await
-        .unwrap();
+    let again = node.control().take_snapshot(now()).await.unwrap();
     assert_eq!(again.into_inner().snapshot, Some(info.clone()));
 
     let send = |pieces: Vec<SendSnapshotRequest>| {
@@ -340,6 +341,55 @@ async fn a_snapshot_is_taken_pulled_pushed_and_begun_from() {
     let node = world.start().await;
     assert_eq!(node.count("paris").await, 7);
     assert_eq!(node.top("paris ", 100).await, best);
+}
+
+#[tokio::test]
+async fn a_snapshot_that_takes_longer_than_a_call_is_found_by_the_next_one_whatever_was_written_since()
+ {
+    let disk = SimDisk::new();
+    let mut world = World::on(Arc::new(disk.clone())).await;
+    world.config.log.stall_abort = None;
+    let node = world.start().await;
+    node.record("paris", 1).await;
+    let take = async |reach: u64, patience: Duration| {
+        let request = TakeSnapshotRequest { reach, ..now() };
+        let request = rpc::request(request, patience);
+        let taken = node.control().take_snapshot(request).await;
+        taken.map(|taken| taken.into_inner().snapshot.unwrap())
+    };
+    let begun = || {
+        let calls = disk.trace();
+        let is_new = |at: &&TraceEntry| {
+            let path = at.path.to_string_lossy();
+            at.op == Op::CreateNew && path.contains("snapshots")
+        };
+        calls.iter().filter(is_new).count()
+    };
+    let before = begun();
+    disk.hold_syncs(true);
+    // Where the machine is busy, the end of the deadline may be told before the answer.
+    let told = async {
+        loop {
+            let late = take(0, Duration::from_secs(2)).await.unwrap_err();
+            let late = ApiError::from_status(&late);
+            assert_eq!(late.reason(), Reason::Deadline, "{late}");
+            if let Some(reach) = late.metadata().get("reach") {
+                return reach.parse::<u64>().unwrap();
+            }
+        }
+    };
+    let reach = world.runtime.timeout(PATIENCE, told).await.unwrap();
+    let is_begun = || std::future::ready(begun() > before);
+    world.until("it is being written", is_begun).await;
+    disk.hold_syncs(false);
+    node.record("paris", 1).await;
+    let found = take(reach, limits::DEADLINE_MAX).await.unwrap();
+    let newer = take(0, limits::DEADLINE_MAX).await.unwrap();
+    assert!(
+        reach <= found.index && found.index < newer.index,
+        "{reach}: {found:?}, {newer:?}"
+    );
+    node.stop().await.unwrap();
 }
 
 #[tokio::test]

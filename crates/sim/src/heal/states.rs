@@ -42,7 +42,9 @@ pub(super) async fn all_equal(runtime: &Runtime, places: &Places) -> Outcome<Str
 /// The hash of a replica's state, and the index that it is of.
 async fn state(channel: Channel, shard_id: u64) -> Outcome<([u8; 32], u64)> {
     let mut node = NodeServiceClient::new(channel);
-    let taken = node.take_snapshot(TakeSnapshotRequest { shard_id }).await;
+    let taken = node
+        .take_snapshot(TakeSnapshotRequest { shard_id, reach: 0 })
+        .await;
     taken.map_err(|error| error.to_string())?;
     let request = ReadSnapshotRequest {
         shard_id,
