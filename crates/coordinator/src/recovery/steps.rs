@@ -239,7 +239,8 @@ impl Recovery {
 fn not_what_was_accepted(rotten: &Held) -> ApiError {
     let (shard, index) = (rotten.shard, rotten.index);
     let message = format!(
-        "the snapshot of shard {shard} that reaches to index {index} is damaged, and so is not held here any more: look at what is left by          `coordinator snapshot list`, of every coordinator, and ask again"
+        "the snapshot of shard {shard} that reaches to index {index} is damaged, and so is not held here any more: look at what is left by \
+         `coordinator snapshot list`, of every coordinator, and ask again"
     );
     ApiError::new(Reason::UnknownSnapshot, message)
 }
@@ -296,5 +297,27 @@ fn recovered(case: &Case, last_known_index: u64) -> RecoverShardResponse {
         snapshot_index,
         last_known_index,
         incarnation: record.shard.incarnation.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::Incarnation;
+
+    use super::*;
+
+    #[test]
+    fn what_a_person_is_told_of_a_rotten_snapshot_is_one_sentence() {
+        let rotten = Held {
+            shard: ShardId(7),
+            incarnation: Incarnation::FIRST,
+            raft_term: 1,
+            index: 40,
+            bytes: 1,
+            hash: [0; 32],
+            taken_at_ms: 0,
+        };
+        let told = not_what_was_accepted(&rotten).to_string();
+        assert!(!told.contains("  ") && !told.contains('\n'), "{told}");
     }
 }
