@@ -45,7 +45,7 @@ use replication::Host;
 use rpc::Health;
 use runtime::{CancellationToken, Runtime, Vital};
 use tokio::sync::{Notify, watch};
-use vfs::Vfs;
+use vfs::{Traffic, Vfs};
 
 pub(crate) use fence::Fence;
 pub(crate) use given_up::finish as finish_giving_up;
@@ -94,6 +94,8 @@ pub(crate) struct Node {
     /// Known once the node is registered and its log is open. Never set on a node whose log is damaged.
     host: OnceLock<Host>,
     identity: OnceLock<replication::Identity>,
+    /// What the opening of the log moves, once it has begun.
+    opening: OnceLock<Traffic>,
     /// Why nothing on this node serves: its log is damaged.
     damage: RwLock<Option<String>>,
     view: ArcSwap<View>,
@@ -138,6 +140,7 @@ impl Node {
             seeds: Seeds::new(Arc::clone(&vfs), &config.data_dir),
             host: OnceLock::new(),
             identity: OnceLock::new(),
+            opening: OnceLock::new(),
             damage: RwLock::default(),
             view: ArcSwap::from_pointee(view),
             slots: RwLock::default(),
@@ -192,6 +195,20 @@ impl Node {
     /// The identity, once it is known.
     pub(crate) fn set_identity(&self, identity: replication::Identity) {
         let _: Result<(), _> = self.identity.set(identity);
+    }
+
+    /// The files, by a door through which is seen how the opening of the log gets on. Nothing is reported before it is open, and a large
+    /// log on a slow disk takes long.
+    pub(crate) fn begin_opening(&self) -> Arc<dyn Vfs> {
+        let opening = self.opening.get_or_init(Traffic::default);
+        opening.through(Arc::clone(&self.vfs))
+    }
+
+    /// Bytes that the opening of the log has moved; none before it and after it.
+    pub(crate) fn opening_bytes(&self) -> Option<u64> {
+        let is_over = self.host().is_some() || self.damage().is_some();
+        let opening = self.opening.get().filter(|_| !is_over);
+        opening.map(Traffic::bytes)
     }
 
     /// The log is damaged: from now on everything is refused.

@@ -203,7 +203,7 @@ async fn bring_up(
     let log = node.config.log;
     let deps = HostDeps {
         runtime: node.runtime.clone(),
-        vfs: Arc::clone(&node.vfs),
+        vfs: node.begin_opening(),
         dir: node.data_dir().to_owned(),
         identity,
         options: HostOptions {

@@ -25,6 +25,7 @@ mod real;
 mod salvage;
 pub mod sim;
 mod stream;
+mod traffic;
 mod two_slot;
 
 pub use error::{Error, Op, Result, means_disk_full, means_unreadable};
@@ -33,4 +34,5 @@ pub use real::RealDisk;
 pub use salvage::{Salvaged, salvage};
 pub use sim::SimDisk;
 pub use stream::{FileReader, FileWriter};
+pub use traffic::Traffic;
 pub use two_slot::{SlotReport, TwoSlot};

@@ -56,7 +56,7 @@ pub(crate) struct Report {
     pub(crate) serving: bool,
     /// A replica has stopped for a fault.
     pub(crate) stopped: bool,
-    /// Moves while replicas replay and catch up; none if nothing fresh is known.
+    /// Moves while replicas take over their snapshots, replay and catch up; none if nothing fresh is known.
     pub(crate) progress: Option<u64>,
     pub(crate) reason: String,
     /// The number of the newest turn that a watchdog took at its recovery; none where no coordinator told.
@@ -195,7 +195,13 @@ fn report(status: &ShardStatus, nodes: &HashMap<u64, &NodeStatus>) -> Report {
     };
     let fresh = status.replicas.iter().filter(is_fresh);
     let progress = fresh
-        .map(|replica| replica.replayed_entries.wrapping_add(replica.applied_index))
+        .flat_map(|replica| {
+            [
+                replica.replayed_entries,
+                replica.applied_index,
+                replica.start_bytes,
+            ]
+        })
         .reduce(u64::wrapping_add);
     let replica_stopped =
         |replica: &ReplicaStatus| replica.data_loss || replica.role() == ReplicaRole::Stopped;

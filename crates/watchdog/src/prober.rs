@@ -2,12 +2,16 @@
 //!
 //! `grpc.health.v1` for `shard/<id>/write` tells two things: whether the replica serves, and, by any answer at all, that the
 //! process lives. A process without replicas is asked for liveness (`""`) alone. Where it takes no writes, `shard/<id>/read` tells whether it still answers reads.
+//! One that does not serve is asked, by `NodeService.GetNode`, whether it opens its log, and how far it is: until that is open it reports to no
+//! coordinator.
 //!
 //! On failure: no answer in time is an observation, not an error.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api::shard::v1::GetNodeRequest;
+use api::shard::v1::node_service_client::NodeServiceClient;
 use cluster::{NodeId, ShardId};
 use futures::StreamExt;
 use futures::future::{BoxFuture, join_all};
@@ -32,6 +36,8 @@ enum Answer {
     /// It answers reads, and takes no writes for now: its disk is full, or no quorum is there.
     ReadsOnly,
     NotServing,
+    /// It opens its log, and has read and written so many bytes for that.
+    Opening(u64),
     Silent,
 }
 
@@ -129,7 +135,7 @@ impl Prober {
             Observation::Starting { progress: None }
         } else {
             Observation::Starting {
-                progress: target.report.progress,
+                progress: progress(target.report.progress, &answers),
             }
         };
         Sighting {
@@ -143,10 +149,24 @@ impl Prober {
             Some(true) => Answer::Serving,
             Some(false) => match self.check(address, shard_read(shard)).await {
                 Some(true) => Answer::ReadsOnly,
-                Some(false) => Answer::NotServing,
+                Some(false) => self.opening(address).await,
                 None => Answer::Silent,
             },
             None => Answer::Silent,
+        }
+    }
+
+    /// Why a process that lives does not serve. One of before does not tell.
+    async fn opening(&self, address: &str) -> Answer {
+        let opening = async {
+            let mut node = NodeServiceClient::new(self.peers.get(address).ok()?);
+            let told = node.get_node(GetNodeRequest {}).await.ok()?;
+            told.into_inner().opening_bytes
+        };
+        let opening = self.runtime.timeout(self.timeout, opening).await;
+        match opening {
+            Ok(Some(bytes)) => Answer::Opening(bytes),
+            Ok(None) | Err(_) => Answer::NotServing,
         }
     }
 
@@ -165,5 +185,40 @@ impl Prober {
                 refuses.then_some(false)
             }
         }
+    }
+}
+
+/// A number that moves while any process of a shard gets on. Of those that open their logs only they themselves tell; of the others the
+/// coordinators, where any of it is fresh.
+fn progress(told: Option<u64>, answers: &[Answer]) -> Option<u64> {
+    let opening = answers.iter().filter_map(|answer| match answer {
+        Answer::Opening(bytes) => Some(*bytes),
+        Answer::Serving | Answer::ReadsOnly | Answer::NotServing | Answer::Silent => None,
+    });
+    let opening: Vec<u64> = opening.collect();
+    if told.is_none() && opening.len() < answers.len() {
+        return None;
+    }
+    let all = opening.into_iter().chain(told);
+    all.reduce(u64::wrapping_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_moves_with_any_process_that_opens_its_log_and_stands_still_with_all() {
+        use Answer::{NotServing, Opening};
+        assert_eq!(progress(Some(7), &[NotServing]), Some(7));
+        assert_eq!(
+            progress(Some(7), &[NotServing, Opening(3), Opening(4)]),
+            Some(14)
+        );
+        // Nobody hears of them, and nobody needs to.
+        assert_eq!(progress(None, &[Opening(3), Opening(0)]), Some(3));
+        // What the one does that is open nobody knows.
+        assert_eq!(progress(None, &[NotServing, Opening(3)]), None);
+        assert_eq!(progress(None, &[NotServing]), None);
     }
 }

@@ -118,6 +118,29 @@ async fn replay_is_left_alone_while_it_moves_and_restarted_when_it_does_not() {
     cluster.stop().await;
 }
 
+/// What the coordinator tells of the shard stands still meanwhile, as where another replica waits for a majority.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_opening_of_a_log_is_left_alone_while_it_moves_and_restarted_when_it_does_not() {
+    let cluster = Cluster::start(3, config()).await;
+    cluster.process(1).lock().await.open_log();
+    cluster.tell(1, |told| told.state = ShardState::Recovering);
+    cluster.until_up(1, false).await;
+    let began = cluster.runtime.now();
+    let long = config().detector.stall_after * 4;
+    while cluster.runtime.now().saturating_since(began) < long {
+        cluster.polls(2).await;
+        assert_eq!(cluster.attempts(1), 0.0, "it moves");
+    }
+    cluster.process(1).lock().await.hang();
+    cluster.until_attempts(1, 1).await;
+    until(&cluster.runtime, "shard 1 is recovered", || {
+        cluster.recovered(1) == 1
+    })
+    .await;
+    assert_eq!(*cluster.supervisor.restarted.lock(), ["node-1"]);
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_still_answers_reads_is_not_restarted() {
     let cluster = Cluster::start(3, config()).await;

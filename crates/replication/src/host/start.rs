@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::BasicNode;
+use vfs::Traffic;
 use wal::GroupId;
 
 use super::{Host, Inner, recover};
@@ -12,7 +13,7 @@ use crate::config::{GroupConfig, Start, Timing};
 use crate::group::{Group, Parts};
 use crate::lease::Grants;
 use crate::log::{LogParts, LogStore, vote_record};
-use crate::machine::{Machine, Shared};
+use crate::machine::{Machine, Progress, Shared};
 use crate::network::{Factory, Limits, Standings};
 use crate::raft::{Membership, StoredMembership};
 use crate::snapshot::{self, Header, SnapshotStore};
@@ -37,7 +38,7 @@ impl Host {
         self.start_group_watched(config, machine, |_| {}).await
     }
 
-    /// As [`Host::start_group`], and hands out a handle to the replay's progress before it begins.
+    /// As [`Host::start_group`], and hands out a handle by which is seen how it gets on, before it reads anything.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -51,16 +52,18 @@ impl Host {
         let group = config.group;
         self.inner.check_sound(group)?;
         let _claim = self.inner.claim(group)?;
+        let progress = Arc::new(Progress::new());
+        begun(ReplayWatch(Arc::clone(&progress)));
         let inner = Arc::clone(&self.inner);
-        let start = config.start.clone();
+        let (start, traffic) = (config.start.clone(), progress.traffic().clone());
         let stored = self
-            .blocking(group, move || inner.prepare(group, &start))
+            .blocking(group, move || inner.prepare(group, &start, &traffic))
             .await?;
         let runtime = self.inner.runtime.clone();
         let snapshots = Arc::clone(&stored.snapshots);
         let halt = Arc::new(Halt::new(self.inner.fault.silence()));
-        let shared = Arc::new(Shared::new(group, machine, snapshots, halt, runtime));
-        begun(ReplayWatch(Arc::clone(&shared.progress)));
+        let shared = Shared::new(group, machine, snapshots, halt, runtime, progress);
+        let shared = Arc::new(shared);
         let voters = {
             let (shared, inner) = (Arc::clone(&shared), Arc::clone(&self.inner));
             let start = config.start.clone();
@@ -194,15 +197,27 @@ impl ReplayWatch {
         let (done, target) = self.0.replay();
         crate::Replay { done, target }
     }
+
+    /// Bytes of its snapshots that were read and written so far: they move while a large one is verified and taken over, before any
+    /// entry is part of the state.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.traffic().bytes()
+    }
 }
 
 impl Inner {
     /// Checks that the start suits what is on disk, and writes what a seeded group begins with. May block.
-    fn prepare(&self, group: GroupId, start: &Start) -> Result<recover::Stored, StartError> {
+    fn prepare(
+        &self,
+        group: GroupId,
+        start: &Start,
+        traffic: &Traffic,
+    ) -> Result<recover::Stored, StartError> {
         // What an earlier life of the group in this process left in the queue is now on the disk, or taken back.
         self.wal.flush()?;
         let exists = self.exists(group)?;
-        let stored = self.stored(group)?;
+        let stored = self.stored(group, traffic)?;
         match start {
             Start::Resume if !exists => Err(StartError::NotFound { group }),
             Start::Resume => Ok(stored),
@@ -216,15 +231,15 @@ impl Inner {
             }
             Start::Seed { snapshot, member } => {
                 self.check_member(group, std::slice::from_ref(member))?;
-                self.seed(group, &stored.snapshots, snapshot, member)?;
-                self.stored(group)
+                self.seed(group, &stored.snapshots, snapshot, member, traffic)?;
+                self.stored(group, traffic)
             }
         }
     }
 
-    fn stored(&self, group: GroupId) -> Result<recover::Stored, StartError> {
-        let (store, found) =
-            SnapshotStore::open(Arc::clone(&self.vfs), &self.snapshot_root, group)?;
+    fn stored(&self, group: GroupId, traffic: &Traffic) -> Result<recover::Stored, StartError> {
+        let vfs = traffic.through(Arc::clone(&self.vfs));
+        let (store, found) = SnapshotStore::open(vfs, &self.snapshot_root, group)?;
         let damaged = found.damaged.len();
         let opened = (store.in_life(self.registry.next_number()), found);
         let stored = recover::Stored::open(&self.wal, opened, group)?;
@@ -311,9 +326,11 @@ impl Inner {
         store: &SnapshotStore,
         snapshot: &SnapshotFile,
         member: &Member,
+        traffic: &Traffic,
     ) -> Result<(), StartError> {
-        let found = snapshot::verify(snapshot.vfs().as_ref(), snapshot.path())?;
-        let mut body = found.body(snapshot.vfs().as_ref(), snapshot.path())?;
+        let elsewhere = traffic.through(Arc::clone(snapshot.vfs()));
+        let found = snapshot::verify(elsewhere.as_ref(), snapshot.path())?;
+        let mut body = found.body(elsewhere.as_ref(), snapshot.path())?;
         let last = found.header.last;
         let voter = std::collections::BTreeSet::from([member.node.0]);
         let membership = Membership::new(vec![voter], nodes(std::slice::from_ref(member)))
@@ -329,7 +346,7 @@ impl Inner {
         let vote = recover::vote_for(&last, self.node().0);
         self.wal.append_sync(group, vec![vote_record(&vote)])?;
         let temporary = store.temporary();
-        let written = snapshot::copy(self.vfs.as_ref(), &temporary, &header, &mut body);
+        let written = snapshot::copy(store.vfs().as_ref(), &temporary, &header, &mut body);
         written
             .and_then(|info| store.publish(&temporary, header, info))
             .inspect_err(|_| store.discard(&temporary))?;
@@ -382,6 +399,7 @@ pub(super) mod tests {
     #[test]
     fn whatever_goes_wrong_while_a_group_is_seeded_it_is_there_or_can_be_seeded_again() {
         const GROUP: GroupId = GroupId(8);
+        let prepare = |node: &Inner, start: &Start| node.prepare(GROUP, start, &Traffic::default());
         let (elsewhere, _) = snapshots::disk();
         let (store, _) = snapshots::store(&elsewhere);
         let snapshot = snapshots::take(&store, 20, b"what is left");
@@ -393,7 +411,7 @@ pub(super) mod tests {
         let disk = SimDisk::new();
         drop(open(&disk).unwrap());
         let runs = every_mishap(&disk, |disk| {
-            open(disk).is_ok_and(|node| node.prepare(GROUP, &seed).is_ok())
+            open(disk).is_ok_and(|node| prepare(&node, &seed).is_ok())
         });
         let (mut there, mut anew) = (0, 0);
         for run in runs {
@@ -401,7 +419,7 @@ pub(super) mod tests {
             assert!(seeded || !what.is_harmless(), "{what:?}");
             for image in run.images() {
                 let node = open(&image).unwrap();
-                match node.prepare(GROUP, &seed) {
+                match prepare(&node, &seed) {
                     Ok(_) if seeded => panic!("{what:?}: what was seeded is not there"),
                     Ok(_) => anew += 1,
                     Err(StartError::Exists { .. }) => there += 1,
@@ -409,7 +427,7 @@ pub(super) mod tests {
                 }
                 drop(node);
                 let node = open(&image.crash_losing_all()).unwrap();
-                let stored = node.prepare(GROUP, &Start::Resume).unwrap();
+                let stored = prepare(&node, &Start::Resume).unwrap();
                 assert!(stored.state.vote.is_some(), "{what:?}");
                 let newest = stored.snapshots.newest().unwrap();
                 assert_eq!((newest.info().group, newest.info().applied), (GROUP, held));

@@ -19,7 +19,7 @@ use wal::{GroupId, Identity, Record, Wal, WalOptions, Writer};
 
 use super::{LogParts, LogStore, NodeFault};
 use crate::host::VotersNote;
-use crate::machine::{Builder, Machine, Shared};
+use crate::machine::{Builder, Machine, Progress, Shared};
 use crate::raft::{
     Command, CommittedLeader, Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
     log_id,
@@ -167,6 +167,7 @@ fn store_in(vfs: Arc<dyn Vfs>, dir: &Path) -> (LogStore, Patient) {
         Arc::new(snapshots),
         Arc::clone(&halt),
         runtime.clone(),
+        Arc::new(Progress::new()),
     );
     let fault = NodeFault::new();
     let voters = VotersNote::create(vfs.as_ref(), dir, fault.clone()).unwrap();

@@ -50,11 +50,12 @@ impl<S: StateMachine> Shared<S> {
         snapshots: Arc<SnapshotStore>,
         halt: Arc<Halt>,
         runtime: Runtime,
+        progress: Arc<Progress>,
     ) -> Self {
         Self {
             group,
             machine,
-            progress: Arc::new(Progress::new()),
+            progress,
             snapshots,
             halt,
             runtime,

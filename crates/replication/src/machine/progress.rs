@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use tokio::sync::watch;
+use vfs::Traffic;
 
 use super::Applied;
 
@@ -19,6 +20,8 @@ pub(crate) struct Progress {
     bytes: AtomicU64,
     /// The index that the replay at the start goes to, plus one.
     replay_next_index: AtomicU64,
+    /// What its snapshots have moved.
+    traffic: Traffic,
     changed: watch::Sender<u64>,
 }
 
@@ -30,6 +33,7 @@ impl Progress {
             stamp_ms: AtomicI64::new(0),
             bytes: AtomicU64::new(0),
             replay_next_index: AtomicU64::new(0),
+            traffic: Traffic::default(),
             changed: watch::channel(0).0,
         }
     }
@@ -39,6 +43,11 @@ impl Progress {
         let index = self.next_index.load(Ordering::Acquire).checked_sub(1)?;
         let term = self.term.load(Ordering::Acquire);
         Some(Applied { index, term })
+    }
+
+    /// For the door to its snapshots.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     pub(crate) fn stamp_ms(&self) -> i64 {

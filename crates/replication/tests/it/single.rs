@@ -308,6 +308,30 @@ async fn a_snapshot_that_reaches_as_far_as_is_wanted_is_not_written_again() {
 }
 
 #[tokio::test]
+async fn a_start_is_seen_to_move_while_it_verifies_and_takes_over_its_snapshot() {
+    let disk = SimDisk::new();
+    let (host, _) = open(Arc::new(disk.clone()), small_options()).await;
+    let (group, _) = start(&host, alone()).await;
+    settle(&group).await;
+    put(&group, "a", 1).await.unwrap();
+    let bytes = group.take_snapshot().await.unwrap().info().bytes;
+    host.shutdown().await.unwrap();
+
+    let (host, _) = open(Arc::new(disk.clone()), small_options()).await;
+    let mut begun = None;
+    let machine = Arc::new(Counters::default());
+    host.start_group_watched(config(Start::Resume), machine, |watch| {
+        begun = Some((watch.bytes(), watch));
+    })
+    .await
+    .unwrap();
+    let (at_first, watch) = begun.unwrap();
+    assert_eq!(at_first, 0, "it is watched before it reads");
+    assert!(watch.bytes() > 2 * bytes, "{} of {bytes}", watch.bytes());
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_new_incarnation_is_seeded_from_a_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let host = on_disk(dir.path()).await;

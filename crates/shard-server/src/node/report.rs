@@ -78,9 +78,11 @@ fn of_slot(slot: &Slot) -> ReplicaStatus {
     match &slot.state {
         SlotState::Running(replica) => return of_replica(replica),
         SlotState::Starting(watch) => {
-            if let Some(replay) = watch.as_ref().map(replication::ReplayWatch::get) {
+            if let Some(watch) = watch {
+                let replay = watch.get();
                 status.replayed_entries = replay.done;
                 status.replay_target = replay.target;
+                status.start_bytes = watch.bytes();
             }
             status.reason = "it is being recovered".to_owned();
         }
@@ -133,5 +135,6 @@ fn of_replica(replica: &Replica) -> ReplicaStatus {
         replay_target: group.replay.target,
         leader_node_id: group.leader.map_or(0, |leader| leader.node.0),
         audits: replica.audits().lock().all(),
+        start_bytes: 0,
     }
 }

@@ -368,6 +368,7 @@ impl NodeService for Services {
             epoch: self.node.view().epoch().0,
             data_loss: damage.is_some(),
             reason: damage.unwrap_or_default(),
+            opening_bytes: self.node.opening_bytes(),
         }))
     }
 }

@@ -250,6 +250,33 @@ async fn a_disk_that_does_not_answer_ends_the_server() {
     disk.hold_syncs(false);
 }
 
+#[tokio::test]
+async fn how_far_the_opening_of_the_log_is_can_be_asked_for_until_it_is_open() {
+    let disk = SimDisk::new();
+    let world = World::on(Arc::new(disk.clone())).await;
+    let node = world.start().await;
+    node.record("paris", 1).await;
+    node.stop().await.unwrap();
+    // It has read by then, and is to write where it has begun.
+    disk.hold_syncs(true);
+    let node = world.launch().await;
+    let told = async || {
+        let told = node.control().get_node(GetNodeRequest {}).await;
+        told.ok().map(|told| told.into_inner().opening_bytes)
+    };
+    world
+        .until("it opens its log", || async {
+            told().await.flatten().is_some_and(|bytes| bytes > 0)
+        })
+        .await;
+    disk.hold_syncs(false);
+    world.until_serving(&node, &[1, 2]).await;
+    world
+        .until("its log is open", || async { told().await == Some(None) })
+        .await;
+    node.stop().await.unwrap();
+}
+
 /// Records on a disk that fills up: how many were acknowledged, and how the next one was refused.
 async fn record_until_refused(node: &Node) -> (u64, tonic::Status) {
     for acknowledged in 0..2000 {

@@ -143,8 +143,7 @@ async fn until_begun_anew(world: &World) {
 }
 
 async fn take(node: &Node) -> SnapshotInfo {
-    let request = TakeSnapshotRequest { shard_id: 2 };
-    let taken = node.control().take_snapshot(request).await.unwrap();
+    let taken = node.control().take_snapshot(now()).await.unwrap();
     taken.into_inner().snapshot.unwrap()
 }
 

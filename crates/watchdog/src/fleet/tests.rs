@@ -133,6 +133,24 @@ fn an_old_report_says_nothing_about_progress() {
 }
 
 #[test]
+fn a_replica_that_takes_over_its_snapshot_moves_before_any_entry_is_replayed() {
+    let progress = |start_bytes| {
+        let starting = ReplicaStatus {
+            start_bytes,
+            ..replica(1, 0, 0)
+        };
+        let status = GetStatusResponse {
+            nodes: vec![node(1, 0)],
+            shards: vec![shard(1, "", ShardState::Recovering, vec![starting])],
+            ..GetStatusResponse::default()
+        };
+        let fleet = Fleet::new(&status, &map());
+        fleet.shards[&ShardId(1)].report.progress
+    };
+    assert_eq!([0, 4096].map(progress), [Some(0), Some(4096)]);
+}
+
+#[test]
 fn damage_is_a_stop_whoever_says_so() {
     let stopped = |status: ShardStatus| {
         let status = GetStatusResponse {

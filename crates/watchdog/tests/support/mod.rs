@@ -17,12 +17,19 @@ use api::admin::v1::{
     ReplicaStatus, ShardDescriptor, ShardMap, ShardState, ShardStatus, TransferLeaderRequest,
     TransferLeaderResponse, TurnState, TurnVerdict, WatchdogReport,
 };
+use api::shard::v1::node_service_server::NodeService;
+use api::shard::v1::{
+    ChangeMembersRequest, ChangeMembersResponse, GetNodeRequest, GetNodeResponse,
+    GiveUpDataRequest, GiveUpDataResponse, ReadSnapshotRequest, SendSnapshotRequest,
+    SendSnapshotResponse, SnapshotChunk, TakeSnapshotRequest, TakeSnapshotResponse,
+};
 use cluster::ShardId;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use rpc::{Health, Server, ServerConfig};
 use runtime::{CancellationToken, Runtime, Task};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use watchdog::restart::{Restart, RestartError, Restarter};
 use watchdog::{Config, Deps, NodeTarget, StartError};
 
@@ -72,6 +79,82 @@ impl Running {
     }
 }
 
+/// What a process says of the opening of its log.
+#[derive(Debug, Clone, Copy, Default)]
+struct Opening {
+    /// None where it is open.
+    bytes: Option<u64>,
+    /// Whether more of it is read whenever somebody asks.
+    moves: bool,
+}
+
+/// A node of which nothing but that is asked.
+struct Opens(Arc<Mutex<Opening>>);
+
+fn not_asked<T>() -> Result<T, Status> {
+    Err(Status::unimplemented("a watchdog has no business here"))
+}
+
+#[tonic::async_trait]
+impl NodeService for Opens {
+    type ReadSnapshotStream = BoxStream<'static, Result<SnapshotChunk, Status>>;
+
+    async fn get_node(
+        &self,
+        _: Request<GetNodeRequest>,
+    ) -> Result<Response<GetNodeResponse>, Status> {
+        let mut opening = self.0.lock();
+        let more = u64::from(opening.moves);
+        opening.bytes = opening.bytes.map(|bytes| bytes + more);
+        Ok(Response::new(GetNodeResponse {
+            opening_bytes: opening.bytes,
+            ..GetNodeResponse::default()
+        }))
+    }
+
+    async fn take_snapshot(
+        &self,
+        _: Request<TakeSnapshotRequest>,
+    ) -> Result<Response<TakeSnapshotResponse>, Status> {
+        not_asked()
+    }
+
+    async fn read_snapshot(
+        &self,
+        _: Request<ReadSnapshotRequest>,
+    ) -> Result<Response<Self::ReadSnapshotStream>, Status> {
+        not_asked()
+    }
+
+    async fn send_snapshot(
+        &self,
+        _: Request<Streaming<SendSnapshotRequest>>,
+    ) -> Result<Response<SendSnapshotResponse>, Status> {
+        not_asked()
+    }
+
+    async fn change_members(
+        &self,
+        _: Request<ChangeMembersRequest>,
+    ) -> Result<Response<ChangeMembersResponse>, Status> {
+        not_asked()
+    }
+
+    async fn give_up_data(
+        &self,
+        _: Request<GiveUpDataRequest>,
+    ) -> Result<Response<GiveUpDataResponse>, Status> {
+        not_asked()
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<api::shard::v1::TransferLeaderRequest>,
+    ) -> Result<Response<api::shard::v1::TransferLeaderResponse>, Status> {
+        not_asked()
+    }
+}
+
 /// The process of a shard server: all of it that a watchdog sees.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -80,6 +163,7 @@ pub(crate) struct Process {
     /// What the shard's health is after a start.
     pub(crate) serves_after_start: bool,
     running: Option<(Running, Health)>,
+    opening: Arc<Mutex<Opening>>,
     shard: ShardId,
 }
 
@@ -90,6 +174,7 @@ impl Process {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             serves_after_start: true,
             running: None,
+            opening: Arc::default(),
             shard: ShardId(shard),
         };
         process.restart().await;
@@ -109,12 +194,30 @@ impl Process {
             &rpc::health::shard_write(self.shard),
             self.serves_after_start,
         );
+        *self.opening.lock() = Opening::default();
+        let node = rpc::services::node(Opens(Arc::clone(&self.opening)));
         let (running, address) = Running::start(&self.runtime, self.address, |server| {
-            server.with_health(&health)
+            server.with_health(&health).with_service(node)
         })
         .await;
         self.address = address;
         self.running = Some((running, health));
+    }
+
+    /// It opens its log, and knows nothing of the shard yet.
+    pub(crate) fn open_log(&self) {
+        let (_, health) = self.running.as_ref().unwrap();
+        health.remove(&rpc::health::shard_read(self.shard));
+        health.remove(&rpc::health::shard_write(self.shard));
+        *self.opening.lock() = Opening {
+            bytes: Some(0),
+            moves: true,
+        };
+    }
+
+    /// No more of its log is read.
+    pub(crate) fn hang(&self) {
+        self.opening.lock().moves = false;
     }
 
     /// A shard that answers reads, and no longer takes writes.
