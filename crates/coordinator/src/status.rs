@@ -414,13 +414,25 @@ mod tests {
 
     /// What the shard is found to be where these nodes tell of their replicas, which do not serve.
     fn found(state: &State, told: &[(u64, ReplicaRole)]) -> (ShardState, String) {
-        let heard = told.iter().map(|(node, role)| {
+        let told = told.iter().map(|(node, role)| ReplicaStatus {
+            node_id: *node,
+            role: (*role).into(),
+            ..ReplicaStatus::default()
+        });
+        found_by(state, told)
+    }
+
+    /// The same, by what the nodes tell of their replicas.
+    fn found_by(
+        state: &State,
+        told: impl IntoIterator<Item = ReplicaStatus>,
+    ) -> (ShardState, String) {
+        let heard = told.into_iter().map(|replica| {
+            let node = NodeId(replica.node_id);
             let replica = ReplicaStatus {
                 shard_id: SHARD.0,
                 incarnation: 1,
-                node_id: *node,
-                role: (*role).into(),
-                ..ReplicaStatus::default()
+                ..replica
             };
             let heard = Heard {
                 silent: Duration::ZERO,
@@ -432,10 +444,40 @@ mod tests {
                 rates: BTreeMap::new(),
                 damage_is_news: false,
             };
-            (NodeId(*node), heard)
+            (node, heard)
         });
         let heard: BTreeMap<NodeId, Heard> = heard.collect();
         judge(state, &heard, &state.shards[&SHARD])
+    }
+
+    #[test]
+    fn who_follows_a_leader_without_a_majority_does_not_make_a_shard_serve() {
+        let told = |leads_in, leader_serves| {
+            let leader = ReplicaStatus {
+                node_id: 1,
+                role: ReplicaRole::Leader.into(),
+                raft_term: leads_in,
+                leader_node_id: 1,
+                serving: leader_serves,
+                reason: "no majority answers".to_owned(),
+                ..ReplicaStatus::default()
+            };
+            let follower = ReplicaStatus {
+                node_id: 2,
+                role: ReplicaRole::Follower.into(),
+                raft_term: 7,
+                leader_node_id: 1,
+                serving: true,
+                ..ReplicaStatus::default()
+            };
+            found_by(&placed(), [follower, leader])
+        };
+        let (state, reason) = told(7, false);
+        assert_eq!(state, ShardState::Recovering);
+        assert_eq!(reason, "no majority answers");
+        assert_eq!(told(7, true).0, ShardState::Serving);
+        // What was said before it led has nothing to do with whom it leads now.
+        assert_eq!(told(6, false).0, ShardState::Serving);
     }
 
     #[test]

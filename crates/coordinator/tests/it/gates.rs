@@ -301,6 +301,18 @@ impl Stage {
         question
     }
 
+    /// What the first node has of the shard is sound, and what the others have is damaged.
+    async fn only_the_first_is_left(&self) {
+        self.report(0, vec![sound()]).await;
+        for node in [1, 2] {
+            let damaged = ReplicaStatus {
+                data_loss: true,
+                ..replica(SHARD, ReplicaRole::Stopped, 0, false)
+            };
+            self.report(node, vec![damaged]).await;
+        }
+    }
+
     /// An operator accepts that the shard begins anew from what the first node has. What comes of it is told by the status.
     fn accept_the_first(&self) {
         let request = PromoteReplicaRequest {
@@ -398,7 +410,7 @@ fn sound() -> ReplicaStatus {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_majority_that_comes_back_while_a_replica_is_fetched_keeps_its_life() {
     let mut stage = Stage::new().await;
-    stage.report(0, vec![sound()]).await;
+    stage.only_the_first_is_left().await;
     stage.accept_the_first();
     let fetch = stage.until_asked(Asked::TakeSnapshot).await;
     assert_eq!(fetch.node, 0);
@@ -415,7 +427,7 @@ async fn a_majority_that_comes_back_while_a_replica_is_fetched_keeps_its_life() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_takes_longer_than_a_call_is_asked_for_again_and_not_another_one() {
     let mut stage = Stage::new().await;
-    stage.report(0, vec![sound()]).await;
+    stage.only_the_first_is_left().await;
     stage.accept_the_first();
     let late = stage.until_asked(Asked::TakeSnapshot).await;
     late.answer(false);

@@ -161,6 +161,24 @@ async fn data_that_the_disk_does_not_give_back_go_the_way_of_rotten_ones() {
 }
 
 #[tokio::test]
+async fn damaged_orders_are_not_written_over() {
+    let disk = SimDisk::new();
+    let world = World::on(Arc::new(disk.clone())).await;
+    let node = world.start().await;
+    node.record("paris", 1).await;
+    node.stop().await.unwrap();
+    let orders = world.data_dir().join("orders");
+    disk.make_unreadable(&orders, 0..u64::MAX).unwrap();
+    for _start in 0..2 {
+        let node = world.launch().await;
+        until_damage_is_reported(&world).await;
+        world.until_orders_are_taken(1).await;
+        node.stop().await.unwrap();
+        world.registry.state.lock().reports.clear();
+    }
+}
+
+#[tokio::test]
 async fn healthy_data_is_not_given_up() {
     let world = World::new().await;
     let node = world.start().await;
