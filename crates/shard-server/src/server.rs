@@ -22,6 +22,8 @@ const LOCK_FILE: &str = "LOCK";
 const FAILED_PATIENCE: Duration = Duration::from_millis(50);
 /// How long the log may take to close where no disk is ever given up.
 const CLOSING_MAX: Duration = Duration::from_secs(3_600);
+/// What the last snapshots may take beside that.
+const LAST_SNAPSHOTS: Duration = Duration::from_secs(10);
 
 /// What a shard server is given by whoever runs it.
 #[derive(Debug)]
@@ -284,7 +286,8 @@ async fn stop_node(
         return;
     }
     // Nobody watches the disk any more. What was acknowledged is on it, so that ending without it loses nothing.
-    let patience = node.config.log.stall_abort.unwrap_or(CLOSING_MAX);
+    let stall_abort = node.config.log.stall_abort.unwrap_or(CLOSING_MAX);
+    let patience = stall_abort + LAST_SNAPSHOTS;
     match node.runtime.timeout(patience, host.shutdown()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "the log could not be closed"),

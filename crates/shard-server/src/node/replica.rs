@@ -135,7 +135,7 @@ impl Replica {
     }
 
     /// Whether requests can be served, as far as this replica can tell: it leads, has applied an entry of its own term, and a majority
-    /// follows, or it holds something and hears whom it follows. The role alone does not say so: one that is cut off keeps it.
+    /// follows, or it hears whom it follows. The role alone does not say so: one that is cut off keeps it.
     pub(crate) fn is_serving(status: &GroupStatus) -> bool {
         let is_fresh = |age: Option<std::time::Duration>| age.is_some_and(|age| age < SILENCE_MAX);
         match status.role {
@@ -144,9 +144,9 @@ impl Replica {
                 let has_begun = status.applied.is_some_and(|at| at.term == status.term);
                 has_begun && (alone || is_fresh(status.quorum_ack_age))
             }
+            // One that has been sent nothing whole yet as well: it is on its way, and nobody is to count it as standing still.
             Role::Follower | Role::Learner => {
-                let holds_something = status.applied.is_some();
-                holds_something && status.leader.is_some() && is_fresh(status.leader_silence)
+                status.leader.is_some() && is_fresh(status.leader_silence)
             }
             Role::Candidate | Role::Stopped => false,
         }
