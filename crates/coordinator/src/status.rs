@@ -376,36 +376,13 @@ pub(crate) fn node_status(record: &NodeRecord, heard: Option<&Heard>) -> NodeSta
 mod tests {
     use std::time::Duration;
 
-    use cluster::{ClusterId, Incarnation, Layout};
+    use cluster::Incarnation;
 
     use super::*;
     use crate::liveness::Report;
-    use crate::metadata::{Command, Registration};
+    use crate::metadata::Command;
 
     const SHARD: ShardId = ShardId(1);
-
-    /// A shard that was given nodes 1 to 3, of which the first is to begin it.
-    fn placed() -> State {
-        let mut state = State::default();
-        let init = Command::Init {
-            cluster: ClusterId([7; 16]),
-            template: Layout::for_english(1).unwrap(),
-            replicas: 3,
-        };
-        state.apply(0, init);
-        for node in 1..=3u8 {
-            let registration = Registration {
-                name: format!("n{node}"),
-                address: format!("n{node}:1"),
-                region: String::new(),
-                instance: [node; 16],
-            };
-            state.apply(0, Command::RegisterNode(registration));
-        }
-        let nodes = [1, 2, 3].map(NodeId).to_vec();
-        state.apply(0, Command::PlaceShards(vec![(SHARD, nodes)]));
-        state
-    }
 
     fn lose(state: &mut State, node: u64) {
         let node = NodeId(node);
@@ -470,7 +447,7 @@ mod tests {
                 serving: true,
                 ..ReplicaStatus::default()
             };
-            found_by(&placed(), [follower, leader])
+            found_by(&State::placed(3), [follower, leader])
         };
         let (state, reason) = told(7, false);
         assert_eq!(state, ShardState::Recovering);
@@ -484,7 +461,7 @@ mod tests {
     fn a_shard_whose_founder_is_lost_before_anybody_was_told_anything_waits_for_a_person() {
         let empty = [(2, ReplicaRole::Learner), (3, ReplicaRole::Learner)];
         let state_of = |state: &State, told: &[(u64, ReplicaRole)]| found(state, told).0;
-        let mut state = placed();
+        let mut state = State::placed(3);
         assert_eq!(state_of(&state, &empty), ShardState::Recovering);
         lose(&mut state, 1);
         let (told, reason) = found(&state, &empty);
@@ -512,7 +489,7 @@ mod tests {
 
     #[test]
     fn a_shard_is_begun_without_those_who_are_not_to_begin_it() {
-        let mut state = placed();
+        let mut state = State::placed(3);
         lose(&mut state, 2);
         let others = [(1, ReplicaRole::Learner), (3, ReplicaRole::Learner)];
         assert_eq!(found(&state, &others).0, ShardState::Recovering);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use api::Reason;
 use api::admin::v1::{DrainNodeRequest, GetStatusResponse, NodeStatus, PromoteReplicaRequest};
-use api::registry::v1::RegisterRequest;
 use api::registry::v1::registry_service_client::RegistryServiceClient;
+use api::registry::v1::{RegisterRequest, RegisterResponse};
 use api::shard::v1::node_service_client::NodeServiceClient;
 use api::shard::v1::{ChangeMembersRequest, ChangeMembersResponse, GetNodeRequest, MemberStep};
 use tonic::{Request, Status};
@@ -148,7 +148,7 @@ async fn who_left_while_a_voter_was_away_comes_again_once_that_one_is_back() {
 }
 
 /// The name of a server that is not heard any more comes with another directory, and goes again before it can take anything.
-pub(super) async fn give_name_away(cluster: &Cluster, place: usize) {
+pub(super) async fn give_name_away(cluster: &Cluster, place: usize) -> RegisterResponse {
     let request = RegisterRequest {
         node_name: format!("shard-{}", place + 1),
         address: cluster.server_address(place),
@@ -157,12 +157,15 @@ pub(super) async fn give_name_away(cluster: &Cluster, place: usize) {
     };
     let registered = async {
         let mut registry = RegistryServiceClient::new(cluster.channel(0));
-        while registry.register(request.clone()).await.is_err() {
+        loop {
+            if let Ok(registered) = registry.register(request.clone()).await {
+                return registered.into_inner();
+            }
             cluster.runtime.sleep(Duration::from_millis(50)).await;
         }
     };
     let registered = cluster.runtime.timeout(PATIENCE, registered).await;
-    registered.unwrap();
+    registered.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

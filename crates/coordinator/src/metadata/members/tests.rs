@@ -13,38 +13,37 @@ type Listed = [(u64, bool)];
 
 const SHARD: ShardId = ShardId(1);
 
-/// A shard on nodes 1 to 3, with two more that hold nothing.
-fn placed() -> State {
-    let mut state = State::default();
-    state.apply(
-        0,
-        Command::Init {
+impl State {
+    /// A shard that was given nodes 1 to 3 of so many, of which the first is to begin it.
+    pub(crate) fn placed(nodes: u8) -> Self {
+        let mut state = Self::default();
+        let init = Command::Init {
             cluster: ClusterId([7; 16]),
             template: Layout::for_english(1).unwrap(),
             replicas: 3,
-        },
-    );
-    for node in 1..=5u8 {
-        let registration = Registration {
-            name: format!("n{node}"),
-            address: format!("n{node}:1"),
-            region: String::new(),
-            instance: [node; 16],
         };
-        state.apply(0, Command::RegisterNode(registration));
+        state.apply(0, init);
+        for node in 1..=nodes {
+            let registration = Registration {
+                name: format!("n{node}"),
+                address: format!("n{node}:1"),
+                region: String::new(),
+                instance: [node; 16],
+            };
+            state.apply(0, Command::RegisterNode(registration));
+        }
+        let nodes = [1, 2, 3].map(NodeId).to_vec();
+        state.apply(0, Command::PlaceShards(vec![(SHARD, nodes)]));
+        state
     }
-    state.apply(
-        0,
-        Command::PlaceShards(vec![(SHARD, [1, 2, 3].map(NodeId).to_vec())]),
-    );
-    state.apply(
-        0,
-        Command::ShardBegun {
-            shard: SHARD,
-            incarnation: Incarnation(1),
-        },
-    );
-    state
+
+    /// The same, once it has begun it.
+    pub(crate) fn founded(nodes: u8) -> Self {
+        let mut state = Self::placed(nodes);
+        let (shard, incarnation) = (SHARD, Incarnation(1));
+        state.apply(0, Command::ShardBegun { shard, incarnation });
+        state
+    }
 }
 
 fn replicas(list: &Listed) -> Vec<Replica> {
@@ -89,7 +88,7 @@ const NEW: [(u64, bool); 3] = [(1, true), (3, true), (4, true)];
 
 #[test]
 fn a_replica_is_replaced_step_by_step_and_each_step_may_be_repeated() {
-    let mut state = placed();
+    let mut state = State::founded(5);
     let steps: [(&Listed, Option<Intent>); 3] =
         [(&COMING, intent(4, 2)), (&BOTH, intent(0, 2)), (&NEW, None)];
     for (list, intent) in steps {
@@ -123,7 +122,7 @@ fn ended(add: u64, remove: u64, reason: &str, (began_ms, ended_ms): (i64, i64)) 
 
 #[test]
 fn what_was_done_is_remembered_with_its_reason_and_not_for_ever() {
-    let mut state = placed();
+    let mut state = State::founded(5);
     let mut at = 10;
     let mut take = |state: &mut State, list: &Listed, intent: Option<Intent>| {
         at += 1;
@@ -171,7 +170,7 @@ fn what_was_done_is_remembered_with_its_reason_and_not_for_ever() {
 
 #[test]
 fn what_is_no_step_is_refused() {
-    let mut state = placed();
+    let mut state = State::founded(5);
     let bad = |state: &mut State, list: &Listed, intent: Option<Intent>| {
         let answer = take(state, list, intent);
         assert!(
@@ -204,7 +203,7 @@ fn what_is_no_step_is_refused() {
     let lost = Command::MarkNodeLost { node: NodeId(5) };
     state.apply(6, lost);
     take(&mut state, &OLD.map(|at| at), None);
-    let mut state = placed();
+    let mut state = State::founded(5);
     state.apply(6, Command::MarkNodeLost { node: NodeId(4) });
     assert_eq!(
         take(&mut state, &COMING, intent(4, 2)),
@@ -214,7 +213,7 @@ fn what_is_no_step_is_refused() {
 
 #[test]
 fn a_learner_that_is_meant_to_stay_one_gets_no_vote() {
-    let mut state = placed();
+    let mut state = State::founded(5);
     let stays = intent(4, 0).map(|intent| Intent {
         votes: false,
         ..intent
@@ -227,7 +226,7 @@ fn a_learner_that_is_meant_to_stay_one_gets_no_vote() {
 
 #[test]
 fn a_newcomer_that_fails_is_taken_back() {
-    let mut state = placed();
+    let mut state = State::founded(5);
     take(&mut state, &COMING, intent(4, 2));
     assert_eq!(take(&mut state, &COMING, intent(0, 4)), Response::Done);
     assert_eq!(take(&mut state, &OLD, None), Response::Done);
@@ -253,7 +252,7 @@ fn settle(state: &mut State) {
 
 #[test]
 fn who_left_is_not_let_in_again_before_everybody_knows_or_a_new_life() {
-    let mut state = placed();
+    let mut state = State::founded(5);
     take(&mut state, &OLD, intent(0, 2));
     take(&mut state, &[(1, true), (3, true)], None);
     let again = [(1, true), (3, true), (2, false)];
@@ -307,7 +306,7 @@ proptest! {
     /// From whatever is asked for: somebody votes, nobody gets a vote at once, and at most one comes or goes at a time.
     #[test]
     fn members_change_one_at_a_time(steps in proptest::collection::vec(any_step(), 0..60)) {
-        let mut state = placed();
+        let mut state = State::founded(5);
         for (list, wanted, settled) in steps {
             let before = state.shards[&SHARD].clone();
             let mut step = step(&state, &list, wanted.and_then(|(add, remove)| intent(add, remove)));
@@ -338,7 +337,7 @@ proptest! {
 
 #[test]
 fn a_learner_that_is_lost_makes_no_shard_hopeless() {
-    let mut state = placed();
+    let mut state = State::founded(5);
     let coming = [(1, true), (2, true), (3, true), (4, false)];
     assert_eq!(take(&mut state, &coming, intent(4, 0)), Response::Done);
     let judged = |state: &State| {
@@ -357,7 +356,7 @@ fn a_learner_that_is_lost_makes_no_shard_hopeless() {
 
 #[test]
 fn only_of_a_replica_that_neither_runs_nor_is_lost_nothing_is_known_yet() {
-    let mut state = placed();
+    let mut state = State::founded(5);
     state.apply(6, Command::MarkNodeLost { node: NodeId(3) });
     let open = |replica: Option<(ReplicaRole, bool)>| {
         let replica = replica.map(|(role, data_loss)| ReplicaStatus {

@@ -276,37 +276,10 @@ fn are_members(members: &[GroupMember], shown: &[Replica]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use cluster::{ClusterId, Incarnation, Layout};
-
     use super::*;
-    use crate::metadata::{NewReplicas, Registration};
+    use crate::metadata::NewReplicas;
 
     const SHARD: ShardId = ShardId(1);
-
-    /// A shard that is on nodes 1 to 3, and a node that holds nothing.
-    fn placed() -> State {
-        let mut state = State::default();
-        let init = Command::Init {
-            cluster: ClusterId([7; 16]),
-            template: Layout::for_english(1).unwrap(),
-            replicas: 3,
-        };
-        state.apply(0, init);
-        for node in 1..=4u8 {
-            let registration = Registration {
-                name: format!("n{node}"),
-                address: format!("n{node}:1"),
-                region: String::new(),
-                instance: [node; 16],
-            };
-            state.apply(0, Command::RegisterNode(registration));
-        }
-        let nodes = [1, 2, 3].map(NodeId).to_vec();
-        state.apply(0, Command::PlaceShards(vec![(SHARD, nodes)]));
-        let (shard, incarnation) = (SHARD, Incarnation(1));
-        state.apply(0, Command::ShardBegun { shard, incarnation });
-        state
-    }
 
     /// A node is to leave.
     fn intend_to_remove(state: &mut State, node: NodeId) {
@@ -330,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_group_is_asked_by_the_newest_map_and_only_for_what_the_map_still_says() {
-        let mut state = placed();
+        let mut state = State::founded(4);
         let record = state.shards[&SHARD].clone();
         let asked = |state: &State| request(state, &record, MemberStep::Remove, NodeId(2));
         let first = asked(&state).unwrap();
