@@ -4,6 +4,7 @@ mod drive;
 mod maintain;
 mod recover;
 mod registry;
+mod release;
 mod scrub;
 mod set_back;
 mod stall;
@@ -11,7 +12,7 @@ mod start;
 mod starts;
 mod voters;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -84,6 +85,8 @@ pub(crate) struct Inner {
     ended: CancellationToken,
     /// Groups that are being started or removed.
     busy: Mutex<Vec<GroupId>>,
+    /// Groups that are never started again, as far as this process was told.
+    retired: Mutex<BTreeSet<GroupId>>,
     /// Snapshots are written one after another: each makes its state machine copy what it changes meanwhile, and they share the disk.
     snapshot_turn: Arc<tokio::sync::Mutex<()>>,
     /// Whose turn it is to wait for room in the log.
@@ -225,6 +228,14 @@ impl Host {
         self.inner.registry.forget(group);
     }
 
+    /// Says that a group is not started again. Where its log holds back a log of the node that is too long, it goes as far as the newest
+    /// snapshot stands for it, which stays. Forgotten with the process, and where the group is started all the same. See [`Group::retire`].
+    ///
+    /// [`Group::retire`]: crate::Group::retire
+    pub fn retire_group(&self, group: GroupId) {
+        self.inner.retired.lock().insert(group);
+    }
+
     /// Removes a group that is not running, its log and its snapshots, for good.
     ///
     /// # Errors
@@ -241,6 +252,7 @@ impl Host {
             inner.voters.unshare(group)?;
             inner.registry.forget(group);
             inner.standings.lock().remove(&group);
+            inner.retired.lock().remove(&group);
             Ok(())
         };
         self.inner
@@ -373,6 +385,7 @@ impl Inner {
             rotten: Mutex::default(),
             ended: CancellationToken::new(),
             busy: Mutex::default(),
+            retired: Mutex::default(),
             snapshot_turn: Arc::default(),
             room_turn: Arc::default(),
             due,

@@ -47,7 +47,7 @@ pub use error::{
 pub use group::{Committed, Done, GivenUp, Group, Pending, Proposed, ReadPoint};
 pub use host::{Host, RecoveryReport, ReplayWatch, Rotten, ScrubStats, shared_groups};
 pub use machine::{Applied, ApplyError, RestoreError, SnapshotView, StateMachine};
-pub use member::{METADATA_GROUP, Member, Peer, shard_group, shard_of};
+pub use member::{METADATA_GROUP, Member, Peer, life_of, shard_group, shard_of};
 pub use network::AppendSize;
 pub use network::service::RaftServer;
 pub use snapshot::{SnapshotFile, SnapshotInfo};

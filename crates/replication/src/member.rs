@@ -55,14 +55,25 @@ pub const fn shard_of(group: GroupId) -> Option<ShardId> {
     }
 }
 
+/// The shard that a group is of, and which of its lives; none where it is the cluster's metadata.
+#[must_use]
+pub const fn life_of(group: GroupId) -> Option<(ShardId, Incarnation)> {
+    match shard_of(group) {
+        None => None,
+        Some(shard) => Some((shard, Incarnation(group.0 & 0xffff_ffff))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_group_names_its_shard() {
+    fn a_group_names_its_shard_and_its_life() {
         let group = shard_group(ShardId(7), Incarnation(3));
         assert_eq!(shard_of(group), Some(ShardId(7)));
         assert_eq!(shard_of(METADATA_GROUP), None);
+        assert_eq!(life_of(group), Some((ShardId(7), Incarnation(3))));
+        assert_eq!(life_of(METADATA_GROUP), None);
     }
 }

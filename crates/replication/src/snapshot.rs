@@ -57,7 +57,7 @@ pub(crate) use intake::Announced;
 pub(crate) use reader::{judge, verify};
 pub(crate) use receive::{ReceiveError, Receiver};
 pub(crate) use reread::Reread;
-pub(crate) use store::{Found, SnapshotStore};
+pub(crate) use store::{Found, GENERATIONS, SnapshotStore};
 pub(crate) use writer::{copy, write};
 
 #[cfg(test)]

@@ -21,8 +21,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 /// A burst is worth a snapshot if it is one of so many parts of the last one: what is written stays in proportion.
 const SNAPSHOT_PARTS: u64 = 4;
+/// How long the leader waits until an entry without effect is applied.
+const ENTRY_PATIENCE: Duration = Duration::from_secs(2);
 /// What a snapshot may add to the time a stop takes. Supervisors are used to wait ten seconds.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(6);
+pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(6);
 
 pub(super) async fn run<S: StateMachine>(inner: Arc<Inner<S>>) {
     let runtime = inner.runtime().clone();
@@ -64,6 +66,9 @@ pub(super) async fn run<S: StateMachine>(inner: Arc<Inner<S>>) {
                 since.at = now;
                 if wanted {
                     for_the_log.taken(oldest, now);
+                    if for_the_log.are_in_vain() {
+                        inner.let_go_alone().await;
+                    }
                 }
             }
             Err(SnapshotError::Empty | SnapshotError::Stopped { .. }) => {}
@@ -126,6 +131,11 @@ impl ForTheLog {
         } else {
             self.pause = Pause::over(now);
         }
+    }
+
+    /// Whether more have freed nothing than it takes for two generations to move on.
+    fn are_in_vain(&self) -> bool {
+        self.pause.length > FIRST_PAUSE
     }
 }
 
@@ -232,13 +242,23 @@ impl<S: StateMachine> Inner<S> {
         }
     }
 
-    /// An entry without effect, by the leader.
+    /// An entry without effect, by the leader. One that waits to be committed will do as well, and without a majority more of them would
+    /// only lengthen the log.
     async fn write_nothing(&self) {
-        if self.metrics.borrow_watched().state != ServerState::Leader {
+        let may_write = {
+            let metrics = self.metrics.borrow_watched();
+            let applied = self.shared.applied().map(|id| id.index());
+            metrics.state == ServerState::Leader && metrics.last_log_index <= applied
+        };
+        if !may_write {
             return;
         }
-        if let Err(error) = self.raft.write_blank().await {
-            tracing::debug!(group = %self.shared.group, %error, "an idle group could not move on");
+        let group = self.shared.group;
+        let written = self.raft.write_blank();
+        match self.runtime().timeout(ENTRY_PATIENCE, written).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%group, %error, "an idle group could not move on"),
+            Err(error) => tracing::debug!(%group, %error, "an idle group does not move on"),
         }
     }
 }
@@ -255,6 +275,7 @@ mod tests {
         assert!(!for_the_log.pause.lasts(at(0)), "the next may free it");
         for (taken, over) in [(0, 1), (1, 3), (3, 7)] {
             for_the_log.taken(3, at(taken));
+            assert_eq!(for_the_log.are_in_vain(), taken > 0, "{taken}");
             assert!(for_the_log.pause.lasts(at(over - 1)));
             assert!(!for_the_log.pause.lasts(at(over)));
         }
@@ -263,7 +284,9 @@ mod tests {
         }
         assert!(for_the_log.pause.lasts(at(159)));
         assert!(!for_the_log.pause.lasts(at(160)));
+        assert!(for_the_log.are_in_vain());
         for_the_log.taken(4, at(200));
+        assert!(!for_the_log.are_in_vain());
         assert!(!for_the_log.pause.lasts(at(200)), "it is another segment");
     }
 }

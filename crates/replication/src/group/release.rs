@@ -7,12 +7,22 @@
 //! Openraft cuts nothing that a follower has not acknowledged while it streams entries to it, and streams to it until a call fails. A
 //! follower that is slow, and answers all the same, would so hold back the log for ever: its stream is ended once it is too far behind, or
 //! the log is too long. The log is cut then, and openraft finds that it has to send a snapshot.
+//!
+//! Where nobody leads who is heard by a majority, nothing is applied any more, and no snapshot can be taken that is newer than the newest.
+//! Such a group would hold back the log of all groups of the node, back to the older snapshot, until the disk is full. So where the log is
+//! too long, it goes up to the newest one once that has been read again.
 
+use std::time::Duration;
+
+use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 
 use super::Inner;
 use crate::raft::Metrics;
-use crate::{NodeId, SnapshotError, StateMachine};
+use crate::{NodeId, SnapshotError, SnapshotFile, StateMachine, snapshot};
+
+/// Whoever has heard no leader for so long has none: elections are over much sooner.
+const LEADERLESS: Duration = Duration::from_secs(3);
 
 impl<S: StateMachine> Inner<S> {
     /// Lets go of the log that nobody needs.
@@ -41,6 +51,49 @@ impl<S: StateMachine> Inner<S> {
             tracing::info!(%group, %node, "a follower is too far behind to be sent the log, and gets a snapshot");
             self.network.streams.end(node.0);
         }
+    }
+
+    /// Lets go of the log up to the newest snapshot where snapshots in a row have freed nothing, if this group stands still. Says so where
+    /// it goes on holding back the log.
+    pub(super) async fn let_go_alone(&self) {
+        if !self.holds_too_long_a_log() {
+            return;
+        }
+        let group = self.shared.group;
+        let purged = self.metrics.borrow_watched().purged.map(|id| id.index());
+        let newest = self.shared.snapshots.newest();
+        let newest = newest.filter(|newest| {
+            self.stands_still(newest) && purged < Some(newest.info().applied.index)
+        });
+        let Some(newest) = newest else {
+            tracing::warn!(%group, ?purged, "snapshots do not make this group let go of a log that is too long");
+            return;
+        };
+        let index = newest.info().applied.index;
+        let look = move || is_proved(&newest);
+        let looked = self.runtime().spawn_blocking("snapshot-verify", look);
+        if !looked.await.unwrap_or(false) {
+            tracing::warn!(%group, index, "the log is kept: the snapshot that would stand for it cannot be read");
+            return;
+        }
+        tracing::warn!(%group, index, "a group that nobody leads lets go of the log up to its newest snapshot");
+        if let Err(error) = self.raft.trigger().purge_log(index).await {
+            tracing::debug!(%group, %error, "the log is not cut");
+        }
+    }
+
+    /// Whether nothing newer can be taken than this snapshot, for nobody could write it.
+    fn stands_still(&self, newest: &SnapshotFile) -> bool {
+        let held = newest.header().last;
+        if self.shared.applied() != Some(held) {
+            return false;
+        }
+        let metrics = self.metrics.borrow_watched();
+        if metrics.state == ServerState::Leader {
+            return metrics.last_log_index > Some(held.index());
+        }
+        let silence = self.shared.leader_silence();
+        silence.is_none_or(|silence| silence >= LEADERLESS)
     }
 
     /// The followers that keep this leader from cutting its log, and are too far behind for that.
@@ -90,6 +143,12 @@ impl<S: StateMachine> Inner<S> {
         let holding = self.wal.groups_holding(self.wal.oldest_segment());
         holding.iter().any(|(group, _)| *group == self.shared.group)
     }
+}
+
+/// Whether a snapshot is still what was written, by what the disk gives back now. May block.
+fn is_proved(file: &SnapshotFile) -> bool {
+    let found = snapshot::judge(file.vfs().as_ref(), file.path());
+    found.is_ok_and(|found| found.info.hash == file.info().hash)
 }
 
 /// Whether this replica leads a member that is not known to have an index.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 
+use super::policy::SETTLE_PATIENCE;
 use super::{Group, Inner};
 use crate::machine::Capture;
 use crate::status::StopCause;
@@ -38,6 +39,23 @@ impl<S: StateMachine> Group<S> {
     /// See [`Group::take_snapshot`].
     pub async fn take_snapshot_to(&self, index: u64) -> Result<SnapshotFile, SnapshotError> {
         self.inner.take_snapshot_to(index).await
+    }
+
+    /// Stops the replica of a group that is not started again, and has a snapshot hold all that it applied, so that its log need not be kept
+    /// for that: see [`crate::Host::retire_group`]. None of those that it has goes for it. What it takes longer than some seconds goes on in
+    /// the background. One that had stopped for another reason than being told to takes none.
+    pub async fn retire(&self) {
+        self.inner.shutdown().await;
+        let taken = self
+            .inner
+            .runtime()
+            .timeout(SETTLE_PATIENCE, self.inner.take_last());
+        let problem = match taken.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(group = %self.id(), problem, "a group that has ended may have no snapshot of its last entries");
     }
 
     /// The newest complete snapshot. Its file stays as long as it is held.
@@ -114,6 +132,34 @@ impl<S: StateMachine> Inner<S> {
             .spawn_background("snapshot-write", move || capture.write(&store))
             .await
             .map_err(|error| SnapshotError::Io(std::io::Error::other(error)))?
+    }
+
+    /// Writes down what a replica that was told to stop has applied, unless its newest snapshot holds it.
+    async fn take_last(&self) -> Result<(), SnapshotError> {
+        let stopped = self.shared.halt.get();
+        if stopped.is_none_or(|stopped| stopped.cause != StopCause::Shutdown) {
+            return Err(self.snapshot_stopped());
+        }
+        let turn = self.snapshot_turn.lock().await;
+        // One of these may be what somebody begins from; held, they do not give way to one more.
+        let held = self.shared.snapshots.sound();
+        let newest = held.last().map(|file| file.header().last);
+        if newest == self.shared.applied() {
+            return Ok(());
+        }
+        let capture = self.shared.capture().ok_or(SnapshotError::Empty)?;
+        let store = Arc::clone(&self.shared.snapshots);
+        let write = move || {
+            let written = capture.write(&store);
+            drop(held);
+            written
+        };
+        let written = self.runtime().spawn_background("snapshot-write", write);
+        let written = written
+            .await
+            .map_err(|error| SnapshotError::Io(std::io::Error::other(error)))?;
+        drop(turn);
+        written.map(drop)
     }
 
     /// Makes a new snapshot known to openraft, then lets go of the log.

@@ -3,12 +3,13 @@
 //! A log whose files were removed under it goes on in files that no directory names: it acknowledges what a restart will not find.
 //! So it is looked after, and a log that is not in its place counts as a disk that has failed.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use runtime::CancellationToken;
 
 use super::Inner;
+use super::release::Idle;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Looks between two looks at the disk's free space.
@@ -18,6 +19,7 @@ const LOOKS_A_REFRESH: u32 = 8;
 pub(super) async fn run(host: Weak<Inner>, ended: CancellationToken) {
     let mut written = 0;
     let mut looks: u32 = 0;
+    let mut idle = Idle::default();
     loop {
         let Some(runtime) = host.upgrade().map(|host| host.runtime.clone()) else {
             return;
@@ -58,17 +60,21 @@ pub(super) async fn run(host: Weak<Inner>, ended: CancellationToken) {
             Err(error) => tracing::error!(%error, "the log's upkeep failed"),
         }
         if stats.log_bytes > host.options.log_bytes_max {
-            host.release_oldest();
+            host.release_oldest(&mut idle);
         }
     }
 }
 
 impl Inner {
-    fn release_oldest(&self) {
+    fn release_oldest(self: &Arc<Self>, idle: &mut Idle) {
+        let mut at_rest = Vec::new();
         for (group, _) in self.wal.groups_holding(self.wal.oldest_segment()) {
-            if let Some(running) = self.registry.running(group) {
-                running.want_snapshot();
+            let running = self.registry.running(group);
+            match running.filter(|running| !running.has_ended()) {
+                Some(running) => running.want_snapshot(),
+                None => at_rest.push(group),
             }
         }
+        idle.release(self, &at_rest);
     }
 }

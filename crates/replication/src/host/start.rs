@@ -52,6 +52,7 @@ impl Host {
         let group = config.group;
         self.inner.check_sound(group)?;
         let _claim = self.inner.claim(group)?;
+        self.inner.retired.lock().remove(&group);
         let progress = Arc::new(Progress::new());
         begun(ReplayWatch(Arc::clone(&progress)));
         let inner = Arc::clone(&self.inner);

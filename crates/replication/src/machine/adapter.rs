@@ -32,6 +32,9 @@ pub(crate) struct Shared<S> {
     pub(crate) runtime: Runtime,
     /// When somebody who leads was last heard.
     heard: Mutex<Option<Instant>>,
+    /// Held while the state changes: what openraft has handed out when the replica is shut down may be applied a moment later. True from
+    /// when a change begins until it has succeeded.
+    is_torn: Mutex<bool>,
     position: Mutex<Position>,
     /// Set when the newest snapshot on disk is to be made known to openraft instead of building another one.
     adopt: AtomicBool,
@@ -60,6 +63,7 @@ impl<S: StateMachine> Shared<S> {
             halt,
             runtime,
             heard: Mutex::new(None),
+            is_torn: Mutex::default(),
             position: Mutex::new(Position::default()),
             adopt: AtomicBool::new(false),
         }
@@ -85,6 +89,8 @@ impl<S: StateMachine> Shared<S> {
 
     /// Applies one committed entry. Called by one task at a time.
     pub(crate) fn apply_entry(&self, entry: Entry) -> io::Result<Reply> {
+        let mut is_torn = self.is_torn.lock();
+        let was_torn = std::mem::replace(&mut *is_torn, true);
         let at = Applied {
             index: entry.log_id.index(),
             term: term_of(&entry.log_id),
@@ -104,6 +110,8 @@ impl<S: StateMachine> Shared<S> {
             position.membership = membership;
         }
         drop(position);
+        *is_torn = was_torn;
+        drop(is_torn);
         self.progress.set(at);
         Ok(reply)
     }
@@ -136,8 +144,13 @@ impl<S: StateMachine> Shared<S> {
         io::Error::other(reason.to_owned())
     }
 
-    /// The state as it is now, ready to be written elsewhere. Must not be called while an entry is being applied.
+    /// The state as it is now, between two entries, ready to be written elsewhere. Nothing where nothing was applied, or a change has failed
+    /// half-way.
     pub(crate) fn capture(&self) -> Option<Capture<S::View>> {
+        let is_torn = self.is_torn.lock();
+        if *is_torn {
+            return None;
+        }
         let position = self.position.lock().clone();
         let header = Header {
             group: self.group,
@@ -162,6 +175,8 @@ impl<S: StateMachine> Shared<S> {
         let found = snapshot::verify(file.vfs().as_ref(), file.path())?;
         let mut body = found.body(file.vfs().as_ref(), file.path())?;
         let header = found.header;
+        let mut is_torn = self.is_torn.lock();
+        *is_torn = true;
         let at = Applied {
             index: header.last.index(),
             term: term_of(&header.last),
@@ -171,6 +186,8 @@ impl<S: StateMachine> Shared<S> {
             applied: Some(header.last),
             membership: header.membership.clone(),
         };
+        *is_torn = false;
+        drop(is_torn);
         self.progress.set_stamp(header.stamp_ms);
         self.progress.set(at);
         self.progress.publish();

@@ -141,6 +141,53 @@ impl SnapshotStore {
         }
     }
 
+    /// Of a group's sound snapshots that reach to an index, wherever the group is not open, the one that is so many from the newest, counted
+    /// from 1; nothing where there are fewer. It is durable. May block, for those that are as new are read.
+    pub(crate) fn reaching(
+        vfs: &Arc<dyn Vfs>,
+        root: &Path,
+        group: GroupId,
+        index: u64,
+        place: usize,
+    ) -> Result<Option<SnapshotFile>, SnapshotError> {
+        let dir = dir_of(root, group);
+        if !vfs.exists(&dir)? {
+            return Ok(None);
+        }
+        // As where it is opened: the page cache alone may know a name.
+        vfs.sync_dir(&dir)?;
+        let mut named: Vec<(u64, PathBuf)> = Vec::new();
+        for entry in vfs.list_dir(&dir)? {
+            let name = entry.name.to_string_lossy();
+            if entry.is_dir || !name.ends_with(SUFFIX) {
+                continue;
+            }
+            let reaches = index_of(&name).filter(|found| *found >= index);
+            named.extend(reaches.map(|found| (found, dir.join(&entry.name))));
+        }
+        if named.len() < place {
+            return Ok(None);
+        }
+        named.sort_unstable_by(|one, other| other.cmp(one));
+        let mut sound = 0;
+        for (_, path) in named {
+            match SnapshotFile::open(Arc::clone(vfs), &path) {
+                Ok(file) if file.info().group == group => {
+                    sound += 1;
+                    if sound == place {
+                        return Ok(Some(file));
+                    }
+                }
+                Ok(_) => {}
+                Err(error @ SnapshotError::Damaged { .. }) => {
+                    tracing::warn!(%group, %error, "a snapshot stands for no log");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// Removes the directory of a group with all that is in it.
     pub(crate) fn remove(vfs: &dyn Vfs, root: &Path, group: GroupId) -> Result<(), vfs::Error> {
         let dir = dir_of(root, group);
