@@ -23,6 +23,7 @@ mod names;
 mod pace;
 mod reconcile;
 mod registry;
+mod removal;
 mod replica;
 mod report;
 mod seeds;
@@ -43,7 +44,7 @@ use cluster::{Incarnation, ShardId};
 use parking_lot::{Mutex, RwLock};
 use replication::Host;
 use rpc::Health;
-use runtime::{CancellationToken, Runtime, Vital};
+use runtime::{CancellationToken, Instant, Runtime, Vital};
 use tokio::sync::{Notify, watch};
 use vfs::{Traffic, Vfs};
 
@@ -102,6 +103,8 @@ pub(crate) struct Node {
     slots: RwLock<BTreeMap<ShardId, Slot>>,
     /// Shards whose replica is being taken away; none is begun in its place meanwhile.
     leaving: Mutex<BTreeMap<ShardId, Incarnation>>,
+    /// Shards that run and have earlier lives which could not be removed, and when that is tried again.
+    uncleared: Mutex<BTreeMap<ShardId, Instant>>,
     memory: Mutex<Memory>,
     /// The memory has changed since it was last written, or that failed.
     is_unwritten: AtomicBool,
@@ -145,6 +148,7 @@ impl Node {
             view: ArcSwap::from_pointee(view),
             slots: RwLock::default(),
             leaving: Mutex::default(),
+            uncleared: Mutex::default(),
             memory: Mutex::new(memory),
             is_unwritten: AtomicBool::new(false),
             remembering: tokio::sync::Mutex::new(true),

@@ -7,12 +7,12 @@
 //!   acknowledged to nobody. One that stopped for a fault of the program, such as a task that panicked, is resumed at once, but not
 //!   twice within [`RETRY`].
 //! - A newer incarnation, which takes an operator's word, ends an older one: that is shut down before anything else. Its data is removed
-//!   when what the newer one begins from is on this disk, for it may be all that is left; what could not be removed, at the next start.
-//! - The data of a shard that is no longer assigned is removed only when the map says that its replicas are elsewhere; what could not be
-//!   removed, or was not before the process ended, is tried again.
+//!   when what the newer one begins from is on this disk, for it may be all that is left. Until then its snapshots are what counts: the last
+//!   holds all that it applied, and the log need not be kept for it.
+//!
+//! What is removed, and when: see [`super::removal`].
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::metrics::Action;
 use crate::state::DictionaryState;
 
 /// When a start that failed is tried again, and how often a replica that fails again and again is.
-const RETRY: Duration = Duration::from_secs(5);
+pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 /// A life of a shard.
 pub(super) type Place = (ShardId, Incarnation);
@@ -43,7 +43,7 @@ enum Begun {
 
 /// Why a replica was not started.
 #[derive(Debug, thiserror::Error)]
-enum BeginError {
+pub(super) enum BeginError {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -138,6 +138,7 @@ impl Node {
         for place in self.left_behind(host, &wanted, &slots) {
             self.begin_to_leave(host, place, None);
         }
+        self.begin_to_clear(host, &slots);
         let leaving = self.leaving.lock().clone();
         for (shard, assignment) in wanted {
             if leaving.contains_key(&shard) {
@@ -156,40 +157,6 @@ impl Node {
             let start = Arc::clone(self).start_shard(host.clone(), assignment, replaced);
             drop(self.vital.spawn_once("shard-start", start));
         }
-    }
-
-    /// What an earlier attempt, or an earlier process, did not come to remove: it was begun here and is assigned no more. Its entries
-    /// would hold back the log for ever.
-    fn left_behind(
-        &self,
-        host: &Host,
-        wanted: &BTreeMap<ShardId, Assignment>,
-        slots: &BTreeMap<ShardId, Slot>,
-    ) -> Vec<Place> {
-        let begun = self.memory.lock().begun.clone();
-        let here = |shard: &ShardId| wanted.contains_key(shard) || slots.contains_key(shard);
-        let begun = begun.into_iter().filter(|(shard, _)| !here(shard));
-        begun
-            .filter(|(shard, _)| self.is_elsewhere(host, *shard))
-            .collect()
-    }
-
-    /// Starts the task that stops a replica and removes its data, unless one is at work on the shard.
-    fn begin_to_leave(self: &Arc<Self>, host: &Host, place: Place, slot: Option<Slot>) {
-        let shard = place.0;
-        match self.leaving.lock().entry(shard) {
-            Entry::Occupied(_) => return,
-            Entry::Vacant(free) => drop(free.insert(place.1)),
-        }
-        let (node, host) = (Arc::clone(self), host.clone());
-        drop(self.vital.spawn_once("shard-leave", async move {
-            let is_done = node.leave(&host, place, slot).await;
-            node.leaving.lock().remove(&shard);
-            // It may have been assigned again meanwhile. What failed waits for the next look.
-            if is_done {
-                node.reconcile();
-            }
-        }));
     }
 
     fn is_to_start(&self, host: &Host, slot: &Slot, wanted: Incarnation) -> bool {
@@ -223,11 +190,16 @@ impl Node {
         let mut restart = None;
         if let Some(running) = replaced.as_ref().and_then(Slot::running) {
             restart = running.stop_cause().and_then(cure).map(Cure::reason);
-            running.group().shutdown().await;
+            if running.incarnation() < incarnation {
+                running.group().retire().await;
+            } else {
+                running.group().shutdown().await;
+            }
             // Its data may be needed yet, and stays. Its state must not take the memory of what comes.
             host.forget_group(shard_group(shard, running.incarnation()));
         }
         drop(replaced);
+        self.retire_older(&host, shard, incarnation);
         let result = self.begin(&host, shard, &assignment).await;
         if let Some(reason) = restart {
             tracing::warn!(%shard, reason, "a replica that stopped is started again");
@@ -250,10 +222,8 @@ impl Node {
         if is_news {
             self.sync_now.notify_one();
         }
-        if running.is_some()
-            && let Err(error) = self.remove_older(&host, shard, incarnation).await
-        {
-            tracing::warn!(%shard, %error, "an earlier life of a shard stays on the disk until the next start");
+        if running.is_some() {
+            self.clear_older(&host, shard, incarnation).await;
         }
     }
 
@@ -492,100 +462,5 @@ impl Node {
         let memory = self.memory.lock();
         let mut begun = memory.begun.range((shard, incarnation)..=last);
         begun.next().is_some()
-    }
-
-    /// Removes the earlier lives of a shard for want of room, if the present one waits for the snapshot of this hash, which somebody is
-    /// about to send: it is not here alone.
-    pub(crate) async fn make_room_for_seed(
-        &self,
-        shard: ShardId,
-        incarnation: Incarnation,
-        hash: &[u8],
-    ) {
-        let is_awaited = {
-            let memory = self.memory.lock();
-            let mut assignments = memory.orders.assignments.iter();
-            assignments.any(|found| {
-                let seed = found.seed.as_ref();
-                found.shard_id == shard.0
-                    && found.incarnation == incarnation.0
-                    && seed.is_some_and(|seed| seed.hash == hash)
-            })
-        };
-        let Some(host) = self.host().filter(|_| is_awaited) else {
-            return;
-        };
-        if let Err(error) = self.remove_older(host, shard, incarnation).await {
-            tracing::warn!(%shard, %error, "an earlier life of a shard leaves no room for a snapshot");
-        }
-    }
-
-    /// Removes earlier lives of a shard.
-    async fn remove_older(
-        &self,
-        host: &Host,
-        shard: ShardId,
-        present: Incarnation,
-    ) -> Result<(), BeginError> {
-        let older: Vec<_> = {
-            let memory = self.memory.lock();
-            let of_shard = memory
-                .begun
-                .range((shard, Incarnation(0))..(shard, present));
-            of_shard.copied().collect()
-        };
-        for place in older {
-            tracing::warn!(%shard, incarnation = %place.1, "removing an earlier life of a shard");
-            self.remove_group(host, place, "older_life").await?;
-        }
-        Ok(())
-    }
-
-    async fn remove_group(
-        &self,
-        host: &Host,
-        place: Place,
-        reason: &'static str,
-    ) -> Result<(), BeginError> {
-        let removed = host.remove_group(shard_group(place.0, place.1)).await;
-        self.metrics
-            .count_action(Action::RemoveReplica, reason, Some(place.0), &removed);
-        removed?;
-        self.memory.lock().begun.remove(&place);
-        self.remember().await.map_err(BeginError::Memory)
-    }
-
-    /// Stops a replica that is no longer assigned, and removes its data where the others are known. Says whether it came to its end.
-    async fn leave(&self, host: &Host, place: Place, slot: Option<Slot>) -> bool {
-        let shard = place.0;
-        tracing::info!(%shard, "a shard is no longer assigned to this node");
-        self.forget_health(shard);
-        if let Some(replica) = slot.as_ref().and_then(Slot::running) {
-            replica.group().shutdown().await;
-            self.metrics.forget(replica.metrics());
-        }
-        // Before the data go, so that nothing of it is held on to.
-        drop(slot);
-        if !self.is_elsewhere(host, shard) {
-            return true;
-        }
-        match self.remove_group(host, place, "reassigned").await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%shard, %error, "the data of a shard that left stays for now");
-                false
-            }
-        }
-    }
-
-    /// Whether the map says that a shard has replicas, and none of them here.
-    fn is_elsewhere(&self, host: &Host, shard: ShardId) -> bool {
-        let me = host.identity().node;
-        let view = self.view();
-        let found = view.map().and_then(|map| map.shards.get(&shard));
-        found.is_some_and(|found| {
-            let mut replicas = found.replicas.iter();
-            !found.replicas.is_empty() && replicas.all(|replica| replica.node != me)
-        })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use api::admin::v1::{ReplicaRole, ReplicaStatus};
 use api::registry::v1::SyncRequest;
+use cluster::limits;
 use replication::Role;
 
 use super::{Node, Place, Replica, Slot, SlotState};
@@ -34,9 +35,12 @@ impl Node {
     pub(crate) fn replica_reports(&self) -> Vec<ReplicaStatus> {
         let node = self.identity().map_or(0, |identity| identity.node.0);
         let slots = self.slots();
-        // After the slots: one that is taken away is on this list before.
+        // After the slots: one that is taken away is on this list before. What a life that does not run yet may begin from stays.
         let mut gone = self.being_removed();
-        gone.retain(|(shard, _)| !slots.contains_key(shard));
+        gone.retain(|(shard, incarnation)| {
+            let slot = slots.get(shard);
+            slot.is_none_or(|slot| slot.running().is_some() && *incarnation < slot.incarnation)
+        });
         let of_slots = slots
             .into_iter()
             .map(|(shard, slot)| ((shard, slot.incarnation), of_slot(&slot)));
@@ -47,16 +51,18 @@ impl Node {
             node_id: node,
             ..status
         };
-        of_slots.chain(of_gone).map(named).collect()
+        // A coordinator takes no report of more.
+        let all = of_slots.chain(of_gone).take(limits::SHARDS_MAX);
+        all.map(named).collect()
     }
 
-    /// What was begun here and may still be on the disk. Nothing is removed before the log is open.
+    /// What was begun or joined here and may still be on the disk. Nothing is removed before the log is open.
     fn being_removed(&self) -> BTreeSet<Place> {
-        if self.host().is_none() {
+        let Some(host) = self.host() else {
             return BTreeSet::new();
-        }
+        };
         let leaving = self.leaving.lock().clone();
-        let mut places = self.memory.lock().begun.clone();
+        let mut places = self.lives_here(host);
         places.extend(leaving);
         places
     }

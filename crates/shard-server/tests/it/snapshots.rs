@@ -488,6 +488,101 @@ async fn what_an_earlier_life_had_stays_and_serves_nobody_until_the_next_has_wha
 }
 
 #[tokio::test]
+async fn an_earlier_life_that_ends_has_a_snapshot_of_its_last_entry_and_keeps_those_it_had() {
+    let world = World::new().await;
+    let node = world.start().await;
+    node.record("paris", 3).await;
+    let older = take(&node).await;
+    node.record("paris", 4).await;
+    let newer = take(&node).await;
+    node.record("paris", 5).await;
+    let (info, _) = almost_full(&world).await;
+    order_anew(&world, &info);
+    until_it_waits(&world).await;
+    let kept: Vec<String> = files(&earlier_life(&world))
+        .iter()
+        .filter_map(|path| path.file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    let has = |index: u64| {
+        let name = format!("{index:016x}-");
+        kept.iter().any(|kept| kept.starts_with(&name))
+    };
+    assert!(has(older.index) && has(newer.index), "{kept:?}");
+    let last = format!("{:016x}-", newer.index + 1);
+    assert!(kept.iter().any(|kept| *kept >= last), "{kept:?}");
+    // The oldest of them is what the next life is to begin from after all.
+    order_anew(&world, &older);
+    until_begun_anew(&world).await;
+    assert_eq!(node.count("paris").await, 3);
+    until_the_earlier_life_is_gone(&world, &node).await;
+}
+
+#[tokio::test]
+async fn an_earlier_life_that_cannot_be_removed_is_reported_and_removed_later() {
+    let disk = SimDisk::new();
+    let world = World::on(Arc::new(disk.clone())).await;
+    let node = world.start().await;
+    node.record("paris", 3).await;
+    let taken = take(&node).await;
+    disk.inject(Fault::next(Op::RemoveDir, Effect::Io));
+    order_anew(&world, &taken);
+    world
+        .until("what stays is reported", || async {
+            let report = world.registry.report(1).unwrap_or_default();
+            let serves = |life| {
+                let mut replicas = report.replicas.iter();
+                let found = replicas.find(|at| at.shard_id == 2 && at.incarnation == life);
+                found.map(|found| found.serving)
+            };
+            disk.faults_waiting() == 0 && (serves(2), serves(1)) == (Some(true), Some(false))
+        })
+        .await;
+    until_the_earlier_life_is_gone(&world, &node).await;
+    assert_eq!(node.count("paris").await, 3);
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_that_was_joined_and_never_noted_is_removed_when_its_shard_is_elsewhere() {
+    let world = World::new().await;
+    let node = world.start().await;
+    node.stop().await.unwrap();
+    let deps = HostDeps {
+        runtime: world.runtime.clone(),
+        vfs: Arc::clone(&world.vfs),
+        dir: world.data_dir(),
+        identity: Identity {
+            cluster: cluster::ClusterId(CLUSTER),
+            node: NodeId(1),
+        },
+        options: HostOptions::default(),
+    };
+    let (host, _) = Host::open(deps).await.unwrap();
+    // The memory knows nothing of it.
+    let group = shard_group(ShardId(3), Incarnation(1));
+    let members = vec![Member::voter(NodeId(1), "127.0.0.1:1")];
+    let config = GroupConfig::new(group, Start::Bootstrap { members });
+    let state = Arc::new(DictionaryState::new(trie_core::Options::default()));
+    let begun = host.start_group(config, state).await.unwrap();
+    world
+        .until("it has something in the log", || async {
+            begun.status().applied.is_some()
+        })
+        .await;
+    drop(begun);
+    host.shutdown().await.unwrap();
+    drop(host);
+    let node = world.start().await;
+    world
+        .until("it is removed", || async {
+            node.actions("remove_replica", "reassigned") == 1
+        })
+        .await;
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_earlier_life_gives_way_to_what_the_next_begins_from_where_both_do_not_fit() {
     let disk = SimDisk::new();
     let world = World::on(Arc::new(disk.clone())).await;
