@@ -184,6 +184,7 @@ mod tests {
             members: members.collect(),
             pending: None,
             standstill: Duration::ZERO,
+            without_majority: Duration::ZERO,
             former: Vec::new(),
             former_have_gone: true,
         }

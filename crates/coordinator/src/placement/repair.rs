@@ -5,7 +5,7 @@
 //!
 //! What always holds:
 //! - At most one change of a shard is under way, and none is begun while [`Rules::changes_max`] of those under way can go on: one that cannot
-//!   must not hold up what other shards need.
+//!   must not hold up what other shards need. That a shard elects a leader makes no room for another change.
 //! - A change is begun only where a majority of the voters is at work under a leader: below that nothing could be decided, and what is
 //!   left must not be touched.
 //! - Nothing is removed without a newcomer in its place, unless enough others vote.
@@ -23,6 +23,9 @@ use cluster::{NodeId, ShardId};
 /// For so long a newcomer may hear nobody and get no further, however soon nodes are replaced: it may not come again before everybody has
 /// heard of its leaving.
 const STANDSTILL_MIN: Duration = Duration::from_mins(10);
+
+/// For so long a change waits for a majority before others no longer wait for it: several elections, and the reports of who leads, fit in.
+const MAJORITY_AWAITED: Duration = Duration::from_secs(30);
 
 /// A node as it looks now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +92,8 @@ pub struct ShardView {
     /// How long who is to come has heard nobody and got no further, while a majority was at work. Whoever is sent a snapshot hears the leader
     /// meanwhile, however long that takes.
     pub standstill: Duration,
+    /// How long no majority has been at work.
+    pub without_majority: Duration,
     /// Identities that left, and may not come again.
     pub former: Vec<NodeId>,
     /// Each of them is lost, or alive and says that it holds nothing of the shard.
@@ -301,9 +306,10 @@ impl Planner<'_> {
             .is_none_or(|node| node.lost || node.damaged || node.full || self.is_gone(node))
     }
 
-    /// Whether a change that is under way can go on.
+    /// Whether a change that is under way can go on, as far as is known yet: whoever elects a leader has no majority for a moment.
     fn can_go_on(&self, shard: &ShardView) -> bool {
-        has_majority(shard) && !self.stands_still(shard)
+        let is_awaited = has_majority(shard) || shard.without_majority < MAJORITY_AWAITED;
+        is_awaited && !self.stands_still(shard)
     }
 
     fn stands_still(&self, shard: &ShardView) -> bool {

@@ -118,6 +118,7 @@ fn shard(state: &State, heard: &BTreeMap<NodeId, Heard>, record: &ShardRecord) -
             remove: change.intent.remove,
         }),
         standstill: Duration::ZERO,
+        without_majority: Duration::ZERO,
         former_have_gone: {
             let mut former = record.members.former.iter();
             former.all(|node| has_gone(state, heard, record, *node))

@@ -51,6 +51,7 @@ fn shard(id: u64, members: &[u64]) -> ShardView {
         members,
         pending: None,
         standstill: Duration::ZERO,
+        without_majority: Duration::ZERO,
         former: Vec::new(),
         former_have_gone: true,
     }
@@ -224,6 +225,7 @@ fn a_change_without_a_majority_holds_up_no_other_shard() {
     let nodes = nodes(5);
     let mut shards = one_changes_and_one_lacks();
     let on = Step::GoOn { shard: ShardId(1) };
+    shards[0].without_majority = Duration::from_secs(30);
     shards[0].members[1].serves = false;
     assert_eq!(steps(&nodes, &shards), [on], "it can still go on");
     shards[0].members[2].serves = false;
@@ -232,6 +234,21 @@ fn a_change_without_a_majority_holds_up_no_other_shard() {
     shards[0].members[2].serves = true;
     shards[0].members[0].leads = false;
     assert_eq!(steps(&nodes, &shards), both, "nobody leads");
+}
+
+#[test]
+fn an_election_makes_no_room_for_another_change() {
+    let nodes = nodes(5);
+    let mut shards = one_changes_and_one_lacks();
+    let on = Step::GoOn { shard: ShardId(1) };
+    shards[0].members[0].leads = false;
+    for seconds in [0, 29] {
+        shards[0].without_majority = Duration::from_secs(seconds);
+        assert_eq!(steps(&nodes, &shards), [on], "{seconds} s");
+    }
+    shards[0].without_majority = Duration::from_secs(30);
+    let both = [on, begin(2, 5, 0, Cause::TooFew)];
+    assert_eq!(steps(&nodes, &shards), both);
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! How long newcomers have stood still: they follow nobody, and get no further with what they have.
+//! How long newcomers have stood still: they follow nobody, and get no further with what they have. And how long shards have been without a
+//! majority at work.
 //!
 //! Known to the coordinator that leads, and in its memory only: whoever begins to lead begins to count, and so does one that has not looked for
-//! a while. Time in which nobody could be followed does not count.
+//! a while. Time in which nobody could be followed does not count for a newcomer.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,10 +15,12 @@ use crate::placement::repair::{ShardView, has_majority};
 /// After so long without a look nothing is known of what has been meanwhile.
 const UNSEEN_MAX: Duration = Duration::from_secs(10);
 
-/// Newcomers that stand still, as they were at the last look.
+/// What stands still, as it was at the last look.
 #[derive(Debug, Default)]
 pub(super) struct Standstills {
     newcomers: HashMap<ShardId, Standstill>,
+    /// Shards without a majority, and since when.
+    without_majority: HashMap<ShardId, Instant>,
     looked_at: Instant,
 }
 
@@ -28,14 +31,21 @@ struct Standstill {
 }
 
 impl Standstills {
-    /// Takes note of how shards look now, and tells them how long their newcomers have stood still.
+    /// Takes note of how shards look now, and tells them how long their newcomers have stood still, and how long they have had no majority.
     pub(super) fn note(&mut self, now: Instant, shards: &mut [ShardView]) {
         let mut before = std::mem::take(&mut self.newcomers);
+        let mut without = std::mem::take(&mut self.without_majority);
         if now.saturating_since(self.looked_at) > UNSEEN_MAX {
             before.clear();
+            without.clear();
         }
         self.looked_at = now;
         for shard in shards {
+            if !has_majority(shard) {
+                let since = without.get(&shard.id).copied().unwrap_or(now);
+                shard.without_majority = now.saturating_since(since);
+                self.without_majority.insert(shard.id, since);
+            }
             let Some(newcomer) = at_a_standstill(shard) else {
                 continue;
             };
@@ -84,6 +94,7 @@ mod tests {
                 remove: Some(NodeId(2)),
             }),
             standstill: Duration::ZERO,
+            without_majority: Duration::ZERO,
             former: Vec::new(),
             former_have_gone: true,
         }
@@ -136,5 +147,23 @@ mod tests {
         };
         let told = [100, 110, 121, 122].map(at);
         assert_eq!(told, [0, 10, 0, 1]);
+    }
+
+    #[test]
+    fn time_without_a_majority_ends_with_one_and_counts_only_while_it_is_looked_at() {
+        let mut standstills = Standstills::default();
+        let mut without = |second: u64, leads: bool| {
+            let mut shards = [coming(4)];
+            shards[0].members[0].leads = leads;
+            let now = Instant::from_origin(Duration::from_secs(second));
+            standstills.note(now, &mut shards);
+            shards[0].without_majority.as_secs()
+        };
+        assert_eq!(without(100, true), 0);
+        assert_eq!([101, 105, 115].map(|at| without(at, false)), [0, 4, 14]);
+        assert_eq!(without(116, true), 0);
+        assert_eq!([117, 118].map(|at| without(at, false)), [0, 1]);
+        // Another may have led meanwhile.
+        assert_eq!([129, 130].map(|at| without(at, false)), [0, 1]);
     }
 }
