@@ -20,12 +20,13 @@ impl Node {
         let takes_writes = !self.is_disk_full() && self.stall().is_none();
         let mut all = true;
         for (shard, slot) in self.slots() {
-            let serves = slot
-                .running()
-                .is_some_and(|replica| Replica::is_serving(&replica.group().status()));
-            self.health.set(&shard_read(shard), serves);
+            let status = slot.running().map(|replica| replica.group().status());
+            let answers = status.as_ref().is_some_and(Replica::answers_reads);
+            // Also of a newcomer that has nothing yet: writes are its leader's to take, and it gets on.
+            let serves = status.as_ref().is_some_and(Replica::is_serving);
+            self.health.set(&shard_read(shard), answers);
             self.health.set(&shard_write(shard), serves && takes_writes);
-            all &= serves;
+            all &= answers;
         }
         let has_orders = self.host().is_some() && self.view().map().is_some();
         let ready = has_orders && all && self.damage().is_none();
@@ -55,12 +56,12 @@ impl Node {
         if self.view().map().is_none() {
             return Some("no map yet".to_owned());
         }
-        let serves = |slot: &Slot| {
+        let answers = |slot: &Slot| {
             slot.running()
-                .is_some_and(|replica| Replica::is_serving(&replica.group().status()))
+                .is_some_and(|replica| Replica::answers_reads(&replica.group().status()))
         };
         let slots = self.slots();
-        let waiting = slots.iter().find(|(_, slot)| !serves(slot));
+        let waiting = slots.iter().find(|(_, slot)| !answers(slot));
         waiting.map(|(shard, _)| format!("shard {shard} does not serve"))
     }
 
@@ -76,25 +77,21 @@ impl Node {
     pub(super) fn watch(self: &Arc<Self>, replica: &Arc<Replica>) {
         let node = Arc::clone(self);
         let group = replica.group().clone();
-        let mut status = group.watch_status();
         let watch = async move {
-            loop {
+            let tell = |_: bool| {
                 node.refresh_health();
                 node.sync_now.notify_one();
                 node.upkeep_now.notify_one();
-                let stopped = status.borrow_and_update().stopped.clone();
-                if let Some(stopped) = stopped {
-                    // A disk that fails is no replica's private trouble.
-                    if stopped.cause == StopCause::Disk {
-                        let reason = stopped.reason;
-                        node.end(RunError::DiskFailed { reason });
-                    }
-                    break;
-                }
-                tokio::select! {
-                    () = node.closing.cancelled() => break,
-                    changed = status.changed() => if changed.is_err() { break },
-                }
+            };
+            let stopped = tokio::select! {
+                biased;
+                stopped = Replica::follow(&node.runtime, &group, tell) => stopped,
+                () = node.closing.cancelled() => None,
+            };
+            // A disk that fails is no replica's private trouble.
+            if let Some(stopped) = stopped.filter(|stopped| stopped.cause == StopCause::Disk) {
+                let reason = stopped.reason;
+                node.end(RunError::DiskFailed { reason });
             }
             drop(node);
             group.ended().await;

@@ -8,7 +8,7 @@ use api::{ApiError, Consistency, Outcome, Reason};
 use cluster::{Generation, Incarnation, Position, ShardId};
 use parking_lot::Mutex;
 use replication::{
-    Committed, GivenUp, Group, GroupStatus, ProposeError, ReadError, Role, StopCause,
+    Committed, GivenUp, Group, GroupStatus, ProposeError, ReadError, Role, StopCause, Stopped,
 };
 use rpc::Deadline;
 use runtime::{Instant, Runtime};
@@ -26,6 +26,8 @@ const DISK_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// After so long a silence of its majority or of its leader a replica does not serve. Several elections fit into it.
 const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(3);
+/// How often a replica that answers nobody is looked at.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// A running replica.
 #[derive(Debug)]
@@ -149,6 +151,40 @@ impl Replica {
                 status.leader.is_some() && is_fresh(status.leader_silence)
             }
             Role::Candidate | Role::Stopped => false,
+        }
+    }
+
+    /// Whether it serves and has a state that its group was once in. A newcomer has none before it was sent one, and refuses even reads
+    /// that may be stale.
+    pub(crate) fn answers_reads(status: &GroupStatus) -> bool {
+        Self::is_serving(status) && status.applied.is_some()
+    }
+
+    /// Tells of every status of a replica, until one says that it has stopped, and whether reads are answered. That they are again is told
+    /// at once, too: a leader applies its first entry, and hears of a majority, after the status that says that it leads.
+    pub(crate) async fn follow(
+        runtime: &Runtime,
+        group: &Group<DictionaryState>,
+        tell: impl Fn(bool),
+    ) -> Option<Stopped> {
+        let mut status = group.watch_status();
+        loop {
+            let stopped = status.borrow_and_update().stopped.clone();
+            let answers = Self::answers_reads(&group.status());
+            tell(answers);
+            if stopped.is_some() {
+                return stopped;
+            }
+            tokio::select! {
+                changed = status.changed() => if changed.is_err() { return None },
+                () = Self::until_it_answers(runtime, group), if !answers => {}
+            }
+        }
+    }
+
+    async fn until_it_answers(runtime: &Runtime, group: &Group<DictionaryState>) {
+        while !Self::answers_reads(&group.status()) {
+            runtime.sleep(LOOK_EVERY).await;
         }
     }
 

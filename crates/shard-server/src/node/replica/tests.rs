@@ -52,6 +52,26 @@ fn a_leader_serves_once_it_has_applied_an_entry_of_its_term() {
     assert!(Replica::is_serving(&leader(at(7, 3))));
 }
 
+/// A newcomer that is sent a long snapshot is on its way, and what it has by then is nothing that it could answer with.
+#[test]
+fn who_has_been_sent_nothing_yet_answers_no_reads() {
+    let newcomer = |applied| GroupStatus {
+        role: Role::Learner,
+        leader: Some(Peer {
+            node: NodeId(2),
+            address: "there:1".into(),
+        }),
+        leader_silence: Some(Duration::ZERO),
+        ..leader(applied)
+    };
+    let at = |index, term| Some(Applied { index, term });
+    assert!(Replica::is_serving(&newcomer(None)));
+    assert!(!Replica::answers_reads(&newcomer(None)));
+    assert!(Replica::answers_reads(&newcomer(at(7, 3))));
+    // A shard that was just founded holds no terms, and is whole.
+    assert!(Replica::answers_reads(&leader(at(1, 3))));
+}
+
 /// A replica that leads and is alone.
 async fn alone(runtime: &Runtime) -> (Host, Arc<Replica>) {
     let members = vec![Member::voter(NodeId(1), "here:1")];
@@ -276,6 +296,8 @@ async fn who_waits_to_be_taken_into_a_group_answers_nobody() {
 #[derive(Debug)]
 struct TestClock {
     real: TokioClock,
+    /// By how much it has gone ahead.
+    ahead: Mutex<Duration>,
     stopped_at: Mutex<Option<Instant>>,
     wall_ms: Mutex<Option<i64>>,
 }
@@ -284,7 +306,13 @@ impl TestClock {
     /// Stops the wall clock as well: a lease ends by whichever has gone further.
     fn stop(&self) {
         self.set_wall_ms(self.real.wall_ms());
-        *self.stopped_at.lock() = Some(self.real.now());
+        let ahead = *self.ahead.lock();
+        *self.stopped_at.lock() = Some(self.real.now() + ahead);
+    }
+
+    /// Goes on from a later moment. The wall clock does not.
+    fn leap(&self, by: Duration) {
+        *self.ahead.lock() += by;
     }
 
     fn go_on(&self) {
@@ -301,7 +329,7 @@ impl Clock for TestClock {
     fn now(&self) -> Instant {
         // Held meanwhile, so that nobody has read a later moment than the one at which it stops.
         let stopped_at = self.stopped_at.lock();
-        stopped_at.unwrap_or_else(|| self.real.now())
+        stopped_at.unwrap_or_else(|| self.real.now() + *self.ahead.lock())
     }
 
     fn wall_ms(&self) -> i64 {
@@ -326,6 +354,7 @@ impl Place {
     async fn open(node: u64) -> Self {
         let clock = Arc::new(TestClock {
             real: TokioClock::new(),
+            ahead: Mutex::default(),
             stopped_at: Mutex::default(),
             wall_ms: Mutex::default(),
         });
@@ -566,6 +595,45 @@ async fn a_look_up_during_which_the_lease_ended_is_not_answered() {
     let refused = slow.await.unwrap().unwrap_err();
     let is_told = matches!(refused.reason(), Reason::NoQuorum | Reason::NotLeader);
     assert!(is_told, "{refused}");
+    end(sites).await;
+}
+
+/// Neither that it has heard of its majority nor what it applies is a new status.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_leader_answers_again_is_told_while_it_leads_as_before() {
+    let sites = three_voters().await;
+    let all = sites.each_ref();
+    in_time(async {
+        loop {
+            let leader = leader_of(&all).await;
+            let group = leader.replica.group();
+            let lead = || {
+                let status = group.status();
+                (status.role, status.term)
+            };
+            let before = lead();
+            // As if nobody had answered for so long, until somebody answers what is sent from now on.
+            leader.place.clock.leap(SILENCE_MAX);
+            let (told, mut tells) = tokio::sync::mpsc::channel(16);
+            let tell = move |answers: bool| told.try_send(answers).unwrap();
+            let heard = async {
+                match tells.recv().await {
+                    Some(false) => tells.recv().await,
+                    Some(true) | None => None,
+                }
+            };
+            let answers = tokio::select! {
+                stopped = Replica::follow(&leader.place.runtime, group, tell) => panic!("{stopped:?}"),
+                answers = heard => answers,
+            };
+            // Another lead is a new status.
+            if answers.is_some() && lead() == before {
+                assert_eq!(answers, Some(true));
+                return;
+            }
+        }
+    })
+    .await;
     end(sites).await;
 }
 
