@@ -1,7 +1,7 @@
 //! What this crate measures. Counters are added to where things happen; gauges are set by the node's upkeep each second.
 //!
 //! Several nodes of one process share the families and tell themselves apart by the label `node`; shards are told apart by
-//! `shard_key`, their first term in the template.
+//! `shard_key`, their first term in the template. What is counted of a shard is the sum over the nodes of a process, and has no `node`.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -79,16 +79,16 @@ struct ShardFamilies {
     repeats: CounterFamily<1>,
     refused: CounterFamily<1>,
     evicted: CounterFamily<1>,
-    queue_calls: GaugeFamily<1>,
-    queue_bytes: GaugeFamily<1>,
-    terms: GaugeFamily<1>,
-    logical_bytes: GaugeFamily<1>,
-    memory_bytes: GaugeFamily<1>,
-    memory_part_bytes: GaugeFamily<2>,
-    repeat_table_bytes: GaugeFamily<1>,
-    applied_index: GaugeFamily<1>,
-    snapshot_index: GaugeFamily<1>,
-    stale_age: GaugeFamily<1>,
+    queue_calls: GaugeFamily<2>,
+    queue_bytes: GaugeFamily<2>,
+    terms: GaugeFamily<2>,
+    logical_bytes: GaugeFamily<2>,
+    memory_bytes: GaugeFamily<2>,
+    memory_part_bytes: GaugeFamily<3>,
+    repeat_table_bytes: GaugeFamily<2>,
+    applied_index: GaugeFamily<2>,
+    snapshot_index: GaugeFamily<2>,
+    stale_age: GaugeFamily<2>,
 }
 
 #[derive(Debug)]
@@ -201,6 +201,7 @@ impl ShardFamilies {
     fn new(base: &Metrics) -> Result<Self, MetricsError> {
         let part = base.part("shard")?;
         let key = ["shard_key"];
+        let replica = ["node", "shard_key"];
         Ok(Self {
             repeats: part.counters("repeats_total", "Items that had been applied before.", key)?,
             refused: part.counters("refused_total", "Writes and items that were refused.", key)?,
@@ -209,37 +210,37 @@ impl ShardFamilies {
                 "Terms that this node, as leader, had given up to keep the budget.",
                 key,
             )?,
-            queue_calls: part.gauges("queue_calls", "Write calls that wait.", key)?,
-            queue_bytes: part.gauges("queue_bytes", "Bytes of write calls that wait.", key)?,
-            terms: part.gauges("terms_count", "Terms in the dictionaries.", key)?,
+            queue_calls: part.gauges("queue_calls", "Write calls that wait.", replica)?,
+            queue_bytes: part.gauges("queue_bytes", "Bytes of write calls that wait.", replica)?,
+            terms: part.gauges("terms_count", "Terms in the dictionaries.", replica)?,
             logical_bytes: part.gauges(
                 "logical_bytes",
                 "Lengths of terms and display forms, and 8 a term.",
-                key,
+                replica,
             )?,
-            memory_bytes: part.gauges("memory_bytes", "Memory of the dictionaries.", key)?,
+            memory_bytes: part.gauges("memory_bytes", "Memory of the dictionaries.", replica)?,
             memory_part_bytes: part.gauges(
                 "memory_part_bytes",
                 "Memory of the dictionaries by what it is for.",
-                ["shard_key", "part"],
+                ["node", "shard_key", "part"],
             )?,
             repeat_table_bytes: part.gauges(
                 "repeat_table_bytes",
                 "Memory for remembering request ids, as its cap counts it.",
-                key,
+                replica,
             )?,
-            applied_index: part.gauges("applied_index", "Newest entry applied.", key)?,
-            snapshot_index: part.gauges("snapshot_index", "Newest entry in a snapshot.", key)?,
+            applied_index: part.gauges("applied_index", "Newest entry applied.", replica)?,
+            snapshot_index: part.gauges("snapshot_index", "Newest entry in a snapshot.", replica)?,
             stale_age: part.gauges(
                 "stale_age_seconds",
                 "At most how old an answer may be that this replica gives to a STALE read; 0 where it leads.",
-                key,
+                replica,
             )?,
         })
     }
 
     /// Removes what tells how a replica is now. What it has done stays counted.
-    fn forget(&self, shard_key: &str) {
+    fn forget(&self, node: &str, shard_key: &str) {
         let gauges = [
             &self.queue_calls,
             &self.queue_bytes,
@@ -252,10 +253,10 @@ impl ShardFamilies {
             &self.stale_age,
         ];
         for gauge in gauges {
-            gauge.remove([shard_key]);
+            gauge.remove([node, shard_key]);
         }
         for part in MEMORY_PARTS {
-            self.memory_part_bytes.remove([shard_key, part]);
+            self.memory_part_bytes.remove([node, shard_key, part]);
         }
     }
 }
@@ -342,8 +343,10 @@ impl NodeMetrics {
     pub(crate) fn shard(&self, shard_key: &str) -> ShardMetrics {
         let operation = |name| self.base.trie_operations(name, shard_key);
         let key = [shard_key];
+        let node = self.node.as_str();
+        let replica = [node, shard_key];
         let [buckets, nodes, lists] =
-            MEMORY_PARTS.map(|name| self.shards.memory_part_bytes.with([shard_key, name]));
+            MEMORY_PARTS.map(|name| self.shards.memory_part_bytes.with([node, shard_key, name]));
         ShardMetrics {
             record: operation("record"),
             delete: operation("delete"),
@@ -354,25 +357,25 @@ impl NodeMetrics {
             repeats: self.shards.repeats.with(key),
             refused: self.shards.refused.with(key),
             evicted: self.shards.evicted.with(key),
-            queue_calls: self.shards.queue_calls.with(key),
-            queue_bytes: self.shards.queue_bytes.with(key),
-            terms: self.shards.terms.with(key),
-            logical_bytes: self.shards.logical_bytes.with(key),
-            memory_bytes: self.shards.memory_bytes.with(key),
+            queue_calls: self.shards.queue_calls.with(replica),
+            queue_bytes: self.shards.queue_bytes.with(replica),
+            terms: self.shards.terms.with(replica),
+            logical_bytes: self.shards.logical_bytes.with(replica),
+            memory_bytes: self.shards.memory_bytes.with(replica),
             bucket_bytes: buckets,
             node_bytes: nodes,
             cached_list_bytes: lists,
-            repeat_table_bytes: self.shards.repeat_table_bytes.with(key),
-            applied_index: self.shards.applied_index.with(key),
-            snapshot_index: self.shards.snapshot_index.with(key),
+            repeat_table_bytes: self.shards.repeat_table_bytes.with(replica),
+            applied_index: self.shards.applied_index.with(replica),
+            snapshot_index: self.shards.snapshot_index.with(replica),
             shard_key: shard_key.into(),
-            stale_age: self.shards.stale_age.with(key),
+            stale_age: self.shards.stale_age.with(replica),
         }
     }
 
-    /// A replica has left: its last figures are nobody's.
+    /// A replica has left or ended: its last figures are nobody's.
     pub(crate) fn forget(&self, replica: &ShardMetrics) {
-        self.shards.forget(&replica.shard_key);
+        self.shards.forget(&self.node, &replica.shard_key);
     }
 
     /// Has itself told how long each group commit of a node takes, and how much goes to followers.
@@ -474,5 +477,32 @@ impl ShardMetrics {
             .set_count(status.snapshot.unwrap_or_default());
         let age = Duration::from_millis(replica.age_ms());
         self.stale_age.set(age.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_one_process_tell_of_their_own_replicas() {
+        let runtime = Runtime::real();
+        let base = Metrics::new(&runtime).unwrap();
+        let of = |node: &str| NodeMetrics::new(&runtime, &base, node).unwrap();
+        let (one, two) = (of("one"), of("two"));
+        let (first, second) = (one.shard("m"), two.shard("m"));
+        first.terms.set_count(1);
+        second.terms.set_count(2);
+        let told = || {
+            let text = base.encode().unwrap();
+            [("one", 1), ("two", 2)].map(|(node, terms)| {
+                let labels = format!("{{node=\"{node}\",shard_key=\"m\"}}");
+                let line = format!("autocomplete_shard_terms_count{labels} {terms}");
+                text.lines().any(|found| found == line)
+            })
+        };
+        assert_eq!(told(), [true, true]);
+        one.forget(&first);
+        assert_eq!(told(), [false, true]);
     }
 }

@@ -269,6 +269,10 @@ async fn stop_node(
         node.hand_over_leads("stopping").await;
     }
     node.closing.cancel();
+    // The page may outlive this node, where its process has others.
+    for replica in node.replicas() {
+        node.metrics.forget(replica.metrics());
+    }
     drop(door);
     stop.cancel();
     if !has_failed && let Err(error) = serving.await {

@@ -195,6 +195,8 @@ impl Node {
             } else {
                 running.group().shutdown().await;
             }
+            // Whatever comes of the start: what it was is not what is.
+            self.metrics.forget(running.metrics());
             // Its data may be needed yet, and stays. Its state must not take the memory of what comes.
             host.forget_group(shard_group(shard, running.incarnation()));
         }

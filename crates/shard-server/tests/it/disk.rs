@@ -356,6 +356,33 @@ async fn a_replica_that_found_no_room_at_all_begins_again_when_there_is_some() {
 }
 
 #[tokio::test]
+async fn of_a_replica_that_did_not_start_again_no_figures_are_shown() {
+    let disk = SimDisk::new();
+    let mut world = World::on(Arc::new(disk.clone())).await;
+    world.config.log.segment_bytes = 64 << 10;
+    world.registry.state.lock().give_all(&[""]);
+    let node = world.launch().await;
+    world.until_serving(&node, &[1]).await;
+    let shown = || node.series("applied_index");
+    world.until("it is shown", || async { shown() == 1 }).await;
+    // The next start fails, which is tried again only after some seconds.
+    disk.inject(Fault::next(Op::List, Effect::Io).on_path("snapshots"));
+    disk.set_capacity(Some(1));
+    record_until_refused(&node).await;
+    disk.set_capacity(None);
+    world
+        .until("nothing is shown of it", || async {
+            disk.faults_waiting() == 0 && shown() == 0
+        })
+        .await;
+    world.until_serving(&node, &[1]).await;
+    world
+        .until("it is shown again", || async { shown() == 1 })
+        .await;
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_shard_that_was_begun_and_not_remembered_is_begun_from_what_is_there() {
     let disk = SimDisk::new();
     let world = World::on(Arc::new(disk.clone())).await;
@@ -388,12 +415,12 @@ async fn the_data_of_a_shard_that_left_goes_even_if_that_fails_at_first() {
     let snapshots = world.data_dir().join("snapshots");
     let kept = || disk.list_dir(&snapshots).unwrap().len();
     assert_eq!(kept(), 2);
-    let series = |family: &str| {
-        let text = node.metrics.encode().unwrap();
-        let start = format!("autocomplete_shard_{family}{{");
-        text.lines().filter(|line| line.starts_with(&start)).count()
+    let told = || {
+        (
+            node.series("applied_index"),
+            node.series("memory_part_bytes"),
+        )
     };
-    let told = || (series("applied_index"), series("memory_part_bytes"));
     world
         .until("both are told of", || async { told() == (2, 6) })
         .await;

@@ -236,6 +236,13 @@ impl Node {
             .sum()
     }
 
+    /// Of how many replicas, and parts of them, a family of gauges tells.
+    pub(crate) fn series(&self, family: &str) -> usize {
+        let text = self.metrics.encode().unwrap();
+        let start = format!("autocomplete_shard_{family}{{");
+        text.lines().filter(|line| line.starts_with(&start)).count()
+    }
+
     fn channel(&self) -> Channel {
         connect(&Runtime::real(), &self.address, &PoolConfig::default()).unwrap()
     }
