@@ -51,7 +51,7 @@ pub(super) async fn run<S: StateMachine>(inner: Arc<Inner<S>>) {
         if failed.lasts(now) {
             continue;
         }
-        let wanted = asked && !for_the_log.pause.lasts(now);
+        let wanted = asked && !for_the_log.is_in_vain(inner.wal.oldest_segment(), now);
         if wanted {
             inner.move_on().await;
         } else if !inner.is_due(&mut since) {
@@ -66,7 +66,7 @@ pub(super) async fn run<S: StateMachine>(inner: Arc<Inner<S>>) {
                 since.at = now;
                 if wanted {
                     for_the_log.taken(oldest, now);
-                    if for_the_log.are_in_vain() {
+                    if for_the_log.is_stuck() {
                         inner.let_go_alone().await;
                     }
                 }
@@ -108,9 +108,11 @@ impl Pause {
 }
 
 /// Snapshots that are taken because the log is too long. One alone may free nothing, for the log reaches back to the one before it; where
-/// two in a row have not, something else holds the log back, and more of them would only write.
+/// two in a row have not, something else holds the log back, and more of them would only write. That is so until the log lets go of that
+/// segment all the same: what holds back the next is another question.
 #[derive(Debug)]
 struct ForTheLog {
+    /// Of the segment that was the oldest, and of no other.
     pause: Pause,
     /// The oldest segment of the log when the last was taken.
     oldest: Option<u64>,
@@ -124,6 +126,11 @@ impl ForTheLog {
         }
     }
 
+    /// Whether another one, while a segment is the oldest, is likely to free as little as the last.
+    fn is_in_vain(&self, oldest: u64, now: runtime::Instant) -> bool {
+        self.oldest == Some(oldest) && self.pause.lasts(now)
+    }
+
     /// One was taken while a segment was the oldest.
     fn taken(&mut self, oldest: u64, now: runtime::Instant) {
         if self.oldest.replace(oldest) == Some(oldest) {
@@ -134,7 +141,7 @@ impl ForTheLog {
     }
 
     /// Whether more have freed nothing than it takes for two generations to move on.
-    fn are_in_vain(&self) -> bool {
+    fn is_stuck(&self) -> bool {
         self.pause.length > FIRST_PAUSE
     }
 }
@@ -272,21 +279,37 @@ mod tests {
         let at = |seconds| runtime::Instant::from_origin(Duration::from_secs(seconds));
         let mut for_the_log = ForTheLog::none_yet(at(0));
         for_the_log.taken(3, at(0));
-        assert!(!for_the_log.pause.lasts(at(0)), "the next may free it");
+        assert!(!for_the_log.is_in_vain(3, at(0)), "the next may free it");
         for (taken, over) in [(0, 1), (1, 3), (3, 7)] {
             for_the_log.taken(3, at(taken));
-            assert_eq!(for_the_log.are_in_vain(), taken > 0, "{taken}");
-            assert!(for_the_log.pause.lasts(at(over - 1)));
-            assert!(!for_the_log.pause.lasts(at(over)));
+            assert_eq!(for_the_log.is_stuck(), taken > 0, "{taken}");
+            assert!(for_the_log.is_in_vain(3, at(over - 1)));
+            assert!(!for_the_log.is_in_vain(3, at(over)));
         }
         for _ in 0..10 {
             for_the_log.taken(3, at(100));
         }
-        assert!(for_the_log.pause.lasts(at(159)));
-        assert!(!for_the_log.pause.lasts(at(160)));
-        assert!(for_the_log.are_in_vain());
+        assert!(for_the_log.is_in_vain(3, at(159)));
+        assert!(!for_the_log.is_in_vain(3, at(160)));
+        assert!(for_the_log.is_stuck());
         for_the_log.taken(4, at(200));
-        assert!(!for_the_log.are_in_vain());
-        assert!(!for_the_log.pause.lasts(at(200)), "it is another segment");
+        assert!(!for_the_log.is_stuck());
+        assert!(!for_the_log.is_in_vain(4, at(200)), "it is another segment");
+    }
+
+    #[test]
+    fn a_log_that_let_go_of_its_oldest_segment_is_not_held_back_by_the_snapshots_that_did_not() {
+        let at = |seconds| runtime::Instant::from_origin(Duration::from_secs(seconds));
+        let mut for_the_log = ForTheLog::none_yet(at(0));
+        for _ in 0..10 {
+            for_the_log.taken(3, at(0));
+        }
+        assert!(for_the_log.is_in_vain(3, at(59)));
+        assert!(!for_the_log.is_in_vain(4, at(1)), "that was not tried yet");
+        for_the_log.taken(4, at(1));
+        assert!(!for_the_log.is_in_vain(4, at(1)), "the next may free it");
+        for_the_log.taken(4, at(1));
+        assert!(for_the_log.is_in_vain(4, at(1)));
+        assert!(!for_the_log.is_in_vain(4, at(2)), "it begins anew");
     }
 }
