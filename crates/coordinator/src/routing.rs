@@ -313,7 +313,7 @@ impl Router {
     }
 
     fn failed(&self, ask: &Ask<'_>, node: NodeId, replicas: usize, error: ApiError) -> Failed {
-        self.heed(ask.shard, node, &error);
+        self.leaders.heed(ask.shard, node, &error);
         Failed {
             error,
             node: Some(node),
@@ -383,29 +383,6 @@ impl Router {
                 suspect: self.leaders.is_suspect(replica.node),
             })
             .collect()
-    }
-
-    /// Learns from an error who leads the shard, and who does not answer.
-    fn heed(&self, shard: ShardId, node: NodeId, error: &ApiError) {
-        match kind_of(error) {
-            Failure::Broken | Failure::Silent => self.leaders.failed(node),
-            Failure::Damaged => {
-                self.leaders.failed(node);
-                self.leaders.does_not_lead(shard, node);
-            }
-            Failure::Refused { leader } => {
-                self.leaders.answered(node);
-                if error.reason() != Reason::NotLeader {
-                    return;
-                }
-                match leader {
-                    // Followers name a leader that has died until they have elected another.
-                    Some(leader) if self.leaders.is_suspect(leader) => {}
-                    Some(leader) => self.leaders.learn(shard, leader),
-                    None => self.leaders.does_not_lead(shard, node),
-                }
-            }
-        }
     }
 }
 

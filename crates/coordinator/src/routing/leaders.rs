@@ -4,11 +4,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use api::{ApiError, Reason};
 use cluster::{Incarnation, NodeId, ShardId, ShardMap};
 use parking_lot::RwLock;
 use runtime::{Instant, Runtime};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+
+use super::choice::Failure;
+use super::rounds::kind_of;
 
 /// For how long a node that could not be reached is asked after the others.
 const SUSPECT_FOR: Duration = Duration::from_secs(2);
@@ -103,6 +107,31 @@ impl Leaders {
         }
     }
 
+    /// Learns from an error of a node who leads the shard, and who does not answer.
+    pub(super) fn heed(&self, shard: ShardId, node: NodeId, error: &ApiError) {
+        match kind_of(error) {
+            Failure::Broken | Failure::Silent => self.failed(node),
+            Failure::Damaged => {
+                self.failed(node);
+                self.does_not_lead(shard, node);
+            }
+            // The queue to a node fills while it is silent, and refuses in its place: that is no word of it.
+            Failure::Refused { leader: _ } if error.reason() == Reason::Overloaded => {}
+            Failure::Refused { leader } => {
+                self.answered(node);
+                if error.reason() != Reason::NotLeader {
+                    return;
+                }
+                match leader {
+                    // Followers name a leader that has died until they have elected another.
+                    Some(leader) if self.is_suspect(leader) => {}
+                    Some(leader) => self.learn(shard, leader),
+                    None => self.does_not_lead(shard, node),
+                }
+            }
+        }
+    }
+
     /// Whether a node failed a short time ago and was not heard since.
     pub(crate) fn is_suspect(&self, node: NodeId) -> bool {
         let failed = self.failed.read().get(&node).copied();
@@ -169,5 +198,22 @@ mod tests {
         assert!(!leaders.is_suspect(NodeId(2)));
         runtime.sleep(SUSPECT_FOR).await;
         assert!(!leaders.is_suspect(NodeId(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_to_a_node_is_no_word_of_it() {
+        let leaders = Leaders::new(&Runtime::real());
+        let node = NodeId(1);
+        leaders.learn(SHARD, node);
+        leaders.heed(SHARD, node, &ApiError::deadline("test"));
+        assert!(leaders.is_suspect(node));
+        let full = ApiError::overloaded("test", Duration::from_millis(50));
+        leaders.heed(SHARD, node, &full);
+        assert!(leaders.is_suspect(node));
+        assert_eq!(leaders.of(SHARD), Some(node));
+        leaders.heed(SHARD, node, &ApiError::new(Reason::Starting, "test"));
+        assert!(!leaders.is_suspect(node));
+        leaders.heed(SHARD, node, &ApiError::not_leader(None));
+        assert_eq!(leaders.of(SHARD), None);
     }
 }
