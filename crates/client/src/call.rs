@@ -163,7 +163,10 @@ impl Caller {
         match target.place {
             Place::Coordinator(index) => self.coordinators.failed(index),
             Place::Owner(shard, node) => {
-                self.routing.leads(shard, error.leader());
+                // Who has too much to do, or no room, leads as before.
+                if error.retry() != Retry::AfterDelay {
+                    self.routing.leads(shard, error.leader());
+                }
                 if is_unreached(error) {
                     self.routing.failed(node);
                 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Reason;
+use api::{ApiError, Reason};
 use client::Client;
 use cluster::{Epoch, Incarnation, Layout, Node, NodeId, Replica, Shard, ShardId, ShardMap};
 use runtime::Runtime;
@@ -144,6 +144,33 @@ async fn an_owner_that_fails_leaves_the_rest_to_the_coordinator() {
     let runtime = Runtime::real();
     let waited = runtime.timeout(Duration::from_secs(30), again).await;
     waited.expect("the owner is asked again");
+}
+
+#[tokio::test]
+async fn a_leader_that_has_too_much_to_do_is_not_forgotten() {
+    let Cluster {
+        coordinator,
+        shards: [low, high],
+        addresses,
+        client,
+    } = cluster().await;
+    let mut map = map(1, [&addresses[0], &addresses[1]]);
+    let second = Replica {
+        node: NodeId(2),
+        voter: true,
+    };
+    let shard = map.shards.get_mut(&ShardId(1)).unwrap();
+    shard.replicas.push(second);
+    coordinator.set_map(map);
+    low.script([Play::Refuse(ApiError::not_leader(Some(NodeId(2))))]);
+    client.record(record("apple")).await.unwrap();
+    assert_eq!((low.ids().len(), high.count("apple")), (1, 1));
+    let busy = ApiError::overloaded("busy", Duration::from_millis(1));
+    high.script([Play::Refuse(busy)]);
+    client.record(record("apple")).await.unwrap();
+    assert_eq!(coordinator.count("apple"), 1);
+    client.record(record("apple")).await.unwrap();
+    assert_eq!((low.ids().len(), high.count("apple")), (1, 2));
 }
 
 #[tokio::test]
