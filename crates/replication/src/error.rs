@@ -25,6 +25,10 @@ pub enum ProposeError {
         /// The leader, where one is known.
         leader: Option<Peer>,
     },
+    /// This replica leads, and a majority has accepted nothing that was sent to it within the election timeout: it may be gone, or its
+    /// disks take that long. Nothing was done.
+    #[error("the leader's lease has run out")]
+    LeaseExpired,
     /// The disk is full. Nothing was done; service resumes when there is room.
     #[error("the disk is full")]
     DiskFull,
@@ -57,7 +61,10 @@ impl ProposeError {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::NotLeader { .. } | Self::DiskFull | Self::TooLarge { .. } => Outcome::NotApplied,
+            Self::NotLeader { .. }
+            | Self::LeaseExpired
+            | Self::DiskFull
+            | Self::TooLarge { .. } => Outcome::NotApplied,
             Self::LeadLost { .. } => Outcome::Unknown,
             Self::Stopped { outcome, .. } => *outcome,
         }

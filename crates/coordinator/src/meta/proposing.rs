@@ -214,7 +214,7 @@ fn unproposed(error: &ProposeError) -> ApiError {
         ProposeError::NotLeader { .. } => Reason::NotLeader,
         ProposeError::DiskFull => Reason::DiskFull,
         ProposeError::TooLarge { .. } => Reason::MessageTooLarge,
-        ProposeError::LeadLost { .. } => Reason::NoQuorum,
+        ProposeError::LeaseExpired | ProposeError::LeadLost { .. } => Reason::NoQuorum,
         ProposeError::Stopped { .. } => Reason::Stopped,
     };
     ApiError::new(reason, format!("the metadata: {error}")).with_outcome(outcome)

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::errors::ClientWriteError;
+use openraft::errors::{ClientWriteError, ForwardReason};
 use openraft::raft::ClientWriteResult;
 use tokio::sync::oneshot;
 
@@ -137,8 +137,13 @@ fn stopped(halt: &Halt, outcome: Outcome) -> ProposeError {
 
 fn refused(error: ClientWriteError<TypeConfig>) -> ProposeError {
     match error {
-        ClientWriteError::ForwardToLeader(to) => ProposeError::NotLeader {
-            leader: convert::peer(to.leader_id, to.leader_node.as_ref()),
+        ClientWriteError::ForwardToLeader(to) => match to.reason {
+            ForwardReason::LeaseExpired => ProposeError::LeaseExpired,
+            ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
+                ProposeError::NotLeader {
+                    leader: convert::peer(to.leader_id, to.leader_node.as_ref()),
+                }
+            }
         },
         ClientWriteError::LogEntryDiscarded(to) => ProposeError::LeadLost {
             leader: convert::peer(to.leader_id, to.leader_node.as_ref()),
@@ -194,5 +199,26 @@ impl<R> Drop for Waiting<R> {
         if let Some(done) = self.done.take() {
             done(Err(stopped(&self.halt, Outcome::Unknown)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::errors::ForwardToLeader;
+
+    use super::*;
+
+    #[test]
+    fn a_leader_without_a_lease_is_not_said_not_to_lead() {
+        let said = |reason| {
+            let to = ForwardToLeader::<TypeConfig>::empty().with_reason(reason);
+            refused(ClientWriteError::ForwardToLeader(to))
+        };
+        let expired = said(ForwardReason::LeaseExpired);
+        assert_eq!(expired, ProposeError::LeaseExpired);
+        assert_eq!(expired.outcome(), Outcome::NotApplied);
+        let elsewhere = ProposeError::NotLeader { leader: None };
+        assert_eq!(said(ForwardReason::NotLeader), elsewhere);
+        assert_eq!(said(ForwardReason::LeadershipTransfer), elsewhere);
     }
 }

@@ -428,6 +428,7 @@ impl Replica {
             ProposeError::NotLeader { leader } | ProposeError::LeadLost { leader } => {
                 ApiError::not_leader(leader.as_ref().map(|peer| peer.node))
             }
+            ProposeError::LeaseExpired => self.no_quorum(),
             ProposeError::DiskFull => {
                 ApiError::new(Reason::DiskFull, "the disk is full").with_retry_after(DISK_RETRY)
             }

@@ -273,8 +273,10 @@ pub(crate) async fn put(
     let deadline = runtime.now() + PATIENCE;
     loop {
         let answer = group.propose(ADD, add(name, count)).await;
-        let is_unsure = matches!(answer, Err(ProposeError::NotLeader { leader: None }))
-            && group.status().role == replication::Role::Leader;
+        let is_unsure = matches!(
+            answer,
+            Err(ProposeError::NotLeader { leader: None } | ProposeError::LeaseExpired)
+        ) && group.status().role == replication::Role::Leader;
         if !is_unsure || runtime.now() > deadline {
             return answer;
         }
