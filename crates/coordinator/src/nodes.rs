@@ -26,7 +26,7 @@ use cluster::{Node, NodeId, ShardMap, limits};
 use futures::FutureExt as _;
 use parking_lot::RwLock;
 use rpc::channel::PoolConfig;
-use rpc::services::ShardNeighbour;
+use rpc::services::NearShard;
 use rpc::{Deadline, Neighbours};
 use runtime::Runtime;
 use tonic::transport::Channel;
@@ -50,7 +50,7 @@ const SILENCE_MAX: Duration = Duration::from_millis(400);
 pub(crate) struct Nodes {
     runtime: Runtime,
     limits: LimitsConfig,
-    neighbours: Neighbours<ShardNeighbour>,
+    neighbours: Neighbours<dyn NearShard>,
     links: RwLock<HashMap<NodeId, Arc<Link>>>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Nodes {
 pub(crate) struct Link {
     runtime: Runtime,
     address: String,
-    neighbours: Neighbours<ShardNeighbour>,
+    neighbours: Neighbours<dyn NearShard>,
     connections: Vec<Connection>,
     turn: AtomicUsize,
 }
@@ -77,7 +77,7 @@ impl Nodes {
     pub(crate) fn new(
         runtime: &Runtime,
         limits: LimitsConfig,
-        neighbours: Neighbours<ShardNeighbour>,
+        neighbours: Neighbours<dyn NearShard>,
     ) -> Self {
         Self {
             runtime: runtime.clone(),

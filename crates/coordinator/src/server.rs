@@ -7,7 +7,7 @@ use api::raft::v1::raft_service_server::RaftServiceServer;
 use api::registry::v1::registry_service_server::RegistryServiceServer;
 use api::v1::autocomplete_service_server::AutocompleteServiceServer;
 use replication::RaftServer;
-use rpc::services::ShardNeighbour;
+use rpc::services::NearShard;
 use rpc::{Call, Health, Late, Neighbours, Server, ServerConfig};
 use runtime::{CancellationToken, Listener, Runtime, Vital};
 use telemetry::Metrics;
@@ -44,7 +44,7 @@ pub struct Deps {
     /// Where the page and the JSON interface are served; nowhere if there is none.
     pub http: Option<Listener>,
     /// The shards of this process, which are reached without a socket.
-    pub neighbours: Neighbours<ShardNeighbour>,
+    pub neighbours: Neighbours<dyn NearShard>,
 }
 
 /// Everything that the services share.
@@ -196,7 +196,7 @@ async fn open(
     myself: &Myself,
     membership: &Membership,
     address: &str,
-    (metrics, neighbours): (Metrics, Neighbours<ShardNeighbour>),
+    (metrics, neighbours): (Metrics, Neighbours<dyn NearShard>),
 ) -> Result<Parts, Error> {
     let (runtime, vfs) = (arrival.runtime.clone(), Arc::clone(&arrival.vfs));
     let dir = config.data_dir.clone();

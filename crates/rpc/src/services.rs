@@ -17,10 +17,7 @@ use futures::stream::BoxStream;
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 
-/// A shard server's part of [`shard`] as a coordinator in the same process calls it.
-pub type ShardNeighbour = dyn NearShard;
-
-/// `ShardService` without a socket, and what only a neighbour can do.
+/// A shard server's part of [`shard`] as a coordinator in the same process calls it, without a socket, and what only a neighbour can do.
 pub trait NearShard:
     ShardService<
         WriteStreamStream = BoxStream<'static, Result<WriteResponse, Status>>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use replication::{Host, HostDeps, HostOptions, WalOptions};
-use rpc::services::ShardNeighbour;
+use rpc::services::NearShard;
 use rpc::{Door, Drained, Health, Neighbours};
 use runtime::{CancellationToken, Listener, Runtime, Task};
 use telemetry::Metrics;
@@ -37,7 +37,7 @@ pub struct Deps {
     /// A socket that is bound already; without it [`Config::grpc_addr`] is bound.
     pub listener: Option<Listener>,
     /// Through which coordinators of this process reach the shards without a socket.
-    pub neighbours: Neighbours<ShardNeighbour>,
+    pub neighbours: Neighbours<dyn NearShard>,
 }
 
 impl Deps {
@@ -259,7 +259,7 @@ fn serve_http(node: &Arc<Node>, metrics: Metrics, listener: Listener, stop: &Can
 async fn stop_node(
     node: &Arc<Node>,
     stop: &CancellationToken,
-    (serving, door): (Task<()>, Door<ShardNeighbour>),
+    (serving, door): (Task<()>, Door<dyn NearShard>),
     ended: &Result<(), RunError>,
 ) {
     node.stop_serving();

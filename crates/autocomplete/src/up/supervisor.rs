@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
 use rpc::Neighbours;
-use rpc::services::ShardNeighbour;
+use rpc::services::NearShard;
 use runtime::{CancellationToken, Runtime, Task, Vital};
 use shard_server::{Config, Deps, RunError};
 use telemetry::Metrics;
@@ -41,7 +41,7 @@ struct Node {
     config: Config,
     runtime: Runtime,
     metrics: Metrics,
-    neighbours: Neighbours<ShardNeighbour>,
+    neighbours: Neighbours<dyn NearShard>,
     /// Ends the node for good.
     stop: CancellationToken,
     /// A restart is wanted now.
@@ -55,7 +55,7 @@ impl Supervisor {
         runtime: &Runtime,
         configs: Vec<Config>,
         metrics: Metrics,
-        neighbours: &Neighbours<ShardNeighbour>,
+        neighbours: &Neighbours<dyn NearShard>,
         stop: &CancellationToken,
     ) -> Arc<Self> {
         let nodes: Vec<_> = configs

@@ -18,7 +18,7 @@ use futures::future::join_all;
 use parking_lot::RwLock;
 use rpc::Neighbours;
 use rpc::channel::{PoolConfig, connect};
-use rpc::services::ShardNeighbour;
+use rpc::services::NearShard;
 use runtime::{CancellationToken, Clock, Listener, Runtime, Task, TaskFaults, TokioClock};
 use shard_server::config::{SnapshotConfig, StateConfig};
 use telemetry::Metrics;
@@ -85,7 +85,7 @@ pub(crate) struct Cluster {
     tight: Option<usize>,
     /// Between the coordinators and the servers, where they can be cut.
     links: Option<Links>,
-    pub(crate) neighbours: Neighbours<ShardNeighbour>,
+    pub(crate) neighbours: Neighbours<dyn NearShard>,
 }
 
 /// The first coordinator's number on the network; the servers have theirs by their places, from 1.
@@ -106,7 +106,7 @@ struct Coordinator {
     clock: Arc<TestClock>,
     grpc: SocketAddr,
     http: SocketAddr,
-    neighbours: Neighbours<ShardNeighbour>,
+    neighbours: Neighbours<dyn NearShard>,
     running: Option<Running<coordinator::Error>>,
 }
 
