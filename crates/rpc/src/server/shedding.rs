@@ -31,7 +31,8 @@ pub(super) struct Shedding {
     advice: Mutex<Advice>,
 }
 
-/// A window begins with a change of the delay and lasts until everybody who was told the new one can have come back.
+/// A window begins with a change of the delay and lasts until everybody who was told the new one can have come back. The refusal that is told
+/// the new delay is its first: one that comes after a quiet window says nothing of that one.
 struct Advice {
     bounds: (Duration, Duration),
     delay: Duration,
@@ -79,7 +80,6 @@ impl Shedding {
 impl Advice {
     /// Counts a refusal; the least delay that it advises.
     fn refuse(&mut self, now: Instant, taken_on: u64) -> Duration {
-        self.refused += 1;
         let window = 2 * self.delay;
         let passed = now.saturating_since(self.since);
         if passed >= window {
@@ -94,6 +94,7 @@ impl Advice {
             self.taken_on = taken_on;
             self.refused = 0;
         }
+        self.refused += 1;
         self.delay
     }
 
@@ -184,6 +185,19 @@ mod tests {
         runtime.sleep(10 * FORGOTTEN_WINDOWS * MOST).await;
         let first = delay_of(&shedding.admit(&runtime).unwrap_err());
         assert!((LEAST..=2 * LEAST).contains(&first), "{first:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_refusal_advises_the_least_and_those_after_it_make_it_more() {
+        let runtime = Runtime::real();
+        let shedding = shedding(&runtime, 1);
+        let _in_work = shedding.admit(&runtime).unwrap();
+        let taken_on = shedding.taken_on.load(Ordering::Relaxed);
+        let refuse = || shedding.advice.lock().refuse(runtime.now(), taken_on);
+        runtime.sleep(3 * LEAST).await;
+        assert_eq!(refuse(), LEAST, "the first ever");
+        runtime.sleep(2 * LEAST).await;
+        assert_eq!(refuse(), 2 * LEAST, "one was refused, and none taken on");
     }
 
     #[tokio::test(start_paused = true)]
