@@ -22,6 +22,7 @@ mod network;
 mod pace;
 mod random;
 mod task;
+mod test_clock;
 mod turns;
 
 use std::future::Future;
@@ -37,6 +38,7 @@ pub use network::{Connection, Io, Listener, Network, TcpNetwork};
 pub use pace::Pace;
 pub use random::{OsRandom, Random, SeededRandom};
 pub use task::{Task, TaskFailed};
+pub use test_clock::TestClock;
 pub use tokio_util::sync::CancellationToken;
 pub use turns::Turns;
 

@@ -51,6 +51,32 @@ async fn paused_time_moves_the_clock_and_the_timers_together() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_clock_of_a_test_stops_and_is_set_and_its_timers_go_on() {
+    let clock = Arc::new(TestClock::default());
+    let runtime = Runtime::with(Adapters {
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        random: Arc::new(OsRandom),
+        network: Arc::new(TcpNetwork),
+    });
+    let (second, hour_ms) = (Duration::from_secs(1), 3_600_000);
+    clock.stop();
+    let (stopped_at, wall_ms) = (runtime.now(), runtime.wall_ms());
+    runtime.sleep(second).await;
+    assert_eq!((runtime.now(), runtime.wall_ms()), (stopped_at, wall_ms));
+    clock.set_wall_ms(7);
+    assert_eq!((runtime.now(), runtime.wall_ms()), (stopped_at, 7));
+    clock.go_on();
+    assert_eq!(runtime.now(), stopped_at + second);
+    let before_ms = runtime.wall_ms();
+    assert!(before_ms >= wall_ms - hour_ms / 2, "{before_ms}");
+    clock.move_wall(hour_ms);
+    assert!(runtime.wall_ms() - before_ms > hour_ms / 2);
+    clock.move_wall(-2 * hour_ms);
+    assert!(runtime.wall_ms() - before_ms < -hour_ms / 2);
+    assert_eq!(runtime.now(), stopped_at + second);
+}
+
 #[tokio::test]
 async fn a_panicking_task_is_reported_with_its_text() {
     let runtime = Runtime::real();

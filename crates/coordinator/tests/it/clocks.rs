@@ -8,50 +8,10 @@ use api::admin::v1::GetStatusResponse;
 use api::registry::v1::registry_service_client::RegistryServiceClient;
 use api::registry::v1::{RegisterRequest, ResolveNamespaceRequest, SyncRequest};
 use api::v1::{Consistency, GetCountRequest, GetTopKRequest};
-use parking_lot::Mutex;
-use runtime::{Clock, Instant, Sleep, TokioClock};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use super::harness::{Cluster, PATIENCE, Shape, reason};
-
-/// A clock that a test stops; timers go on.
-#[derive(Debug, Default)]
-pub(crate) struct TestClock {
-    real: TokioClock,
-    stopped_at: Mutex<Option<Instant>>,
-    wall_ms: Mutex<Option<i64>>,
-}
-
-impl TestClock {
-    /// Stops the wall clock as well: a lease ends by whichever has gone further.
-    fn stop(&self) {
-        *self.wall_ms.lock() = Some(self.real.wall_ms());
-        *self.stopped_at.lock() = Some(self.real.now());
-    }
-
-    fn go_on(&self) {
-        *self.stopped_at.lock() = None;
-        *self.wall_ms.lock() = None;
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> Instant {
-        // Held meanwhile, so that nobody has read a later moment than the one at which it stops.
-        let stopped_at = self.stopped_at.lock();
-        stopped_at.unwrap_or_else(|| self.real.now())
-    }
-
-    fn wall_ms(&self) -> i64 {
-        let wall_ms = *self.wall_ms.lock();
-        wall_ms.unwrap_or_else(|| self.real.wall_ms())
-    }
-
-    fn sleep(&self, duration: Duration) -> Sleep {
-        self.real.sleep(duration)
-    }
-}
 
 /// Three coordinators without servers, by their places.
 struct Stage {

@@ -19,14 +19,15 @@ use parking_lot::RwLock;
 use rpc::Neighbours;
 use rpc::channel::{PoolConfig, connect};
 use rpc::services::NearShard;
-use runtime::{CancellationToken, Clock, Listener, Runtime, Task, TaskFaults, TokioClock};
+use runtime::{
+    CancellationToken, Clock, Listener, Runtime, Task, TaskFaults, TestClock, TokioClock,
+};
 use shard_server::config::{SnapshotConfig, StateConfig};
 use telemetry::Metrics;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use vfs::{SimDisk, Vfs};
 
-use crate::clocks::TestClock;
 use crate::machine::Machine;
 use crate::net::Links;
 

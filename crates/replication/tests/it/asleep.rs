@@ -1,47 +1,15 @@
 //! Machines that sleep, which their wall clocks count and their monotonic clocks do not, and wall clocks that are set.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
-use runtime::{Clock, Instant, Sleep, TokioClock};
+use runtime::{Clock, TestClock};
 
 use crate::common::put;
 use crate::common::trio::{Trio, World};
 
-/// The real clocks, but for how far the wall clock is ahead.
-#[derive(Debug)]
-struct Settable {
-    real: TokioClock,
-    ahead_ms: AtomicI64,
-}
-
-impl Settable {
-    fn set(&self, by_ms: i64) {
-        self.ahead_ms.fetch_add(by_ms, Ordering::SeqCst);
-    }
-}
-
-impl Clock for Settable {
-    fn now(&self) -> Instant {
-        self.real.now()
-    }
-
-    fn wall_ms(&self) -> i64 {
-        self.real.wall_ms() + self.ahead_ms.load(Ordering::SeqCst)
-    }
-
-    fn sleep(&self, duration: Duration) -> Sleep {
-        self.real.sleep(duration)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_machine_has_slept_has_no_lease_until_it_is_followed_again() {
-    let clock = Arc::new(Settable {
-        real: TokioClock::new(),
-        ahead_ms: AtomicI64::new(0),
-    });
+    let clock = Arc::new(TestClock::default());
     let mut world = World::new();
     world.clock = Arc::clone(&clock) as Arc<dyn Clock>;
     let trio = Trio::within(world).await;
@@ -54,7 +22,7 @@ async fn a_leader_whose_machine_has_slept_has_no_lease_until_it_is_followed_agai
         for other in &others {
             trio.world.links.cut(leads, *other);
         }
-        clock.set(by_ms);
+        clock.move_wall(by_ms);
         let read = leader.lease_check();
         assert!(read.is_err() || by_ms < 0, "{read:?}");
         trio.world.links.heal();

@@ -6,7 +6,7 @@ use replication::{
     Applied, ELECTION_LIMIT, GroupConfig, GroupId, Host, HostDeps, HostOptions, Identity, Member,
     Peer, Replay, Start, Timing, shard_group,
 };
-use runtime::{Adapters, CancellationToken, Clock, OsRandom, Sleep, Task, TcpNetwork, TokioClock};
+use runtime::{Adapters, CancellationToken, Clock, OsRandom, Task, TcpNetwork, TestClock};
 use tokio::sync::oneshot;
 use vfs::SimDisk;
 
@@ -292,56 +292,6 @@ async fn who_waits_to_be_taken_into_a_group_answers_nobody() {
     host.shutdown().await.unwrap();
 }
 
-/// A clock that a test stops, with a wall clock that it sets. Timers go on.
-#[derive(Debug)]
-struct TestClock {
-    real: TokioClock,
-    /// By how much it has gone ahead.
-    ahead: Mutex<Duration>,
-    stopped_at: Mutex<Option<Instant>>,
-    wall_ms: Mutex<Option<i64>>,
-}
-
-impl TestClock {
-    /// Stops the wall clock as well: a lease ends by whichever has gone further.
-    fn stop(&self) {
-        self.set_wall_ms(self.real.wall_ms());
-        let ahead = *self.ahead.lock();
-        *self.stopped_at.lock() = Some(self.real.now() + ahead);
-    }
-
-    /// Goes on from a later moment. The wall clock does not.
-    fn leap(&self, by: Duration) {
-        *self.ahead.lock() += by;
-    }
-
-    fn go_on(&self) {
-        *self.stopped_at.lock() = None;
-        *self.wall_ms.lock() = None;
-    }
-
-    fn set_wall_ms(&self, wall_ms: i64) {
-        *self.wall_ms.lock() = Some(wall_ms);
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> Instant {
-        // Held meanwhile, so that nobody has read a later moment than the one at which it stops.
-        let stopped_at = self.stopped_at.lock();
-        stopped_at.unwrap_or_else(|| self.real.now() + *self.ahead.lock())
-    }
-
-    fn wall_ms(&self) -> i64 {
-        let wall_ms = *self.wall_ms.lock();
-        wall_ms.unwrap_or_else(|| self.real.wall_ms())
-    }
-
-    fn sleep(&self, duration: Duration) -> Sleep {
-        self.real.sleep(duration)
-    }
-}
-
 /// A node that others reach, with a clock of its own.
 struct Place {
     clock: Arc<TestClock>,
@@ -352,12 +302,7 @@ struct Place {
 
 impl Place {
     async fn open(node: u64) -> Self {
-        let clock = Arc::new(TestClock {
-            real: TokioClock::new(),
-            ahead: Mutex::default(),
-            stopped_at: Mutex::default(),
-            wall_ms: Mutex::default(),
-        });
+        let clock = Arc::new(TestClock::default());
         let runtime = Runtime::with(Adapters {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             random: Arc::new(OsRandom),
