@@ -19,6 +19,9 @@ use crate::{ClientError, ClientOptions};
 
 pub(crate) type Service = AutocompleteServiceClient<Channel>;
 
+/// With less than this left no further try is begun: it would hardly be answered, and its end would hide why the tries before it failed.
+pub(crate) const TRY_MIN: Duration = Duration::from_millis(20);
+
 /// What every operation of a client shares.
 #[derive(Debug)]
 pub(crate) struct Caller {
@@ -116,7 +119,7 @@ impl Caller {
         let mut attempts = Attempts::new(kind);
         let mut direct = self.options.direct;
         loop {
-            let target = self.target(route, direct).await?;
+            let target = self.target(route, direct, deadline).await?;
             let left = deadline.saturating_since(self.runtime.now());
             let limit = left.min(self.options.attempt_timeout);
             let answer = self
@@ -177,14 +180,15 @@ impl Caller {
         }
     }
 
-    /// Waits, unless the time would be up by then.
+    /// Waits, if there is time for another try after that. Whether there still is then.
     pub(crate) async fn pause(&self, pause: Pause, deadline: Instant) -> bool {
         let wait = self.length(pause);
-        if self.runtime.now() + wait >= deadline {
+        let has_time = |at: Instant| at + TRY_MIN <= deadline;
+        if !has_time(self.runtime.now() + wait) {
             return false;
         }
         self.runtime.sleep(wait).await;
-        true
+        has_time(self.runtime.now())
     }
 
     pub(crate) fn length(&self, pause: Pause) -> Duration {
@@ -195,10 +199,15 @@ impl Caller {
         }
     }
 
-    async fn target(&self, route: Route<'_>, direct: bool) -> Result<Target, ClientError> {
+    async fn target(
+        &self,
+        route: Route<'_>,
+        direct: bool,
+        deadline: Instant,
+    ) -> Result<Target, ClientError> {
         if direct && !matches!(route, Route::Coordinator) {
             if self.routing.doubts_map() {
-                self.refresh_map().await;
+                self.refresh_map(deadline).await;
             }
             let owner = self.routing.shard(route);
             if let Some((shard, (node, channel))) =
@@ -217,14 +226,19 @@ impl Caller {
         })
     }
 
-    /// Fetches the map. A failure leaves the old one: the coordinators can do without.
-    async fn refresh_map(&self) {
+    /// Fetches the map, while that leaves time for a try. A failure leaves the old one: the coordinators can do without.
+    async fn refresh_map(&self, deadline: Instant) {
         let Ok((index, channel)) = self.coordinators.preferred() else {
             return;
         };
+        let left = deadline.saturating_since(self.runtime.now() + TRY_MIN);
+        if left.is_zero() {
+            return;
+        }
+        let limit = left.min(self.options.attempt_timeout);
         let refreshed = self
             .runtime
-            .timeout(self.options.attempt_timeout, self.routing.refresh(channel))
+            .timeout(limit, self.routing.refresh(channel))
             .await;
         let problem = match refreshed {
             Ok(Ok(())) => return,

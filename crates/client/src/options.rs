@@ -13,7 +13,7 @@ pub struct ClientOptions {
     pub endpoints: Vec<String>,
     /// Connections to each server, 1 to 64; default 2. Several lift the rate of many small calls.
     pub connections: usize,
-    /// For a whole operation with all its retries; default 10 s.
+    /// For a whole operation with all its retries; default 10 s. With less than 20 ms of it left no further try is begun.
     pub deadline: Duration,
     /// For one try of a unary call; default 2 s, at most 10 s. On streams an answer may take 10 s, unless the deadline ends it sooner.
     pub attempt_timeout: Duration,

@@ -14,7 +14,7 @@ use tonic::Streaming;
 
 use super::Job;
 use crate::ClientError;
-use crate::call::{Caller, Service};
+use crate::call::{Caller, Service, TRY_MIN};
 use crate::client::{answers_all, unfinished};
 use crate::retry::Step;
 
@@ -310,7 +310,7 @@ impl Driver {
             Step::GiveUp => None,
             Step::Retry(pause) => {
                 let resume_at = self.caller.runtime.now() + self.caller.length(pause);
-                (resume_at < deadline).then_some(resume_at)
+                (resume_at + TRY_MIN <= deadline).then_some(resume_at)
             }
         }
     }

@@ -98,6 +98,24 @@ async fn the_deadline_ends_the_tries_and_each_try_tells_the_server_its_time() {
 }
 
 #[tokio::test]
+async fn no_try_is_begun_without_time_for_an_answer_and_the_last_real_error_is_told() {
+    let deadline = Duration::from_secs(60);
+    let (fake, client) = pair_with(|options| options.deadline = deadline).await;
+    let delay = deadline - Duration::from_millis(15);
+    let busy = || [Play::Refuse(ApiError::overloaded("busy", delay))];
+    fake.script(busy());
+    let failure = client.record(record("a")).await.unwrap_err();
+    assert_eq!(failure.reason(), Some(Reason::Overloaded));
+    assert_eq!(failure.outcome(), Outcome::NotApplied);
+    assert!(matches!(failure, ClientError::Call { attempts: 1, .. }));
+    assert_eq!(fake.ids().len(), 1);
+
+    fake.script(busy());
+    let failure = client.top_k_stream().ask(prefix("a")).await.unwrap_err();
+    assert_eq!(failure.reason(), Some(Reason::Overloaded));
+}
+
+#[tokio::test]
 async fn another_coordinator_takes_over_when_one_is_gone() {
     let gone = Runtime::real()
         .bind("127.0.0.1:0".parse().unwrap())

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::super::{PendingBatch, WINDOW_MAX};
 use super::*;
 use crate::ClientOptions;
-use crate::retry::{Attempts, Kind};
+use crate::retry::{Attempts, Kind, Pause};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -166,6 +166,19 @@ async fn what_runs_out_of_time_before_it_is_sent_again_has_the_outcome_of_its_tr
             assert_eq!(failure.outcome(), outcome, "{reason:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_sent_again_only_with_time_for_an_answer() {
+    let driver = driver();
+    let deadline = driver.in_time(1);
+    let resumes = |delay| {
+        let spread = Duration::ZERO;
+        driver.resumes(Step::Retry(Pause::AtLeast { delay, spread }), deadline)
+    };
+    let last = Duration::from_secs(1) - TRY_MIN;
+    assert!(resumes(last).is_some());
+    assert!(resumes(last + Duration::from_millis(1)).is_none());
 }
 
 #[tokio::test(start_paused = true)]
