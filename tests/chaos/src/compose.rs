@@ -243,9 +243,16 @@ impl Deployment for Compose {
         run(self.command(&["start", node])).map(drop)
     }
 
-    fn revive(&self, _: &str) -> anyhow::Result<()> {
-        // The restart policy does, whatever has ended.
-        Ok(())
+    fn started_again(&self) -> anyhow::Result<u64> {
+        // By the restart policy. What it did before a start by hand, Docker does not tell.
+        let count = |node: &String| -> anyhow::Result<u64> {
+            let mut inspect = Command::new("docker");
+            inspect.args(["inspect", "--format", "{{.RestartCount}}"]);
+            inspect.arg(self.container(node)?);
+            Ok(run(inspect)?.trim().parse::<u64>()?)
+        };
+        let names = self.coordinators.iter().chain(&self.watchdogs);
+        names.map(count).sum()
     }
 
     fn data_dir(&self, node: &str) -> anyhow::Result<PathBuf> {

@@ -87,11 +87,12 @@ pub trait Deployment: Debug {
     /// When it cannot be started.
     fn release(&self, node: &str) -> anyhow::Result<()>;
 
-    /// Has a coordinator or a watchdog that has ended started again, where nobody else would. No watchdog looks after these.
+    /// How often a coordinator or a watchdog that had ended, by itself or not, was started again by whoever does that here. No watchdog looks
+    /// after these.
     ///
     /// # Errors
-    /// When it cannot be started.
-    fn revive(&self, node: &str) -> anyhow::Result<()>;
+    /// When that cannot be found out.
+    fn started_again(&self) -> anyhow::Result<u64>;
 
     /// Where a server keeps its data, as a path on this machine.
     ///

@@ -294,12 +294,6 @@ async fn kill_all(runtime: &Runtime, deployment: &dyn Deployment) -> anyhow::Res
     let find = |node: &String| running(deployment, node);
     let pids: Vec<Pid> = nodes.iter().map(find).collect::<anyhow::Result<_>>()?;
     pids.iter().try_for_each(|pid| pid.kill())?;
-    for (node, pid) in nodes.iter().zip(&pids) {
-        gone(runtime, node, *pid).await?;
-        if !servers.contains(node) {
-            deployment.revive(node)?;
-        }
-    }
     for (node, pid) in nodes.iter().zip(pids) {
         restarted(runtime, deployment, node, pid).await?;
     }

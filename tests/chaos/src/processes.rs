@@ -8,6 +8,8 @@
 //! watchdog started outlives the watchdog, which is why [`Processes::stop`] goes by the noted ids. A process that is held down has
 //! a file that says so, which the restart command heeds.
 //!
+//! Nobody but the run itself brings coordinators and watchdogs back (`supervisor`).
+//!
 //! What always holds: whoever holds a process down writes that before looking for it, and whoever starts one notes its id before looking
 //! whether it is held down. So one of the two sees the other, and what is held down stays down.
 
@@ -16,13 +18,18 @@
     reason = "the run's folder is scratch space; the vfs crate is for data that must survive"
 )]
 
+mod scene;
+mod supervisor;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use runtime::Runtime;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +37,8 @@ use crate::deployment::{Deployment, Pid, SHARDS, Shape};
 use crate::disk::{Disk, copy};
 use crate::faults::{LOOK_INTERVAL, Needs, wait_for};
 use crate::proxy::{Link, Proxy};
+use scene::Scene;
+use supervisor::Supervisor;
 
 /// How long a process that was killed may take to be gone: as long as its disk takes for what it was asked to write.
 const END_LIMIT: Duration = Duration::from_mins(1);
@@ -47,7 +56,11 @@ pub struct Spec {
 
 /// The folder of a run: descriptions, process ids, logs and data.
 #[derive(Debug, Clone)]
-pub struct RunFolder(PathBuf);
+pub struct RunFolder {
+    path: PathBuf,
+    /// Held while a process is started: of two here who would start the same one, the second finds that it runs.
+    starts: Arc<Mutex<()>>,
+}
 
 impl RunFolder {
     /// A new folder for one run, below another one: `run-` with the id of this process, and a number where an earlier run has that.
@@ -79,19 +92,22 @@ impl RunFolder {
         let path = path
             .canonicalize()
             .with_context(|| format!("opening {}", path.display()))?;
-        Ok(Self(path))
+        Ok(Self {
+            path,
+            starts: Arc::default(),
+        })
     }
 
     /// Where it is.
     #[must_use]
     pub fn as_path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// A path inside the folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
     fn describe(&self, name: &str, spec: &Spec) -> anyhow::Result<()> {
@@ -109,6 +125,19 @@ impl RunFolder {
     /// When there is no such description, or the program cannot be started, or it is held down, or the process that was noted
     /// before is still alive: two processes must not share a data directory.
     pub fn spawn(&self, name: &str) -> anyhow::Result<Pid> {
+        let _alone = self.starts.lock();
+        self.begin(name)
+    }
+
+    /// Lets a process that was held down be started, and starts it before anybody else here can.
+    fn release(&self, name: &str) -> anyhow::Result<Pid> {
+        let _alone = self.starts.lock();
+        std::fs::remove_file(self.hold_of(name))?;
+        self.begin(name)
+    }
+
+    /// [`RunFolder::spawn`], while nobody else here starts anything.
+    fn begin(&self, name: &str) -> anyhow::Result<Pid> {
         anyhow::ensure!(!self.hold_of(name).exists(), "{name} is held down");
         if let Some(pid) = self.pid(name)? {
             anyhow::bail!("{name} still runs as process {pid}");
@@ -253,6 +282,8 @@ pub struct Processes {
     watchdogs: Vec<String>,
     proxies: BTreeMap<String, Proxy>,
     disks: Vec<Disk>,
+    /// Of coordinators and watchdogs; none before all have been started.
+    supervisor: Option<Supervisor>,
 }
 
 impl Processes {
@@ -325,6 +356,7 @@ impl Processes {
             watchdogs,
             proxies,
             disks,
+            supervisor: None,
         };
         for name in processes.names() {
             if let Err(error) = processes.folder.spawn(&name) {
@@ -332,6 +364,7 @@ impl Processes {
                 return Err(error);
             }
         }
+        processes.supervise(runtime);
         Ok(processes)
     }
 
@@ -339,6 +372,12 @@ impl Processes {
     #[must_use]
     pub fn can_mount() -> bool {
         tempfile::tempdir().is_ok_and(|folder| Disk::mount(folder.path().join("disk")).is_ok())
+    }
+
+    fn supervise(&mut self, runtime: &Runtime) {
+        let names = self.coordinators.iter().chain(&self.watchdogs);
+        let names = names.cloned().collect();
+        self.supervisor = Some(Supervisor::start(runtime, &self.folder, names));
     }
 
     /// The watchdogs last when starting; the other way round they are stopped first.
@@ -397,16 +436,16 @@ impl Deployment for Processes {
     }
 
     fn release(&self, node: &str) -> anyhow::Result<()> {
-        std::fs::remove_file(self.folder.hold_of(node))?;
-        self.revive(node)
-    }
-
-    fn revive(&self, node: &str) -> anyhow::Result<()> {
-        match self.folder.spawn(node) {
+        match self.folder.release(node) {
             // The watchdog was faster.
             Err(_) if self.folder.pid(node)?.is_some() => Ok(()),
             spawned => spawned.map(drop),
         }
+    }
+
+    fn started_again(&self) -> anyhow::Result<u64> {
+        let supervisor = self.supervisor.as_ref();
+        Ok(supervisor.map_or(0, Supervisor::started_again))
     }
 
     fn data_dir(&self, node: &str) -> anyhow::Result<PathBuf> {
@@ -497,80 +536,6 @@ impl Drop for Processes {
     }
 }
 
-/// What the processes of a run have in common.
-struct Scene<'a> {
-    folder: &'a RunFolder,
-    programs: &'a Programs,
-    shape: Shape,
-    /// Where the coordinators are reached.
-    coordinators: &'a [String],
-}
-
-impl Scene<'_> {
-    fn spec(&self, program: &str, arguments: &[(&str, &str)]) -> Spec {
-        let pairs = arguments.iter();
-        let options = pairs.flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
-        Spec {
-            program: self.programs.named(program),
-            arguments: std::iter::once("serve".to_owned()).chain(options).collect(),
-        }
-    }
-
-    fn coordinator(&self, number: usize, name: &str, grpc: &str, http: &str) -> Spec {
-        let (shards, replicas) = (SHARDS.to_string(), self.shape.replicas.to_string());
-        let (id, data) = (number.to_string(), self.folder.data_of(name));
-        let data = data.to_string_lossy();
-        let peers = (1..).zip(self.coordinators);
-        let peers: Vec<String> = peers.map(|(id, at)| format!("{id}={at}")).collect();
-        let peers = peers.join(",");
-        let mut arguments = vec![
-            ("grpc-addr", grpc),
-            ("http-addr", http),
-            ("shards", shards.as_str()),
-            ("replicas", replicas.as_str()),
-            ("data-dir", &data),
-        ];
-        if self.shape.coordinators > 1 {
-            arguments.extend([("id", id.as_str()), ("peers", peers.as_str())]);
-        }
-        self.spec("coordinator", &arguments)
-    }
-
-    fn shard_server(&self, name: &str, grpc: &str, known_by: &str, http: &str) -> Spec {
-        let data = self.folder.data_of(name);
-        let arguments = [
-            ("node-name", name),
-            ("grpc-addr", grpc),
-            ("advertise-addr", known_by),
-            ("http-addr", http),
-            ("coordinators", &self.coordinators.join(",")),
-            ("data-dir", &data.to_string_lossy()),
-        ];
-        self.spec("shard-server", &arguments)
-    }
-
-    fn watchdog(&self, grpc: &str, http: &str) -> Spec {
-        let restart = format!(
-            "{} respawn --run-dir {} --node {{node}}",
-            self.programs.chaos.display(),
-            self.folder.0.display()
-        );
-        let arguments = [
-            ("coordinators", self.coordinators.join(",").as_str()),
-            ("grpc-addr", grpc),
-            ("http-addr", http),
-            ("poll-interval", "500ms"),
-            ("restart-command", &restart),
-        ]
-        .map(|(name, value)| (name, value.to_owned()));
-        let arguments: Vec<(&str, &str)> = arguments
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
-        self.spec("watchdog", &arguments)
-    }
-}
-
 /// Ports that nothing listens on, below the range that the system gives to clients, so that none is taken away between
 /// the look and the use.
 fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
@@ -624,31 +589,73 @@ mod tests {
         assert!(folder.spawn("held").is_err());
     }
 
-    #[test]
-    fn a_stop_ends_everything_and_lets_nothing_start_any_more() {
-        let scratch = tempfile::tempdir().unwrap();
-        let folder = folder(&scratch);
-        let names = ["coordinator-1", "shard-1", "watchdog-1"].map(str::to_owned);
-        let pids = names.clone().map(|name| {
-            describe(&folder, &name);
-            folder.spawn(&name).unwrap()
+    const NAMES: [&str; 3] = ["coordinator-1", "shard-1", "watchdog-1"];
+
+    /// One of each that serves nothing, and their processes.
+    fn one_of_each(folder: &RunFolder) -> (Processes, [Pid; 3]) {
+        let pids = NAMES.map(|name| {
+            describe(folder, name);
+            folder.spawn(name).unwrap()
         });
-        let [coordinator, shard, watchdog] = names.clone().map(|name| vec![name]);
-        let mut processes = Processes {
+        let [coordinators, shard_servers, watchdogs] = NAMES.map(|name| vec![name.to_owned()]);
+        let processes = Processes {
             folder: folder.clone(),
             shape: Shape::SINGLE,
             addresses: Vec::new(),
             watchdog_metrics: Vec::new(),
-            coordinators: coordinator,
-            shard_servers: shard,
+            coordinators,
+            shard_servers,
             shard_addresses: Vec::new(),
-            watchdogs: watchdog,
+            watchdogs,
             proxies: BTreeMap::new(),
             disks: Vec::new(),
+            supervisor: None,
         };
+        (processes, pids)
+    }
+
+    #[test]
+    fn a_stop_ends_everything_and_lets_nothing_start_any_more() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = folder(&scratch);
+        let (mut processes, pids) = one_of_each(&folder);
         processes.stop().unwrap();
         assert!(pids.iter().all(|pid| !pid.is_alive()));
-        assert!(names.iter().all(|name| folder.spawn(name).is_err()));
+        assert!(NAMES.iter().all(|name| folder.spawn(name).is_err()));
+        processes.stop().unwrap();
+    }
+
+    async fn killed(runtime: &Runtime, pid: Pid) {
+        pid.kill().unwrap();
+        let gone = wait_for(runtime, END_LIMIT, || Ok(!pid.is_alive())).await;
+        gone.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_coordinator_or_a_watchdog_that_ends_is_started_again_and_no_other() {
+        let runtime = Runtime::real();
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = folder(&scratch);
+        let (mut processes, pids) = one_of_each(&folder);
+        processes.supervise(&runtime);
+        for pid in pids {
+            killed(&runtime, pid).await;
+        }
+        let started = |times: u64| processes.started_again().map(|at| at == times);
+        let twice = wait_for(&runtime, END_LIMIT, || started(2)).await;
+        twice.unwrap();
+        let [coordinator, shard, watchdog] = NAMES.map(|name| folder.pid(name).unwrap());
+        assert_eq!(shard, None, "its watchdogs are asked for that");
+        let [coordinator, watchdog] = [coordinator, watchdog].map(Option::unwrap);
+
+        // What is held down stays down, also when the one that is looked at after it comes back.
+        processes.hold(NAMES[0]).unwrap();
+        for pid in [coordinator, watchdog] {
+            killed(&runtime, pid).await;
+        }
+        let again = wait_for(&runtime, END_LIMIT, || started(3)).await;
+        again.unwrap();
+        assert_eq!(folder.pid(NAMES[0]).unwrap(), None);
         processes.stop().unwrap();
     }
 }

@@ -95,6 +95,9 @@ pub struct Report {
     pub pace: Pace,
     /// Recovery attempts that the watchdog counted.
     pub recoveries_counted: u64,
+    /// How often a coordinator or a watchdog that had ended was started again. What a fault killed and brought back itself is not in it, so that
+    /// without `kill-all` each of them had ended by itself.
+    pub started_again: u64,
     /// Broken promises. Empty is what is hoped for.
     pub violations: Vec<Violation>,
 }
@@ -165,8 +168,8 @@ impl fmt::Display for Report {
         }
         writeln!(
             formatter,
-            "  the watchdog counted {} recovery attempts",
-            self.recoveries_counted
+            "  the watchdog counted {} recovery attempts; coordinators and watchdogs that had ended were started again {} times",
+            self.recoveries_counted, self.started_again
         )?;
         write!(
             formatter,

@@ -112,6 +112,13 @@ pub async fn run(
         outcome = Box::pin(course.run(runtime, deployment, plan)) => outcome,
         () = interrupted => Err(anyhow::anyhow!("it was interrupted")),
     };
+    let outcome = match deployment.started_again() {
+        Ok(times) => {
+            course.report.started_again = times;
+            outcome
+        }
+        Err(error) => outcome.and(Err(error)),
+    };
     course.ended(outcome)
 }
 
