@@ -9,7 +9,7 @@ use api::v1::autocomplete_service_server::AutocompleteServiceServer;
 use replication::RaftServer;
 use rpc::services::NearShard;
 use rpc::{Call, Health, Late, Neighbours, Server, ServerConfig};
-use runtime::{CancellationToken, Listener, Runtime, Vital};
+use runtime::{CancellationToken, Listener, Runtime, Task, Vital};
 use telemetry::Metrics;
 use vfs::Vfs;
 
@@ -86,12 +86,8 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
     let ending = stop.child_token();
     let _stop_with_me = ending.clone().drop_guard();
     let doors = Doors::new(&runtime, &myself);
-    let server = doors.server(&runtime, &config, &metrics);
-    let draining = ending.clone();
     let vital = Vital::new(&runtime, ending.clone());
-    let serving = vital.spawn("grpc", async move {
-        server.serve(grpc, draining).await;
-    });
+    let serving = doors.serve(&runtime, &config, &metrics, (grpc, http), &vital);
 
     let arrival = Arrival {
         runtime: runtime.clone(),
@@ -121,7 +117,7 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
             );
             match Box::pin(opened).await {
                 Ok(parts) => {
-                    let life = live(&config, parts, &doors, &myself, http, &stop, &vital);
+                    let life = live(&config, parts, &doors, &myself, &stop, &vital);
                     Box::pin(life).await
                 }
                 Err(error) => {
@@ -133,7 +129,9 @@ pub async fn run(config: Config, deps: Deps, stop: CancellationToken) -> Result<
     };
     doors.health.stop_serving();
     ending.cancel();
-    serving.await?;
+    for task in serving {
+        task.await?;
+    }
     ended
 }
 
@@ -143,25 +141,16 @@ async fn live(
     parts: Parts,
     doors: &Doors,
     myself: &Myself,
-    http: Option<Listener>,
     stop: &CancellationToken,
     vital: &Vital,
 ) -> Result<(), Error> {
-    let runtime = &parts.runtime;
     let ending = vital.stop();
     doors.open(&parts, config);
     let upkeep = parts.upkeep(config, &doors.health)?;
-    let mut tasks = vec![
+    let tasks = [
         vital.spawn("upkeep", upkeep.run(ending.clone())),
         vital.spawn("snapshot-puller", parts.puller().run(ending.clone())),
     ];
-    if let Some(listener) = http {
-        let site = parts.site(config, &doors.health);
-        let (world, stop) = (runtime.clone(), ending.clone());
-        tasks.push(vital.spawn("http", async move {
-            telemetry::admin::serve(&world, listener, http::routes(site), stop).await;
-        }));
-    }
     if config.cluster.has_a_replica_in_vain() {
         let replicas = config.cluster.replicas;
         tracing::warn!(
@@ -259,6 +248,7 @@ struct Doors {
     admin: Late<ClusterAdminServiceServer<Admin>>,
     raft: Late<RaftServiceServer<RaftServer>>,
     metadata: MetadataDoor,
+    entrance: http::Entrance,
     health: Health,
 }
 
@@ -270,8 +260,33 @@ impl Doors {
             admin: Late::default(),
             raft: Late::default(),
             metadata: MetadataDoor::new(runtime, Arc::clone(myself)),
+            entrance: http::Entrance::default(),
             health: Health::new(),
         }
+    }
+
+    /// Answers everybody, until the stop of what is vital.
+    fn serve(
+        &self,
+        runtime: &Runtime,
+        config: &Config,
+        metrics: &Metrics,
+        (grpc, http): (Listener, Option<Listener>),
+        vital: &Vital,
+    ) -> Vec<Task<()>> {
+        let server = self.server(runtime, config, metrics);
+        let draining = vital.stop().clone();
+        let mut tasks = vec![vital.spawn("grpc", async move {
+            server.serve(grpc, draining).await;
+        })];
+        if let Some(listener) = http {
+            let routes = self.entrance.routes(runtime, metrics, &self.health);
+            let (world, stop) = (runtime.clone(), vital.stop().clone());
+            tasks.push(vital.spawn("http", async move {
+                telemetry::admin::serve(&world, listener, routes, stop).await;
+            }));
+        }
+        tasks
     }
 
     fn server(&self, runtime: &Runtime, config: &Config, metrics: &Metrics) -> Server {
@@ -307,6 +322,7 @@ impl Doors {
         self.admin.set(rpc::services::admin(admin));
         self.registry.set(rpc::services::registry(registry));
         self.public.set(rpc::services::autocomplete(public));
+        self.entrance.open(parts.site(config));
     }
 }
 
@@ -373,14 +389,12 @@ impl Parts {
         }
     }
 
-    fn site(&self, config: &Config, health: &Health) -> http::Site {
+    fn site(&self, config: &Config) -> http::Site {
         http::Site {
             runtime: self.runtime.clone(),
             router: Arc::clone(&self.router),
             meta: Arc::clone(&self.meta),
             liveness: Arc::clone(&self.liveness),
-            metrics: self.metrics.clone(),
-            health: health.clone(),
             allowed_origins: config.allowed_origins.clone(),
         }
     }

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
+use api::Reason;
+use api::v1::GetTopKRequest;
 use runtime::{Network as _, TcpNetwork};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::harness::Cluster;
+use super::harness::{Cluster, PATIENCE, Shape, reason};
 
 pub(crate) struct Answer {
     status: u16,
@@ -95,6 +97,33 @@ async fn a_page_records_once_and_completes_at_once() {
         answer.head
     );
     assert_eq!(answer.json(), json!(["new", ["New York"]]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_has_not_opened_its_data_says_so_at_once() {
+    let mut cluster = Cluster::of(Shape {
+        coordinators: 3,
+        ..Shape::default()
+    })
+    .await;
+    cluster.stop_coordinators(&[0, 1, 2]).await;
+    // Without a disk it knows of no cluster before another one tells it.
+    let config = cluster.coordinator_config(0);
+    config.data_dir = config.data_dir.with_extension("empty");
+    cluster.start_coordinator_at(0).await;
+    let told = async {
+        assert_eq!(get(&cluster, "/healthz").await.status, 200);
+        assert_eq!(get(&cluster, "/readyz").await.status, 503);
+        let refused = get(&cluster, "/v1/suggest?q=a").await;
+        let told = refused.json()["reason"].clone();
+        assert_eq!((refused.status, told), (503, json!("STARTING")));
+        let refused = post(&cluster, JSON, &json!({"term": "a"}).to_string()).await;
+        assert_eq!(refused.json()["outcome"], "NOT_APPLIED");
+        let refused = cluster.client().get_top_k(GetTopKRequest::default()).await;
+        assert_eq!(reason(&refused.unwrap_err()), Reason::Starting);
+    };
+    let told = cluster.runtime.timeout(PATIENCE, told).await;
+    told.expect("it does not answer");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
