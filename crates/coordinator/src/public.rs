@@ -178,15 +178,18 @@ impl Public {
         Begin: Future<Output = Result<B, ApiError>> + Send + 'static,
         Settle: Future<Output = Result<A, ApiError>> + Send + 'static,
     {
-        let call = Measured {
+        // One for the stream. What is in it is shared by the whole process: clones of it for each request would have the threads of
+        // connections take the same few counters from each other.
+        let call = Arc::new(Measured {
             method,
             runtime: self.runtime.clone(),
             metrics: self.metrics.clone(),
             trace: Trace::current(),
-        };
-        let of_settle = call.clone();
+        });
+        let of_settle = Arc::clone(&call);
         let begin = move |request| {
-            let (call, began, begun) = (call.clone(), call.runtime.now(), begin(request));
+            let (began, begun) = (call.runtime.now(), begin(request));
+            let call = Arc::clone(&call);
             async move {
                 match call.follow(begun).await {
                     Ok(begun) => Ok((began, begun)),
@@ -195,7 +198,7 @@ impl Public {
             }
         };
         let settle = move |(began, begun)| {
-            let (call, settled) = (of_settle.clone(), settle(begun));
+            let (call, settled) = (Arc::clone(&of_settle), settle(begun));
             async move {
                 let settled = call.follow(settled).await;
                 call.ended(began, settled)
@@ -206,7 +209,6 @@ impl Public {
 }
 
 /// Tells the metrics how the requests of a stream ended.
-#[derive(Clone)]
 struct Measured {
     method: &'static str,
     runtime: Runtime,
