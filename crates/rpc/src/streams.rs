@@ -5,10 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Poll;
 
 use api::ApiError;
 use futures::future::{Either, ready};
-use futures::stream::{BoxStream, Stream, StreamExt as _};
+use futures::stream::{BoxStream, FuturesOrdered, Stream, StreamExt as _};
 use runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,13 +36,47 @@ where
         Ok(request) => Either::Left(begin(request)),
         Err(status) => Either::Right(ready(Err(status))),
     });
-    let settled = until_first_error(begun)
-        .map(move |begun| match begun {
-            Ok(begun) => Either::Left(settle(begun)),
-            Err(status) => Either::Right(ready(Err(status))),
-        })
-        .buffered(window);
-    until_first_error(settled)
+    until_first_error(settled(until_first_error(begun), window, settle))
+}
+
+/// Settles up to `window` of what was begun side by side; answers in its order.
+///
+/// What is settled when it is first polled, with nothing before it in work, is handed out there and then. Most completions are, and need
+/// neither a place in a list nor a look for further requests before each answer.
+fn settled<B, A, Settle>(
+    begun: impl Stream<Item = Result<B, Status>> + Send + 'static,
+    window: usize,
+    settle: impl Fn(B) -> Settle + Send + 'static,
+) -> impl Stream<Item = Result<A, Status>> + Send + 'static
+where
+    B: Send + 'static,
+    A: Send + 'static,
+    Settle: Future<Output = Result<A, Status>> + Send + 'static,
+{
+    let mut begun = Box::pin(begun.fuse());
+    let mut in_work = FuturesOrdered::new();
+    futures::stream::poll_fn(move |context| {
+        while in_work.len() < window {
+            let Poll::Ready(Some(next)) = begun.as_mut().poll_next(context) else {
+                break;
+            };
+            let mut work = Box::pin(match next {
+                Ok(next) => Either::Left(settle(next)),
+                Err(status) => Either::Right(ready(Err::<A, _>(status))),
+            });
+            if in_work.is_empty()
+                && let Poll::Ready(answer) = work.as_mut().poll(context)
+            {
+                return Poll::Ready(Some(answer));
+            }
+            in_work.push_back(work);
+        }
+        match in_work.poll_next_unpin(context) {
+            Poll::Ready(Some(answer)) => Poll::Ready(Some(answer)),
+            Poll::Ready(None) if begun.is_done() => Poll::Ready(None),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    })
 }
 
 /// Drives the work on a stream in a task of its own, so that what was begun is finished when the caller goes away, or reads
@@ -183,6 +218,45 @@ mod tests {
         let answers = codes(answers_of((20..40).map(Ok).collect(), &log)).await;
         assert_eq!(answers, (20..40).map(Ok).collect::<Vec<_>>());
         assert_eq!(*log.lock(), (20..40).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn what_is_settled_when_it_is_first_polled_is_answered_before_the_next_begins() {
+        let log = Log::default();
+        let begun = Arc::clone(&log);
+        let begin = move |request: u32| {
+            begun.lock().push(request);
+            ready(Ok(request))
+        };
+        let settle = |request: u32| ready(Ok(request));
+        let mut answers = std::pin::pin!(in_order(iter((0..3).map(Ok)), 2, begin, settle));
+        for request in 0..3 {
+            let answer = answers.next().await.map(Result::ok);
+            assert_eq!(answer, Some(Some(request)));
+            assert_eq!(*log.lock(), (0..=request).collect::<Vec<_>>());
+        }
+        assert!(answers.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_settled_when_it_is_first_polled_waits_for_what_is_in_work() {
+        let settle = |request: u32| async move {
+            if request % 3 == 1 {
+                Runtime::real().sleep(Duration::from_secs(1)).await;
+            }
+            if request == 8 {
+                Err(refused())
+            } else {
+                Ok(request)
+            }
+        };
+        for window in 1..6 {
+            let begin = |request: u32| ready(Ok(request));
+            let answers = codes(in_order(iter((0..12).map(Ok)), window, begin, settle)).await;
+            let mut expected: Vec<_> = (0..8).map(Ok).collect();
+            expected.push(Err(Code::InvalidArgument));
+            assert_eq!(answers, expected, "{window}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
