@@ -90,16 +90,10 @@ impl Default for TokioClock {
 }
 
 impl Clock for TokioClock {
-    #[expect(
-        clippy::disallowed_types,
-        clippy::disallowed_methods,
-        reason = "this is the adapter"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the adapter")]
     fn now(&self) -> Instant {
-        let now = tokio::runtime::Handle::try_current().map_or_else(
-            |_| std::time::Instant::now(),
-            |_| tokio::time::Instant::now().into_std(),
-        );
+        // Off any executor it is the system's. To ask first whether there is one makes a handle, which all its threads count.
+        let now = tokio::time::Instant::now().into_std();
         Instant::from_origin(now.saturating_duration_since(self.origin))
     }
 

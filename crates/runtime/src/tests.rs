@@ -77,6 +77,16 @@ async fn a_clock_of_a_test_stops_and_is_set_and_its_timers_go_on() {
     assert_eq!(runtime.now(), stopped_at + second);
 }
 
+#[test]
+fn the_clock_needs_no_executor_and_does_not_stand_still_with_the_time_of_another() {
+    let runtime = Runtime::real();
+    let start = runtime.now();
+    let mut paused = tokio::runtime::Builder::new_current_thread();
+    let _paused = paused.enable_time().start_paused(true).build().unwrap();
+    let mut looks = std::iter::repeat_with(|| runtime.now()).take(1 << 20);
+    assert!(looks.any(|now| now > start));
+}
+
 #[tokio::test]
 async fn a_panicking_task_is_reported_with_its_text() {
     let runtime = Runtime::real();
