@@ -236,6 +236,11 @@ impl Link {
         self.neighbours.get(&self.address)?.top_k_at_once(request)
     }
 
+    /// As [`Self::count`], without waiting for anything. `None` where something has to be waited for, or there is no answer.
+    pub(crate) fn count_at_once(&self, request: CountRequest) -> Option<CountResponse> {
+        self.neighbours.get(&self.address)?.count_at_once(request)
+    }
+
     pub(crate) async fn count(
         &self,
         request: CountRequest,

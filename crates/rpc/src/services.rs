@@ -10,7 +10,7 @@ use api::raft::v1::raft_service_server::{RaftService, RaftServiceServer};
 use api::registry::v1::registry_service_server::{RegistryService, RegistryServiceServer};
 use api::shard::v1::node_service_server::{NodeService, NodeServiceServer};
 use api::shard::v1::shard_service_server::{ShardService, ShardServiceServer};
-use api::shard::v1::{TopKRequest, TopKResponse, WriteResponse};
+use api::shard::v1::{CountRequest, CountResponse, TopKRequest, TopKResponse, WriteResponse};
 use api::v1::autocomplete_service_server::{AutocompleteService, AutocompleteServiceServer};
 use cluster::limits::{MESSAGE_BYTES_MAX, RAFT_MESSAGE_BYTES_MAX};
 use futures::stream::BoxStream;
@@ -27,6 +27,9 @@ pub trait NearShard:
     /// What [`ShardService::top_k`] would answer, if nothing has to be waited for. `None` where something has, or where the answer is an
     /// error: that method says what.
     fn top_k_at_once(&self, request: TopKRequest) -> Option<TopKResponse>;
+
+    /// The same of [`ShardService::count`].
+    fn count_at_once(&self, request: CountRequest) -> Option<CountResponse>;
 }
 
 /// The public interface. Requests may be compressed with gzip; what they inflate to is bounded by the same limit.

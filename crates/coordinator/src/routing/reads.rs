@@ -1,10 +1,10 @@
 //! GetCount, and what reads have in common.
 
-use api::shard::v1::CountRequest;
+use api::shard::v1::{CountRequest, CountResponse, Route};
 use api::v1::{Consistency as WireConsistency, GetCountResponse};
 use api::validate::GetCount;
 use api::{ApiError, Reason};
-use cluster::{SessionToken, ShardId, ShardMap};
+use cluster::{Namespace, SessionToken, ShardId, ShardMap};
 use runtime::Instant;
 
 use super::hedges::Read;
@@ -14,6 +14,18 @@ use super::{Ask, Router, Target};
 impl Router {
     /// GetCount.
     pub(crate) async fn count(
+        &self,
+        ask: GetCount,
+        deadline: Instant,
+    ) -> Result<GetCountResponse, ApiError> {
+        match self.count_at_once(&ask, deadline) {
+            Some(answer) => Ok(answer),
+            // In a box for the reason that a completion has.
+            None => Box::pin(self.count_in_rounds(ask, deadline)).await,
+        }
+    }
+
+    async fn count_in_rounds(
         &self,
         ask: GetCount,
         deadline: Instant,
@@ -55,21 +67,35 @@ impl Router {
             rounds,
         };
         let call = |target: Target| {
-            let request = CountRequest {
-                route: Some(target.route),
-                namespace_id: namespace.id.0,
-                generation: namespace.generation.0,
-                term: ask.term.as_str().to_owned(),
-                consistency: WireConsistency::from(ask.consistency).into(),
-                min_index,
-            };
+            let request = request(ask, namespace, min_index, target.route);
             async move { target.link.count(request, target.limit).await }
         };
-        let answer = self.read(Read::Count, to, call).await?;
-        Ok(GetCountResponse {
-            count: answer.count,
-            display: answer.display,
-        })
+        self.read(Read::Count, to, call).await.map(counted)
+    }
+}
+
+/// What a shard is asked for a count.
+pub(super) fn request(
+    ask: &GetCount,
+    namespace: &Namespace,
+    min_index: u64,
+    route: Route,
+) -> CountRequest {
+    CountRequest {
+        route: Some(route),
+        namespace_id: namespace.id.0,
+        generation: namespace.generation.0,
+        term: ask.term.as_str().to_owned(),
+        consistency: WireConsistency::from(ask.consistency).into(),
+        min_index,
+    }
+}
+
+/// The answer to GetCount, by the shard's.
+pub(super) fn counted(answer: CountResponse) -> GetCountResponse {
+    GetCountResponse {
+        count: answer.count,
+        display: answer.display,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use api::Reason;
 use api::v1::{
-    Consistency, GetCountRequest, GetTopKRequest, GetTopKResponse, Position, RecordRequest,
-    SessionToken,
+    Consistency, GetCountRequest, GetCountResponse, GetTopKRequest, GetTopKResponse, Position,
+    RecordRequest, SessionToken,
 };
 use tonic::{Request, Status};
 
@@ -55,19 +55,23 @@ async fn neighbours_are_asked_without_a_socket_for_as_long_as_they_serve() {
     assert_eq!(listed(&cluster.top("g", 10).await), [("gold", 7)]);
 }
 
-/// The same question twice: as it is, and as part of a trace, which the shard's server must see as a call. What the replicas had applied
-/// by then is left out.
+/// A question as part of a trace, which the shard's server must see as a call.
+fn followed<T>(question: T) -> Request<T> {
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut followed = Request::new(question);
+    let header = followed.metadata_mut();
+    header.insert(rpc::trace::TRACE_HEADER, trace.parse().unwrap());
+    followed
+}
+
+/// The same question twice: as it is, and as part of a trace. What the replicas had applied by then is left out.
 async fn both_ways(
     cluster: &Cluster,
     question: &GetTopKRequest,
 ) -> [Result<GetTopKResponse, Status>; 2] {
-    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let mut followed = Request::new(question.clone());
-    let header = followed.metadata_mut();
-    header.insert(rpc::trace::TRACE_HEADER, trace.parse().unwrap());
     let mut client = cluster.client();
     let at_once = client.get_top_k(question.clone()).await;
-    let in_rounds = client.get_top_k(followed).await;
+    let in_rounds = client.get_top_k(followed(question.clone())).await;
     [at_once, in_rounds].map(|answer| {
         let mut answer = answer?.into_inner();
         for position in &mut answer.token.as_mut().unwrap().positions {
@@ -124,5 +128,55 @@ async fn what_a_neighbour_answers_at_once_is_what_a_call_would() {
     };
     for refused in both_ways(&cluster, &with(strange)).await {
         assert_eq!(reason(&refused.unwrap_err()), Reason::UnknownIncarnation);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_neighbour_counts_at_once_is_what_a_call_would() {
+    let cluster = Cluster::near().await;
+    for (term, times) in [("Ant", 3), ("gold", 2)] {
+        assert_eq!(cluster.record(term, times).await, times);
+    }
+    let mut client = cluster.client();
+    let levels = [
+        Consistency::Leader,
+        Consistency::Linearizable,
+        Consistency::Stale,
+    ];
+    for (term, count, display) in [("ant", 3, "Ant"), ("gold", 2, ""), ("zoo", 0, "")] {
+        for level in levels {
+            let question = GetCountRequest {
+                term: term.into(),
+                consistency: level.into(),
+                ..GetCountRequest::default()
+            };
+            let at_once = client.get_count(question.clone()).await.unwrap();
+            let in_rounds = client.get_count(followed(question)).await.unwrap();
+            let expected = GetCountResponse {
+                count,
+                display: display.into(),
+            };
+            assert_eq!(at_once.into_inner(), expected, "{term} {level:?}");
+            assert_eq!(in_rounds.into_inner(), expected, "{term} {level:?}");
+        }
+    }
+
+    // What a token names is waited for, and refused where nobody can have it.
+    let with = |token: SessionToken| GetCountRequest {
+        term: "ant".into(),
+        token: Some(token),
+        ..GetCountRequest::default()
+    };
+    let mut token = cluster.top("ant", 1).await.token.unwrap();
+    let known = with(token.clone());
+    for question in [Request::new(known.clone()), followed(known)] {
+        let answer = client.get_count(question).await.unwrap();
+        assert_eq!(answer.into_inner().count, 3);
+    }
+    token.positions[0].incarnation += 1;
+    let strange = with(token);
+    for question in [Request::new(strange.clone()), followed(strange)] {
+        let refused = client.get_count(question).await.unwrap_err();
+        assert_eq!(reason(&refused), Reason::UnknownIncarnation);
     }
 }

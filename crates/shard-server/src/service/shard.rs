@@ -100,31 +100,38 @@ impl Services {
         Ok(asked.answer(seen))
     }
 
+    /// What a request for a count asks for, if it is sound and has come to the right place.
+    fn count_asked(
+        &self,
+        request: wire::CountRequest,
+        deadline: Deadline,
+    ) -> Result<CountAsked, ApiError> {
+        let routed = route::find(&self.node, request.route.as_ref())?;
+        writes::check_term(&request.term)?;
+        let scope = scope(request.namespace_id, request.generation)?;
+        routed.check_term(&self.node, scope.namespace, &request.term)?;
+        Ok(CountAsked {
+            fresh: Freshness {
+                consistency: Consistency::parse(request.consistency)?,
+                min_index: request.min_index,
+                deadline,
+            },
+            routed,
+            scope,
+            term: request.term,
+        })
+    }
+
     async fn count_one(
         &self,
         request: wire::CountRequest,
         deadline: Deadline,
     ) -> Result<wire::CountResponse, ApiError> {
-        let routed = route::find(&self.node, request.route.as_ref())?;
-        writes::check_term(&request.term)?;
-        let scope = scope(request.namespace_id, request.generation)?;
-        routed.check_term(&self.node, scope.namespace, &request.term)?;
-        let fresh = Freshness {
-            consistency: Consistency::parse(request.consistency)?,
-            min_index: request.min_index,
-            deadline,
-        };
-        let look_up = |state: &DictionaryState| state.get(scope, &request.term);
-        let seen = routed.replica.read_in(scope, fresh, look_up).await?;
-        routed.replica.metrics().count.increment();
-        let (count, display) = seen
-            .value
-            .map_or((0, None), |entry| (entry.count, entry.display));
-        Ok(wire::CountResponse {
-            count,
-            display: display.map(convert::text).unwrap_or_default(),
-            position: Some(seen.position.into()),
-        })
+        let asked = self.count_asked(request, deadline)?;
+        let look_up = |state: &DictionaryState| asked.look_up(state);
+        let replica = &asked.routed.replica;
+        let seen = replica.read_in(asked.scope, asked.fresh, look_up).await?;
+        Ok(asked.answer(seen))
     }
 
     async fn list_one(
@@ -224,9 +231,43 @@ impl TopKAsked {
     }
 }
 
+/// A request for the count of a term, checked.
+struct CountAsked {
+    routed: Routed,
+    scope: Scope,
+    fresh: Freshness,
+    term: String,
+}
+
+impl CountAsked {
+    fn look_up(&self, state: &DictionaryState) -> Result<Reading<Option<Entry>>, StaleGeneration> {
+        state.get(self.scope, &self.term)
+    }
+
+    fn answer(&self, seen: Seen<Option<Entry>>) -> wire::CountResponse {
+        self.routed.replica.metrics().count.increment();
+        let (count, display) = seen
+            .value
+            .map_or((0, None), |entry| (entry.count, entry.display));
+        wire::CountResponse {
+            count,
+            display: display.map(convert::text).unwrap_or_default(),
+            position: Some(seen.position.into()),
+        }
+    }
+}
+
 impl NearShard for Services {
     fn top_k_at_once(&self, request: wire::TopKRequest) -> Option<wire::TopKResponse> {
         let asked = self.top_k_asked(request, self.message_deadline()).ok()?;
+        let look_up = |state: &DictionaryState| asked.look_up(state);
+        let replica = &asked.routed.replica;
+        let seen = replica.read_at_once(asked.scope, asked.fresh, look_up)?;
+        Some(asked.answer(seen))
+    }
+
+    fn count_at_once(&self, request: wire::CountRequest) -> Option<wire::CountResponse> {
+        let asked = self.count_asked(request, self.message_deadline()).ok()?;
         let look_up = |state: &DictionaryState| asked.look_up(state);
         let replica = &asked.routed.replica;
         let seen = replica.read_at_once(asked.scope, asked.fresh, look_up)?;
