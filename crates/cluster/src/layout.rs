@@ -115,10 +115,28 @@ impl Layout {
             .map_or(ShardId(0), |(_, shard)| *shard)
     }
 
+    /// The shard of which one range holds all terms of another; `None` where several ranges share them.
+    #[must_use]
+    pub fn owner_of_all(&self, wanted: &KeyRange) -> Option<ShardId> {
+        let behind = self
+            .ranges
+            .partition_point(|(start, _)| start.as_str() <= wanted.start());
+        let ends_before = |next: &str| wanted.end().is_some_and(|end| end <= next);
+        let next = self.ranges.get(behind);
+        let (_, owner) = self.ranges.get(behind.checked_sub(1)?)?;
+        next.is_none_or(|(next, _)| ends_before(next))
+            .then_some(*owner)
+    }
+
     /// The shards that own terms below a prefix, in order, each with the part of the prefix's range that it owns.
     #[must_use]
     pub fn cover(&self, prefix: &str) -> Vec<(KeyRange, ShardId)> {
-        self.within(KeyRange::of_prefix(prefix)).collect()
+        let whole = KeyRange::of_prefix(prefix);
+        // So it is with nearly every prefix.
+        if let Some(owner) = self.owner_of_all(&whole) {
+            return vec![(whole, owner)];
+        }
+        self.within(whole).collect()
     }
 
     /// The ranges that a shard owns, in order.

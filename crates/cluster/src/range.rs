@@ -33,7 +33,12 @@ impl KeyRange {
     pub fn of_prefix(prefix: &str) -> Self {
         Self {
             start: prefix.to_owned(),
-            end: successor(prefix),
+            end: successor(prefix).map(|(kept, next)| {
+                let mut end = String::with_capacity(kept.len() + next.len_utf8());
+                end.push_str(kept);
+                end.push(next);
+                end
+            }),
         }
     }
 
@@ -47,6 +52,23 @@ impl KeyRange {
     #[must_use]
     pub fn end(&self) -> Option<&str> {
         self.end.as_deref()
+    }
+
+    /// Hands out the first term of the range, and the first behind it.
+    #[must_use]
+    pub fn into_parts(self) -> (String, Option<String>) {
+        (self.start, self.end)
+    }
+
+    /// Whether the range is that of a prefix, see [`KeyRange::of_prefix`].
+    #[must_use]
+    pub fn is_of_prefix(&self, prefix: &str) -> bool {
+        let ends_there = match (successor(prefix), self.end()) {
+            (None, None) => true,
+            (Some((kept, next)), Some(end)) => end.strip_suffix(next) == Some(kept),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        ends_there && self.start == prefix
     }
 
     /// Whether a term lies in the range.
@@ -92,16 +114,11 @@ impl KeyRange {
 }
 
 /// The first string, in byte order, behind every string that starts with `prefix`: its last character that has a
-/// successor is raised, what follows is cut. Stays valid UTF-8, whose byte order is the order of the characters.
-fn successor(prefix: &str) -> Option<String> {
-    let mut text = prefix.to_owned();
-    while let Some(last) = text.pop() {
-        if let Some(next) = next_char(last) {
-            text.push(next);
-            return Some(text);
-        }
-    }
-    None
+/// successor is raised, what follows is cut. What stands before that character, and what it is raised to. Stays valid UTF-8, whose
+/// byte order is the order of the characters.
+fn successor(prefix: &str) -> Option<(&str, char)> {
+    let mut from_behind = prefix.char_indices().rev();
+    from_behind.find_map(|(at, last)| Some((prefix.get(..at)?, next_char(last)?)))
 }
 
 fn next_char(character: char) -> Option<char> {
@@ -132,6 +149,29 @@ mod tests {
         assert_eq!(KeyRange::of_prefix("").end(), None);
         assert_eq!(KeyRange::of_prefix("a\u{10ffff}").end(), Some("b"));
         assert_eq!(KeyRange::of_prefix("\u{d7ff}").end(), Some("\u{e000}"));
+    }
+
+    #[test]
+    fn a_range_is_of_the_one_prefix_that_it_was_made_of() {
+        let prefixes = [
+            "",
+            "a",
+            "ab",
+            "b",
+            "ac",
+            "a\u{10ffff}",
+            "\u{10ffff}",
+            "\u{d7ff}",
+        ];
+        for one in prefixes {
+            for other in prefixes {
+                let is_of = KeyRange::of_prefix(one).is_of_prefix(other);
+                assert_eq!(is_of, one == other, "{one:?} {other:?}");
+            }
+        }
+        let part = KeyRange::new("a".into(), Some("az".into())).unwrap();
+        let rest = KeyRange::new("a".into(), None).unwrap();
+        assert!(!part.is_of_prefix("a") && !rest.is_of_prefix("a"));
     }
 
     #[test]

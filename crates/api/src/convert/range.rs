@@ -7,17 +7,18 @@ use crate::{ApiError, Reason};
 
 impl From<&KeyRange> for TermRange {
     fn from(range: &KeyRange) -> Self {
-        Self {
-            start: range.start().to_owned(),
-            // No range ends before the empty term, so "" is free to mean "to the last term".
-            end: range.end().unwrap_or_default().to_owned(),
-        }
+        Self::from(range.clone())
     }
 }
 
 impl From<KeyRange> for TermRange {
     fn from(range: KeyRange) -> Self {
-        Self::from(&range)
+        let (start, end) = range.into_parts();
+        Self {
+            start,
+            // No range ends before the empty term, so "" is free to mean "to the last term".
+            end: end.unwrap_or_default(),
+        }
     }
 }
 

@@ -51,4 +51,19 @@ proptest! {
         let cover = layout.cover(&prefix);
         prop_assert!(KeyRange::of_prefix(&prefix).is_tiled_by(cover.iter().map(|(range, _)| range)));
     }
+
+    /// Prefixes that are starts of ranges, or lie beside them, are the rule.
+    #[test]
+    fn a_cover_is_what_each_range_has_of_the_prefix(cuts in proptest::collection::btree_set("[abc]{1,2}", 0..4), prefix in "[abc\u{10ffff}]{0,3}") {
+        let starts = std::iter::once(String::new()).chain(cuts);
+        let layout = Layout::new(starts.zip((1..).map(ShardId)).collect()).unwrap();
+        let whole = KeyRange::of_prefix(&prefix);
+        let parts: Vec<_> = layout.within(whole.clone()).collect();
+        let only = match parts.as_slice() {
+            [(_, owner)] => Some(*owner),
+            _ => None,
+        };
+        prop_assert_eq!(layout.owner_of_all(&whole), only);
+        prop_assert_eq!(layout.cover(&prefix), parts);
+    }
 }

@@ -62,6 +62,22 @@ impl View {
         }
     }
 
+    /// Whether one of the ranges that a shard owns in a namespace holds all of another.
+    pub(crate) fn owns_all(
+        &self,
+        shard: ShardId,
+        namespace: NamespaceId,
+        wanted: &KeyRange,
+    ) -> bool {
+        let Some(map) = &self.map else {
+            return false;
+        };
+        let own = self
+            .namespace(namespace)
+            .and_then(|found| found.layout.as_deref());
+        own.unwrap_or(&map.template).owner_of_all(wanted) == Some(shard)
+    }
+
     /// The parts of a prefix's range that a shard owns in a namespace, in order.
     pub(crate) fn parts(
         &self,
@@ -188,6 +204,20 @@ mod tests {
         assert_eq!(view.parts(ShardId(2), one, "a"), []);
         let two = NamespaceId(2);
         assert_eq!(view.parts(ShardId(2), two, "d"), [range("d", Some("e"))]);
+        for (shard, namespace, prefix) in
+            [(1, one, "a"), (2, one, "m"), (1, two, "b"), (2, two, "c")]
+        {
+            let wanted = KeyRange::of_prefix(prefix);
+            assert_eq!(
+                view.parts(ShardId(shard), namespace, prefix),
+                [wanted.clone()]
+            );
+            assert!(view.owns_all(ShardId(shard), namespace, &wanted));
+            assert!(!view.owns_all(ShardId(3 - shard), namespace, &wanted));
+            assert!(!View::default().owns_all(ShardId(shard), namespace, &wanted));
+        }
+        let shared = KeyRange::full();
+        assert!(!(1..=2).any(|shard| view.owns_all(ShardId(shard), one, &shared)));
         assert_eq!(view.shard_key(ShardId(2)), "m");
         assert_eq!(view.owner_node(ShardId(2)), Some(NodeId(2)));
         assert_eq!(view.address(NodeId(2)), Some("node-2:50061"));

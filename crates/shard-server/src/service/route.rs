@@ -77,7 +77,16 @@ impl Routed {
         prefix: &str,
         wanted: Option<KeyRange>,
     ) -> Result<(KeyRange, bool), ApiError> {
-        let mut parts = self.view.parts(self.replica.shard(), namespace, prefix);
+        let shard = self.replica.shard();
+        // Nearly every prefix lies in one range, and who asks knows it: then no list of parts is needed to see that.
+        let is_whole = |wanted: &KeyRange| {
+            wanted.is_of_prefix(prefix) && self.view.owns_all(shard, namespace, wanted)
+        };
+        let wanted = match wanted {
+            Some(wanted) if is_whole(&wanted) => return Ok((wanted, false)),
+            Some(_) | None => wanted,
+        };
+        let mut parts = self.view.parts(shard, namespace, prefix);
         match (wanted, parts.len()) {
             (None, 1) => {}
             (None, 0) => return Err(self.not_owned(node, "terms of this prefix")),
