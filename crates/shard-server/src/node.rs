@@ -248,6 +248,11 @@ impl Node {
         self.slots.read().clone()
     }
 
+    /// Looks at what this node holds without a copy of it. Must not block: it holds up whoever changes that.
+    pub(crate) fn look_at_slots<T>(&self, look: impl FnOnce(&BTreeMap<ShardId, Slot>) -> T) -> T {
+        look(&self.slots.read())
+    }
+
     /// The running replicas.
     pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
         let slots = self.slots.read();

@@ -188,11 +188,10 @@ impl Services {
 
     /// The parts that are hosted here, and those that are not.
     fn divide(&self, cover: &[Part]) -> (Vec<Part>, Vec<Part>) {
-        let slots = self.node.slots();
-        cover
-            .iter()
-            .cloned()
-            .partition(|(_, shard)| slots.contains_key(shard))
+        self.node.look_at_slots(|slots| {
+            let parts = cover.iter().cloned();
+            parts.partition(|(_, shard)| slots.contains_key(shard))
+        })
     }
 
     /// The error of a prefix of which too little is owned here.
