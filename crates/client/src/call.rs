@@ -166,8 +166,10 @@ impl Caller {
         match target.place {
             Place::Coordinator(index) => self.coordinators.failed(index),
             Place::Owner(shard, node) => {
-                // Who has too much to do, or no room, leads as before.
-                if error.retry() != Retry::AfterDelay {
+                // Who has too much to do, no room, or no majority for a moment leads as before.
+                let leads_on =
+                    error.retry() == Retry::AfterDelay || error.reason() == Reason::NoQuorum;
+                if !leads_on {
                     self.routing.leads(shard, error.leader());
                 }
                 if is_unreached(error) {

@@ -217,7 +217,15 @@ fn rates_between(before: &Entry, after: &Report, now: Instant) -> BTreeMap<u64, 
         return before.rates.clone();
     }
     let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
-    let pairs = after.replicas.iter().filter_map(|at| {
+    // A life that is still to be removed is told of as well, and does nothing.
+    let is_newest = |at: &&ReplicaStatus| {
+        let mut of_shard = after
+            .replicas
+            .iter()
+            .filter(|other| other.shard_id == at.shard_id);
+        of_shard.all(|other| other.incarnation <= at.incarnation)
+    };
+    let pairs = after.replicas.iter().filter(is_newest).filter_map(|at| {
         let same =
             |old: &&ReplicaStatus| old.shard_id == at.shard_id && old.incarnation == at.incarnation;
         let old = before.report.replicas.iter().find(same)?;
@@ -333,6 +341,23 @@ mod tests {
         runtime.sleep(Duration::from_secs(1)).await;
         liveness.hear(node, report(5));
         assert_eq!(rate(), Some(0.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_life_that_is_still_to_be_removed_does_not_stand_for_the_present_one() {
+        let runtime = Runtime::real();
+        let liveness = Liveness::new(&runtime, Duration::from_secs(3));
+        let node = NodeId(1);
+        let with_an_earlier_one = |records| {
+            let mut both = report(records);
+            both.replicas[0].incarnation = 2;
+            both.replicas.append(&mut report(7).replicas);
+            both
+        };
+        liveness.hear(node, with_an_earlier_one(0));
+        runtime.sleep(Duration::from_secs(1)).await;
+        liveness.hear(node, with_an_earlier_one(100));
+        assert_eq!(liveness.of(node).unwrap().rates[&1].records, 100.0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,6 +45,10 @@ use crate::snapshot::SnapshotStore;
 use crate::stamp::StampClock;
 use crate::{OpenError, RaftServer, StartError};
 
+/// How long whoever wants a group waits while it lets go of its log, which is one write.
+const RELEASE_LOOK: Duration = Duration::from_millis(20);
+const RELEASE_LOOKS: u32 = 100;
+
 /// What opening a data directory found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveryReport {
@@ -87,6 +91,8 @@ pub(crate) struct Inner {
     busy: Mutex<Vec<GroupId>>,
     /// Groups that are never started again, as far as this process was told.
     retired: Mutex<BTreeSet<GroupId>>,
+    /// The group at rest that is letting go of its log, which takes as long as a write.
+    releasing: Mutex<Option<GroupId>>,
     /// Snapshots are written one after another: each makes its state machine copy what it changes meanwhile, and they share the disk.
     snapshot_turn: Arc<tokio::sync::Mutex<()>>,
     /// Whose turn it is to wait for room in the log.
@@ -241,7 +247,7 @@ impl Host {
     /// # Errors
     /// [`StartError::Running`] where it must be shut down first, and those of the disk.
     pub async fn remove_group(&self, group: GroupId) -> Result<(), StartError> {
-        let _busy = self.inner.claim(group)?;
+        let _busy = self.inner.claim_soon(group).await?;
         let inner = Arc::clone(&self.inner);
         let remove = move || -> Result<(), StartError> {
             // The snapshots first: without them but with its vote a group is refused, never taken for new.
@@ -386,6 +392,7 @@ impl Inner {
             ended: CancellationToken::new(),
             busy: Mutex::default(),
             retired: Mutex::default(),
+            releasing: Mutex::default(),
             snapshot_turn: Arc::default(),
             room_turn: Arc::default(),
             due,
@@ -437,6 +444,19 @@ impl Inner {
         }
         busy.push(group);
         Ok(Claim { inner: self, group })
+    }
+
+    /// As [`Inner::claim`], and waits for a moment where the group only lets go of its log.
+    async fn claim_soon(&self, group: GroupId) -> Result<Claim<'_>, StartError> {
+        for _ in 0..RELEASE_LOOKS {
+            let claimed = self.claim(group);
+            let is_over_soon = claimed.is_err() && *self.releasing.lock() == Some(group);
+            if !is_over_soon {
+                return claimed;
+            }
+            self.runtime.sleep(RELEASE_LOOK).await;
+        }
+        self.claim(group)
     }
 }
 

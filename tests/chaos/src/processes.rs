@@ -494,6 +494,9 @@ impl Deployment for Processes {
     }
 
     fn stop(&mut self) -> anyhow::Result<()> {
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.stop();
+        }
         let names = self.names();
         // A restart command that is under way would else start a server behind our back.
         let held: anyhow::Result<()> = names.iter().try_for_each(|name| self.hold(name));

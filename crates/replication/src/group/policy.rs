@@ -24,7 +24,7 @@ const SNAPSHOT_PARTS: u64 = 4;
 /// How long the leader waits until an entry without effect is applied.
 const ENTRY_PATIENCE: Duration = Duration::from_secs(2);
 /// What a snapshot may add to the time a stop takes. Supervisors are used to wait ten seconds.
-pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(6);
+const SETTLE_PATIENCE: Duration = Duration::from_secs(6);
 
 pub(super) async fn run<S: StateMachine>(inner: Arc<Inner<S>>) {
     let runtime = inner.runtime().clone();

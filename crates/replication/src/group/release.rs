@@ -92,8 +92,7 @@ impl<S: StateMachine> Inner<S> {
         if metrics.state == ServerState::Leader {
             return metrics.last_log_index > Some(held.index());
         }
-        let silence = self.shared.leader_silence();
-        silence.is_none_or(|silence| silence >= LEADERLESS)
+        self.shared.leaderless() >= LEADERLESS
     }
 
     /// The followers that keep this leader from cutting its log, and are too far behind for that.

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 
-use super::policy::SETTLE_PATIENCE;
 use super::{Group, Inner};
 use crate::machine::Capture;
 use crate::status::StopCause;
 use crate::{SnapshotError, SnapshotFile, StateMachine};
 
+/// How long a group that has ended keeps what comes next waiting for its last snapshot. Both states in memory at once may be too much.
+const RETIRE_PATIENCE: Duration = Duration::from_secs(30);
 /// Attempts in a row that may fail for the disk's sake before the replica stops.
 const FAILURES_MAX: u32 = 3;
 
@@ -42,16 +44,17 @@ impl<S: StateMachine> Group<S> {
     }
 
     /// Stops the replica of a group that is not started again, and has a snapshot hold all that it applied, so that its log need not be kept
-    /// for that: see [`crate::Host::retire_group`]. None of those that it has goes for it. What it takes longer than some seconds goes on in
-    /// the background. One that had stopped for another reason than being told to takes none.
+    /// for that: see [`crate::Host::retire_group`]. None of those that it has goes for it. What it takes longer than half a minute goes on in
+    /// the background, and holds the state in memory as long. One that had stopped for another reason than being told to takes none, and one
+    /// on a disk without room for as much again neither: what comes next goes first.
     pub async fn retire(&self) {
         self.inner.shutdown().await;
-        let taken = self
-            .inner
-            .runtime()
-            .timeout(SETTLE_PATIENCE, self.inner.take_last());
-        let problem = match taken.await {
-            Ok(Ok(())) => return,
+        let (runtime, inner) = (self.inner.runtime(), Arc::clone(&self.inner));
+        // In a task of its own, for it may have to wait until others have written theirs.
+        let last = runtime.spawn("group-retire", async move { inner.take_last().await });
+        let problem = match runtime.timeout(RETIRE_PATIENCE, last).await {
+            Ok(Ok(Ok(()))) => return,
+            Ok(Ok(Err(error))) => error.to_string(),
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
@@ -147,10 +150,13 @@ impl<S: StateMachine> Inner<S> {
         if newest == self.shared.applied() {
             return Ok(());
         }
-        let capture = self.shared.capture().ok_or(SnapshotError::Empty)?;
-        let store = Arc::clone(&self.shared.snapshots);
+        let shared = Arc::clone(&self.shared);
         let write = move || {
-            let written = capture.write(&store);
+            let store = &shared.snapshots;
+            store.require_space(store.expected_bytes().saturating_mul(2))?;
+            // A snapshot that is being installed is waited for, which takes as long as it is large.
+            let capture = shared.capture().ok_or(SnapshotError::Empty)?;
+            let written = capture.write(store);
             drop(held);
             written
         };

@@ -19,7 +19,7 @@ const LOOKS_A_REFRESH: u32 = 8;
 pub(super) async fn run(host: Weak<Inner>, ended: CancellationToken) {
     let mut written = 0;
     let mut looks: u32 = 0;
-    let mut idle = Idle::default();
+    let mut at_rest = Idle::default();
     loop {
         let Some(runtime) = host.upgrade().map(|host| host.runtime.clone()) else {
             return;
@@ -60,7 +60,7 @@ pub(super) async fn run(host: Weak<Inner>, ended: CancellationToken) {
             Err(error) => tracing::error!(%error, "the log's upkeep failed"),
         }
         if stats.log_bytes > host.options.log_bytes_max {
-            host.release_oldest(&mut idle);
+            host.release_oldest(&mut at_rest);
         }
     }
 }

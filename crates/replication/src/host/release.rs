@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::Instant;
+use runtime::{Instant, Task};
 use wal::{GroupId, Record};
 
 use super::Inner;
 use crate::snapshot::{GENERATIONS, SnapshotStore};
-use crate::{StartError, convert};
+use crate::{SnapshotFile, StartError, convert};
 
 /// Between two attempts at a group, each of which may read its snapshots; doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -29,6 +29,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(600);
 pub(super) struct Idle {
     /// When each was last looked at, and how long it is left alone then.
     looks: BTreeMap<GroupId, Look>,
+    /// What the last look began. Others wait until it is over: they would read the same disk.
+    at_work: Option<Task<()>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,12 +42,21 @@ struct Look {
 impl Idle {
     /// Has the log let go of what it can of these groups, in the background.
     pub(super) fn release(&mut self, host: &Arc<Inner>, holding: &[GroupId]) {
-        for group in self.due(holding, host.runtime.now()) {
-            let host = Arc::clone(host);
-            let runtime = host.runtime.clone();
-            let release = move || host.release_idle(group);
-            drop(runtime.spawn_background("log-release", release));
+        if self
+            .at_work
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+        {
+            return;
         }
+        let due = self.due(holding, host.runtime.now());
+        if due.is_empty() {
+            return;
+        }
+        let host = Arc::clone(host);
+        let runtime = host.runtime.clone();
+        let release = move || due.into_iter().for_each(|group| host.release_idle(group));
+        self.at_work = Some(runtime.spawn_background("log-release", release));
     }
 
     /// Which of those that hold back the log now are to be looked at.
@@ -99,9 +110,17 @@ impl Inner {
         let Some(file) = found else {
             return Ok(());
         };
+        *self.releasing.lock() = Some(group);
+        let purged = self.purge_to(&file, is_retired);
+        *self.releasing.lock() = None;
+        purged
+    }
+
+    fn purge_to(&self, file: &SnapshotFile, was_retired: bool) -> Result<(), StartError> {
+        let group = file.info().group;
         let _claim = self.claim(group)?;
         // While the file was read, the group may have been removed, or started and stopped.
-        let is_as_before = self.retired.lock().contains(&group) == is_retired;
+        let is_as_before = self.retired.lock().contains(&group) == was_retired;
         let is_there = self.wal.groups().contains(&group) && self.vfs.exists(file.path())?;
         if !is_as_before || !is_there {
             return Ok(());

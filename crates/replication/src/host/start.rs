@@ -51,7 +51,7 @@ impl Host {
         let raft_config = config.to_raft()?;
         let group = config.group;
         self.inner.check_sound(group)?;
-        let _claim = self.inner.claim(group)?;
+        let _claim = self.inner.claim_soon(group).await?;
         self.inner.retired.lock().remove(&group);
         let progress = Arc::new(Progress::new());
         begun(ReplayWatch(Arc::clone(&progress)));
@@ -89,7 +89,7 @@ impl Host {
         group: GroupId,
         applied: Applied,
     ) -> Result<Option<SnapshotFile>, StartError> {
-        let _claim = self.inner.claim(group)?;
+        let _claim = self.inner.claim_soon(group).await?;
         let inner = Arc::clone(&self.inner);
         self.blocking(group, move || {
             let found = SnapshotStore::find(&inner.vfs, &inner.snapshot_root, group, applied);

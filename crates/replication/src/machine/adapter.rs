@@ -30,6 +30,7 @@ pub(crate) struct Shared<S> {
     pub(crate) snapshots: Arc<SnapshotStore>,
     pub(crate) halt: Arc<Halt>,
     pub(crate) runtime: Runtime,
+    begun: Instant,
     /// When somebody who leads was last heard.
     heard: Mutex<Option<Instant>>,
     /// Held while the state changes: what openraft has handed out when the replica is shut down may be applied a moment later. True from
@@ -61,6 +62,7 @@ impl<S: StateMachine> Shared<S> {
             progress,
             snapshots,
             halt,
+            begun: runtime.now(),
             runtime,
             heard: Mutex::new(None),
             is_torn: Mutex::default(),
@@ -77,6 +79,13 @@ impl<S: StateMachine> Shared<S> {
     pub(crate) fn leader_silence(&self) -> Option<Duration> {
         let heard = *self.heard.lock();
         heard.map(|at| self.runtime.now().saturating_since(at))
+    }
+
+    /// For how long nobody was heard who leads.
+    pub(crate) fn leaderless(&self) -> Duration {
+        let heard = *self.heard.lock();
+        let since = heard.unwrap_or(self.begun);
+        self.runtime.now().saturating_since(since)
     }
 
     pub(crate) fn applied(&self) -> Option<LogId> {

@@ -28,6 +28,8 @@ const DISK_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 /// How often a replica that answers nobody is looked at.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
+/// The same where it answers: that it does not any more comes by seconds of silence.
+const LOOK_AT_ANSWERING: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// A running replica.
 #[derive(Debug)]
@@ -160,8 +162,8 @@ impl Replica {
         Self::is_serving(status) && status.applied.is_some()
     }
 
-    /// Tells of every status of a replica, until one says that it has stopped, and whether reads are answered. That they are again is told
-    /// at once, too: a leader applies its first entry, and hears of a majority, after the status that says that it leads.
+    /// Tells of every status of a replica, until one says that it has stopped, and whether reads are answered. Where that alone changes it is
+    /// told soon, too: a leader applies its first entry, and hears of a majority, after the status that says that it leads.
     pub(crate) async fn follow(
         runtime: &Runtime,
         group: &Group<DictionaryState>,
@@ -177,14 +179,19 @@ impl Replica {
             }
             tokio::select! {
                 changed = status.changed() => if changed.is_err() { return None },
-                () = Self::until_it_answers(runtime, group), if !answers => {}
+                () = Self::until_changed(runtime, group, answers) => {}
             }
         }
     }
 
-    async fn until_it_answers(runtime: &Runtime, group: &Group<DictionaryState>) {
-        while !Self::answers_reads(&group.status()) {
-            runtime.sleep(LOOK_EVERY).await;
+    async fn until_changed(runtime: &Runtime, group: &Group<DictionaryState>, answered: bool) {
+        let every = if answered {
+            LOOK_AT_ANSWERING
+        } else {
+            LOOK_EVERY
+        };
+        while Self::answers_reads(&group.status()) == answered {
+            runtime.sleep(every).await;
         }
     }
 

@@ -369,6 +369,8 @@ async fn of_a_replica_that_did_not_start_again_no_figures_are_shown() {
     disk.inject(Fault::next(Op::List, Effect::Io).on_path("snapshots"));
     disk.set_capacity(Some(1));
     record_until_refused(&node).await;
+    let refused = node.public().record(record("paris")).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::Stopped, "{refused}");
     disk.set_capacity(None);
     world
         .until("nothing is shown of it", || async {

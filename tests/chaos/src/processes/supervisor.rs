@@ -41,6 +41,11 @@ impl Supervisor {
         supervisor
     }
 
+    /// Starts none any more.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
     /// How often it has started one.
     pub(super) fn started_again(&self) -> u64 {
         self.started_again.load(Ordering::Relaxed)
@@ -49,7 +54,7 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.stop();
     }
 }
 

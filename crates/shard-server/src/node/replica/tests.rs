@@ -583,6 +583,30 @@ async fn that_a_leader_answers_again_is_told_while_it_leads_as_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_majority_is_gone_is_told_while_the_leader_leads_as_before() {
+    let sites = three_voters().await;
+    let leader = leader_of(&sites.each_ref()).await;
+    let (told, mut tells) = tokio::sync::mpsc::unbounded_channel();
+    let tell = move |answers: bool| told.send(answers).unwrap();
+    let loses_its_majority = async {
+        while tells.recv().await != Some(true) {}
+        for other in sites.iter().filter(|site| !std::ptr::eq(*site, leader)) {
+            other.replica.group().shutdown().await;
+        }
+        leader.place.clock.leap(SILENCE_MAX);
+        while tells.recv().await != Some(false) {}
+    };
+    in_time(async {
+        tokio::select! {
+            stopped = Replica::follow(&leader.place.runtime, leader.replica.group(), tell) => panic!("{stopped:?}"),
+            () = loses_its_majority => {}
+        }
+    })
+    .await;
+    end(sites).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_is_as_old_as_the_newest_entry_that_it_has_applied() {
     let [leader, follower] = a_leader_and_its_follower().await;
     follower.applies(write(&[&leader], "ant").await).await;
