@@ -210,7 +210,7 @@ mod tests {
             let wanted = KeyRange::of_prefix(prefix);
             assert_eq!(
                 view.parts(ShardId(shard), namespace, prefix),
-                [wanted.clone()]
+                std::slice::from_ref(&wanted)
             );
             assert!(view.owns_all(ShardId(shard), namespace, &wanted));
             assert!(!view.owns_all(ShardId(3 - shard), namespace, &wanted));
