@@ -541,3 +541,40 @@ fn a_log_has_room_for_1024_groups_and_refuses_more() {
     wal.append_sync(GroupId(7), vec![Record::Remove]).unwrap();
     wal.append_sync(GroupId(1024), vec![vote(1)]).unwrap();
 }
+
+#[test]
+fn entries_under_two_dictionaries_are_read_in_one_call() {
+    let disk = SimDisk::new();
+    let options = WalOptions {
+        cache_bytes: 0,
+        segment_bytes: 1 << 20,
+        ..WalOptions::small()
+    };
+    let text = |index: u64| match index / 1000 {
+        0 => format!(
+            "autocomplete record term=city-{} count={index} generation=0",
+            index * 7919 % 5000
+        ),
+        _ => format!(
+            "{{\"kind\":\"delete\",\"namespace\":\"towns\",\"number\":{},\"at\":{index}}}",
+            index * 6007 % 5000
+        ),
+    };
+    for round in 0..3_u64 {
+        let (wal, _) = open_with(&disk, options.clone()).unwrap();
+        for index in round * 1000..(round + 1) * 1000 {
+            append(&wal, 1, vec![entry(1, index, text(index).as_bytes())]);
+        }
+        wal.shutdown().unwrap();
+        if round < 2 {
+            let trained = inspect::train(&disk, dir(), 8 << 10).unwrap();
+            assert_eq!(u64::from(trained.dictionary), round + 1);
+        }
+    }
+    let (wal, _) = open_with(&disk, options).unwrap();
+    let entries = wal.read(G, 0..u64::MAX, u64::MAX).unwrap();
+    assert_eq!(entries.len(), 3000);
+    for (index, entry) in (0..).zip(&entries) {
+        assert_eq!(entry.payload, text(index).as_bytes(), "{index}");
+    }
+}

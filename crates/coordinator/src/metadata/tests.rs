@@ -61,6 +61,23 @@ fn clear(name: &str, request: Option<(RequestId, u64)>) -> Command {
 }
 
 #[test]
+fn a_clear_may_be_issued_as_far_ahead_as_is_allowed() {
+    let mut state = begun(1);
+    state.apply(0, create("a"));
+    let ahead = limits::ISSUED_AHEAD_MAX.as_millis() as i64;
+    let id = RequestId {
+        client: ClientId([1; 16]),
+        sequence: 1,
+        issued_at_ms: 100 + ahead,
+        acked_below: 0,
+    };
+    let second = Response::Generation {
+        generation: Generation(2),
+    };
+    assert_eq!(state.apply(100, clear("a", Some((id, 5)))), second);
+}
+
+#[test]
 fn nothing_happens_before_the_cluster_has_begun_and_it_begins_once() {
     let mut state = State::default();
     assert_eq!(

@@ -521,3 +521,37 @@ async fn a_leader_whose_disk_is_full_refuses_and_gives_its_leads_away() {
         "{found}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_asked_directly_is_as_old_as_its_oldest_part() {
+    const OLD: Duration = Duration::from_millis(1_500);
+    let cluster = Cluster::replicated().await;
+    for term in TERMS {
+        cluster.record(term, 1).await;
+    }
+    cluster.runtime.sleep(OLD).await;
+    let deadline = cluster.runtime.now() + PATIENCE;
+    loop {
+        // The last part is young each time; nobody writes to the others.
+        cluster.record("zoo", 1).await;
+        cluster.runtime.sleep(Duration::from_millis(200)).await;
+        let mut old = 0;
+        for place in 0..3 {
+            let ask = GetTopKRequest {
+                consistency: Consistency::Stale.into(),
+                ..GetTopKRequest::default()
+            };
+            let answer = cluster.client_of(place).get_top_k(ask).await.unwrap();
+            let age_ms = u128::from(answer.into_inner().age_ms);
+            old += usize::from(age_ms >= OLD.as_millis());
+        }
+        // A part is of no age only to who leads it.
+        if old >= 2 {
+            return;
+        }
+        assert!(
+            cluster.runtime.now() < deadline,
+            "{old} servers say how old they are"
+        );
+    }
+}

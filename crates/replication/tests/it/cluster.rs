@@ -10,7 +10,7 @@ use runtime::Runtime;
 use tonic::Code;
 
 use crate::common::trio::{Replica, Trio, World, begin};
-use crate::common::{PATIENCE, client_of, envelope, put, until_status};
+use crate::common::{GROUP, PATIENCE, client_of, envelope, put, until_status};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_its_leader() {
@@ -520,4 +520,36 @@ async fn a_change_whose_leader_is_lost_half_way_is_told_of_and_ended_by_another(
         until_status(&replica.group, |status| !status.joint).await;
     }
     trio.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_turns_to_another_group_is_refused() {
+    let world = World::new();
+    let node = world.open(1, None).await;
+    let members = vec![node.member()];
+    let (_group, _) = begin(&node.host, Start::Bootstrap { members }).await;
+    let append = |group_id| wire::AppendRequest {
+        envelope: Some(wire::Envelope {
+            group_id,
+            ..envelope(2, 1)
+        }),
+        vote: Some(wire::Vote {
+            term: 99,
+            node_id: 2,
+            committed: true,
+        }),
+        ..wire::AppendRequest::default()
+    };
+    let requests = futures::stream::iter([append(GROUP.0), append(GROUP.0 + 1)]);
+    let answers = client_of(&node).append(requests).await.unwrap();
+    let mut answers = answers.into_inner();
+    let refused = loop {
+        match answers.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("both were taken"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    node.kill().await;
 }

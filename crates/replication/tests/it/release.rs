@@ -200,3 +200,52 @@ async fn an_idle_group_lets_go_of_the_log_of_a_follower_that_has_another_to_do()
     trio.agree().await;
     trio.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_nobody_leads_keeps_the_log_that_a_rotten_snapshot_would_stand_for() {
+    let options = HostOptions {
+        log_bytes_max: LOG_BYTES_MAX,
+        ..small_options()
+    };
+    let mut trio = Trio::within(World::simulated(options)).await;
+    for number in 0..2 {
+        let leader = trio.leader().await;
+        put(&leader.group, &number.to_string(), 1).await.unwrap();
+        trio.agree().await;
+        for replica in trio.replicas.values() {
+            replica.group.take_snapshot().await.unwrap();
+        }
+    }
+    let (leads, others) = trio.roles().await;
+    let left = others[0];
+    trio.kill(others[1]).await;
+    trio.kill(leads).await;
+    let disk = trio.world.disks[&left].clone();
+    let dir = Path::new("/data/snapshots/0000000000000007");
+    let newest = disk.list_dir(dir).unwrap().pop().unwrap();
+    disk.flip_bit(&dir.join(&newest.name), 999).unwrap();
+    let node = &trio.replicas[&left].node;
+    let (host, members) = (node.host.clone(), vec![node.member()]);
+    let busy = GroupConfig {
+        group: GroupId(8),
+        ..config(Start::Bootstrap { members })
+    };
+    let busy = host.start_group(busy, Arc::new(Counters::default()));
+    let busy = busy.await.unwrap();
+    settle(&busy).await;
+    // Longer than a group counts as led, and than several snapshots in a row take that free nothing.
+    let runtime = Runtime::real();
+    let enough = runtime.now() + Duration::from_secs(12);
+    write_until(&busy, || {
+        runtime.now() > enough && host.wal_stats().log_bytes > 2 * LOG_BYTES_MAX
+    })
+    .await;
+    drop((busy, host));
+    // It begins from the older one, and has the log behind that.
+    trio.kill(left).await;
+    for node in [left, leads, others[1]] {
+        trio.revive(node).await;
+    }
+    trio.agree().await;
+    trio.end().await;
+}

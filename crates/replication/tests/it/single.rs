@@ -567,3 +567,23 @@ async fn a_group_that_was_shut_down_still_has_its_snapshots_by_their_entries() {
     assert!(host.snapshot_of(GROUP, applied).await.unwrap().is_none());
     host.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn who_begins_from_a_snapshot_alone_takes_over_its_stamp() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = on_disk(dir.path()).await;
+    let (group, _) = start(&host, alone()).await;
+    settle(&group).await;
+    put(&group, "a", 1).await.unwrap();
+    group.take_snapshot().await.unwrap();
+    let stamp_ms = group.stamp_ms();
+    assert!(stamp_ms > 0);
+    host.shutdown().await.unwrap();
+    let host = on_disk(dir.path()).await;
+    let (group, machine) = start(&host, Start::Resume).await;
+    settle(&group).await;
+    assert_eq!(machine.get("a"), 1);
+    // What a new leader writes carries none.
+    assert_eq!(group.stamp_ms(), stamp_ms);
+    host.shutdown().await.unwrap();
+}

@@ -261,3 +261,23 @@ async fn whoever_waits_is_answered_when_the_task_behind_the_queue_dies() {
         assert!(runtime.timeout(patience, ticket).await.unwrap().is_ok());
     }
 }
+
+#[tokio::test]
+async fn a_call_of_several_writes_is_answered_for_each_and_gets_nobody_elses_answer() {
+    let log = Arc::new(HeldLog::default());
+    let config = QueueConfig {
+        entries_in_flight: 1,
+        ..config()
+    };
+    let queue = start(&Runtime::real(), Arc::clone(&log), config);
+    let first = queue.put(write("z"), None).unwrap();
+    until(|| log.entries.lock().len() == 1).await;
+    let two = queue.put([write("a"), write("b")].concat(), None).unwrap();
+    let one = queue.put(write("a"), None).unwrap();
+    log.open();
+    first.await.unwrap().unwrap();
+    let two = two.await.unwrap().unwrap();
+    assert_eq!(two.outcomes.len(), 2);
+    let one = one.await.unwrap().unwrap();
+    assert_eq!((count(&one), one.index), (2, two.index));
+}

@@ -193,3 +193,37 @@ async fn a_freeze_is_told_when_it_begins_and_when_it_ends() {
     let expected = [("freeze", "no_quorum", 1), ("end_freeze", "no_quorum", 1)];
     assert_eq!(words, expected);
 }
+
+#[tokio::test]
+async fn what_was_missed_before_anothers_turn_ended_does_not_count() {
+    let mut told = Told::new();
+    assert_eq!(told.poll(&[1]), None);
+    assert_eq!(told.poll(&[1]), None);
+    let report = &mut told.fleet.shards.get_mut(&SHARD).unwrap().report;
+    (report.last_attempt, report.ended_attempt) = (Some(1), 1);
+    told.watch.note_turns(at(told.polls), &told.fleet);
+    assert_eq!(told.poll(&[1]), None, "it is seen anew");
+    assert_eq!(told.poll(&[1]), None);
+    assert_eq!(told.poll(&[1]), Some(vec![1]));
+}
+
+#[test]
+fn whose_place_another_has_is_not_restarted_for_a_shard_that_stands_still() {
+    let mut nodes = vec![node(1), node(2)];
+    nodes[0].replaced = true;
+    let target = Target {
+        id: SHARD,
+        key: "key".into(),
+        nodes,
+        report: Report::default(),
+    };
+    let fleet = Fleet {
+        shards: [(SHARD, target)].into(),
+        ..Fleet::default()
+    };
+    let still = Health::Dead {
+        cause: Cause::Stalled,
+    };
+    let health = BTreeMap::from([(SHARD, still)]);
+    assert_eq!(ids(&stalled(SHARD, &health, &fleet)), [2]);
+}

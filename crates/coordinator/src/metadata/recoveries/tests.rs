@@ -29,6 +29,21 @@ fn verdict(recoveries: &mut Recoveries, now_ms: i64, asked: TurnRequest) -> (Tur
 }
 
 #[test]
+fn a_turn_that_is_asked_for_again_for_less_ends_no_sooner() {
+    let mut recoveries = Recoveries::default();
+    recoveries.begin(0, 3, ask(1, "a", 0));
+    let shorter = TurnRequest {
+        lease_ms: 10,
+        ..ask(1, "a", 0)
+    };
+    let granted = |attempt| (TurnVerdict::Granted, attempt);
+    assert_eq!(verdict(&mut recoveries, 20, shorter), granted(1));
+    let taken = (TurnVerdict::Taken, 1);
+    assert_eq!(verdict(&mut recoveries, 99, ask(1, "b", 1)), taken);
+    assert_eq!(verdict(&mut recoveries, 100, ask(1, "b", 1)), granted(2));
+}
+
+#[test]
 fn of_two_who_saw_the_same_one_gets_the_turn_and_the_other_looks_again() {
     let mut recoveries = Recoveries::default();
     let granted = (TurnVerdict::Granted, 1);
