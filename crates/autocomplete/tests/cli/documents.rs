@@ -10,7 +10,7 @@ use clap::{Arg, Args as _, Command, CommandFactory as _};
 use crate::support::{output, stdout};
 
 /// A document of the repository.
-fn document(name: &str) -> String {
+pub(crate) fn document(name: &str) -> String {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
     std::fs::read_to_string(docs.join(name)).unwrap()
 }

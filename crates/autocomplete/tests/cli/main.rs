@@ -12,6 +12,7 @@ mod exactness;
 mod files;
 mod life;
 mod log_tool;
+mod metrics;
 mod operations;
 mod page;
 mod support;

@@ -1,8 +1,6 @@
 //! What operators are given: alerts and a dashboard that speak of metrics which exist.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -16,24 +14,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
-}
-
-/// The metrics page of a cluster.
-fn metrics(up: &Up) -> String {
-    page(up, "/metrics", "")
-}
-
-/// A page on the HTTP port, asked for with more headers, each ended by a line break.
-fn page(up: &Up, path: &str, headers: &str) -> String {
-    let address = up.http();
-    let mut stream = TcpStream::connect(&address).unwrap();
-    let request =
-        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut page = String::new();
-    stream.read_to_string(&mut page).unwrap();
-    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
-    page
 }
 
 /// The metrics that an expression names.
@@ -65,7 +45,7 @@ fn alerts_and_the_dashboard_name_metrics_that_exist() {
     let runtime = Runtime::real();
     let until = runtime.now() + PATIENCE;
     loop {
-        let page = metrics(&up);
+        let page = up.metrics();
         let exposed: BTreeSet<&str> = page
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
@@ -169,8 +149,8 @@ fn a_request_is_followed_through_coordinator_and_shard() {
     up.answer(&["record", "apple"]);
     let id = "4bf92f3577b34da6a3ce929d0e0e4736";
     let header = format!("traceparent: 00-{id}-00f067aa0ba902b7-01\r\n");
-    page(&up, "/v1/suggest?q=a", &header);
-    page(&up, "/v1/suggest?q=b", "");
+    up.page("/v1/suggest?q=a", &header);
+    up.page("/v1/suggest?q=b", "");
     assert!(up.terminate().success());
     let log = std::fs::read_to_string(&log).unwrap();
     let called = |call: &str| {

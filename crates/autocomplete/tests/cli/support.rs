@@ -1,7 +1,7 @@
 //! Starting clusters and asking them.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -107,6 +107,24 @@ impl Up {
     pub(crate) fn http(&self) -> String {
         let (_, rest) = self.banner.split_once("http://").unwrap();
         rest.split('/').next().unwrap().to_owned()
+    }
+
+    /// A page on the HTTP port, asked for with more headers, each ended by a line break.
+    pub(crate) fn page(&self, path: &str, headers: &str) -> String {
+        let address = self.http();
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+        page
+    }
+
+    /// Its metrics.
+    pub(crate) fn metrics(&self) -> String {
+        self.page("/metrics", "")
     }
 
     /// The next line that is not empty.
