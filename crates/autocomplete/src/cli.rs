@@ -67,8 +67,13 @@ enum Command {
     Wal(wal_tool::WalArgs),
 }
 
+/// The command line, as it is parsed and explained.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
 pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::command()
+    let cli = match command()
         .try_get_matches_from(arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches))
     {

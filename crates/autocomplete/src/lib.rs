@@ -31,6 +31,12 @@ use std::process::ExitCode;
 
 pub use exit::{EXIT_FAILED, EXIT_USAGE};
 
+/// The command line, for whoever explains or checks it.
+#[must_use]
+pub fn command() -> clap::Command {
+    cli::command()
+}
+
 /// Runs the command of these arguments, the first being the program's name, and says how it ended.
 #[must_use]
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use runtime::{CancellationToken, Runtime};
 use telemetry::logging;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,6 +51,12 @@ struct Healthcheck {
     /// How long the answer may take
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     timeout: Duration,
+}
+
+/// The command line, for whoever explains or checks it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line of this process.

@@ -42,7 +42,7 @@ use runtime::{CancellationToken, Runtime};
 use telemetry::MetricsError;
 use tokio::sync::watch as watch_channel;
 
-pub use cli::main;
+pub use cli::{command, main};
 pub use config::{Config, Settings};
 pub use fleet::NodeTarget;
 pub use server::{ServeError, serve};
