@@ -1,10 +1,11 @@
-//! What operators are given: alerts and a dashboard that speak of metrics which exist.
+//! What operators are given: alerts and a dashboard that speak of metrics which exist, and units that start the programs.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use clap::CommandFactory as _;
 use runtime::Runtime;
 
 use crate::support::Up;
@@ -135,6 +136,32 @@ fn every_server_of_the_compose_files_is_scraped() {
             scraped += 1;
         }
         assert_eq!(scraped, number, "{config}");
+    }
+}
+
+/// What a line of a unit sets.
+fn setting<'a>(unit: &'a str, key: &str) -> Option<&'a str> {
+    let mut lines = unit.lines();
+    lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+}
+
+#[test]
+fn the_units_start_the_programs_with_options_that_they_have() {
+    for (name, program) in [
+        ("coordinator", coordinator::cli::Cli::command()),
+        ("shard", shard_server::cli::Cli::command()),
+        ("watchdog", watchdog::command()),
+    ] {
+        let file = format!("systemd/autocomplete-{name}.service");
+        let unit = std::fs::read_to_string(deploy().join(file)).unwrap();
+        let started = setting(&unit, "ExecStart").unwrap();
+        let path = format!("/usr/local/bin/{} ", program.get_name());
+        assert!(started.starts_with(&path), "{started}");
+        let parsed = program.try_get_matches_from(started.split_whitespace());
+        assert!(parsed.is_ok(), "{started}: {parsed:?}");
+        let data = started.split_once("--data-dir /var/lib/");
+        let data = data.map(|(_, directory)| directory);
+        assert_eq!(data, setting(&unit, "StateDirectory"), "{name}");
     }
 }
 
