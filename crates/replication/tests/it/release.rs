@@ -9,7 +9,9 @@ use runtime::Runtime;
 use vfs::{RealDisk, Vfs};
 
 use crate::common::trio::{Trio, World, begin, trio_config};
-use crate::common::{Counters, GROUP, PATIENCE, alone, config, deps, put, settle, small_options};
+use crate::common::{
+    Counters, GROUP, Node, PATIENCE, alone, config, deps, put, settle, small_options,
+};
 
 const LOG_BYTES_MAX: u64 = 64 << 10;
 
@@ -24,14 +26,39 @@ async fn crowded(dir: &Path) -> (Host, Group<Counters>, Group<Counters>) {
     let (host, _) = opened.unwrap();
     let (group, _) = begin(&host, alone()).await;
     settle(&group).await;
+    let busy = start_busy(&host, alone()).await;
+    (host, group, busy)
+}
+
+/// Another group of a node, to fill its log.
+async fn start_busy(host: &Host, start: Start) -> Group<Counters> {
     let busy = GroupConfig {
         group: GroupId(8),
-        ..config(alone())
+        ..config(start)
     };
     let machine = Arc::new(Counters::default());
     let busy = host.start_group(busy, machine).await.unwrap();
     settle(&busy).await;
-    (host, group, busy)
+    busy
+}
+
+/// The start of a group that has no other member than a node.
+fn alone_at(node: &Node) -> Start {
+    Start::Bootstrap {
+        members: vec![node.member()],
+    }
+}
+
+/// Two generations of snapshots everywhere: what lies between them is held back.
+async fn two_generations(trio: &Trio) {
+    for number in 0..2 {
+        let leader = trio.leader().await;
+        put(&leader.group, &number.to_string(), 1).await.unwrap();
+        trio.agree().await;
+        for replica in trio.replicas.values() {
+            replica.group.take_snapshot().await.unwrap();
+        }
+    }
 }
 
 /// Two snapshots, and an entry behind them.
@@ -119,14 +146,7 @@ async fn a_group_that_nobody_leads_lets_go_of_the_log_up_to_its_newest_snapshot(
     let mut world = World::new();
     world.options.log_bytes_max = LOG_BYTES_MAX;
     let mut trio = Trio::within(world).await;
-    for number in 0..2 {
-        let leader = trio.leader().await;
-        put(&leader.group, &number.to_string(), 1).await.unwrap();
-        trio.agree().await;
-        for replica in trio.replicas.values() {
-            replica.group.take_snapshot().await.unwrap();
-        }
-    }
+    two_generations(&trio).await;
     let (leads, others) = trio.roles().await;
     // In this order, so that the last has nobody to elect.
     trio.kill(others[1]).await;
@@ -134,15 +154,7 @@ async fn a_group_that_nobody_leads_lets_go_of_the_log_up_to_its_newest_snapshot(
     let left = &trio.replicas[&others[0]];
     let before = left.group.status();
     let host = left.node.host.clone();
-    let busy = GroupConfig {
-        group: GroupId(8),
-        ..config(Start::Bootstrap {
-            members: vec![left.node.member()],
-        })
-    };
-    let machine = Arc::new(Counters::default());
-    let busy = host.start_group(busy, machine).await.unwrap();
-    settle(&busy).await;
+    let busy = start_busy(&host, alone_at(&left.node)).await;
     let held = host.wal().oldest_segment();
     write_until(&busy, || {
         left.group.status().purged >= before.last_log && host.wal().oldest_segment() > held
@@ -162,38 +174,17 @@ async fn an_idle_group_lets_go_of_the_log_of_a_follower_that_has_another_to_do()
     let mut world = World::new();
     world.options.log_bytes_max = 64 << 10;
     let trio = Trio::within(world).await;
-    // Two generations of snapshots everywhere: what lies between them is held back.
-    for number in 0..2 {
-        let leader = trio.leader().await;
-        put(&leader.group, &number.to_string(), 1).await.unwrap();
-        trio.agree().await;
-        for replica in trio.replicas.values() {
-            replica.group.take_snapshot().await.unwrap();
-        }
-    }
+    two_generations(&trio).await;
     let (leads, others) = trio.roles().await;
     let follower = &trio.replicas[&others[0]];
     let host = &follower.node.host;
     let before = trio.replicas[&leads].group.status();
-    let busy = GroupConfig {
-        group: GroupId(8),
-        ..config(Start::Bootstrap {
-            members: vec![follower.node.member()],
-        })
-    };
-    let machine = Arc::new(Counters::default());
-    let busy = host.start_group(busy, machine).await.unwrap();
-    settle(&busy).await;
+    let busy = start_busy(host, alone_at(&follower.node)).await;
     let held = host.wal().oldest_segment();
-    let runtime = Runtime::real();
-    let deadline = runtime.now() + PATIENCE;
-    let mut number = 0;
-    while follower.group.status().purged <= before.last_log || host.wal().oldest_segment() <= held {
-        let seen = follower.group.status();
-        assert!(runtime.now() < deadline, "{seen:?}");
-        number += 1;
-        put(&busy, &format!("{number:0300}"), 1).await.unwrap();
-    }
+    write_until(&busy, || {
+        follower.group.status().purged > before.last_log && host.wal().oldest_segment() > held
+    })
+    .await;
     // Nobody else has anything to do with it: the leader wrote for the one that asked.
     let after = trio.replicas[&leads].group.status();
     assert!(after.last_log > before.last_log, "{after:?}");
@@ -208,14 +199,7 @@ async fn a_group_that_nobody_leads_keeps_the_log_that_a_rotten_snapshot_would_st
         ..small_options()
     };
     let mut trio = Trio::within(World::simulated(options)).await;
-    for number in 0..2 {
-        let leader = trio.leader().await;
-        put(&leader.group, &number.to_string(), 1).await.unwrap();
-        trio.agree().await;
-        for replica in trio.replicas.values() {
-            replica.group.take_snapshot().await.unwrap();
-        }
-    }
+    two_generations(&trio).await;
     let (leads, others) = trio.roles().await;
     let left = others[0];
     trio.kill(others[1]).await;
@@ -225,14 +209,8 @@ async fn a_group_that_nobody_leads_keeps_the_log_that_a_rotten_snapshot_would_st
     let newest = disk.list_dir(dir).unwrap().pop().unwrap();
     disk.flip_bit(&dir.join(&newest.name), 999).unwrap();
     let node = &trio.replicas[&left].node;
-    let (host, members) = (node.host.clone(), vec![node.member()]);
-    let busy = GroupConfig {
-        group: GroupId(8),
-        ..config(Start::Bootstrap { members })
-    };
-    let busy = host.start_group(busy, Arc::new(Counters::default()));
-    let busy = busy.await.unwrap();
-    settle(&busy).await;
+    let host = node.host.clone();
+    let busy = start_busy(&host, alone_at(node)).await;
     // Longer than a group counts as led, and than several snapshots in a row take that free nothing.
     let runtime = Runtime::real();
     let enough = runtime.now() + Duration::from_secs(12);
