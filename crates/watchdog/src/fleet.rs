@@ -233,5 +233,20 @@ pub(crate) fn node(id: u64) -> NodeTarget {
     }
 }
 
+/// A fleet of one shard, of which nothing is reported.
+#[cfg(test)]
+pub(crate) fn fleet_of(id: ShardId, nodes: Vec<NodeTarget>) -> Fleet {
+    let target = Target {
+        id,
+        key: "key".into(),
+        nodes,
+        report: Report::default(),
+    };
+    Fleet {
+        shards: [(id, target)].into(),
+        ..Fleet::default()
+    }
+}
+
 #[cfg(test)]
 mod tests;

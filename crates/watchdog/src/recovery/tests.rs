@@ -8,7 +8,7 @@ use runtime::{Adapters, Clock, OsRandom, Sleep, TcpNetwork};
 
 use super::*;
 use crate::coordinators::tests::Stub;
-use crate::fleet::{Report, Target, node};
+use crate::fleet::{fleet_of, node};
 use crate::restart::{Restart, RestartError, Restarter};
 
 /// Restarts nothing, and notes whom it was asked for.
@@ -45,16 +45,7 @@ fn recovery(
 ) -> Recovery {
     let runtime = Runtime::real();
     let hour = Duration::from_secs(3600);
-    let target = Target {
-        id: SHARD,
-        key: "key".into(),
-        nodes,
-        report: Report::default(),
-    };
-    let fleet = Fleet {
-        shards: [(SHARD, target)].into(),
-        ..Fleet::default()
-    };
+    let fleet = fleet_of(SHARD, nodes);
     let restarter = Arc::clone(restarter) as Arc<dyn Restarter>;
     let metrics = telemetry::Metrics::new(&runtime).unwrap();
     let actions = Actions::of_a_test(&runtime);

@@ -4,7 +4,7 @@ use super::*;
 use crate::actions::Actions;
 use crate::coordinators::Coordinators;
 use crate::detector::Observation;
-use crate::fleet::{Report, Target, node};
+use crate::fleet::{Report, Target, fleet_of, node};
 use crate::prober::Prober;
 use crate::restart::{External, Restarts};
 
@@ -54,16 +54,7 @@ impl Told {
             watch::Sender::new(false),
             CancellationToken::new(),
         );
-        let target = Target {
-            id: SHARD,
-            key: "key".into(),
-            nodes: (1..=3).map(node).collect(),
-            report: Report::default(),
-        };
-        let fleet = Fleet {
-            shards: [(SHARD, target)].into(),
-            ..Fleet::default()
-        };
+        let fleet = fleet_of(SHARD, (1..=3).map(node).collect());
         let mut told = Self {
             watch,
             fleet,
@@ -211,16 +202,7 @@ async fn what_was_missed_before_anothers_turn_ended_does_not_count() {
 fn whose_place_another_has_is_not_restarted_for_a_shard_that_stands_still() {
     let mut nodes = vec![node(1), node(2)];
     nodes[0].replaced = true;
-    let target = Target {
-        id: SHARD,
-        key: "key".into(),
-        nodes,
-        report: Report::default(),
-    };
-    let fleet = Fleet {
-        shards: [(SHARD, target)].into(),
-        ..Fleet::default()
-    };
+    let fleet = fleet_of(SHARD, nodes);
     let still = Health::Dead {
         cause: Cause::Stalled,
     };
