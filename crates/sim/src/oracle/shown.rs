@@ -81,9 +81,10 @@ impl Oracle {
             // A clear is known to coordinators before it is in the log, which is what tokens are positions of.
             let is_over = |place: &usize| {
                 let ends = self.ends_of(key, *place);
-                !has(count, *place) && !ends.is_empty() && ends.iter().all(|is_of_term| *is_of_term)
+                !ends.is_empty() && ends.iter().all(|is_of_term| *is_of_term)
             };
-            let over: BTreeSet<usize> = there.iter().copied().filter(is_over).collect();
+            let missing = there.iter().copied().filter(|place| !has(count, *place));
+            let over: BTreeSet<usize> = missing.filter(is_over).collect();
             there.retain(|place| !over.contains(place));
             gone.extend(over);
         }
