@@ -4,7 +4,7 @@ mod count;
 mod delete;
 mod export;
 mod record;
-mod top;
+pub(crate) mod top;
 
 pub(crate) use count::{CountArgs, count};
 pub(crate) use delete::{DeleteArgs, delete};

@@ -13,7 +13,7 @@ use api::v1;
 use client::{Client, ClientError};
 use runtime::Runtime;
 
-use editor::{Action, Editor};
+use editor::{Action, Editor, Key};
 use keys::Keys;
 use screen::Screen;
 
@@ -66,4 +66,15 @@ async fn record(
             request_id: None,
         })
         .await
+}
+
+/// What is in an empty line after an answer, so many steps down its list and the key that completes.
+pub(crate) fn completed(response: v1::GetTopKResponse, steps: usize) -> String {
+    let mut editor = Editor::new(String::new());
+    editor.answered(response);
+    for _ in 0..steps {
+        editor.press(Key::Down);
+    }
+    editor.press(Key::Complete);
+    editor.text().to_owned()
 }

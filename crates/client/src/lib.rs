@@ -19,6 +19,8 @@ mod call;
 mod client;
 mod connections;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 mod options;
 mod pages;

@@ -47,15 +47,19 @@ impl TermPages {
                 }
             })
             .await?;
-        if !response.next_page_token.is_empty()
-            && response.next_page_token == self.request.page_token
-        {
-            return Err(ClientError::Protocol {
-                problem: "a page names itself as the next".to_owned(),
-            });
-        }
+        check(&self.request.page_token, &response)?;
         self.ended = response.next_page_token.is_empty();
         self.request.page_token = response.next_page_token;
         Ok(Some(response.terms))
     }
+}
+
+/// Whether a listing gets on with the page that came for a token.
+pub(crate) fn check(token: &str, response: &v1::ListTermsResponse) -> Result<(), ClientError> {
+    if !response.next_page_token.is_empty() && response.next_page_token == token {
+        return Err(ClientError::Protocol {
+            problem: "a page names itself as the next".to_owned(),
+        });
+    }
+    Ok(())
 }

@@ -151,7 +151,7 @@ impl Routing {
         self.install(map)
     }
 
-    fn install(&self, map: api::admin::v1::ShardMap) -> Result<(), ApiError> {
+    pub(crate) fn install(&self, map: api::admin::v1::ShardMap) -> Result<(), ApiError> {
         let map = ShardMap::try_from(map)
             .map_err(|error| ApiError::internal(format!("the coordinator's map: {error}")))?;
         if map.epoch < self.epoch() {

@@ -5,9 +5,9 @@
 
 mod connection;
 mod healthcheck;
-mod map;
+pub(crate) mod map;
 mod members;
-mod outlook;
+pub(crate) mod outlook;
 mod recover;
 mod serve;
 pub(crate) mod snapshot;

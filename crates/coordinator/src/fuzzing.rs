@@ -1,5 +1,5 @@
-//! A door to what a coordinator takes from its disk, from browsers, nodes, watchdogs and other coordinators, and to what its commands
-//! show of a coordinator's answers, for `crates/fuzz`.
+//! A door to what a coordinator takes from its disk, from browsers, nodes, watchdogs and other coordinators, to what it makes of the
+//! answers of shards, and to what its commands show of a coordinator's answers, for `crates/fuzz`.
 //!
 //! On failure: what is refused says why. Nothing here sends anything, and files are kept only on the disk that is given.
 
@@ -10,17 +10,20 @@ use std::sync::Arc;
 use api::admin::v1::{
     BeginRecoveryRequest, DrainNodeRequest, EndRecoveryRequest, GetStatusResponse,
     ListSnapshotsResponse, PromoteReplicaRequest, RecoverShardRequest, ReplaceReplicaRequest,
-    SnapshotInfo,
+    ShardMap, SnapshotInfo,
 };
 use api::meta::v1::{AdmitRequest, GreetResponse, ProposeRequest};
 use api::registry::v1::{
     ClearNamespaceRequest, RegisterRequest, ResolveNamespaceRequest, SyncRequest,
 };
-use api::shard::v1::SnapshotChunk;
+use api::shard::v1::{
+    ChangeMembersResponse, ListResponse, SnapshotChunk, TopKResponse, WriteResponse,
+};
+use api::v1::{GetTopKResponse, ListTermsResponse, RecordBatchResponse};
 use api::{ApiError, validate};
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, Uri};
-use cluster::{ClusterId, Incarnation, NodeId, Replica, Shard, ShardId};
+use cluster::{ClusterId, Incarnation, KeyRange, NodeId, Replica, Shard, ShardId};
 use runtime::Runtime;
 use serde_json::Value;
 use term::NamespaceName;
@@ -28,12 +31,18 @@ use vfs::Vfs;
 
 use crate::admin::{members, others, turns};
 use crate::arrival::Next;
-use crate::cli::{snapshot, status};
+use crate::cli::outlook::Outlook;
+use crate::cli::{map, snapshot, status};
 use crate::http::origin::{self, Origin};
 use crate::identity::{Identity, Membership};
 use crate::liveness::{Report, voices};
 use crate::metadata::{Admission, Command, Metadata};
+use crate::nodes::protocols::{TopKs, Writes};
 use crate::placement::audit::{Verdict, judge};
+use crate::recovery::repair::steps;
+use crate::routing::list::{Filled, Page};
+use crate::routing::scatter::{self, Slot};
+use crate::routing::writes::{self, Progress};
 use crate::snapshots::{Held, Store, announced, name};
 use crate::{arrival, http, identity, meta, recovery, registry};
 
@@ -312,6 +321,103 @@ pub fn fetch(vfs: &Arc<dyn Vfs>, dir: &Path, chunks: &[SnapshotChunk]) -> Option
         content,
         held: open()?.list().iter().map(Into::into).collect(),
     })
+}
+
+/// What the client hears of a batch, all of which one shard owns, when that gives one of these answers to each try.
+///
+/// # Errors
+/// As the client is told.
+pub fn written(
+    batch: &validate::RecordBatch,
+    tries: Vec<WriteResponse>,
+) -> Result<RecordBatchResponse, ApiError> {
+    let mut progress = Progress::new(batch);
+    let numbers: Vec<usize> = (0..batch.items.len()).collect();
+    for answer in tries {
+        let taken = Writes::answered(answer)
+            .and_then(writes::written)
+            .and_then(|written| progress.take(&numbers, written));
+        match taken {
+            Ok(()) => break,
+            Err(error) => progress.fail(&numbers, &error, false),
+        }
+    }
+    progress.into_response()
+}
+
+/// What the client hears of a completion whose parts shards 1, 2, ... own, by what each answers.
+///
+/// # Errors
+/// As the client is told.
+pub fn completed(
+    ask: &validate::GetTopK,
+    parts: Vec<(KeyRange, TopKResponse)>,
+) -> Result<GetTopKResponse, ApiError> {
+    let slots = (1..).zip(parts).map(|(number, (range, answer))| {
+        let (shard, node) = (ShardId(number), NodeId(number));
+        let part = TopKs::answered(answer)
+            .and_then(|answer| scatter::checked(ask, answer, (&range, shard), node));
+        Slot::tried(range, shard, part)
+    });
+    scatter::assemble(ask, slots.collect())
+}
+
+/// The page of so many terms that shards 1, 2, ... fill, by what each answers in its turn; nothing if none answers.
+///
+/// # Errors
+/// As the client is told.
+pub fn listed(
+    size: usize,
+    answers: Vec<ListResponse>,
+) -> Result<Option<ListTermsResponse>, ApiError> {
+    let count = answers.len();
+    let mut page = Page::default();
+    for (place, answer) in (1..).zip(answers) {
+        let shard = ShardId(place as u64);
+        page = match page.take(shard, answer.into(), size, place == count)? {
+            Filled::GoesOn(page) => page,
+            Filled::Ends(answer) => return Ok(Some(answer)),
+        };
+    }
+    Ok(None)
+}
+
+/// A member of a group that the map does not show, by what its leader says, and whether the members are those of the map.
+#[must_use]
+pub fn members(answer: &ChangeMembersResponse, shown: &[Replica]) -> (Option<NodeId>, bool) {
+    let stranger = steps::stranger(&answer.members, shown);
+    (stranger, steps::are_members(&answer.members, shown))
+}
+
+/// What `coordinator map` prints of an answer, a table each.
+#[must_use]
+pub fn map_tables(map: &ShardMap) -> Vec<String> {
+    let tables = map::tables_of(map);
+    tables.iter().map(ToString::to_string).collect()
+}
+
+/// What `coordinator map --json` prints of an answer.
+#[must_use]
+pub fn map_json(map: &ShardMap) -> Value {
+    map::as_json(map)
+}
+
+/// What a person is told before the loss of a part of a shard is accepted, by a status and by what each coordinator holds: for a
+/// recovery, and for a promotion of the replica of a node.
+#[must_use]
+pub fn outlook(
+    (shard, node): (u64, &str),
+    status: GetStatusResponse,
+    held: Vec<ListSnapshotsResponse>,
+) -> [Vec<String>; 2] {
+    let held = (1..).zip(held);
+    let held = held.map(|(place, held)| (format!("coordinator-{place}:1"), Ok(held.snapshots)));
+    let outlook = Outlook {
+        shard,
+        status: Ok(status),
+        held: held.collect(),
+    };
+    [outlook.of_recovery(), outlook.of_promotion(node)]
 }
 
 /// What `coordinator status` prints of an answer, at a moment of the wall clock.

@@ -6,7 +6,7 @@
 //! what waits on the old one goes on waiting in its own time.
 
 mod mux;
-mod protocols;
+pub(crate) mod protocols;
 mod silence;
 
 use std::collections::HashMap;
@@ -206,11 +206,7 @@ impl Link {
             return written.await.map_err(ApiError::for_write);
         }
         let lane = &self.of_writes(&request)?.writes;
-        let response = lane.call(request, limit).await?;
-        match response.error {
-            Some(error) => Err(error.into()),
-            None => Ok(response),
-        }
+        Writes::answered(lane.call(request, limit).await?)
     }
 
     /// The top of a shard's part.
@@ -224,11 +220,7 @@ impl Link {
                 .unary(limit, near.top_k(self.near(request, limit)))
                 .await;
         }
-        let response = self.next()?.top_ks.call(request, limit).await?;
-        match response.error {
-            Some(error) => Err(error.into()),
-            None => Ok(response),
-        }
+        TopKs::answered(self.next()?.top_ks.call(request, limit).await?)
     }
 
     /// As [`Self::top_k`], without waiting for anything. `None` where something has to be waited for, or there is no answer.

@@ -19,7 +19,7 @@
 mod balance;
 mod case;
 mod observed;
-mod repair;
+pub(crate) mod repair;
 mod seed;
 mod steps;
 

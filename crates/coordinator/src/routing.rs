@@ -16,11 +16,11 @@ mod hedges;
 mod hedging;
 mod lead;
 mod leaders;
-mod list;
+pub(crate) mod list;
 mod reads;
 mod rounds;
-mod scatter;
-mod writes;
+pub(crate) mod scatter;
+pub(crate) mod writes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

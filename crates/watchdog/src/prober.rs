@@ -18,10 +18,10 @@ use futures::future::{BoxFuture, join_all};
 use rpc::channel::{Pool, PoolConfig};
 use rpc::health::{shard_read, shard_write};
 use runtime::Runtime;
-use tonic::Code;
-use tonic_health::pb::HealthCheckRequest;
+use tonic::{Code, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::detector::Observation;
 use crate::fleet::{Fleet, NodeTarget, Target};
@@ -31,7 +31,7 @@ const CONCURRENT_MAX: usize = 64;
 
 /// What one process answered about one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+pub(crate) enum Answer {
     Serving,
     /// It answers reads, and takes no writes for now: its disk is full, or no quorum is there.
     ReadsOnly,
@@ -174,23 +174,29 @@ impl Prober {
     async fn check(&self, address: &str, service: String) -> Option<bool> {
         let mut client = HealthClient::new(self.peers.get(address).ok()?);
         let question = client.check(HealthCheckRequest { service });
-        match self.runtime.timeout(self.timeout, question).await.ok()? {
-            Ok(answer) => Some(answer.into_inner().status() == ServingStatus::Serving),
-            // A process that refuses is one that lives.
-            Err(status) => {
-                let refuses = matches!(
-                    status.code(),
-                    Code::NotFound | Code::ResourceExhausted | Code::Unimplemented
-                );
-                refuses.then_some(false)
-            }
+        let answer = self.runtime.timeout(self.timeout, question).await.ok()?;
+        served(answer.map(Response::into_inner))
+    }
+}
+
+/// Whether a service serves, by what its process answers; none if that says nothing.
+pub(crate) fn served(answer: Result<HealthCheckResponse, Status>) -> Option<bool> {
+    match answer {
+        Ok(answer) => Some(answer.status() == ServingStatus::Serving),
+        // A process that refuses is one that lives.
+        Err(status) => {
+            let refuses = matches!(
+                status.code(),
+                Code::NotFound | Code::ResourceExhausted | Code::Unimplemented
+            );
+            refuses.then_some(false)
         }
     }
 }
 
 /// A number that moves while any process of a shard gets on. Of those that open their logs only they themselves tell; of the others the
 /// coordinators, where any of it is fresh.
-fn progress(told: Option<u64>, answers: &[Answer]) -> Option<u64> {
+pub(crate) fn progress(told: Option<u64>, answers: &[Answer]) -> Option<u64> {
     let opening = answers.iter().filter_map(|answer| match answer {
         Answer::Opening(bytes) => Some(*bytes),
         Answer::Serving | Answer::ReadsOnly | Answer::NotServing | Answer::Silent => None,

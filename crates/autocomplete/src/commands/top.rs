@@ -125,7 +125,7 @@ fn print(response: &v1::GetTopKResponse) -> io::Result<()> {
     Ok(())
 }
 
-fn as_json(response: &v1::GetTopKResponse) -> serde_json::Value {
+pub(crate) fn as_json(response: &v1::GetTopKResponse) -> serde_json::Value {
     let suggestions: Vec<_> = response
         .suggestions
         .iter()

@@ -34,42 +34,50 @@ impl Map {
             return Ok(());
         }
         writeln!(out, "epoch {}", map.epoch)?;
-        let mut table = Table::new(&["from", "to", "shard", "life", "nodes"]);
-        let ranges = map
-            .template
-            .as_ref()
-            .map_or(&[][..], |layout| &layout.ranges);
-        for (place, range) in ranges.iter().enumerate() {
-            let end = ranges
-                .get(place + 1)
-                .map_or_else(|| "the end".to_owned(), |next| format!("{:?}", next.start));
-            let shard = map.shards.iter().find(|at| at.shard_id == range.shard_id);
-            let nodes = shard.map(|shard| names(&map, shard)).unwrap_or_default();
-            table.add_row(vec![
-                format!("{:?}", range.start),
-                end,
-                range.shard_id.to_string(),
-                shard.map_or(0, |shard| shard.incarnation).to_string(),
-                nodes.join(", "),
-            ]);
-        }
-        table.right(&[2, 3]);
-        writeln!(out, "{table}")?;
-        if !map.namespaces.is_empty() {
-            let mut table = Table::new(&["namespace", "id", "generation", "normaliser"]);
-            for namespace in &map.namespaces {
-                table.add_row(vec![
-                    namespace.name.clone(),
-                    namespace.namespace_id.to_string(),
-                    namespace.generation.to_string(),
-                    namespace.normaliser_version.to_string(),
-                ]);
-            }
-            table.right(&[1, 2, 3]);
+        for table in tables_of(&map) {
             writeln!(out, "{table}")?;
         }
         Ok(())
     }
+}
+
+/// Who has what, and the namespaces, if there are any.
+pub(crate) fn tables_of(map: &ShardMap) -> Vec<Table> {
+    let mut table = Table::new(&["from", "to", "shard", "life", "nodes"]);
+    let ranges = map
+        .template
+        .as_ref()
+        .map_or(&[][..], |layout| &layout.ranges);
+    for (place, range) in ranges.iter().enumerate() {
+        let end = ranges
+            .get(place + 1)
+            .map_or_else(|| "the end".to_owned(), |next| format!("{:?}", next.start));
+        let shard = map.shards.iter().find(|at| at.shard_id == range.shard_id);
+        let nodes = shard.map(|shard| names(map, shard)).unwrap_or_default();
+        table.add_row(vec![
+            format!("{:?}", range.start),
+            end,
+            range.shard_id.to_string(),
+            shard.map_or(0, |shard| shard.incarnation).to_string(),
+            nodes.join(", "),
+        ]);
+    }
+    table.right(&[2, 3]);
+    let mut tables = vec![table];
+    if !map.namespaces.is_empty() {
+        let mut table = Table::new(&["namespace", "id", "generation", "normaliser"]);
+        for namespace in &map.namespaces {
+            table.add_row(vec![
+                namespace.name.clone(),
+                namespace.namespace_id.to_string(),
+                namespace.generation.to_string(),
+                namespace.normaliser_version.to_string(),
+            ]);
+        }
+        table.right(&[1, 2, 3]);
+        tables.push(table);
+    }
+    tables
 }
 
 fn names(map: &ShardMap, shard: &api::admin::v1::ShardDescriptor) -> Vec<String> {
@@ -86,7 +94,7 @@ fn names(map: &ShardMap, shard: &api::admin::v1::ShardDescriptor) -> Vec<String>
     nodes.collect()
 }
 
-fn as_json(map: &ShardMap) -> Value {
+pub(crate) fn as_json(map: &ShardMap) -> Value {
     let ranges = map.template.iter().flat_map(|layout| &layout.ranges);
     json!({
         "epoch": map.epoch,

@@ -17,10 +17,10 @@ use crate::recovery::furthest;
 
 /// What the coordinators say of a shard.
 #[derive(Debug)]
-pub(super) struct Outlook {
-    shard: u64,
-    status: Result<GetStatusResponse, ApiError>,
-    held: Said<Vec<SnapshotInfo>>,
+pub(crate) struct Outlook {
+    pub(crate) shard: u64,
+    pub(crate) status: Result<GetStatusResponse, ApiError>,
+    pub(crate) held: Said<Vec<SnapshotInfo>>,
 }
 
 /// What reaches furthest of all that is left.
@@ -64,7 +64,7 @@ impl Outlook {
     }
 
     /// For people, a line each: where a recovery would begin.
-    pub(super) fn of_recovery(&self) -> Vec<String> {
+    pub(crate) fn of_recovery(&self) -> Vec<String> {
         let mut lines = self.known();
         let state = self.shard_status().map(ShardStatus::state);
         if state == Some(ShardState::Serving) {
@@ -88,7 +88,7 @@ impl Outlook {
     }
 
     /// For people, a line each: what the replica of a node has, and what reaches further.
-    pub(super) fn of_promotion(&self, node: &str) -> Vec<String> {
+    pub(crate) fn of_promotion(&self, node: &str) -> Vec<String> {
         let mut lines = self.known();
         let chosen = self.replica_on(node);
         lines.push(match chosen {

@@ -1,5 +1,6 @@
 //! The calls of the shard service that go over long-lived streams.
 
+use api::ApiError;
 use api::shard::v1::shard_service_client::ShardServiceClient;
 use api::shard::v1::{TopKRequest, TopKResponse, WriteRequest, WriteResponse};
 use futures::FutureExt as _;
@@ -17,6 +18,26 @@ pub(crate) struct Writes;
 /// `ShardService.TopKStream`.
 #[derive(Debug)]
 pub(crate) struct TopKs;
+
+impl Writes {
+    /// An answer, unless it says why there is none.
+    pub(crate) fn answered(response: WriteResponse) -> Result<WriteResponse, ApiError> {
+        match response.error {
+            Some(error) => Err(error.into()),
+            None => Ok(response),
+        }
+    }
+}
+
+impl TopKs {
+    /// An answer, unless it says why there is none.
+    pub(crate) fn answered(response: TopKResponse) -> Result<TopKResponse, ApiError> {
+        match response.error {
+            Some(error) => Err(error.into()),
+            None => Ok(response),
+        }
+    }
+}
 
 impl Protocol for Writes {
     type Request = WriteRequest;

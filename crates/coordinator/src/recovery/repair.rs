@@ -7,7 +7,7 @@
 //! On failure: a step that fails is tried again after a pause, as long as the planner finds it due.
 
 mod standstill;
-mod steps;
+pub(crate) mod steps;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -92,6 +92,6 @@ impl Router {
         let answer = target.link.top_k_at_once(request)?;
         let part = scatter::checked(ask, answer, (&range, shard), node).ok()?;
         self.answered(&to, node);
-        Some(Slot::answered(range, shard, part))
+        Some(Slot::tried(range, shard, Ok(part)))
     }
 }

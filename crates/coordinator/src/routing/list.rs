@@ -1,6 +1,6 @@
 //! ListTerms: one shard after another, in byte order.
 
-use api::shard::v1::ListRequest;
+use api::shard::v1::{ListRequest, ListResponse};
 use api::v1::{ListTermsResponse, Suggestion};
 use api::validate::{ListTerms, PageToken};
 use api::{ApiError, Reason};
@@ -13,16 +13,33 @@ use super::{Ask, Router, Target};
 
 /// A page while it is filled.
 #[derive(Debug, Default)]
-struct Page {
+pub(crate) struct Page {
     terms: Vec<Suggestion>,
     bytes: usize,
 }
 
 /// What a shard has to offer.
 #[derive(Debug)]
-struct Offer {
+pub(crate) struct Offer {
     terms: Vec<Suggestion>,
     more: bool,
+}
+
+impl From<ListResponse> for Offer {
+    fn from(answer: ListResponse) -> Self {
+        Self {
+            terms: answer.terms,
+            more: answer.more,
+        }
+    }
+}
+
+/// What becomes of a page with what one more shard has to offer.
+#[derive(Debug)]
+pub(crate) enum Filled {
+    /// It has room for what the next shard has.
+    GoesOn(Page),
+    Ends(ListTermsResponse),
 }
 
 impl Router {
@@ -47,24 +64,15 @@ impl Router {
             };
             let mut open = cover.iter().filter(|(range, _)| is_open(range.end()));
             let Some((range, shard)) = open.next() else {
-                return page.last();
+                return Ok(page.last());
             };
             let room = (size - page.terms.len(), limits::PAGE_BYTES_MAX - page.bytes);
             let offer = self.offer(&ask, *shard, after, room, deadline).await?;
-            let is_empty = offer.terms.is_empty();
-            page.add(offer.terms);
-            let is_full = page.terms.len() >= size || page.bytes >= limits::PAGE_BYTES_MAX;
             let is_last = open.next().is_none();
-            if offer.more && is_empty {
-                let message = format!("shard {shard} has more terms and lists none");
-                return Err(ApiError::new(Reason::Internal, message));
-            }
-            if !offer.more && is_last {
-                return page.last();
-            }
-            if is_full || offer.more {
-                return page.with_more();
-            }
+            page = match page.take(*shard, offer, size, is_last)? {
+                Filled::GoesOn(page) => page,
+                Filled::Ends(answer) => return Ok(answer),
+            };
             reached = range.end().map(str::to_owned);
         }
     }
@@ -107,12 +115,7 @@ impl Router {
                 async move { target.link.list(request, target.limit).await }
             };
             match self.ask(to, call).await {
-                Ok((_, answer)) => {
-                    return Ok(Offer {
-                        terms: answer.terms,
-                        more: answer.more,
-                    });
-                }
+                Ok((_, answer)) => return Ok(answer.into()),
                 Err(failed) => {
                     let again = rounds.may_follow(first, &failed);
                     if !again || !rounds.next(&self.runtime, &self.leaders).await {
@@ -125,17 +128,41 @@ impl Router {
 }
 
 impl Page {
+    /// Takes what a shard has to offer; `is_last` says that no other shard has more. A page of `size` terms is full.
+    pub(crate) fn take(
+        mut self,
+        shard: ShardId,
+        offer: Offer,
+        size: usize,
+        is_last: bool,
+    ) -> Result<Filled, ApiError> {
+        let is_empty = offer.terms.is_empty();
+        self.add(offer.terms);
+        let is_full = self.terms.len() >= size || self.bytes >= limits::PAGE_BYTES_MAX;
+        if offer.more && is_empty {
+            let message = format!("shard {shard} has more terms and lists none");
+            return Err(ApiError::new(Reason::Internal, message));
+        }
+        if !offer.more && is_last {
+            return Ok(Filled::Ends(self.last()));
+        }
+        if is_full || offer.more {
+            return self.with_more().map(Filled::Ends);
+        }
+        Ok(Filled::GoesOn(self))
+    }
+
     fn add(&mut self, terms: Vec<Suggestion>) {
         let bytes = terms.iter().map(|at| at.term.len() + at.display.len());
         self.bytes += bytes.sum::<usize>();
         self.terms.extend(terms);
     }
 
-    fn last(self) -> Result<ListTermsResponse, ApiError> {
-        Ok(ListTermsResponse {
+    fn last(self) -> ListTermsResponse {
+        ListTermsResponse {
             terms: self.terms,
             next_page_token: String::new(),
-        })
+        }
     }
 
     fn with_more(self) -> Result<ListTermsResponse, ApiError> {

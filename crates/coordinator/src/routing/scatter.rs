@@ -16,7 +16,7 @@ use crate::gather;
 
 /// What one shard answered for its part.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(crate) struct Part {
     suggestions: Vec<Suggestion>,
     position: Option<Position>,
     age_ms: u64,
@@ -24,18 +24,18 @@ pub(super) struct Part {
 
 /// A part of the prefix as the map cuts it, and what was answered for it in the last round that asked.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     range: KeyRange,
     shard: ShardId,
     answer: Option<Result<Part, ApiError>>,
 }
 
 impl Slot {
-    pub(super) fn answered(range: KeyRange, shard: ShardId, part: Part) -> Self {
+    pub(crate) fn tried(range: KeyRange, shard: ShardId, answer: Result<Part, ApiError>) -> Self {
         Self {
             range,
             shard,
-            answer: Some(Ok(part)),
+            answer: Some(answer),
         }
     }
 
@@ -155,7 +155,7 @@ pub(super) fn request(
 }
 
 /// What a shard answered, if it is an answer to what it was asked.
-pub(super) fn checked(
+pub(crate) fn checked(
     ask: &GetTopK,
     answer: TopKResponse,
     (range, shard): (&KeyRange, ShardId),
@@ -206,7 +206,7 @@ fn nothing(ask: &GetTopK) -> GetTopKResponse {
     }
 }
 
-pub(super) fn assemble(ask: &GetTopK, slots: Vec<Slot>) -> Result<GetTopKResponse, ApiError> {
+pub(crate) fn assemble(ask: &GetTopK, slots: Vec<Slot>) -> Result<GetTopKResponse, ApiError> {
     let completeness =
         gather::completeness(slots.iter().map(|slot| (&slot.range, !slot.is_open())));
     let mut lists = Vec::with_capacity(slots.len());

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::shard::v1::write::Operation;
-use api::shard::v1::{DeleteTerm, NumberedItem, RecordItems, Write, WriteRequest, WriteResult};
+use api::shard::v1::{
+    DeleteTerm, NumberedItem, RecordItems, Write, WriteRequest, WriteResponse, WriteResult,
+};
 use api::v1::{
     ClearNamespaceResponse, DeleteResponse, ItemResult, RecordBatchResponse, RecordResponse,
 };
@@ -33,13 +35,13 @@ struct Identity {
 
 /// What a shard answered to one write.
 #[derive(Debug)]
-struct Written {
+pub(crate) struct Written {
     result: WriteResult,
     position: Option<Position>,
 }
 
 /// The items of a batch while they are on their way.
-struct Progress<'a> {
+pub(crate) struct Progress<'a> {
     items: &'a [Item],
     results: Vec<Option<Result<ItemResult, ApiError>>>,
     open: Vec<usize>,
@@ -313,16 +315,21 @@ impl Router {
             };
             async move { target.link.write(request, target.limit).await }
         };
-        let (_, mut response) = self.ask(to, call).await?;
-        let position = response.position.take().map(Position::from);
-        let result = match (response.results.pop(), response.results.is_empty()) {
-            (Some(result), true) => result,
-            _ => return Err(unanswered().into()),
-        };
-        match result.error {
-            Some(error) => Err(ApiError::from(error).into()),
-            None => Ok(Written { result, position }),
-        }
+        let (_, response) = self.ask(to, call).await?;
+        Ok(written(response)?)
+    }
+}
+
+/// What a shard answered to the one write that it was sent.
+pub(crate) fn written(mut response: WriteResponse) -> Result<Written, ApiError> {
+    let position = response.position.take().map(Position::from);
+    let result = match (response.results.pop(), response.results.is_empty()) {
+        (Some(result), true) => result,
+        _ => return Err(unanswered()),
+    };
+    match result.error {
+        Some(error) => Err(error.into()),
+        None => Ok(Written { result, position }),
     }
 }
 
@@ -345,7 +352,7 @@ impl Identity {
 }
 
 impl<'a> Progress<'a> {
-    fn new(batch: &'a RecordBatch) -> Self {
+    pub(crate) fn new(batch: &'a RecordBatch) -> Self {
         let items = batch.items.as_slice();
         Self {
             items,
@@ -372,7 +379,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Keeps what a shard answered for its part.
-    fn take(&mut self, numbers: &[usize], written: Written) -> Result<(), ApiError> {
+    pub(crate) fn take(&mut self, numbers: &[usize], written: Written) -> Result<(), ApiError> {
         if written.result.results.len() != numbers.len() {
             return Err(unanswered());
         }
@@ -388,7 +395,7 @@ impl<'a> Progress<'a> {
         Ok(())
     }
 
-    fn fail(&mut self, numbers: &[usize], error: &ApiError, again: bool) {
+    pub(crate) fn fail(&mut self, numbers: &[usize], error: &ApiError, again: bool) {
         let error = error.clone().for_write();
         for number in numbers {
             if let Some(slot) = self.results.get_mut(*number) {
@@ -411,7 +418,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Item by item, unless all failed for the same cause: then the call fails.
-    fn into_response(self) -> Result<RecordBatchResponse, ApiError> {
+    pub(crate) fn into_response(self) -> Result<RecordBatchResponse, ApiError> {
         let results: Vec<Result<ItemResult, ApiError>> = self
             .results
             .into_iter()

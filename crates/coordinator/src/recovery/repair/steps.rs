@@ -261,14 +261,14 @@ fn request(
 }
 
 /// A member of a group that the map does not show.
-fn stranger(members: &[GroupMember], shown: &[Replica]) -> Option<NodeId> {
+pub(crate) fn stranger(members: &[GroupMember], shown: &[Replica]) -> Option<NodeId> {
     let is_shown = |node: NodeId| shown.iter().any(|at| at.node == node);
     let mut nodes = members.iter().map(|at| NodeId(at.node_id));
     nodes.find(|node| !is_shown(*node))
 }
 
 /// Whether a group has the members that the map shows, with the same votes.
-fn are_members(members: &[GroupMember], shown: &[Replica]) -> bool {
+pub(crate) fn are_members(members: &[GroupMember], shown: &[Replica]) -> bool {
     let shown: BTreeMap<u64, bool> = shown.iter().map(|at| (at.node.0, at.voter)).collect();
     let members = members.iter().map(|at| (at.node_id, at.voter));
     members.collect::<BTreeMap<u64, bool>>() == shown
