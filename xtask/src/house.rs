@@ -130,6 +130,7 @@ const HOUSE: &[Room] = &[
         &[
             "api",
             "autocomplete",
+            "client",
             "cluster",
             "coordinator",
             "repeat-table",

@@ -1,4 +1,4 @@
-//! What every decoder of bytes from disk or network must survive: any bytes.
+//! What decoders of bytes from disk or network must survive: any bytes.
 //!
 //! A [`Target`] is a function that is given bytes and panics when a promise is broken. The promises: no panic below; no
 //! memory beyond what the bytes can account for; and what is particular to the format, such as that what was decoded is encoded to
@@ -6,10 +6,21 @@
 //! function that mends checksums after bytes were changed, so that what lies behind them is reached.
 //!
 //! Three ways to run them:
-//! - `cargo test`: all of the kept corpus (`corpus/`, what [`Target::seeds`] made once and what was found since) and some thousand
-//!   changed inputs from a fixed seed, in seconds ([`campaign::quick`]).
+//! - `cargo test`: all of the kept corpus (`corpus/`, what [`Target::seeds`] made once and what was found since) and
+//!   [`Target::quick`] changed inputs from a fixed seed, in seconds ([`campaign::quick`]): 300 to 1,800 for the targets of the log and
+//!   `two-slot`, 3,000 to 30,000 for the others.
 //! - `cargo run --release -p fuzz -- run TARGET --seconds N`: as many changed inputs as fit into a time, blindly.
 //! - the program `guided`, built with coverage instrumentation, under libFuzzer: see `CONTRIBUTING.md`.
+//!
+//! Files, settings, headers, requests, what peers of a group send, and answers have targets, which call what the programs themselves
+//! decode with. What has none:
+//! - frames of HTTP and gRPC, and the compression of files that are loaded, which libraries read;
+//! - answers of which numbers, flags and texts are compared, passed on or shown as they are: to counts and clears, of nodes to what
+//!   they are told to do (to take or take in a snapshot, to give up their data, to hand a lead over), of coordinators to each other's
+//!   proposals, questions for a confirmation and requests for a place, and to the turns of watchdogs and the verbs of operators. The
+//!   tokens in some of them are those of the answers that have targets;
+//! - that files and folders are named by one number, and what Linux says of a process;
+//! - what the page's script reads in a browser.
 //!
 //! What always holds: no clock, no chance and no files in a target; the same bytes always do the same.
 //!

@@ -1,6 +1,8 @@
 //! The targets, by what they decode.
 
+mod answers;
 mod arrivals;
+mod clients;
 mod errors;
 mod files;
 mod headers;
@@ -16,6 +18,7 @@ mod status;
 mod text;
 mod transfers;
 
+use prost::Message;
 use replication::Applied;
 
 use crate::Target;
@@ -25,7 +28,9 @@ const AT: Applied = Applied { index: 9, term: 2 };
 
 pub(crate) fn all() -> Vec<Target> {
     let parts = [
+        answers::targets(),
         arrivals::targets(),
+        clients::targets(),
         errors::targets(),
         files::targets(),
         headers::targets(),
@@ -66,6 +71,20 @@ fn join<'a>(pieces: impl IntoIterator<Item = (u8, &'a [u8])>) -> Vec<u8> {
         input.extend_from_slice(content);
     }
     input
+}
+
+/// An input of pieces, each of which is a message, and all of the same kind.
+fn joined<M: Message>(kind: u8, messages: &[M]) -> Vec<u8> {
+    let encoded: Vec<Vec<u8>> = messages.iter().map(M::encode_to_vec).collect();
+    join(encoded.iter().map(|bytes| (kind, bytes.as_slice())))
+}
+
+/// The kind of an input's first piece, and the messages that all of its pieces are; nothing if it has none, or one is no message.
+fn decoded<M: Message + Default>(input: &[u8]) -> Option<(u8, Vec<M>)> {
+    let pieces = pieces(input);
+    let (kind, _) = *pieces.first()?;
+    let messages = pieces.iter().map(|(_, bytes)| M::decode(*bytes).ok());
+    Some((kind, messages.collect::<Option<_>>()?))
 }
 
 /// An input of one message of a kind.

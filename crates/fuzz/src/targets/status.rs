@@ -14,7 +14,7 @@ use coordinator::fuzzing;
 use prost::Message as _;
 use watchdog::NodeTarget;
 
-use super::{join, pieces};
+use super::{join, joined, pieces};
 use crate::{Target, mend};
 
 /// When the status is looked at.
@@ -47,7 +47,7 @@ pub(super) fn targets() -> Vec<Target> {
             name: "other-coordinators",
             run: others,
             mend: mend::nothing,
-            seeds: || vec![joined(&[full(), other(2, 2), other(3, 2)])],
+            seeds: || vec![joined(0, &[full(), other(2, 2), other(3, 2)])],
             quick: 12_000,
         },
     ]
@@ -88,7 +88,7 @@ fn listed(input: &[u8]) {
 }
 
 /// Everything once.
-fn full() -> GetStatusResponse {
+pub(super) fn full() -> GetStatusResponse {
     GetStatusResponse {
         cluster_id: vec![9; 16].into(),
         epoch: 12,
@@ -180,7 +180,7 @@ fn replica(node_id: u64, role: ReplicaRole) -> ReplicaStatus {
 }
 
 /// With what no cluster of ours says.
-fn strange() -> GetStatusResponse {
+pub(super) fn strange() -> GetStatusResponse {
     let mut strange = full();
     for node in &mut strange.nodes {
         (node.silent_ms, node.disk_free_bytes) = (i64::MIN, u64::MAX);
@@ -250,7 +250,7 @@ fn action(coordinator_id: u64, by_node_id: u64, watchdog: &str) -> ActionReport 
     }
 }
 
-fn snapshot_seeds() -> Vec<Vec<u8>> {
+pub(super) fn snapshot_seeds() -> Vec<Vec<u8>> {
     let snapshot = |taken_at_ms| SnapshotInfo {
         shard_id: 1,
         incarnation: 2,
@@ -389,9 +389,4 @@ fn other(coordinator_id: u64, answering: u64) -> GetStatusResponse {
         ],
         ..GetStatusResponse::default()
     }
-}
-
-fn joined(told: &[GetStatusResponse]) -> Vec<u8> {
-    let told: Vec<Vec<u8>> = told.iter().map(GetStatusResponse::encode_to_vec).collect();
-    join(told.iter().map(|told| (0, told.as_slice())))
 }
