@@ -105,8 +105,8 @@ impl About {
     }
 }
 
-/// `autocomplete_coordinator_actions_total`, and of the recoveries of shards those that are a coordinator's: a replica that is lost or gone
-/// is built anew elsewhere. Clones share them.
+/// `autocomplete_coordinator_actions_total`, and of the recoveries of shards those that are a coordinator's: a replica that is away, or a vote
+/// that is missing, is made up for by another one, or a shard begins anew. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Actions {
     counters: CounterFamily<3>,
@@ -157,12 +157,12 @@ impl Actions {
         told
     }
 
-    /// Another replica is to take the place of one that is lost or gone.
+    /// A shard is to be made whole again, or to begin anew.
     pub(crate) fn recovery_begun(&self, shard_key: &str) {
         self.recoveries.begun(shard_key);
     }
 
-    /// It has, and votes.
+    /// It is, or it serves in its new life.
     pub(crate) fn recovered(&self, shard_key: &str, took: Duration) {
         self.recoveries.ended(shard_key, took);
     }

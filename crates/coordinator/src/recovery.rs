@@ -274,6 +274,7 @@ impl Recovery {
         });
         for (shard, incarnation) in open {
             if !self.is_cared_for(shard, incarnation) {
+                tracing::info!(%shard, %incarnation, "a recovery goes on, for the life that it has begun awaits its snapshot");
                 self.start(shard, Origin::Seed);
             }
         }
@@ -396,6 +397,13 @@ impl Recovery {
         let (sender, run) = watch::channel(None);
         runs.insert(shard, run.clone());
         drop(runs);
+        // What goes on was counted where it was begun, and goes on at each coordinator that holds the snapshot.
+        let counts = origin != Origin::Seed;
+        let shard_key = self.meta.read(|state| status::shard_key(state, shard));
+        if counts {
+            self.actions.recovery_begun(&shard_key);
+        }
+        let (runtime, began) = (self.runtime.clone(), self.runtime.now());
         let (recovery, actions) = (self.clone(), self.actions.clone());
         let task = self.runtime.spawn("recover-shard", async move {
             recovery.begin_anew(shard, origin).await
@@ -408,6 +416,9 @@ impl Recovery {
             };
             let about = About::shard(shard);
             actions.count(Action::BeginAnew, origin.label(), about, &outcome);
+            if counts && outcome.is_ok() {
+                actions.recovered(&shard_key, runtime.now().saturating_since(began));
+            }
             match &outcome {
                 Ok(done) => tracing::warn!(%shard, message = done.message, "shard recovered"),
                 Err(error) => tracing::error!(%shard, %error, "the recovery of a shard broke off"),

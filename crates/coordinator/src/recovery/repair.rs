@@ -186,21 +186,13 @@ impl Repair {
                     return Ok(());
                 }
                 self.begin(&record, change, cause.label(), self.reason(cause, change))
-                    .await?;
-                if matches!(cause, Cause::Lost | Cause::Gone) {
-                    self.actions.recovery_begun(&self.shard_key(shard));
-                }
-                Ok(())
+                    .await
             }
             Step::GoOn { shard } => self.go_on(shard).await,
             Step::Settle { shard } => self.settle(shard).await,
             Step::TakeBack { shard, newcomer } => {
                 let record = self.record(shard)?;
-                let change = Pending {
-                    add: None,
-                    votes: false,
-                    remove: Some(newcomer),
-                };
+                let change = departure(newcomer);
                 let cause = Cause::NewcomerFailed;
                 self.begin(&record, change, cause.label(), self.reason(cause, change))
                     .await
@@ -231,10 +223,14 @@ impl Repair {
             remove: change.remove,
             reason,
         };
+        let restores = self.restores(record, &intent);
         let begun = self.propose(record, replicas, Some(intent)).await;
         let about = About::shard(shard).with_node(change.add.or(change.remove));
         self.actions
             .count(Action::ChangeMembers, label, about, &begun);
+        if restores && begun.is_ok() {
+            self.actions.recovery_begun(&self.shard_key(shard));
+        }
         begun
     }
 
@@ -392,6 +388,15 @@ fn shard_of(step: Step) -> ShardId {
         | Step::GoOn { shard }
         | Step::TakeBack { shard, .. }
         | Step::Settle { shard } => shard,
+    }
+}
+
+/// A node leaves, and nobody comes.
+fn departure(node: NodeId) -> Pending {
+    Pending {
+        add: None,
+        votes: false,
+        remove: Some(node),
     }
 }
 

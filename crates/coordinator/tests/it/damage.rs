@@ -248,6 +248,7 @@ async fn a_damaged_log_is_set_aside_when_its_loss_is_accepted() {
     assert_eq!(done.action(), RecoveryAction::NewIncarnation);
     assert_eq!(cluster.actions("set_data_aside", "loss_accepted"), 1);
     assert_eq!(cluster.actions("begin_anew", "from_snapshot"), 1);
+    assert_eq!(cluster.recoveries("g"), (1, 1));
     let whole = ask(&cluster, "", true).await.unwrap();
     assert_eq!(listed(&whole), [("ant", 5), ("kiwi", 5), ("zoo", 5)]);
 }

@@ -301,6 +301,23 @@ impl Cluster {
             .sum()
     }
 
+    /// How many recoveries of a shard the coordinators have begun, and how many of them succeeded.
+    pub(crate) fn recoveries(&self, shard_key: &str) -> (u64, u64) {
+        let of = |family: &str| {
+            let series = format!("{family}{{shard_key={shard_key:?}}} ");
+            let coordinators = self.coordinators.iter();
+            let counts = coordinators.map(|at| -> u64 {
+                let page = at.metrics.encode().unwrap();
+                let mut lines = page.lines();
+                let count = lines.find_map(|line| line.strip_prefix(series.as_str()));
+                count.map_or(0, |count| count.parse().unwrap())
+            });
+            counts.sum::<u64>()
+        };
+        let begun = of("shard_recovery_attempts_total");
+        (begun, of("shard_recovery_duration_seconds_count"))
+    }
+
     /// How often the members of the coordinators' group were changed.
     pub(crate) fn member_changes(&self) -> u64 {
         self.actions("change_coordinators", "planned")

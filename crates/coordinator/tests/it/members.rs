@@ -45,6 +45,16 @@ async fn until_settled_on(cluster: &Cluster, nodes: &[u64]) {
     }
 }
 
+/// Waits until one recovery of each shard has been counted, which succeeded.
+async fn until_recovered_once(cluster: &Cluster) {
+    let is_counted = |key: &str| cluster.recoveries(key) == (1, 1);
+    cluster
+        .until("the recoveries are counted", |_| {
+            ["", "g", "p"].into_iter().all(is_counted)
+        })
+        .await;
+}
+
 async fn fill(cluster: &Cluster) {
     for (term, count) in [("bee", 1), ("kit", 2), ("yak", 3)] {
         cluster.record(term, count).await;
@@ -77,19 +87,7 @@ async fn a_lost_disk_is_rebuilt_from_the_peers_without_a_word() {
     let now: Vec<u64> = (1..=4).filter(|node| !lost.contains(node)).collect();
     assert_eq!(lost.len(), 1);
     until_settled_on(&cluster, &now).await;
-    let is_counted = |key: &str| {
-        let metrics = cluster.metrics();
-        ["attempts_total", "duration_seconds_count"]
-            .into_iter()
-            .all(|name| {
-                metrics.contains(&format!("shard_recovery_{name}{{shard_key={key:?}}} 1\n"))
-            })
-    };
-    cluster
-        .until("the recoveries are counted", |_| {
-            ["", "g", "p"].into_iter().all(is_counted)
-        })
-        .await;
+    until_recovered_once(&cluster).await;
     for (kind, reason, times) in [
         ("admit_node", "new", 1),
         ("admit_node", "lost_directory", 1),
@@ -442,6 +440,29 @@ async fn an_operator_replaces_and_adds_replicas_and_is_told_what_cannot_be() {
     assert_eq!(cluster.record("bee", 1).await, 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_operator_has_put_in_the_place_of_a_dead_replica_counts_as_recovered() {
+    let mut cluster = Cluster::replicated().await;
+    cluster.add_server("shard-4").await;
+    cluster.until("it is there", four_are_alive).await;
+    cluster.kill_server(2).await;
+    let goes_on_without = |status: &GetStatusResponse| {
+        let mut nodes = status.nodes.iter();
+        let shard = status.shards.iter().find(|at| at.shard_id == 1);
+        nodes.any(|node| node.name == "shard-3" && !node.alive)
+            && shard.is_some_and(|at| at.state() == ShardState::Serving)
+    };
+    cluster.until("it is missed", goes_on_without).await;
+    let (code, said, told) = run(&cluster, &["replace", "1", "shard-3"]).await;
+    assert_eq!(code, Some(0), "{said} {told}");
+    let is_counted = |_: &GetStatusResponse| cluster.recoveries("") == (1, 1);
+    cluster.until("the recovery is counted", is_counted).await;
+    // Those that nobody has replaced wait for the server.
+    for key in ["g", "p"] {
+        assert_eq!(cluster.recoveries(key), (0, 0), "{key}");
+    }
+}
+
 fn four_are_alive(status: &GetStatusResponse) -> bool {
     status.nodes.iter().filter(|at| at.alive).count() == 4
 }
@@ -489,6 +510,7 @@ async fn a_node_that_is_gone_for_long_is_replaced_by_a_spare() {
     cluster.kill_server(2).await;
     let rest: Vec<u64> = (1..=4).filter(|node| *node != gone).collect();
     until_settled_on(&cluster, &rest).await;
+    until_recovered_once(&cluster).await;
     // It comes back, finds that it holds nothing any more, and is the spare now.
     cluster.start_server(2).await;
     cluster.until("it is back", four_are_alive).await;
@@ -570,6 +592,14 @@ async fn a_shard_without_a_majority_begins_anew_from_a_survivor_by_word_only() {
         cluster.start_server(place).await;
     }
     until_settled_on(&cluster, &[1, 2, 3]).await;
+    // It began anew, and got two voters that it lacked.
+    cluster
+        .until("the recoveries are counted", |_| {
+            let (begun, succeeded) = cluster.recoveries("g");
+            begun >= 3 && succeeded >= 3
+        })
+        .await;
+    assert_eq!(cluster.recoveries("p"), (0, 0));
     assert_eq!(cluster.record("kit", 1).await, 4);
     assert_eq!(listed(&cluster.top("b", 1).await), [("bee", 1)]);
 }

@@ -1,5 +1,5 @@
 //! What is counted of the recoveries of shards: by watchdogs, which bring processes back, and by coordinators, which have lost replicas
-//! built anew.
+//! built anew and shards begun anew.
 
 use std::time::Duration;
 

@@ -11,9 +11,10 @@ use api::shard::v1::{ChangeMembersRequest, ChangeMembersResponse, GroupMember, M
 use api::{ApiError, Reason};
 use cluster::{NodeId, Replica, ShardId};
 
-use super::Repair;
+use super::{Repair, departure};
 use crate::actions::{About, Action, PLANNED};
-use crate::metadata::{Command, Intent, Settled, ShardRecord, State};
+use crate::metadata::{Command, Intent, MemberChange, Settled, ShardRecord, State};
+use crate::placement::repair::Cause;
 
 /// How long one call to a leader may take; a newcomer that needs longer is asked after again.
 const CALL_PATIENCE: Duration = Duration::from_secs(8);
@@ -74,7 +75,10 @@ impl Repair {
             ..intent.clone()
         };
         let rest = rest.remove.is_some().then_some(rest);
-        self.propose(record, replicas.collect(), rest).await
+        let restoring = self.restoring(record).filter(|_| rest.is_none());
+        self.propose(record, replicas.collect(), rest).await?;
+        self.count_restored(record.shard.id, restoring);
+        Ok(())
     }
 
     /// Whoever is to leave is removed, as soon as the others can do without it.
@@ -95,15 +99,37 @@ impl Repair {
         tracing::info!(shard = %record.shard.id, %leaving, settled = answer.settled, "a replica has left its group");
         let replicas = record.shard.replicas.iter();
         let replicas = replicas.filter(|at| at.node != leaving).copied();
-        let is_away = self.is_away(leaving);
+        let restoring = self.restoring(record);
         self.propose(record, replicas.collect(), None).await?;
-        if let Some(change) = record.members.change.as_ref().filter(|_| is_away) {
-            let took = self.meta.now_ms().saturating_sub(change.began_ms);
-            let took = Duration::from_millis(u64::try_from(took).unwrap_or_default());
-            let shard_key = self.shard_key(record.shard.id);
-            self.actions.recovered(&shard_key, took);
-        }
+        self.count_restored(record.shard.id, restoring);
         Ok(())
+    }
+
+    /// Whether what is meant gives a shard back what it has lost: it ends a replica that is away, or brings a vote that the shard lacks. That
+    /// a newcomer which failed is taken back gives nothing back.
+    pub(super) fn restores(&self, record: &ShardRecord, intent: &Intent) -> bool {
+        let Some(leaving) = intent.remove else {
+            let voters = record.shard.replicas.iter().filter(|at| at.voter);
+            return intent.votes && voters.count() < self.rules().replicas;
+        };
+        let taken_back = self.reason(Cause::NewcomerFailed, departure(leaving));
+        self.is_away(leaving) && intent.reason != taken_back
+    }
+
+    /// The change that is under way, if it restores the shard.
+    fn restoring<'a>(&self, record: &'a ShardRecord) -> Option<&'a MemberChange> {
+        let change = record.members.change.as_ref();
+        change.filter(|change| self.restores(record, &change.intent))
+    }
+
+    /// A change is over, by which a shard was restored.
+    fn count_restored(&self, shard: ShardId, change: Option<&MemberChange>) {
+        let Some(change) = change else {
+            return;
+        };
+        let took = self.meta.now_ms().saturating_sub(change.began_ms);
+        let took = Duration::from_millis(u64::try_from(took).unwrap_or_default());
+        self.actions.recovered(&self.shard_key(shard), took);
     }
 
     /// Those who left hold nothing any more. Where every voter knows that they have left, too, they may come again.
