@@ -301,8 +301,8 @@ impl Watch {
         let stalled = stalled(id, health, fleet);
         let processes = dead.len() + stalled.len();
         let attempt = self.policy.attempts(id);
-        info!(shard = %id, shard_key = %shard.key, attempt, processes, "a recovery is due");
         let reason = reason(health.get(&id), &dead);
+        info!(shard = %id, shard_key = %shard.key, attempt, processes, reason, "a recovery is due");
         let dead = watch::Sender::new(dead);
         let moving = Arc::new(AtomicBool::new(false));
         let recovery = Recovery {
