@@ -31,6 +31,7 @@ use runtime::{CancellationToken, Runtime};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::cli::run;
 use super::harness::{Cluster, PATIENCE, Shape, reason};
 
 const SHARD: u64 = 2;
@@ -706,4 +707,36 @@ async fn a_life_is_not_ended_while_a_coordinator_may_hold_the_snapshot_that_it_w
     stage.cluster.until_at(1, "it serves", serves).await;
     let pushed = stage.player(1).pushed.lock().clone();
     assert!(pushed.iter().all(|sent| *sent == (2, 100)), "{pushed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_push_a_snapshot_and_promote_a_replica_by_commands() {
+    let stage = Stage::of(three()).await;
+    stage.says(1, &[0], &leader(100));
+    stage.says(2, &[0], &serving(100));
+    stage.says(3, &[0], &serving(100));
+    stage.until_heard(0).await;
+    let succeeds = async |arguments: &[&str]| {
+        let (code, told, said) = run(&stage.cluster, arguments).await;
+        assert_eq!(code, Some(0), "{arguments:?}: {told} {said}");
+        told
+    };
+    let pulled = succeeds(&["snapshot", "pull", "2"]).await;
+    stage.says(1, &[0], &follower(105));
+    stage.falls_silent(2);
+    stage.falls_silent(3);
+    stage.until_heard(0).await;
+    let pushed = succeeds(&["snapshot", "push", "2"]).await;
+    assert_eq!(pushed, format!("sent to node 1\n{pulled}"));
+    // For the life that may be next, which the push does not begin.
+    assert_eq!(*stage.player(1).pushed.lock(), [(2, 100)]);
+    assert_eq!(stage.cluster.actions("push_snapshot", "asked"), 1);
+    assert_eq!(stage.cluster.recoveries("g"), (0, 0));
+    stage.says(1, &[0], &follower(105));
+    stage.until_heard(0).await;
+    let words = ["--accept-loss", "--confirm", "lose shard 2"];
+    let told = succeeds(&[&["promote", "2", "1"][..], &words[..]].concat()).await;
+    assert!(told.contains("shard 2 serves in its life 2"), "{told}");
+    assert_eq!(*stage.player(1).pushed.lock(), [(2, 100), (2, 105)]);
+    assert_eq!(stage.cluster.recoveries("g"), (1, 1));
 }
