@@ -69,10 +69,14 @@ fn alerts_and_the_dashboard_name_metrics_that_exist() {
 fn every_alert_is_explained() {
     let rules = std::fs::read_to_string(deploy().join("prometheus/rules.yml")).unwrap();
     let book = std::fs::read_to_string(deploy().join("../docs/operations.md")).unwrap();
-    let alerts = rules.lines().filter_map(|line| line.split_once("alert: "));
     let mut explained = 0;
-    for (_, alert) in alerts {
+    for rule in rules.split("- alert: ").skip(1) {
+        let alert = rule.lines().next().unwrap();
         assert!(book.contains(&format!("### {alert}\n")), "{alert}");
+        // What is shown with the alert leads to the section.
+        let anchor = alert.to_lowercase();
+        let link = format!("runbook: \"docs/operations.md#{anchor}\"\n");
+        assert!(rule.contains(&link), "{alert}: {link}");
         explained += 1;
     }
     assert!(explained > 8, "only {explained} alerts");
