@@ -9,7 +9,7 @@
 mod support;
 
 use chaos::compose::Compose;
-use chaos::deployment::Shape;
+use chaos::deployment::{SHARDS, Shape};
 use chaos::faults::{Fault, Needs};
 use chaos::report::Report;
 use runtime::Runtime;
@@ -38,7 +38,8 @@ async fn run(seed: u64, faults: Vec<Fault>) -> Option<Report> {
     let mut compose = started.unwrap();
     let plan = plan("compose", seed, faults);
     let report = prove(&runtime, &mut compose, &plan).await;
-    assert_eq!(report.blows.len(), plan.faults.len());
+    let blows = plan.faults.iter().map(|fault| fault.blows(SHARDS));
+    assert_eq!(report.blows.len(), blows.sum::<usize>());
     Some(report)
 }
 
@@ -46,7 +47,8 @@ async fn run(seed: u64, faults: Vec<Fault>) -> Option<Report> {
 async fn no_acknowledged_count_is_lost_or_doubled_when_containers_are_struck() {
     // Who restarts is the restart policy here, often sooner than the watchdog has missed three polls, so it need not have
     // counted an attempt.
-    run(2, vec![Fault::Kill, Fault::Pause]).await;
+    let faults = vec![Fault::Kill, Fault::Pause, Fault::Roll, Fault::KillAll];
+    run(2, faults).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,6 +69,7 @@ async fn containers_lose_nothing_when_their_links_and_their_disks_are_struck() {
         Fault::Coordinator,
         Fault::CoordinatorWipe,
         Fault::StopLeader,
+        Fault::Cut,
         Fault::Everything,
     ];
     let report = run(4, faults).await;

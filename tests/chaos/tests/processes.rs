@@ -80,6 +80,7 @@ async fn three_replicas_lose_nothing_to_any_fault() {
         Fault::CoordinatorPause,
         Fault::FlipEnd,
         Fault::WipeLive,
+        Fault::Hang,
         Fault::KillAll,
     ];
     let report = run(Shape::REPLICATED, 2, faults.clone()).await;
