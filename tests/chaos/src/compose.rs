@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 use runtime::Runtime;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 use crate::deployment::{Deployment, Pid, SHARDS, Shape};
 use crate::disk::{Disk, copy};
@@ -66,9 +67,11 @@ impl Stage {
     }
 
     async fn connect(&mut self, runtime: &Runtime, servers: &[String]) -> anyhow::Result<()> {
+        // A container that is cut off has no network at all.
+        let nobody = watch::Sender::default();
         for (number, name) in (1..).zip(servers) {
             let (listen, server) = struck_addresses(number)?;
-            let proxy = Proxy::start(runtime, listen, server).await?;
+            let proxy = Proxy::start(runtime, listen, server, &nobody).await?;
             self.proxies.insert(name.clone(), proxy);
         }
         Ok(())

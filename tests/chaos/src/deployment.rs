@@ -100,7 +100,7 @@ pub trait Deployment: Debug {
     /// When that cannot be found out.
     fn data_dir(&self, node: &str) -> anyhow::Result<PathBuf>;
 
-    /// Changes what becomes of the connections to a shard server.
+    /// Changes what becomes of the connections to a shard server. One that is cut off has none to others, either; there is at most one at a time.
     ///
     /// # Errors
     /// When this deployment cannot do that.

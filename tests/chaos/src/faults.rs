@@ -64,7 +64,7 @@ pub enum Fault {
     CoordinatorPause,
     /// A coordinator comes back with an empty disk, and is taken in as another. Needs three coordinators.
     CoordinatorWipe,
-    /// The connections to a shard server are broken, and nobody can connect to it for ten seconds.
+    /// For ten seconds nobody reaches a shard server, and it reaches neither another one nor a coordinator.
     Cut,
     /// For ten seconds what is asked of a shard server arrives, and none of its answers.
     OneWay,

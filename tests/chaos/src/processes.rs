@@ -1,7 +1,8 @@
 //! The cluster as plain processes on loopback, for machines without Docker.
 //!
 //! Where faults of the network are wanted, everybody reaches a shard server through a proxy, whose address is the one that it is
-//! known by. Where full disks are, each shard server has a small file system in memory, which takes the right to mount one.
+//! known by, and shard servers reach coordinators through others (`network`). Where full disks are, each shard server has a small file
+//! system in memory, which takes the right to mount one.
 //!
 //! Every process is described by a file in the run's folder ([`Spec`]), so that the watchdog can bring one back: its restart
 //! command is this program's `respawn`, which starts the process of the description anew and notes its id. A process that the
@@ -18,10 +19,10 @@
     reason = "the run's folder is scratch space; the vfs crate is for data that must survive"
 )]
 
+mod network;
 mod scene;
 mod supervisor;
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -36,7 +37,8 @@ use serde::{Deserialize, Serialize};
 use crate::deployment::{Deployment, Pid, SHARDS, Shape};
 use crate::disk::{Disk, copy};
 use crate::faults::{LOOK_INTERVAL, Needs, wait_for};
-use crate::proxy::{Link, Proxy};
+use crate::proxy::Link;
+use network::Network;
 use scene::Scene;
 use supervisor::Supervisor;
 
@@ -280,7 +282,7 @@ pub struct Processes {
     shard_servers: Vec<String>,
     shard_addresses: Vec<String>,
     watchdogs: Vec<String>,
-    proxies: BTreeMap<String, Proxy>,
+    network: Network,
     disks: Vec<Disk>,
     /// Of coordinators and watchdogs; none before all have been started.
     supervisor: Option<Supervisor>,
@@ -307,32 +309,33 @@ impl Processes {
         let shard_servers: Vec<String> = names("shard", SHARDS);
         let watchdogs: Vec<String> = names("watchdog", shape.watchdogs);
         let servers = coordinators.len() + shard_servers.len() + watchdogs.len();
-        let ports = free_ports(2 * servers + SHARDS)?;
+        let ports = free_ports(2 * servers + coordinators.len() + SHARDS)?;
         let mut ports = ports.into_iter().map(|port| format!("127.0.0.1:{port}"));
         let mut address = || ports.next().context("ports were counted");
         let addresses: Vec<String> = coordinators
             .iter()
             .map(|_| address())
             .collect::<anyhow::Result<_>>()?;
+        let (mut network, mut registry) = (Network::new(needs.proxies), Vec::new());
+        for (name, grpc) in coordinators.iter().zip(&addresses) {
+            let reached = network.reached(runtime, (name, grpc), address()?);
+            registry.push(reached.await?);
+        }
         let scene = Scene {
             folder: &folder,
             programs,
             shape,
             coordinators: &addresses,
+            registry: &registry,
         };
         for (number, (name, grpc)) in (1..).zip(coordinators.iter().zip(&addresses)) {
             folder.describe(name, &scene.coordinator(number, name, grpc, &address()?))?;
         }
-        let (mut proxies, mut disks) = (BTreeMap::new(), Vec::new());
-        let mut shard_addresses = Vec::new();
+        let (mut disks, mut shard_addresses) = (Vec::new(), Vec::new());
         for name in &shard_servers {
             let (grpc, http) = (address()?, address()?);
-            let mut known_by = grpc.clone();
-            if needs.proxies {
-                known_by = address()?;
-                let proxy = Proxy::start(runtime, known_by.parse()?, grpc.parse()?).await?;
-                proxies.insert(name.clone(), proxy);
-            }
+            let known_by = network.reached(runtime, (name, &grpc), address()?);
+            let known_by = known_by.await?;
             if needs.small_disks {
                 disks.push(Disk::mount(folder.path(name))?);
             }
@@ -354,7 +357,7 @@ impl Processes {
             shard_servers,
             shard_addresses,
             watchdogs,
-            proxies,
+            network,
             disks,
             supervisor: None,
         };
@@ -453,11 +456,7 @@ impl Deployment for Processes {
     }
 
     fn set_link(&self, node: &str, link: Link) -> anyhow::Result<()> {
-        let proxy = self.proxies.get(node);
-        proxy
-            .with_context(|| format!("{node} has no proxy"))?
-            .set(link);
-        Ok(())
+        self.network.set(&self.folder, node, link)
     }
 
     fn own_disk(&self, node: &str) -> anyhow::Result<PathBuf> {
@@ -610,7 +609,7 @@ mod tests {
             shard_servers,
             shard_addresses: Vec::new(),
             watchdogs,
-            proxies: BTreeMap::new(),
+            network: Network::default(),
             disks: Vec::new(),
             supervisor: None,
         };

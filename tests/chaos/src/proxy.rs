@@ -1,8 +1,8 @@
 //! A TCP proxy in front of one server, so that the network between it and everybody else can be cut without the help of a kernel.
 //!
 //! What always holds: bytes pass unchanged and in order, or not at all; those that are held back by a cut go on when it is over,
-//! as TCP sends again what was lost. A proxy knows who is connected to, not who connects: what its server itself begins goes
-//! through the proxies of others.
+//! as TCP sends again what was lost. What its server itself begins goes through the proxies of others, or through none. These break it
+//! where that server is cut off ([`Apart`]), and hold back nothing of it.
 //!
 //! On failure: a connection that breaks on one side is broken on the other. One that cannot be accepted keeps no later one out.
 
@@ -11,12 +11,14 @@
     reason = "it carries what servers send, whatever they go by, and is never simulated"
 )]
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use runtime::{Runtime, Task};
+use runtime::{Connection, Runtime, Task};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -52,6 +54,15 @@ impl Link {
     }
 }
 
+/// Somebody who begins connections.
+pub trait Origin: Debug + Send + Sync {
+    /// Whether the connection from one address to another is one that it began. What cannot be found out it did not begin.
+    fn began(&self, from: SocketAddr, to: SocketAddr) -> bool;
+}
+
+/// Who is cut off, if anybody is: the connections that it began are broken, and those that it begins end at once.
+pub type Apart = Option<Arc<dyn Origin>>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     ToServer,
@@ -66,7 +77,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on an address, and connects each that comes with a server.
+    /// Listens on an address, and connects each that comes with a server, but who is cut off at the time.
     ///
     /// # Errors
     /// When nobody may listen there.
@@ -74,11 +85,12 @@ impl Proxy {
         runtime: &Runtime,
         listen: SocketAddr,
         server: SocketAddr,
+        apart: &watch::Sender<Apart>,
     ) -> anyhow::Result<Self> {
         let bound = runtime.bind(listen).await;
         let mut listener = bound.with_context(|| format!("listening on {listen}"))?;
         let link = watch::Sender::new(Link::Whole);
-        let (links, inner) = (link.subscribe(), runtime.clone());
+        let (links, apart, inner) = (link.subscribe(), apart.clone(), runtime.clone());
         let task: Task<()> = runtime.spawn("chaos proxy", async move {
             let mut carried: Vec<Task<()>> = Vec::new();
             loop {
@@ -87,7 +99,8 @@ impl Proxy {
                     continue;
                 };
                 carried.retain(|task| !task.is_finished());
-                carried.push(inner.spawn("chaos link", carry(client, server, links.clone())));
+                let carrying = carry(client, (listen, server), links.clone(), apart.subscribe());
+                carried.push(inner.spawn("chaos link", carrying));
             }
         });
         Ok(Self { link, task })
@@ -105,12 +118,18 @@ impl Drop for Proxy {
     }
 }
 
-/// Carries bytes both ways until either side ends, or the link is cut.
+/// Carries bytes both ways until either side ends, or the link is cut, or whoever connected is cut off.
 async fn carry(
-    client: impl AsyncRead + AsyncWrite,
-    server: SocketAddr,
+    client: Connection,
+    (listen, server): (SocketAddr, SocketAddr),
     links: watch::Receiver<Link>,
+    mut apart: watch::Receiver<Apart>,
 ) {
+    let from = client.peer();
+    let is_apart = |apart: &Apart| {
+        let known = apart.as_ref().zip(from);
+        known.is_some_and(|(origin, from)| origin.began(from, listen))
+    };
     let mut cut = links.clone();
     let both_ways = async {
         let mut open = links.clone();
@@ -135,6 +154,7 @@ async fn carry(
     tokio::select! {
         () = both_ways => {}
         _ = cut.wait_for(|link| *link == Link::Cut) => {}
+        _ = apart.wait_for(is_apart) => {}
     }
 }
 
@@ -189,11 +209,16 @@ mod tests {
     }
 
     async fn proxied(runtime: &Runtime) -> (Proxy, SocketAddr) {
+        proxied_but(runtime, &watch::Sender::default()).await
+    }
+
+    async fn proxied_but(runtime: &Runtime, apart: &watch::Sender<Apart>) -> (Proxy, SocketAddr) {
         let server = counting(runtime).await;
         let free = runtime.bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let listen = free.local_addr();
         drop(free);
-        (Proxy::start(runtime, listen, server).await.unwrap(), listen)
+        let started = Proxy::start(runtime, listen, server, apart).await;
+        (started.unwrap(), listen)
     }
 
     async fn answer(client: &mut TcpStream) -> std::io::Result<u8> {
@@ -250,5 +275,34 @@ mod tests {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_u8(1).await.unwrap();
         assert_eq!(answer(&mut client).await.unwrap(), 2);
+    }
+
+    /// Whoever connects from this address.
+    #[derive(Debug)]
+    struct At(SocketAddr);
+
+    impl Origin for At {
+        fn began(&self, from: SocketAddr, _to: SocketAddr) -> bool {
+            from == self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_cut_off_is_carried_no_further_and_the_others_are() {
+        let (runtime, apart) = (Runtime::real(), watch::Sender::default());
+        let (_proxy, address) = proxied_but(&runtime, &apart).await;
+        let mut cut_off = TcpStream::connect(address).await.unwrap();
+        let mut other = TcpStream::connect(address).await.unwrap();
+        for client in [&mut cut_off, &mut other] {
+            client.write_u8(1).await.unwrap();
+            assert_eq!(answer(client).await.unwrap(), 2);
+        }
+        let origin = At(cut_off.local_addr().unwrap());
+        apart.send_replace(Some(Arc::new(origin)));
+        let broken = runtime.timeout(SOON, answer(&mut cut_off)).await;
+        assert!(broken.unwrap().is_err());
+        other.write_u8(7).await.unwrap();
+        let told = runtime.timeout(SOON, answer(&mut other)).await;
+        assert_eq!(told.unwrap().unwrap(), 8);
     }
 }

@@ -10,6 +10,8 @@ pub(super) struct Scene<'a> {
     pub(super) shape: Shape,
     /// Where the coordinators are reached.
     pub(super) coordinators: &'a [String],
+    /// Where shard servers reach them.
+    pub(super) registry: &'a [String],
 }
 
 impl Scene<'_> {
@@ -49,7 +51,7 @@ impl Scene<'_> {
             ("grpc-addr", grpc),
             ("advertise-addr", known_by),
             ("http-addr", http),
-            ("coordinators", &self.coordinators.join(",")),
+            ("coordinators", &self.registry.join(",")),
             ("data-dir", &data.to_string_lossy()),
         ];
         self.spec("shard-server", &arguments)
