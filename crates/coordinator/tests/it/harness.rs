@@ -572,6 +572,16 @@ impl Cluster {
         no_child_is_begun();
     }
 
+    /// How old a server's replica is by what a scrape of it shows, in seconds.
+    pub(crate) fn stale_age(&self, place: usize, shard_key: &str) -> f64 {
+        let server = &self.servers[place];
+        let labels = format!("{{node=\"{}\",shard_key=\"{shard_key}\"}} ", server.name);
+        let gauge = format!("autocomplete_shard_stale_age_seconds{labels}");
+        let text = server.metrics.encode().unwrap();
+        let age = text.lines().find_map(|line| line.strip_prefix(&gauge));
+        age.unwrap().parse().unwrap()
+    }
+
     /// Waits until a server has ended by itself.
     pub(crate) async fn server_ended(
         &mut self,

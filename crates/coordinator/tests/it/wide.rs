@@ -11,7 +11,7 @@ use api::{ApiError, Reason};
 use bytes::Bytes;
 use tonic::{Code, IntoRequest, Request, Status};
 
-use super::harness::{Cluster, Shape, listed, reason};
+use super::harness::{Cluster, PATIENCE, Shape, listed, reason};
 use super::replicas::Writers;
 
 /// A deadline that holds an election, on a machine that has other work.
@@ -186,6 +186,8 @@ async fn a_region_whose_link_is_cut_holds_up_nobody_and_catches_up() {
     });
     let lag = fewest_behind(&lag.await);
     let old = stale(&cluster, far, None, AMPLE).await.unwrap();
+    // More than goes by between two settings of the gauge.
+    let aged = cluster.stale_age(far, "g") + 3.0;
     let further = |status: &GetStatusResponse| fewest_behind(status) >= lag + 30;
     cluster.until("it falls further behind", further).await;
     let older = stale(&cluster, far, None, AMPLE).await.unwrap();
@@ -199,6 +201,14 @@ async fn a_region_whose_link_is_cut_holds_up_nobody_and_catches_up() {
     assert_eq!(reason(&refused), Reason::Deadline, "{refused}");
     let tells = |status: &GetStatusResponse| far_replicas(status).all(|(_, at)| !at.serving);
     cluster.until("it says that it follows nobody", tells).await;
+
+    let ages = async {
+        while cluster.stale_age(far, "g") < aged {
+            cluster.runtime.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let ages = cluster.runtime.timeout(PATIENCE, ages).await;
+    ages.expect("its metrics tell of its age");
 
     cluster.cut_off_coordinator(far);
     let is_gone = |status: &GetStatusResponse| {
@@ -219,6 +229,15 @@ async fn a_region_whose_link_is_cut_holds_up_nobody_and_catches_up() {
     cluster.until("it has caught up", caught_up).await;
     let now = stale(&cluster, far, at_home.token.clone(), AMPLE).await;
     assert_eq!(listed(&now.unwrap()), listed(&at_home));
+    // Where nothing is written the age would go on growing.
+    let is_fresh = async {
+        while cluster.stale_age(far, "g") >= aged {
+            cluster.record("kiwi", 1).await;
+            cluster.runtime.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let is_fresh = cluster.runtime.timeout(PATIENCE, is_fresh).await;
+    is_fresh.expect("its metrics tell that it has caught up");
 }
 
 /// A learner, for no other replica is sure never to lead.
