@@ -7,6 +7,9 @@ use api::Reason;
 use api::admin::v1::ReplicaRole;
 use api::shard::v1::{GetNodeRequest, GiveUpDataRequest};
 use api::v1::*;
+use cluster::ShardId;
+use rpc::HealthcheckError;
+use rpc::health::{READY_SERVICE, shard_read, shard_write};
 use shard_server::RunError;
 use vfs::sim::{Effect, Fault};
 use vfs::{Op, SimDisk, Vfs as _};
@@ -316,8 +319,19 @@ async fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
     let (more, refused) = record_until_refused(&node).await;
     let acknowledged = 1 + more;
     assert_eq!(reason(&refused), Reason::DiskFull, "{refused}");
+    let (read, write) = (shard_read(ShardId(1)), shard_write(ShardId(1)));
+    world
+        .until("its health says that it reads and does not write", || async {
+            let writes = world.health(&node, &write).await;
+            let refuses = matches!(writes, Err(HealthcheckError::NotServing { .. }));
+            let reads = world.health(&node, &read).await.is_ok();
+            refuses && reads && world.health(&node, READY_SERVICE).await.is_ok()
+        })
+        .await;
     assert_eq!(node.count("paris").await, acknowledged);
     disk.set_capacity(None);
+    // Whoever goes by its health writes nothing before.
+    world.until_serving(&node, &[1, 2]).await;
     world
         .until("writes are taken again", || {
             let mut client = node.public();

@@ -10,6 +10,7 @@ use api::v1::autocomplete_service_client::AutocompleteServiceClient;
 use api::v1::{GetCountRequest, GetTopKRequest, RecordRequest, RequestId};
 use api::{ApiError, Reason};
 use cluster::limits;
+use rpc::HealthcheckError;
 use rpc::channel::{PoolConfig, connect};
 use rpc::health::READY_SERVICE;
 use runtime::{CancellationToken, Runtime, TaskFaults};
@@ -69,9 +70,7 @@ impl World {
     pub(crate) async fn start(&self) -> Node {
         let node = self.launch().await;
         self.until("the node is ready", || async {
-            let patience = Duration::from_secs(1);
-            let asked = rpc::healthcheck(&self.runtime, &node.address, READY_SERVICE, patience);
-            asked.await.is_ok()
+            self.health(&node, READY_SERVICE).await.is_ok()
         })
         .await;
         // Ready without orders is ready too; wait for the shards.
@@ -79,14 +78,18 @@ impl World {
         node
     }
 
+    /// What a server's health says of a name.
+    pub(crate) async fn health(&self, node: &Node, name: &str) -> Result<(), HealthcheckError> {
+        let patience = Duration::from_secs(1);
+        rpc::healthcheck(&self.runtime, &node.address, name, patience).await
+    }
+
     /// Waits until a server takes writes of these shards.
     pub(crate) async fn until_serving(&self, node: &Node, shards: &[u64]) {
         self.until("the shards serve", || async {
             for shard in shards {
                 let name = rpc::health::shard_write(cluster::ShardId(*shard));
-                let patience = Duration::from_secs(1);
-                let asked = rpc::healthcheck(&self.runtime, &node.address, &name, patience);
-                if asked.await.is_err() {
+                if self.health(node, &name).await.is_err() {
                     return false;
                 }
             }
