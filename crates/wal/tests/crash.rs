@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Dice, Seen, append, entry, open_with, payload, script, seen, vote};
+use common::{Dice, Seen, append, entry, files, open_with, payload, script, seen, vote};
 use std::sync::Arc;
 use vfs::{SimDisk, Vfs, sim::Fate, sim::PendingKind};
 use wal::{
@@ -284,16 +284,6 @@ fn the_next_process_finds_all_that_was_durable() {
             wal.shutdown().unwrap();
         }
     }
-}
-
-/// Each file's name and content.
-fn files(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
-    let entries = vfs::Vfs::list_dir(disk, common::dir()).expect("lists");
-    let read = |name: &std::ffi::OsString| disk.contents(&common::dir().join(name)).expect("reads");
-    entries
-        .into_iter()
-        .map(|entry| (entry.name.to_string_lossy().into_owned(), read(&entry.name)))
-        .collect()
 }
 
 #[test]

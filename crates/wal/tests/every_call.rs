@@ -1,21 +1,25 @@
-//! Every single call to the disk fails once: of a workload, and of the recovery after it.
+//! Every single call to the disk fails once: of a workload, of the recovery after it, and of a repair.
 //!
 //! At each number of an operation, reads included, exactly that one fails with an input/output error, for want of space, or
 //! does only a part of what it was asked for. The log then goes on, or says that it does not. After a restart, with the page
 //! cache and after power was lost: acknowledged ⊆ recovered ⊆ issued, and a second recovery changes nothing; nor
-//! does power that is lost when the log has gone on.
+//! does power that is lost when the log has gone on. What a repair leaves, also where the process ends or power is lost anywhere in
+//! it, a start refuses, or it finds what the whole repair would have left; and another repair leaves that.
 #![expect(clippy::expect_used, reason = "a test helper may panic")]
 
 mod common;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use common::{Seen, entry, id, open_with, payload, seen, vote};
+use common::{Seen, dir, entry, files, id, open_with, payload, seen, vote};
 use vfs::{
-    SimDisk,
-    sim::{Effect, Fault},
+    SimDisk, Vfs,
+    sim::{Effect, Fault, Mishap, every_mishap},
 };
-use wal::{AppendError, GroupId, LogId, Record, Wal, WalOptions};
+use wal::{
+    AppendError, GroupId, LogId, OpenError, Record, Wal, WalOptions,
+    inspect::{self, RepairReport},
+};
 
 /// Small segments, nothing cached, so that reads ask the disk.
 fn plain() -> WalOptions {
@@ -290,5 +294,111 @@ fn every_call_of_a_recovery_from_the_page_cache_fails_once() {
         disk.halt_after(Some(halt));
         let run = run(&disk, &options);
         recovery_fails(&run, &disk.restart(), &options, &halt);
+    }
+}
+
+/// The segments of a log.
+fn segments(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
+    let mut files = files(disk);
+    files.retain(|(name, _)| name.ends_with(".wal"));
+    files
+}
+
+/// A log of several segments that is damaged in one that others follow, at the beginning of one, or in its last batch, or has lost its mark.
+fn damaged() -> Vec<SimDisk> {
+    let disk = SimDisk::new();
+    let (wal, _) = open_with(&disk, plain()).expect("opens");
+    for index in 0..12 {
+        // A vote in each, so that some are lost with whatever is cut.
+        let added = entry(index + 1, index, &payload(1, index, 900));
+        wal.append_sync(GroupId(1), vec![vote(index + 1), added])
+            .expect("appends");
+    }
+    // Not shut down: whether the last batch is durable is not marked.
+    drop(wal);
+    let sound = disk.crash_losing_all();
+    let segments = segments(&sound);
+    let [_, second, third, .., last] = segments.as_slice() else {
+        panic!("{} segments", segments.len());
+    };
+    let flipped = [
+        (second, second.1.len() / 2),
+        (third, 10),
+        (last, last.1.len() - 1000),
+    ];
+    let flipped = flipped.map(|((name, _), byte)| {
+        let disk = sound.restart();
+        let flipped = disk.flip_bit(&dir().join(name), 8 * byte as u64);
+        flipped.expect("is there");
+        disk
+    });
+    let unmarked = sound.restart();
+    let removed = unmarked.remove_file(&dir().join("mark"));
+    removed.expect("is there");
+    let mut damaged = Vec::from(flipped);
+    damaged.push(unmarked.crash_keeping_all());
+    damaged
+}
+
+fn repair(disk: &SimDisk) -> Result<RepairReport, OpenError> {
+    let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+    inspect::repair(&vfs, dir(), None, plain(), true)
+}
+
+/// Opens what a repair left, which is refused or as expected, and says which; then repairs it to its end. Of what was there before
+/// every segment is there, or a copy of it.
+fn check_repair(
+    image: &SimDisk,
+    before: &[(String, Vec<u8>)],
+    expected: &Seen,
+    what: &dyn std::fmt::Debug,
+) -> bool {
+    let is_open = match open_with(&image.restart(), plain()) {
+        Ok((wal, _)) => {
+            assert_eq!(seen(&wal), *expected, "{what:?}");
+            true
+        }
+        Err(OpenError::Rotten { .. }) => false,
+        Err(error) => panic!("{what:?}: {error}"),
+    };
+    let again = repair(image);
+    again.unwrap_or_else(|error| panic!("{what:?}, again: {error}"));
+    let left = files(image);
+    for (name, bytes) in before {
+        let is_kept = left.iter().any(|(_, found)| found == bytes);
+        assert!(is_kept, "{what:?}: {name} is gone");
+    }
+    let opened = open_with(image, plain());
+    let (wal, _) = opened.unwrap_or_else(|error| panic!("{what:?}, repaired: {error}"));
+    assert_eq!(seen(&wal), *expected, "{what:?}, repaired");
+    is_open
+}
+
+#[test]
+fn every_call_of_a_repair_fails_once() {
+    for (number, damaged) in damaged().into_iter().enumerate() {
+        let before = segments(&damaged);
+        let whole = damaged.restart();
+        assert!(repair(&whole).expect("repairs").changed, "{number}");
+        let (wal, _) = open_with(&whole, plain()).expect("opens");
+        let expected = seen(&wal);
+        let mut halts = 0;
+        for run in every_mishap(&damaged, repair) {
+            let is_done = run.outcome.is_ok();
+            let what = (number, run.mishap);
+            assert!(is_done || !run.mishap.is_harmless(), "{what:?}");
+            let images = match run.mishap {
+                Mishap::Halt { .. } => {
+                    halts += 1;
+                    run.images()
+                }
+                Mishap::None | Mishap::Call { .. } => run.plain_images().into(),
+            };
+            for image in images {
+                let is_open = check_repair(&image, &before, &expected, &what);
+                assert!(is_open || !is_done, "{what:?}: {:?}", run.outcome);
+            }
+        }
+        assert!(halts > 10, "{number}: {halts}");
     }
 }

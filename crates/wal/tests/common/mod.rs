@@ -129,6 +129,16 @@ pub(crate) fn script() -> Vec<(u64, Vec<Record>)> {
     ]
 }
 
+/// Each file's name and content.
+pub(crate) fn files(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
+    let entries = disk.list_dir(dir()).expect("lists");
+    let read = |name: &std::ffi::OsString| disk.contents(&dir().join(name)).expect("reads");
+    entries
+        .into_iter()
+        .map(|entry| (entry.name.to_string_lossy().into_owned(), read(&entry.name)))
+        .collect()
+}
+
 /// What must be found of all groups, commit hints apart.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen(pub(crate) Vec<(GroupId, GroupState, Vec<Entry>)>);
