@@ -1,3 +1,5 @@
+use std::io::{self, Read};
+
 use replication::SnapshotView;
 
 use super::*;
@@ -53,6 +55,38 @@ fn whoever_sees_a_restored_state_is_told_how_far_it_reaches() {
         state.list(scope(1), "new", "", 1, 1).unwrap().index,
     ];
     assert_eq!(indexes, [AT.index; 3]);
+}
+
+/// A snapshot that is looked up beside whenever a piece of it is read.
+struct LookedUpBeside<'a> {
+    bytes: &'a [u8],
+    subject: &'a Subject,
+    seen: Vec<u64>,
+}
+
+impl Read for LookedUpBeside<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let state = &self.subject.state;
+        assert!(state.inner.try_read().is_some(), "readers have to wait");
+        self.seen.push(self.subject.count(1, "newark"));
+        self.bytes.read(buffer)
+    }
+}
+
+#[test]
+fn reads_are_answered_from_the_old_state_until_the_new_one_is_whole() {
+    let original = filled();
+    let mut copy = Subject::new();
+    copy.write(record(None, vec![item(0, "newark", 1)]));
+    let mut input = LookedUpBeside {
+        bytes: &original.encoded(),
+        subject: &copy,
+        seen: Vec::new(),
+    };
+    copy.state.restore(AT, &mut input).unwrap();
+    let seen = input.seen;
+    assert!(seen.len() > 1 && seen.iter().all(|count| *count == 1));
+    assert_eq!(copy.count(1, "newark"), original.count(1, "newark"));
 }
 
 #[test]
