@@ -164,6 +164,41 @@ async fn a_follower_that_is_cut_off_does_not_raise_the_term() {
     trio.end().await;
 }
 
+/// It was down when it was removed: as far as it knows it has a vote, and nobody leads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_removed_unheard_is_told_nothing_more_and_disturbs_nobody() {
+    let mut trio = Trio::new().await;
+    let (leads, others) = trio.roles().await;
+    let (removed, stays) = (others[0], others[1]);
+    trio.kill(removed).await;
+    let leader = trio.leader().await;
+    leader.group.remove(NodeId(removed)).await.unwrap();
+    put(&leader.group, "after", 1).await.unwrap();
+    let links = trio.world.links.clone();
+    let sent = || [leads, stays].map(|id| links.sent(removed, id));
+    let before = sent();
+    let has_asked = || sent().iter().zip(&before).all(|(now, then)| now > then);
+    trio.revive(removed).await;
+    let alone = trio.replicas.remove(&removed).unwrap();
+    let runtime = Runtime::real();
+    let begun = runtime.now();
+    let until = begun + timing().election_max * 5;
+    while !has_asked() || runtime.now() < until {
+        assert!(runtime.now() < begun + PATIENCE, "it asks for no vote");
+        let now = alone.group.status();
+        // Read afterwards: a term that it was told of is known to one of the others.
+        let terms = trio.replicas.values().map(|at| at.group.status().term);
+        assert!(terms.max() >= Some(now.term), "{now:?}");
+        assert_ne!(now.role, Role::Leader);
+        runtime.sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(alone.machine.get("after"), 0);
+    put(&trio.leader().await.group, "after", 1).await.unwrap();
+    trio.agree().await;
+    alone.node.kill().await;
+    trio.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newcomer_catches_up_by_a_snapshot_and_replaces_an_old_member() {
     let mut trio = Trio::new().await;
