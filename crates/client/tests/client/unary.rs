@@ -132,6 +132,44 @@ async fn another_coordinator_takes_over_when_one_is_gone() {
 }
 
 #[tokio::test]
+async fn a_coordinator_that_is_lost_costs_each_call_one_retry_at_most() {
+    let [lost, next, last] = <[Fake; 3]>::default();
+    // Its connections are closed where they stand, as those of a process that is killed.
+    let machine = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let serving = lost.clone();
+    let at_lost = machine.spawn(async move { serving.serve().await });
+    let at_lost = at_lost.await.unwrap();
+    let (at_next, at_last) = (next.serve().await, last.serve().await);
+    let mut options = options(&[&at_lost, &at_next, &at_last]);
+    options.retries = 1;
+    let connect = || Client::connect(Runtime::real(), options.clone()).unwrap();
+    let (client, reader) = (connect(), connect());
+    client.record(record("a")).await.unwrap();
+    reader.top_k(prefix("a")).await.unwrap();
+    lost.script(vec![Play::ApplyThenHang; 3]);
+    let under_way = ["b", "c", "d"].map(|term| {
+        let client = client.clone();
+        Runtime::real().spawn("slow", async move { client.record(record(term)).await })
+    });
+    while lost.script_left() > 0 {
+        tokio::task::yield_now().await;
+    }
+    machine.shutdown_background();
+    for call in under_way {
+        call.await.unwrap().unwrap();
+    }
+    client.record(record("e")).await.unwrap();
+    reader.top_k(prefix("a")).await.unwrap();
+    // One try of each went to the one that was lost, and one to the next; what came later was tried there alone.
+    let tries = [&lost, &next, &last].map(|at| (at.ids().len(), at.reads()));
+    assert_eq!(tries, [(4, 1), (4, 1), (0, 0)]);
+}
+
+#[tokio::test]
 async fn items_that_failed_for_now_are_sent_again_under_the_same_id() {
     let (fake, client) = pair().await;
     fake.script([
