@@ -11,6 +11,7 @@
 
 mod doubt;
 mod shown;
+mod top;
 mod wiped;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use crate::trace::Trace;
 pub(crate) use doubt::Asked;
 use doubt::Doubt;
 pub(crate) use shown::Shown;
+pub(crate) use top::Top;
 use wiped::{Suffered, overtaken, resurrected};
 
 /// Increments of one term: 4^18 is still below the largest count of a record.
@@ -56,6 +58,19 @@ struct Increment {
     refused: bool,
 }
 
+impl Increment {
+    /// Since when it was visible, if that was before what an answer must see.
+    fn due(&self, must_see: Option<Duration>) -> Option<Duration> {
+        let is_before = |visible: &Duration| must_see.is_some_and(|due| *visible < due);
+        self.visible.filter(is_before)
+    }
+}
+
+/// What the increment at a place adds.
+const fn added(place: usize) -> u64 {
+    1 << (2 * place)
+}
+
 /// An increment that is on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ticket {
@@ -66,7 +81,7 @@ pub(crate) struct Ticket {
 impl Ticket {
     /// What it adds.
     pub(crate) fn count(&self) -> u64 {
-        1 << (2 * self.place)
+        added(self.place)
     }
 }
 
@@ -124,6 +139,7 @@ pub(crate) enum Wiped {
 /// Numbers of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
+    /// Acknowledgements of increments, repeats included.
     pub(crate) acked: u64,
     pub(crate) refused: u64,
     pub(crate) unknown: u64,
@@ -419,21 +435,25 @@ impl Oracle {
     /// A whole list of what is below a prefix was read: what is not in it has the count 0.
     pub(crate) fn absent(
         &mut self,
-        (namespace, prefix): (&str, &str),
+        below: (&str, &str),
         found: &[String],
         asked: impl Into<Asked>,
         began: Duration,
         now: Duration,
     ) {
         let asked: Asked = asked.into();
+        for key in self.missing(below, found) {
+            self.read(&key, 0, asked, began, now);
+        }
+    }
+
+    /// The terms below a prefix that were ever written and are not in a list.
+    fn missing(&self, (namespace, prefix): (&str, &str), found: &[String]) -> Vec<Key> {
         let below = |key: &&Key| key.namespace == namespace && key.term.starts_with(prefix);
         let found: BTreeSet<&String> = found.iter().collect();
         let missing = |key: &&Key| !found.contains(&key.term);
         let keys = self.terms.keys().filter(below).filter(missing);
-        let keys: Vec<Key> = keys.cloned().collect();
-        for key in keys {
-            self.read(&key, 0, asked, began, now);
-        }
+        keys.cloned().collect()
     }
 
     fn check(&mut self, key: &Key, answer: &Answer<'_>) {
@@ -444,8 +464,7 @@ impl Oracle {
         for (place, increment) in increments.iter().enumerate() {
             match answer.count >> (2 * place) & 3 {
                 0 => {
-                    let due = answer.must_see.zip(increment.visible);
-                    let Some((_, visible)) = due.filter(|(due, visible)| visible < due) else {
+                    let Some(visible) = increment.due(answer.must_see) else {
                         continue;
                     };
                     let mut excuses = suffered.iter().filter(|wipe| wipe.excuses(increment));

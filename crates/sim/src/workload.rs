@@ -45,6 +45,8 @@ pub(crate) struct Worker {
     client: Client,
     judge: Judge,
     dice: Dice,
+    /// Draws how many completions it asks for.
+    sizes: Dice,
     own_id: [u8; 16],
     own_sequence: u64,
     late_id: [u8; 16],
@@ -131,6 +133,8 @@ impl Worker {
             runtime: runtime.clone(),
             client,
             judge: Arc::clone(judge),
+            // From a copy, so that nothing else that is drawn depends on it.
+            sizes: dice.clone().fork(),
             dice,
             own_sequence: 0,
             late_sequence: 0,

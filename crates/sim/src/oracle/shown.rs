@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Key, Oracle};
+use super::{Key, Oracle, added};
 
 /// Increments that a count has room for.
 const PLACES: usize = 32;
@@ -89,6 +89,14 @@ impl Oracle {
             gone.extend(over);
         }
         shown.add(key, count);
+    }
+
+    /// The least that the count of a term is for a client that was shown something of it with its token.
+    pub(super) fn owed(&self, key: &Key, shown: &Shown) -> u64 {
+        let there = shown.0.get(key).into_iter();
+        let there = there.flat_map(|places| places.there.iter().copied());
+        let owed = there.filter(|place| self.ends_of(key, *place).is_empty());
+        owed.map(added).sum()
     }
 
     /// The wipes that may have taken an increment away, by whether they are of its term alone. Of one that nobody issued nothing is said.

@@ -354,3 +354,133 @@ fn what_was_refused_may_be_applied_once_where_it_is_delivered_again_and_only_the
     assert!(read(Duration::ZERO, 1).contains("refused, was applied"));
     assert!(read(Duration::ZERO, 4).contains("refused, was applied"));
 }
+
+/// Terms that have had so many increments each, all of them acknowledged at 2.
+fn written(terms: &[(&str, usize)]) -> Oracle {
+    let mut oracle = Oracle::new(Trace::new(false), false);
+    for (term, increments) in terms {
+        let mut count = 0;
+        for _ in 0..*increments {
+            let ticket = oracle.issue(&key_of(term), at(1)).unwrap();
+            count += ticket.count();
+            oracle.written(&ticket, Ended::Acked(count), at(1), at(2));
+        }
+    }
+    oracle
+}
+
+fn key_of(term: &str) -> Key {
+    let term = term.to_owned();
+    Key { term, ..key() }
+}
+
+/// What is said of the first `k` below "t", asked for at 3.
+fn said(
+    oracle: &mut Oracle,
+    (k, level): (usize, Consistency),
+    found: &[(&str, u64)],
+    shown: &mut Shown,
+) -> String {
+    let top = Top {
+        namespace: "",
+        prefix: "t",
+        k,
+        asked: level.into(),
+        began: at(3),
+        now: at(4),
+    };
+    let found = found.iter().map(|(term, count)| ((*term).to_owned(), *count));
+    let found: Vec<(String, u64)> = found.collect();
+    oracle.completed(&top, &found, true, shown);
+    verdict(oracle)
+}
+
+/// The same, for a client without a token, of 5 ta, and 1 each of tb, tc and u.
+fn said_of(k: usize, found: &[(&str, u64)]) -> String {
+    let mut oracle = written(&[("ta", 2), ("tb", 1), ("tc", 1), ("u", 3)]);
+    said(&mut oracle, (k, LINEAR), found, &mut Shown::default())
+}
+
+#[test]
+fn a_term_that_ranks_before_the_last_completion_is_among_them() {
+    assert_eq!(said_of(2, &[("ta", 5), ("tb", 1)]), "");
+    let without = said_of(2, &[("tb", 1), ("tc", 1)]);
+    let fault = "ta is 0x5 or more, and not in 2 completions";
+    assert!(without.contains(fault), "{without}");
+}
+
+#[test]
+fn a_term_that_ranks_behind_the_last_completion_need_not_be_among_them() {
+    assert_eq!(said_of(1, &[("ta", 5)]), "");
+    // What nobody knows of may be in it, and need not.
+    let mut oracle = written(&[("ta", 1), ("tb", 1)]);
+    let unknown = oracle.issue(&key_of("tb"), at(1)).unwrap();
+    oracle.written(&unknown, Ended::Unknown, at(1), at(2));
+    for found in [("ta", 1), ("tb", 5)] {
+        let said = said(&mut oracle, (1, LINEAR), &[found], &mut Shown::default());
+        assert_eq!(said, "");
+    }
+}
+
+#[test]
+fn of_equal_counts_the_first_by_bytes_is_among_the_completions() {
+    let both = [("tb", 1), ("tc", 1)];
+    let of = |found: &[(&str, u64)]| {
+        let mut oracle = written(&both.map(|(term, _)| (term, 1)));
+        said(&mut oracle, (1, LINEAR), found, &mut Shown::default())
+    };
+    assert_eq!(of(&both[..1]), "");
+    let wrong = of(&both[1..]);
+    assert!(wrong.contains("tb is 0x1 or more"), "{wrong}");
+}
+
+#[test]
+fn completions_are_no_more_than_were_asked_for_each_once_below_the_prefix_and_in_order() {
+    for (k, found, fault) in [
+        (1, &[("ta", 5), ("tb", 1)][..], "2 completions where 1 were"),
+        (3, &[("ta", 5), ("tc", 1), ("tb", 1)], "not in order"),
+        (2, &[("tb", 1), ("ta", 5)], "not in order"),
+        (4, &[("ta", 5), ("tb", 1), ("tb", 1)], "a term is twice"),
+        (4, &[("u", 21), ("ta", 5), ("tb", 1)], "u is a completion"),
+    ] {
+        let said = said_of(k, found);
+        assert!(said.contains(fault), "{fault}: {said}");
+    }
+}
+
+#[test]
+fn fewer_completions_than_were_asked_for_are_all_that_there_are() {
+    for k in [4, 1_000] {
+        assert_eq!(said_of(k, &[("ta", 5), ("tb", 1), ("tc", 1)]), "");
+        let few = said_of(k, &[("ta", 5), ("tb", 1)]);
+        assert!(few.contains("tc = 0x0"), "{few}");
+    }
+}
+
+#[test]
+fn what_a_deletion_may_have_taken_need_not_be_among_the_completions() {
+    let found = [("tb", 1)];
+    let mut oracle = written(&[("ta", 2), ("tb", 1)]);
+    let wipe = oracle.wipe(Scope::Term(key_of("ta")), at(3));
+    let shown = &mut Shown::default();
+    shown.add(&key_of("ta"), 5);
+    assert_eq!(said(&mut oracle, (1, LINEAR), &found, shown), "");
+    // It is not known to be gone either: its count was not told.
+    oracle.read(&key_of("ta"), 5, LINEAR, at(4), at(5));
+    assert_eq!(verdict(&oracle), "");
+    oracle.wiped(wipe, Wiped::Refused, at(6));
+    let said = said(&mut oracle, (1, LINEAR), &found, shown);
+    assert!(said.contains("ta is 0x5 or more"), "{said}");
+}
+
+#[test]
+fn stale_completions_lack_nothing_that_the_token_stands_for() {
+    let found = [("tb", 1)];
+    let stale = (1, Consistency::Stale);
+    let mut oracle = written(&[("ta", 2), ("tb", 1)]);
+    let shown = &mut Shown::default();
+    assert_eq!(said(&mut oracle, stale, &found, shown), "");
+    shown.add(&key_of("ta"), 4);
+    let said = said(&mut oracle, stale, &found, shown);
+    assert!(said.contains("ta is 0x4 or more"), "{said}");
+}

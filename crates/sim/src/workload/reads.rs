@@ -1,16 +1,17 @@
 //! Reads of single counts, of completions and of whole namespaces.
 
-use std::collections::BTreeSet;
-
 use api::v1::{Completeness, Consistency, GetCountRequest, GetTopKRequest, ListTermsRequest};
 
 use super::{Diet, LETTERS, Worker};
 use crate::mutant::Mutant;
-use crate::oracle::{Asked, Key};
+use crate::oracle::{Asked, Key, Top};
 use crate::trace;
 
 /// More than there are terms.
 const ALL: u32 = 1_000;
+/// How many completions are asked for: all, or about as many as a node of the trie keeps ready, so that there is a last one which
+/// others stand behind.
+const SIZES: [u32; 10] = [ALL, ALL, ALL, ALL, ALL, 10, 10, 11, 9, 1];
 
 impl Worker {
     fn level(&mut self) -> Consistency {
@@ -82,10 +83,11 @@ impl Worker {
 
     async fn completions(&mut self, namespace: &'static str, prefix: &str, level: Consistency) {
         let (began, asked) = (trace::now(), self.asked(level));
+        let k = self.sizes.pick(&SIZES).unwrap_or(ALL);
         let request = GetTopKRequest {
             prefix: prefix.to_owned(),
             namespace: namespace.to_owned(),
-            k: ALL,
+            k,
             consistency: level.into(),
             ..GetTopKRequest::default()
         };
@@ -96,30 +98,18 @@ impl Worker {
             judge.counts.failed_reads += 1;
             return;
         };
-        let now = trace::now();
-        let order =
-            |found: &api::v1::Suggestion| (std::cmp::Reverse(found.count), found.term.clone());
-        if !found.suggestions.is_sorted_by_key(order) {
-            judge.violate(now, "completions are not in order");
-        }
+        let top = Top {
+            namespace,
+            prefix,
+            k: k as usize,
+            asked,
+            began,
+            now: trace::now(),
+        };
         let is_whole = is_whole(found.completeness.as_ref());
-        let mut terms = Vec::new();
-        for found in found.suggestions {
-            let term = found.term;
-            terms.push(term.clone());
-            let key = Key { namespace, term };
-            judge.read(&key, found.count, asked, began, now);
-            judge.carried_on(&key, found.count, &mut self.shown, now);
-        }
-        if is_whole && terms.len() < ALL as usize {
-            judge.absent((namespace, prefix), &terms, asked, began, now);
-            let listed: BTreeSet<&String> = terms.iter().collect();
-            let mut known = self.shown.below(namespace, prefix);
-            known.retain(|key| !listed.contains(&key.term));
-            for key in known {
-                judge.carried_on(&key, 0, &mut self.shown, now);
-            }
-        }
+        let found = found.suggestions.into_iter();
+        let found: Vec<(String, u64)> = found.map(|found| (found.term, found.count)).collect();
+        judge.completed(&top, &found, is_whole, &mut self.shown);
     }
 
     /// All terms of a namespace, page by page.
