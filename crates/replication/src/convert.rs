@@ -251,6 +251,18 @@ pub(crate) fn entry_from_wal(entry: wal::Entry) -> Result<Entry, ConvertError> {
     })
 }
 
+/// The sets of voters that a stored entry names, of its kind and with its payload: one, or two while they change. `None` for an entry that names
+/// nobody, and for one that nobody reads. For who reads along in logs.
+#[must_use]
+pub fn voters_of(kind: u8, payload: &[u8]) -> Option<Vec<BTreeSet<NodeId>>> {
+    if kind != KIND_MEMBERSHIP {
+        return None;
+    }
+    let found = wire::Membership::decode(payload).ok()?;
+    let set = |set: wire::VoterSet| set.node_ids.into_iter().map(NodeId).collect();
+    Some(found.configs.into_iter().map(set).collect())
+}
+
 // --- messages -------------------------------------------------------------------------------------------------------
 
 pub(crate) fn entry_to_wire(entry: Entry) -> wire::Entry {
@@ -422,6 +434,18 @@ mod tests {
             let back = entry_from_wire(entry_to_wire(entry.clone())).unwrap();
             assert_eq!(format!("{back:?}"), format!("{entry:?}"));
         }
+    }
+
+    #[test]
+    fn of_a_stored_entry_its_voters_can_be_told() {
+        let told = entries().into_iter().map(|entry| {
+            let stored = entry_to_wal(entry);
+            voters_of(stored.kind, &stored.payload)
+        });
+        let set = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        let sets = vec![set(&[1, 2]), set(&[2])];
+        assert_eq!(told.collect::<Vec<_>>(), [None, None, Some(sets)]);
+        assert_eq!(voters_of(KIND_MEMBERSHIP, b"\xff"), None);
     }
 
     #[test]

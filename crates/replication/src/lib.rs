@@ -41,6 +41,7 @@ pub use cluster::NodeId;
 pub use config::{
     ELECTION_LIMIT, GroupConfig, HostDeps, HostOptions, Identity, SnapshotPolicy, Start, Timing,
 };
+pub use convert::voters_of;
 pub use error::{
     ChangeError, OpenError, Outcome, ProposeError, ReadError, SnapshotError, StartError,
 };

@@ -6,22 +6,27 @@
 //!
 //! - *Election safety*: a term has one leader.
 //! - *Votes*: a log never goes back to an earlier term, nor from one candidate to another of the same term, unless that one has won; nor
-//!   does a node that has left a group and comes back. Who wins a term has votes that a majority of disks have synced.
+//!   does a node that has left a group and comes back. Who wins a term has votes that a majority of the voters have synced.
 //! - *Log matching*: what has the same group, index and term is the same.
-//! - *Commits*: what a log says is committed has been synced by a majority of disks, and is the same everywhere for ever.
+//! - *Commits*: what a log says is committed has been synced by a majority of the voters, and is the same everywhere for ever.
 //! - *Leader completeness*: a leader has all that was committed in earlier terms.
 //! - Nobody cuts off what it knows to be committed, or purges what it does not.
+//!
+//! Who votes is what the logs themselves say ([`voters`]): while the voters change, what is committed and who wins is judged by both sets, or by
+//! either where no more can be said.
 //!
 //! A disk that was lost is no copy any more, and neither is one that was set back to what it was.
 //!
 //! How far a log is committed is known from its hints, which are written a moment after the fact.
 
 mod lives;
+mod voters;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cluster::NodeId;
 use parking_lot::Mutex;
 use vfs::{Result, SimDisk, Vfs as _, VfsFile};
 use wal::inspect::{RecordInfo, RecordKind, SegmentFollower, Verdict};
@@ -32,6 +37,7 @@ use crate::net::HostId;
 use crate::tap::{self, Tap};
 use crate::trace;
 use lives::{Life, Lives, Promises};
+use voters::Memberships;
 
 /// Problems that are told; one mostly brings many others.
 const PROBLEMS_MAX: usize = 20;
@@ -40,6 +46,7 @@ const PROBLEMS_MAX: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Cluster {
     of_shards: bool,
+    /// Of the replicas that a group begins with: where nothing is known of its voters.
     majority: usize,
 }
 
@@ -69,6 +76,8 @@ struct GroupLog {
     committed: u64,
     /// Entries below this index are gone, for a snapshot has them.
     floor: u64,
+    /// Of those, the index and the term of the last one that it had itself.
+    purged: Option<(u64, u64)>,
     vote: Option<Vote>,
 }
 
@@ -145,6 +154,7 @@ pub(crate) struct Logs {
     voted: BTreeMap<(Key, u64, u64), BTreeSet<Life>>,
     lives: Lives,
     promises: Promises,
+    memberships: Memberships,
     committed: BTreeMap<Key, BTreeMap<u64, Commit>>,
     pub(crate) problems: Vec<String>,
     /// Committed entries that were compared.
@@ -231,6 +241,7 @@ impl Logs {
             return;
         };
         let (cluster, node, life) = (disk.cluster, disk.node, self.lives.of(host));
+        self.lives.belongs(life, node);
         for synced in synced {
             let lives = match synced {
                 Unsynced::Entry { group, index, term } => {
@@ -267,7 +278,8 @@ impl Logs {
                     node,
                     digest: digest(kind, &payload),
                 };
-                self.entry(disk, group, index, held);
+                let named = replication::voters_of(kind, &payload);
+                self.entry(disk, group, index, held, named);
             }
             RecordKind::Vote { group, vote } => self.vote(disk, group, vote),
             RecordKind::Committed { group, index } => self.commit(disk, group, index),
@@ -302,7 +314,14 @@ impl Logs {
         }
     }
 
-    fn entry(&mut self, disk: &mut Disk, group: GroupId, index: u64, held: Held) {
+    fn entry(
+        &mut self,
+        disk: &mut Disk,
+        group: GroupId,
+        index: u64,
+        held: Held,
+        named: Option<Vec<BTreeSet<NodeId>>>,
+    ) {
         let key = (disk.cluster, group);
         self.lead(disk, group, held.term, held.node);
         let first = *self
@@ -315,6 +334,9 @@ impl Logs {
             self.tell(disk, &text);
         }
         let log = disk.groups.entry(group).or_default();
+        let before = log.term_before(index);
+        let entry = (key, index, held.term);
+        self.memberships.note(entry, before, named);
         log.entries.insert(index, held);
     }
 
@@ -359,13 +381,19 @@ impl Logs {
         }
     }
 
-    /// Who wins has the votes of a majority of disks.
+    /// Who wins has the votes of a majority.
     fn elected(&mut self, disk: &Disk, group: GroupId, vote: Vote) {
-        let key = ((disk.cluster, group), vote.term, vote.node);
-        let votes = self.lives.hosts(self.voted.get(&key));
-        if votes < disk.cluster.majority {
+        let key = (disk.cluster, group);
+        let voted = self.voted.get(&(key, vote.term, vote.node));
+        let (votes, nodes) = (self.lives.hosts(voted), self.lives.nodes(voted));
+        let last = disk.groups.get(&group).and_then(GroupLog::last);
+        let may = last.and_then(|(index, term)| {
+            let last = (key, index, term);
+            self.memberships.may_elect(last, &nodes)
+        });
+        if !may.unwrap_or(votes >= disk.cluster.majority) {
             let term = vote.term;
-            let text = format!("group {group}: leads term {term} with {votes} votes");
+            let text = format!("group {group}: leads term {term} with {votes} votes, {nodes:?}");
             self.tell(disk, &text);
         }
     }
@@ -386,7 +414,7 @@ impl Logs {
         }
     }
 
-    /// What is committed is the same everywhere, for ever, and on a majority of disks.
+    /// What is committed is the same everywhere, for ever, and on the disks of a majority.
     fn commit(&mut self, disk: &mut Disk, group: GroupId, index: u64) {
         let key = (disk.cluster, group);
         let log = disk.groups.entry(group).or_default();
@@ -408,10 +436,12 @@ impl Logs {
                 let (held, name) = (*held, disk.name.clone());
                 all.insert(*index, Commit { held, name, term });
                 let synced = self.synced.get(&(key, *index, held.term));
-                let copies = self.lives.hosts(synced);
-                if copies < disk.cluster.majority {
+                let (copies, nodes) = (self.lives.hosts(synced), self.lives.nodes(synced));
+                let voters = self.memberships.of(key, *index, held.term);
+                let may = voters.map(|voters| voters.may_commit(*index, &nodes));
+                if !may.unwrap_or(copies >= disk.cluster.majority) {
                     problems.push(format!(
-                        "group {group}, entry {index} is committed with {copies} copies"
+                        "group {group}, entry {index} is committed with {copies} copies, {nodes:?}"
                     ));
                 }
                 continue;
@@ -457,7 +487,11 @@ impl Disk {
     fn purge(&mut self, group: GroupId, floor: u64) {
         let log = self.groups.entry(group).or_default();
         log.floor = log.floor.max(floor);
-        log.entries = log.entries.split_off(&log.floor);
+        let kept = log.entries.split_off(&log.floor);
+        let purged = std::mem::replace(&mut log.entries, kept);
+        if let Some((index, held)) = purged.last_key_value() {
+            log.purged = Some((*index, held.term));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use cluster::NodeId;
 use wal::Vote;
 
 use super::{Cluster, Key, Logs};
@@ -21,6 +22,8 @@ const AFTERGLOW: Duration = Duration::from_secs(10);
 pub(super) struct Lives {
     lost: BTreeMap<HostId, u32>,
     ended: BTreeMap<Life, Duration>,
+    /// The nodes whose logs were on each.
+    nodes: BTreeMap<Life, BTreeSet<NodeId>>,
 }
 
 impl Lives {
@@ -37,16 +40,36 @@ impl Lives {
         *self.lost.entry(host).or_default() += 1;
     }
 
-    /// How many hosts have something that was synced on some disks.
-    pub(super) fn hosts(&self, synced: Option<&BTreeSet<Life>>) -> usize {
+    /// A disk has a node's log.
+    pub(super) fn belongs(&mut self, life: Life, node: u64) {
+        self.nodes.entry(life).or_default().insert(NodeId(node));
+    }
+
+    /// Of some disks those that count.
+    fn counting<'a>(
+        &'a self,
+        synced: Option<&'a BTreeSet<Life>>,
+    ) -> impl Iterator<Item = &'a Life> {
         let now = trace::now();
-        let counts = |life: &&Life| {
+        let counts = move |life: &&Life| {
             let ended = self.ended.get(*life);
             ended.is_none_or(|ended| now < *ended + AFTERGLOW)
         };
-        let lives = synced.into_iter().flatten().filter(counts);
+        synced.into_iter().flatten().filter(counts)
+    }
+
+    /// How many hosts have something that was synced on some disks.
+    pub(super) fn hosts(&self, synced: Option<&BTreeSet<Life>>) -> usize {
+        let lives = self.counting(synced);
         let hosts: BTreeSet<HostId> = lives.map(|(host, _)| *host).collect();
         hosts.len()
+    }
+
+    /// The nodes that have it.
+    pub(super) fn nodes(&self, synced: Option<&BTreeSet<Life>>) -> BTreeSet<NodeId> {
+        let lives = self.counting(synced);
+        let nodes = lives.filter_map(|life| self.nodes.get(life));
+        nodes.flatten().copied().collect()
     }
 }
 

@@ -210,6 +210,114 @@ fn who_wins_has_the_votes_of_a_majority_of_disks() {
     assert_eq!(logs.problems, [""; 0]);
 }
 
+/// The entries 0 to 5 of term 1, and who holds each. At first 1, 2 and 3 vote; from entry 2 on these, and 1, 2 and 4; from entry 4
+/// on the latter alone.
+fn changing_voters<'a>(holders: impl Fn(u64) -> &'a [HostId]) -> (Logs, Disk) {
+    let mut logs = Logs::default();
+    let mut disk = disk(1);
+    for host in 1..=4 {
+        logs.lives.belongs((host, 0), u64::from(host));
+    }
+    let set = |nodes: [u64; 3]| BTreeSet::from(nodes.map(NodeId));
+    let (old, new) = (set([1, 2, 3]), set([1, 2, 4]));
+    for index in 0..=5 {
+        let named = match index {
+            0 => Some(vec![old.clone()]),
+            2 => Some(vec![old.clone(), new.clone()]),
+            4 => Some(vec![new.clone()]),
+            _ => None,
+        };
+        let held = Held {
+            term: 1,
+            node: 0,
+            digest: [0; 16],
+        };
+        logs.entry(&mut disk, G, index, held, named);
+        let disks = holders(index).iter().map(|host| (*host, 0));
+        let key = ((CLUSTER, G), index, 1);
+        logs.synced.insert(key, disks.collect());
+    }
+    (logs, disk)
+}
+
+#[test]
+fn what_is_committed_has_a_majority_of_those_who_vote_where_it_stands() {
+    for (index, holders, is_right) in [
+        (1, &[1, 2][..], true),
+        (1, &[2, 3], true),
+        (1, &[1, 4], false),
+        (2, &[1, 2], true),
+        (2, &[2, 3, 4], true),
+        (2, &[1, 3], false),
+        (2, &[1, 4], false),
+        // The set that follows may be named already, and have decided by itself.
+        (3, &[1, 4], true),
+        (3, &[3, 4], false),
+        (5, &[1, 4], true),
+        (5, &[1, 3], false),
+    ] {
+        let all = &[1, 2, 3, 4][..];
+        let holders = |other: u64| if other == index { holders } else { all };
+        let (mut logs, mut disk) = changing_voters(holders);
+        logs.record(&mut disk, committed(5));
+        let said = logs.problems.join("; ");
+        assert_eq!(said.is_empty(), is_right, "{index}: {said}");
+        let told = format!("entry {index} is committed with");
+        assert!(is_right || said.contains(&told), "{said}");
+    }
+}
+
+#[test]
+fn where_a_log_has_a_gap_the_voters_are_not_known() {
+    let (mut logs, mut disk) = changing_voters(|_| &[1, 2]);
+    let key = |index| ((CLUSTER, G), index, 1);
+    for (index, is_known) in [(7, false), (8, false), (6, true), (7, true)] {
+        logs.record(&mut disk, entry(1, index, b"a"));
+        let (group, index, term) = key(index);
+        let voters = logs.memberships.of(group, index, term);
+        assert_eq!(voters.is_some(), is_known, "{index}");
+    }
+    // What was purged is still what stands before the next one, unless more was purged than the log had.
+    for (upto_index, next, is_known) in [(8, 9, true), (20, 21, false)] {
+        let purge = RecordKind::Purge {
+            group: G,
+            upto_index,
+        };
+        logs.record(&mut disk, entry(1, 8, b"a"));
+        logs.record(&mut disk, purge);
+        logs.record(&mut disk, entry(1, next, b"a"));
+        let (group, index, term) = key(next);
+        let voters = logs.memberships.of(group, index, term);
+        assert_eq!(voters.is_some(), is_known, "{next}");
+    }
+}
+
+#[test]
+fn who_wins_has_the_votes_of_those_who_vote() {
+    for (last, votes, is_right) in [
+        (1, &[1, 2][..], true),
+        (3, &[1, 2], true),
+        (3, &[1, 3], false),
+        // A snapshot may hold more than the log, and name others.
+        (3, &[1, 4], true),
+        (5, &[1, 4], true),
+        (5, &[1, 3], false),
+    ] {
+        let (mut logs, mut disk) = changing_voters(|_| &[1, 2]);
+        let cut = RecordKind::Truncate {
+            group: G,
+            from_index: last + 1,
+        };
+        logs.record(&mut disk, cut);
+        let disks = votes.iter().map(|host| (*host, 0));
+        logs.voted.insert(((CLUSTER, G), 3, 1), disks.collect());
+        logs.record(&mut disk, vote(3, 1, true));
+        let said = logs.problems.join("; ");
+        assert_eq!(said.is_empty(), is_right, "{last}: {said}");
+        assert!(is_right || said.contains("leads term 3 with"), "{said}");
+    }
+}
+
 #[test]
 fn a_leader_has_all_that_was_committed_in_earlier_terms() {
     let synced = [(1, 5, 2), (2, 5, 2), (3, 5, 2)];
