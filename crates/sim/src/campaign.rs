@@ -45,7 +45,7 @@ pub struct Summary {
     pub known: u64,
     /// Seeds with problems, those of the record included.
     pub failed: Vec<u64>,
-    /// Acknowledged writes of those that were run.
+    /// Acknowledgements of increments in those that were run.
     pub acked: u64,
     /// Faults that fired in them.
     pub faults: u64,
@@ -55,7 +55,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "{} seeds run, {} known, {} with problems {:?}, {} acknowledged writes, {} faults",
+            "{} seeds run, {} known, {} with problems {:?}, {} acknowledged increments, {} faults",
             self.ran,
             self.known,
             self.failed.len(),

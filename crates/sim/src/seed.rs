@@ -27,7 +27,7 @@ const CLIENTS: usize = 6;
 const BEGIN: Duration = Duration::from_secs(30);
 /// How long faults and writes go on.
 const STORM: Duration = Duration::from_secs(32);
-/// Writes that must be acknowledged, and faults that must fire, for a seed to prove anything.
+/// Acknowledgements of increments, and faults that must fire, for a seed to prove anything.
 const ACKED_MIN: u64 = 200;
 const FAULTS_MIN: u64 = 5;
 
@@ -42,7 +42,7 @@ pub struct Report {
     pub problems: Vec<String>,
     /// Simulated time of the whole run.
     pub simulated: Duration,
-    /// Acknowledged writes.
+    /// Acknowledgements of increments: each one of a batch counts, and so does a repeat.
     pub acked: u64,
     /// Faults that had an effect, by kind.
     pub faults: Vec<(String, u64)>,
@@ -138,7 +138,7 @@ fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
     let faults = nemesis.fired();
     let fired = nemesis.struck();
     if counts.acked < ACKED_MIN {
-        problems.push(format!("only {} writes were acknowledged", counts.acked));
+        problems.push(format!("only {} increments were acknowledged", counts.acked));
     }
     if !options.calm && fired < FAULTS_MIN {
         problems.push(format!("only {fired} faults fired"));
