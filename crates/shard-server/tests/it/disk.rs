@@ -321,12 +321,15 @@ async fn a_full_disk_refuses_writes_answers_reads_and_recovers() {
     assert_eq!(reason(&refused), Reason::DiskFull, "{refused}");
     let (read, write) = (shard_read(ShardId(1)), shard_write(ShardId(1)));
     world
-        .until("its health says that it reads and does not write", || async {
-            let writes = world.health(&node, &write).await;
-            let refuses = matches!(writes, Err(HealthcheckError::NotServing { .. }));
-            let reads = world.health(&node, &read).await.is_ok();
-            refuses && reads && world.health(&node, READY_SERVICE).await.is_ok()
-        })
+        .until(
+            "its health says that it reads and does not write",
+            || async {
+                let writes = world.health(&node, &write).await;
+                let refuses = matches!(writes, Err(HealthcheckError::NotServing { .. }));
+                let reads = world.health(&node, &read).await.is_ok();
+                refuses && reads && world.health(&node, READY_SERVICE).await.is_ok()
+            },
+        )
         .await;
     assert_eq!(node.count("paris").await, acknowledged);
     disk.set_capacity(None);

@@ -389,7 +389,9 @@ fn said(
         began: at(3),
         now: at(4),
     };
-    let found = found.iter().map(|(term, count)| ((*term).to_owned(), *count));
+    let found = found
+        .iter()
+        .map(|(term, count)| ((*term).to_owned(), *count));
     let found: Vec<(String, u64)> = found.collect();
     oracle.completed(&top, &found, true, shown);
     verdict(oracle)
