@@ -31,4 +31,5 @@ pub use campaign::{Campaign, Summary, campaign, judged, limit_processor_time, ru
 pub use dice::Dice;
 pub use log::{log_nothing, log_to_stderr};
 pub use mutant::Mutant;
+pub use nemesis::fault_kinds;
 pub use seed::{Options, Report, run};

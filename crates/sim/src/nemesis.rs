@@ -23,7 +23,7 @@ use crate::net::HostId;
 use crate::world::World;
 use clocks::SlowClock;
 use effect::{Awaited, Effect};
-use kind::{KINDS, Kind};
+use kind::{KINDS, Kind, OF_SOME};
 use plots::Fall;
 
 /// What one machine suffers from.
@@ -52,6 +52,11 @@ enum Step {
     Down(HostId, Fall),
     /// Brings a machine's disk back to what is remembered of it, if servers went down no more often than this since.
     SetBack(HostId, u64),
+}
+
+/// The names of all kinds of faults, as reports have them.
+pub fn fault_kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().chain(&OF_SOME).map(|kind| kind.name())
 }
 
 /// Chooses faults and lets them happen.

@@ -30,6 +30,8 @@ const STORM: Duration = Duration::from_secs(32);
 /// Acknowledgements of increments, and faults that must fire, for a seed to prove anything.
 const ACKED_MIN: u64 = 200;
 const FAULTS_MIN: u64 = 5;
+/// And for how long it must have gone on.
+const SIMULATED_MIN: Duration = Duration::from_secs(30);
 
 /// What a run showed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,10 +140,16 @@ fn run_here(seed: u64, options: Options) -> anyhow::Result<Report> {
     let faults = nemesis.fired();
     let fired = nemesis.struck();
     if counts.acked < ACKED_MIN {
-        problems.push(format!("only {} increments were acknowledged", counts.acked));
+        problems.push(format!(
+            "only {} increments were acknowledged",
+            counts.acked
+        ));
     }
     if !options.calm && fired < FAULTS_MIN {
         problems.push(format!("only {fired} faults fired"));
+    }
+    if world.now < SIMULATED_MIN {
+        problems.push(format!("only {:?} were simulated", world.now));
     }
     Ok(Report {
         seed,

@@ -65,8 +65,10 @@ pub(crate) enum Kind {
     Majorities,
 }
 
-/// Those that every world may meet; [`Kind::LostCoordinator`] and [`Kind::CoordinatorRot`] need several coordinators,
-/// [`Kind::Watchdog`] a watchdog.
+/// Those that only some worlds may meet: the first two need several coordinators, the third a watchdog.
+pub(super) const OF_SOME: [Kind; 3] = [Kind::LostCoordinator, Kind::CoordinatorRot, Kind::Watchdog];
+
+/// Those that every world may meet.
 pub(super) const KINDS: [Kind; 27] = [
     Kind::Kill,
     Kind::Power,
