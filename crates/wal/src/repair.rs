@@ -130,14 +130,20 @@ fn cut(
     let end = log.durable.map_or(none, |(end, _)| end);
     report.cut = Some(end);
     for number in segment::list(vfs, dir)? {
-        let path = segment::path(dir, number);
-        let len = vfs.open_read(&path)?.len()?;
-        if number < end.segment || (number == end.segment && len <= end.offset) {
+        if number < end.segment {
             continue;
         }
+        let path = segment::path(dir, number);
+        let len = vfs.open_read(&path)?.len()?;
         if number == end.segment {
-            report.dropped_bytes += len - end.offset;
-            keep_copy(vfs, dir, number, report)?;
+            if len > end.offset {
+                report.dropped_bytes += len - end.offset;
+                keep_copy(vfs, dir, number, report)?;
+            }
+            // A repair before may have written it and ended before it was synced, or its sync may have failed, after which
+            // another one says nothing. What is written anew is durable.
+            let bytes = recover::read_to(vfs.open_read(&path)?.as_ref(), number, end.offset)?;
+            durable::replace(vfs, &path, &bytes)?;
         } else {
             report.dropped_bytes += len;
             // It is taken out as it is; this says what of it cannot be read.

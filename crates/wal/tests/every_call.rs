@@ -362,15 +362,24 @@ fn check_repair(
         Err(error) => panic!("{what:?}: {error}"),
     };
     let again = repair(image);
-    again.unwrap_or_else(|error| panic!("{what:?}, again: {error}"));
+    let again = again.unwrap_or_else(|error| panic!("{what:?}, again: {error}"));
     let left = files(image);
     for (name, bytes) in before {
         let is_kept = left.iter().any(|(_, found)| found == bytes);
         assert!(is_kept, "{what:?}: {name} is gone");
     }
-    let opened = open_with(image, plain());
-    let (wal, _) = opened.unwrap_or_else(|error| panic!("{what:?}, repaired: {error}"));
-    assert_eq!(seen(&wal), *expected, "{what:?}, repaired");
+    let opens = |disk: &SimDisk, then: &str| {
+        let opened = open_with(disk, plain());
+        let (wal, _) = opened.unwrap_or_else(|error| panic!("{what:?}, {then}: {error}"));
+        assert_eq!(seen(&wal), *expected, "{what:?}, {then}");
+    };
+    if again.changed {
+        opens(&image.crash_losing_all(), "repaired, and power lost");
+    }
+    // Nothing was to be repaired: the start makes durable what it finds.
+    let started = image.restart();
+    opens(&started, "repaired");
+    opens(&started.crash_losing_all(), "started, and power lost");
     is_open
 }
 

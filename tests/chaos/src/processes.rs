@@ -318,8 +318,8 @@ impl Processes {
             .collect::<anyhow::Result<_>>()?;
         let (mut network, mut registry) = (Network::new(needs.proxies), Vec::new());
         for (name, grpc) in coordinators.iter().zip(&addresses) {
-            let reached = network.reached(runtime, (name, grpc), address()?);
-            registry.push(reached.await?);
+            let reached = network.reached(runtime, (name, grpc), address()?).await?;
+            registry.push(reached);
         }
         let scene = Scene {
             folder: &folder,
@@ -334,8 +334,7 @@ impl Processes {
         let (mut disks, mut shard_addresses) = (Vec::new(), Vec::new());
         for name in &shard_servers {
             let (grpc, http) = (address()?, address()?);
-            let known_by = network.reached(runtime, (name, &grpc), address()?);
-            let known_by = known_by.await?;
+            let known_by = network.reached(runtime, (name, &grpc), address()?).await?;
             if needs.small_disks {
                 disks.push(Disk::mount(folder.path(name))?);
             }
