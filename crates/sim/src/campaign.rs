@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
-use vfs::{RealDisk, Vfs, VfsFile};
+use vfs::{LockGuard, RealDisk, Vfs, VfsFile};
 
 use crate::seed::{Options, Report};
 
@@ -91,21 +91,28 @@ impl Report {
     }
 }
 
-/// A file that lines are appended to.
+/// A file that lines are appended to, by one campaign at a time: each counts for itself where the file ends.
 struct Record {
     file: Box<dyn VfsFile>,
     end: u64,
+    _lock: LockGuard,
 }
 
 impl Record {
     /// Opens a record, and reads which seeds it has, and which of those failed.
     fn open(path: &Path) -> anyhow::Result<(Self, BTreeSet<u64>, Vec<u64>)> {
         let disk = RealDisk::new();
-        let file = if disk.exists(path)? {
-            disk.open_write(path)?
-        } else {
-            disk.create_new(path)?
-        };
+        let lock = disk.lock_file(path).map_err(|error| {
+            if error.is_locked() {
+                anyhow::anyhow!(
+                    "another run appends to the record {}: wait for its end, or name another file",
+                    path.display()
+                )
+            } else {
+                error.into()
+            }
+        })?;
+        let file = disk.open_write(path)?;
         let mut bytes = vec![0; usize::try_from(file.len()?)?];
         file.read_exact_at(&mut bytes, 0)?;
         let text = String::from_utf8(bytes).context("the record is not text")?;
@@ -122,7 +129,12 @@ impl Record {
             }
         }
         let end = whole as u64;
-        Ok((Self { file, end }, known, failed))
+        let record = Self {
+            file,
+            end,
+            _lock: lock,
+        };
+        Ok((record, known, failed))
     }
 
     fn append(&mut self, line: &str) -> anyhow::Result<()> {
@@ -220,7 +232,7 @@ struct Progress {
 /// Runs seeds and tells of each report as it comes.
 ///
 /// # Errors
-/// When a simulation breaks, or the record cannot be read or written.
+/// When a simulation breaks, or the record cannot be read or written, or another campaign appends to it.
 pub fn campaign(campaign: &Campaign, tell: &(dyn Fn(&Report) + Sync)) -> anyhow::Result<Summary> {
     let (record, known, failed) = match &campaign.record {
         None => (None, BTreeSet::new(), Vec::new()),
@@ -314,6 +326,19 @@ mod tests {
             stdout: Vec::new(),
             stderr: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_record_belongs_to_one_campaign_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seeds.txt");
+        let (mut first, _, _) = Record::open(&path).unwrap();
+        let refused = Record::open(&path).err().unwrap().to_string();
+        assert!(refused.contains("another run"), "{refused}");
+        first.append("3 ok").unwrap();
+        drop(first);
+        let (_, known, failed) = Record::open(&path).unwrap();
+        assert_eq!((known, failed), (BTreeSet::from([3]), Vec::new()));
     }
 
     #[test]
